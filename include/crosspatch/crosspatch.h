@@ -1,0 +1,10 @@
+/* SPDX-License-Identifier: MIT */
+/* Everything, under its own names. kernel_names.h adds the kernel's. */
+#ifndef XP_CROSSPATCH_H
+#define XP_CROSSPATCH_H
+
+#include <crosspatch/error.h>
+#include <crosspatch/static_key.h>
+#include <crosspatch/text_poke.h>
+
+#endif

@@ -1,0 +1,155 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The contract between the core and whatever it runs on: an operating system,
+ * a kernel, or a test that records. Freestanding.
+ *
+ * The core calls only these functions (and memcpy, memmove, memset, memcmp).
+ * Everything but xp_trap() runs in the context of the thread that commits.
+ */
+#ifndef XP_PORT_H
+#define XP_PORT_H
+
+#include <crosspatch/error.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define XP_PORT_ABI 1
+
+/* What a commit is going to need of the port, told before its first store. */
+enum xp_need {
+	XP_NEED_SYNC = 1 << 0,   /* sync_core() */
+	XP_NEED_TRAP = 1 << 1,   /* xp_trap() must be reached from any thread that executes a breakpoint */
+	XP_NEED_SINGLE = 1 << 2, /* text_write() with XP_WRITE_SINGLE and up to 8 bytes */
+	XP_NEED_PARK = 1 << 3,   /* park() and unpark() */
+	XP_NEED_ALONE = 1 << 4,  /* nobody else executes: the early policy's promise */
+};
+
+/* The write must reach instruction fetch as one store. The bytes lie inside one aligned quadword. */
+#define XP_WRITE_SINGLE 1u
+
+/* Integer registers of an interrupted x86 bystander, in the order of their encoding (rax, rcx, rdx, rbx, rsp, rbp, rsi, rdi, r8…). */
+struct xp_regs {
+	uint64_t gpr[16];
+	uint64_t ip;
+	uint64_t flags;
+};
+
+struct xp_range {
+	uintptr_t start; /* first byte */
+	uintptr_t end;   /* one past the last */
+};
+
+struct xp_port {
+	uint32_t abi; /* XP_PORT_ABI */
+	const char *name;
+
+	/*
+	 * lock/unlock - the text lock: one writer at a time.
+	 * Ordering: lock() acquires what the last unlock() released. Errors: -XP_E_REENTRANT if the
+	 * caller already holds it (a signal handler that interrupted a commit), or runs inside the trap
+	 * handler. Progress: waits for the holder, without a bound.
+	 */
+	int (*lock)(void);
+	void (*unlock)(void);
+
+	/*
+	 * alloc/release - zeroed memory, 64-byte aligned; NULL if there is none. Called under the text lock.
+	 * Must not depend on anything that a signal handler may have interrupted (no malloc).
+	 */
+	void *(*alloc)(size_t size);
+	void (*release)(void *memory, size_t size);
+
+	/*
+	 * can - those of @needs that the port could serve with the writer and sync in force, cheaply and
+	 * without effect; the method selection asks it. prepare() has the last word.
+	 */
+	unsigned (*can)(unsigned needs);
+
+	/*
+	 * prepare - called once per commit under the text lock, before its first store, with XP_NEED_ bits.
+	 * Opens the writer, registers the sync, installs the trap handler, checks that no thread blocks or
+	 * ignores the trap. Errors: a code, with @diag telling tid, system error and detail. Text untouched.
+	 */
+	int (*prepare)(unsigned needs, struct xp_diag *diag);
+
+	/* text_check - 0 if [addr, addr+len) is mapped executable text, -XP_E_NOT_TEXT otherwise. */
+	int (*text_check)(const void *addr, size_t len);
+
+	/* text_read - copies text; must not fault. 0 or -XP_E_NOT_TEXT. */
+	int (*text_read)(void *to, const void *addr, size_t len);
+
+	/*
+	 * text_write - stores @len bytes at @addr; the range may span pages and contain bytes that stay.
+	 * Ordering (W): the bytes are globally visible as data when it returns; each byte goes from its old
+	 * value to its new one once; nothing is promised about the order between bytes, unless @flags says
+	 * XP_WRITE_SINGLE. Errors: -errno; part of the range may have been written.
+	 */
+	int (*text_write)(void *addr, const void *bytes, size_t len, unsigned flags);
+
+	/*
+	 * sync_core - on return every processor that executes this text, the caller included, has executed a
+	 * core-serializing instruction since the call, and fetches nothing older than the stores before it.
+	 * Ordering (S): a full memory barrier on every such processor. Errors: -errno; nothing is promised.
+	 * Progress: waits for every running thread's processor.
+	 * It is not a grace period for traps: a trap taken before may reach xp_trap() after.
+	 */
+	int (*sync_core)(void);
+
+	/*
+	 * park - brings every other thread to a place outside @ranges and holds it there, serialized on
+	 * leaving. unpark() lets go. Errors: -XP_E_IN_RANGE, -EBUSY; then nobody is parked.
+	 */
+	int (*park)(const struct xp_range *ranges, size_t nr_ranges, struct xp_diag *diag);
+	void (*unpark)(void);
+
+	/*
+	 * defer - arrange for xp_deferred_run() to be called, in a thread of the port's, at or after
+	 * @deadline_ms of clock_ms(). One outstanding request; an earlier deadline replaces a later one.
+	 * NULL if the port has no such thread: deferred decrements then happen at once.
+	 */
+	int (*defer)(uint64_t deadline_ms);
+	uint64_t (*clock_ms)(void);
+};
+
+/*
+ * xp_port_set - gives the core its port. Called once, before any other function, by the port itself.
+ * Context: one thread. Errors: -EINVAL for another ABI. Modules registered before it are taken over then.
+ */
+int xp_port_set(const struct xp_port *port);
+
+enum xp_trap_verdict {
+	XP_TRAP_DONE,    /* ours: the registers say where to continue */
+	XP_TRAP_RETRY,   /* the breakpoint is gone: ip was moved back to it, execute again */
+	XP_TRAP_FOREIGN, /* not ours: registers untouched, give it to whoever is next */
+};
+
+/*
+ * xp_trap - decides a breakpoint trap; @regs->ip is the byte after the int3.
+ *
+ * Context: a trap handler, anywhere, NMI and nested traps included; takes no lock, allocates nothing,
+ * executes no patched site. @shard: any number that differs between threads (or processors) running at
+ * the same time; it chooses the cache line that the handler writes.
+ * Ordering (T): its search pairs with the publication of the trap table. Progress: lock-free; it
+ * starts over only if a commit ended meanwhile. O(log sites). Errors: none.
+ */
+enum xp_trap_verdict xp_trap(struct xp_regs *regs, unsigned shard);
+
+/* xp_deferred_run - carries out the deferred decrements that are due. Context: the port's own thread, no locks held. */
+void xp_deferred_run(void);
+
+/*
+ * xp_fork_child - in the child of a fork: drops what belonged to the parent's threads.
+ * Context: the only thread, under the text lock that the forking thread took.
+ */
+void xp_fork_child(void);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

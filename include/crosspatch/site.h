@@ -1,0 +1,107 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What the compiler leaves behind for the library: site records, and the module (executable or shared object) they
+ * belong to. Written by the macros of the other headers; of interest to porters and to code generators. Freestanding.
+ */
+#ifndef XP_SITE_H
+#define XP_SITE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/*
+ * A branch site: 12 bytes in section xp_branch_sites, all fields relative to their own address so that a shared
+ * object needs no relocation for them. The two low bits of `key` carry flags: the key is 8-byte aligned.
+ */
+struct xp_branch_site {
+	int32_t code;   /* the 5-byte instruction */
+	int32_t target; /* where it jumps to when it jumps */
+	int32_t key;    /* struct xp_static_key, | XP_SITE_LIKELY */
+};
+
+#define XP_SITE_LIKELY 1 /* emitted by xp_static_branch_likely(): it jumps when the key is off */
+
+/*
+ * The tables of one executable or shared object. `private` is the library's; the rest is filled in by
+ * XP_MODULE_INIT. Lives as long as the object is mapped.
+ */
+struct xp_module {
+	uint32_t abi; /* XP_MODULE_ABI */
+	uint32_t reserved;
+	const struct xp_branch_site *branch_sites;
+	const struct xp_branch_site *branch_sites_end;
+	void *private_data;
+};
+
+#define XP_MODULE_ABI 1
+
+/*
+ * xp_module_register - makes a module's sites known, and brings them to the state of keys already switched.
+ *
+ * Called by a constructor in every object that includes a front end's header; by hand in kernels. Idempotent.
+ * Context: thread (dlopen, program start); takes the text lock. Before the library has a port the module is queued.
+ * Ordering: on return every site of the module agrees with its key, on every processor.
+ * Errors: -XP_E_CORRUPT, -ENOMEM, or what the commit said; the module is then not registered, and switching a key
+ * does not reach its sites. xp_module_error() tells later.
+ * Progress: waits for a commit in progress.
+ */
+int xp_module_register(struct xp_module *module);
+
+/*
+ * xp_module_unregister - forgets a module's sites before its text goes away. Idempotent.
+ * Context, Progress: as above. The caller guarantees that no thread executes in the module (as dlclose() does).
+ * Ordering: on return no trap handler looks at the module's text. Errors: -XP_E_REENTRANT; nothing was done.
+ */
+int xp_module_unregister(struct xp_module *module);
+
+/* xp_module_error - the code that the last failed registration in this process returned, or 0. Context: any. */
+int xp_module_error(void);
+
+#ifdef __cplusplus
+}
+#endif
+
+/*
+ * One xp__module and one constructor per object, however many of its files include this: both are weak and hidden,
+ * so the static linker keeps one copy, and every .init_array entry calls that copy. Priority 101: before the
+ * object's own constructors, which may switch keys.
+ * The section bounds are weak: an object without sites has no such section. Defined in C and in C++ the same.
+ */
+#ifndef XP_NO_MODULE
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+extern const struct xp_branch_site __start_xp_branch_sites[] __attribute__((weak, visibility("hidden")));
+extern const struct xp_branch_site __stop_xp_branch_sites[] __attribute__((weak, visibility("hidden")));
+
+extern struct xp_module xp__module;
+struct xp_module xp__module __attribute__((weak, visibility("hidden"))) = {XP_MODULE_ABI, 0, NULL, NULL, NULL};
+
+void xp__module_init(void) __attribute__((weak, visibility("hidden"), constructor(101), used));
+void xp__module_exit(void) __attribute__((weak, visibility("hidden"), destructor(101), used));
+
+void xp__module_init(void)
+{
+	xp__module.branch_sites = __start_xp_branch_sites;
+	xp__module.branch_sites_end = __stop_xp_branch_sites;
+	(void)xp_module_register(&xp__module);
+}
+
+void xp__module_exit(void)
+{
+	(void)xp_module_unregister(&xp__module);
+}
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif /* XP_NO_MODULE */
+
+#endif

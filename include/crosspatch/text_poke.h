@@ -1,0 +1,132 @@
+/* SPDX-License-Identifier: MIT */
+/* Changing instructions given by address, alone or many in one commit. Freestanding. */
+#ifndef XP_TEXT_POKE_H
+#define XP_TEXT_POKE_H
+
+#include <crosspatch/error.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+struct xp_static_key;
+
+/* What a thread does that meets the breakpoint while a site is between old and new. */
+enum xp_resume {
+	XP_RESUME_EMULATE, /* it executes the new instruction, emulated (as Linux's text_poke_bp) */
+	XP_RESUME_AT,      /* it continues at resume_at (as Linux's text_poke_fixup) */
+};
+
+/*
+ * One patch. `expect` and `replace` are `len` bytes each, 1 to XP_MAX_LEN.
+ *
+ * The site is one instruction. The library recognises nop, jmp, jcc, call, ret and test-immediate, and refuses a site
+ * that begins with one of these and is longer than it (-XP_E_MULTI: a thread may rest on the second instruction);
+ * for anything else the caller promises it. `replace` is one instruction too, or one followed by nops.
+ * A call may take the place of another instruction only where the stack below the stack pointer is free: not in a
+ * leaf function that uses the red zone.
+ */
+struct xp_poke {
+	void *addr;
+	const void *expect;
+	const void *replace;
+	uint8_t len;
+	enum xp_resume resume;
+	void *resume_at; /* used with XP_RESUME_AT */
+};
+
+/*
+ * xp_text_poke - one patch, one commit.
+ *
+ * Context: thread; may wait for another commit. From a signal handler it works unless the handler interrupted a
+ * commit of the same thread, or a trap: then -XP_E_REENTRANT.
+ * Ordering: on return no processor executes the old instruction; a thread that learns of the return (through an
+ * acquire load, a lock, a join) executes the new one. While it runs, every execution is the old or the new.
+ * Errors (text unchanged unless wedged): -EINVAL, -XP_E_LENGTH, -XP_E_MISMATCH, -EBUSY (a foreign breakpoint at the
+ * site; a thread that blocks or ignores SIGTRAP while a trap is needed), -XP_E_NOT_TEXT, -XP_E_MULTI,
+ * -XP_E_EMULATE, -XP_E_NO_METHOD, -XP_E_NO_SYNC, -XP_E_NO_WRITER, -XP_E_SHADOW_STACK, -XP_E_NOT_READY,
+ * -XP_E_REENTRANT, -XP_E_WEDGED, -ENOMEM, or what the system said (rolled back).
+ * Progress: waits for the text lock and for each sync. @diag may be NULL.
+ */
+int xp_text_poke(const struct xp_poke *poke, struct xp_diag *diag);
+
+/*
+ * A batch collects changes of any kind and commits them together: validated first, then phase by phase with one
+ * sync per phase for all of them, undone as a whole if anything fails. Not thread-safe: one thread at a time.
+ * Several changes to one key collapse to the last.
+ */
+struct xp_batch;
+
+/*
+ * xp_batch_new - an empty batch, or NULL if there is no memory or no port. xp_batch_free() takes NULL.
+ * Context: thread. Ordering: none. Errors: as said. Progress: may wait for the text lock.
+ */
+struct xp_batch *xp_batch_new(void);
+void xp_batch_free(struct xp_batch *batch);
+
+/*
+ * xp_batch_add_poke - adds a patch; the bytes are copied. xp_batch_add_key - adds "this key on" or "off".
+ * Context: thread. Ordering: none. Progress: may wait for the text lock.
+ * Errors: -EINVAL, -XP_E_LENGTH, -ENOMEM; the batch is as before. What depends on the text is found at the commit.
+ */
+int xp_batch_add_poke(struct xp_batch *batch, const struct xp_poke *poke);
+int xp_batch_add_key(struct xp_batch *batch, struct xp_static_key *key, bool on);
+
+/*
+ * xp_batch_commit - makes all the changes, or none.
+ *
+ * Context, Ordering, Progress: as xp_text_poke(), for every site of the batch. The order in which sites change
+ * while it runs is unspecified. Number of syncs: the maximum over the methods used (flip, word 1; breakpoint 2 for a
+ * one-byte change, else 3), never a function of the number of sites.
+ * Errors: those of xp_text_poke(), -XP_E_OVERLAP, -XP_E_COUNTED. On success the batch is empty and may be used
+ * again; on error it is unchanged and may be committed again.
+ */
+int xp_batch_commit(struct xp_batch *batch, struct xp_diag *diag);
+
+/* How a change is made. See doc/design.md for which method each policy chooses when. */
+enum xp_policy {
+	XP_POLICY_AUTO,       /* without a trap where that is proven: flip, then word, then shortjmp, then breakpoint */
+	XP_POLICY_BREAKPOINT, /* everything behind a breakpoint, as the kernel does */
+	XP_POLICY_QUIESCE,    /* every other thread parked meanwhile: Intel's written algorithm */
+	XP_POLICY_EARLY,      /* plain stores: one thread runs, and the caller promises that it is so */
+};
+
+/*
+ * xp_set_policy / xp_policy - for all later commits of the process. The environment variable CROSSPATCH_POLICY
+ * (auto, breakpoint, quiesce, early) sets it at start; ignored in set-uid programs.
+ * Context: any thread. Ordering: relaxed. Errors: -EINVAL. Progress: wait-free.
+ */
+int xp_set_policy(enum xp_policy policy);
+enum xp_policy xp_policy(void);
+
+enum xp_state {
+	XP_STATE_NO_PORT, /* nothing can be patched yet */
+	XP_STATE_READY,
+	XP_STATE_WEDGED, /* a commit failed and so did its rollback; the program runs on, nothing more is patched */
+};
+
+/* xp_state - Context: any. Ordering: relaxed. Errors: none. Progress: wait-free. */
+enum xp_state xp_state(void);
+
+/* Counters since start. Each is exact when nothing runs; read while something does, they may be apart. */
+struct xp_stats {
+	uint64_t commits;    /* that changed something */
+	uint64_t rollbacks;
+	uint64_t syncs;
+	uint64_t writes;     /* calls of the port's text_write */
+	uint64_t sites;      /* patched */
+	uint64_t traps;      /* taken at our breakpoints and finished */
+	uint64_t late_traps; /* that arrived after their breakpoint was gone, and were restarted */
+};
+
+/* xp_stats_read - Context: thread. Ordering: none. Errors: none. Progress: wait-free, O(trap shards). */
+void xp_stats_read(struct xp_stats *stats);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif
