@@ -1,0 +1,141 @@
+// SPDX-License-Identifier: MIT
+/*
+ * A thread that meets a breakpoint at a site has executed nothing of the instruction that belongs there. This file
+ * executes it on the thread's saved registers, so that the thread goes on without waiting for the writer.
+ *
+ * Invariants:
+ * I1. The result is what the processor would have left, undefined flags excepted (they stay as they were).
+ * I2. Memory is touched only where the instruction itself touches it: the stack slot of CALL and RET. A bad stack
+ *     pointer faults here as it would have faulted there. The handler must not run on the bytes right below the
+ *     interrupted stack pointer: a CALL writes them.
+ * I3. Shadow stacks are not followed: a CALL or RET must not be emulated while they are on. The caller sees to it.
+ * I4. Never calls anything outside this file, not even memcpy: it runs in the trap handler.
+ */
+#include "arch/x86/emulate.h"
+
+enum {
+	GPR_RAX = 0,
+	GPR_RSP = 4,
+};
+
+/* Intel SDM vol. 1, 3.4.3 */
+enum {
+	FLAG_CF = 1 << 0,
+	FLAG_PF = 1 << 2,
+	FLAG_ZF = 1 << 6,
+	FLAG_SF = 1 << 7,
+	FLAG_OF = 1 << 11,
+};
+
+/* A stack slot: the processor does not ask for alignment, and the memory has whatever type its owner gave it. */
+typedef uint64_t slot_t __attribute__((may_alias, aligned(1)));
+
+bool xp__can_emulate(const struct xp__insn *insn)
+{
+	switch (insn->kind) {
+	case XP__INSN_NOP:
+	case XP__INSN_JMP:
+	case XP__INSN_JCC:
+	case XP__INSN_CALL:
+	case XP__INSN_RET:
+	case XP__INSN_TEST_IMM:
+		return true;
+	default:
+		return false;
+	}
+}
+
+bool xp__condition(unsigned cond, uint64_t flags)
+{
+	bool carry = flags & FLAG_CF, parity = flags & FLAG_PF, zero = flags & FLAG_ZF, sign = flags & FLAG_SF;
+	bool overflow = flags & FLAG_OF, holds;
+
+	switch (cond >> 1) {
+	case 0: /* O */
+		holds = overflow;
+		break;
+	case 1: /* B */
+		holds = carry;
+		break;
+	case 2: /* E */
+		holds = zero;
+		break;
+	case 3: /* BE */
+		holds = carry || zero;
+		break;
+	case 4: /* S */
+		holds = sign;
+		break;
+	case 5: /* P */
+		holds = parity;
+		break;
+	case 6: /* L */
+		holds = sign != overflow;
+		break;
+	default: /* LE */
+		holds = zero || sign != overflow;
+		break;
+	}
+	return holds != (cond & 1); /* odd conditions are the negations */
+}
+
+/* The flags after AND gave @result, whose sign is bit @sign_bit. */
+static uint64_t logic_flags(uint64_t flags, uint64_t result, unsigned sign_bit)
+{
+	unsigned parity = (unsigned)result & 0xff; /* of the lowest byte, whatever the width */
+
+	parity ^= parity >> 4;
+	parity ^= parity >> 2;
+	parity ^= parity >> 1;
+
+	flags &= ~(uint64_t)(FLAG_CF | FLAG_PF | FLAG_ZF | FLAG_SF | FLAG_OF);
+	if (!(parity & 1))
+		flags |= FLAG_PF;
+	if (!result)
+		flags |= FLAG_ZF;
+	if (result >> sign_bit & 1)
+		flags |= FLAG_SF;
+	return flags;
+}
+
+static uint64_t test_flags(const struct xp__insn *insn, const struct xp_regs *regs)
+{
+	unsigned bits = insn->width * 8u;
+	uint64_t mask = ~(uint64_t)0 >> (64 - bits);
+	uint64_t result = regs->gpr[GPR_RAX] & (uint64_t)(int64_t)insn->imm & mask;
+
+	return logic_flags(regs->flags, result, bits - 1);
+}
+
+void xp__emulate(const struct xp__insn *insn, uintptr_t addr, uintptr_t fallthrough, struct xp_regs *regs)
+{
+	/* Displacements count from the instruction's end, which is not the site's end if there is padding. */
+	uintptr_t target = addr + insn->len + (uintptr_t)(intptr_t)insn->imm;
+
+	switch (insn->kind) {
+	case XP__INSN_NOP:
+		regs->ip = fallthrough;
+		break;
+	case XP__INSN_JMP:
+		regs->ip = target;
+		break;
+	case XP__INSN_JCC:
+		regs->ip = xp__condition(insn->cond, regs->flags) ? target : fallthrough;
+		break;
+	case XP__INSN_CALL:
+		regs->gpr[GPR_RSP] -= sizeof(slot_t);
+		*(slot_t *)(uintptr_t)regs->gpr[GPR_RSP] = fallthrough;
+		regs->ip = target;
+		break;
+	case XP__INSN_RET:
+		regs->ip = *(const slot_t *)(uintptr_t)regs->gpr[GPR_RSP];
+		regs->gpr[GPR_RSP] += sizeof(slot_t) + (uint64_t)insn->imm;
+		break;
+	case XP__INSN_TEST_IMM:
+		regs->flags = test_flags(insn, regs);
+		regs->ip = fallthrough;
+		break;
+	default: /* xp__can_emulate() said no: whoever calls nevertheless finds the registers untouched */
+		break;
+	}
+}
