@@ -27,6 +27,7 @@ enum xp_need {
 	XP_NEED_SINGLE = 1 << 2, /* text_write() with XP_WRITE_SINGLE and up to 8 bytes */
 	XP_NEED_PARK = 1 << 3,   /* park() and unpark() */
 	XP_NEED_ALONE = 1 << 4,  /* nobody else executes: the early policy's promise */
+	XP_NEED_CALL = 1 << 5,   /* calls and returns may be emulated: no shadow stacks */
 };
 
 /* The write must reach instruction fetch as one store. The bytes lie inside one aligned quadword. */

@@ -15,23 +15,24 @@ extern "C" {
 
 /*
  * A branch site: 12 bytes in section xp_branch_sites, all fields relative to their own address so that a shared
- * object needs no relocation for them. The two low bits of `key` carry flags: the key is 8-byte aligned.
+ * object needs no relocation for them. The low bits of `key` carry flags: the key is 8-byte aligned.
  */
 struct xp_branch_site {
 	int32_t code;   /* the 5-byte instruction */
 	int32_t target; /* where it jumps to when it jumps */
-	int32_t key;    /* struct xp_static_key, | XP_SITE_LIKELY */
+	int32_t key;    /* struct xp_static_key, plus XP_SITE_ flags */
 };
 
 #define XP_SITE_LIKELY 1 /* emitted by xp_static_branch_likely(): it jumps when the key is off */
+#define XP_SITE_TRUE 2   /* emitted for a key that starts on */
+#define XP_SITE_FLAGS 3
 
 /*
- * The tables of one executable or shared object. `private` is the library's; the rest is filled in by
- * XP_MODULE_INIT. Lives as long as the object is mapped.
+ * The tables of one executable or shared object. `state` and `private_data` are the library's. Lives as long as the object is mapped.
  */
 struct xp_module {
 	uint32_t abi; /* XP_MODULE_ABI */
-	uint32_t reserved;
+	uint32_t state; /* the library's */
 	const struct xp_branch_site *branch_sites;
 	const struct xp_branch_site *branch_sites_end;
 	void *private_data;
@@ -54,7 +55,7 @@ int xp_module_register(struct xp_module *module);
 /*
  * xp_module_unregister - forgets a module's sites before its text goes away. Idempotent.
  * Context, Progress: as above. The caller guarantees that no thread executes in the module (as dlclose() does).
- * Ordering: on return no trap handler looks at the module's text. Errors: -XP_E_REENTRANT; nothing was done.
+ * Ordering: on return no commit writes to the module's text. Errors: -XP_E_REENTRANT, -XP_E_WEDGED; nothing was done.
  */
 int xp_module_unregister(struct xp_module *module);
 

@@ -284,9 +284,13 @@ static inline int xp__static_key_count(const struct xp_static_key *key)
 #include <crosspatch/arch/x86.h>
 #define XP__INITIALLY(x) (sizeof((x)->xp__initially) == 2)
 #define xp_static_branch_likely(x)                                                                                     \
-	__builtin_expect(!XP__BRANCH(&(x)->key, XP__INITIALLY(x) ? XP__OPCODE_TEST : XP__OPCODE_JMP, XP_SITE_LIKELY), 1)
+	__builtin_expect(!XP__BRANCH(&(x)->key, XP__INITIALLY(x) ? XP__OPCODE_TEST : XP__OPCODE_JMP,                                   \
+				     XP_SITE_LIKELY | (XP__INITIALLY(x) ? XP_SITE_TRUE : 0)),                           \
+			 1)
 #define xp_static_branch_unlikely(x)                                                                                   \
-	__builtin_expect(XP__BRANCH(&(x)->key, XP__INITIALLY(x) ? XP__OPCODE_JMP : XP__OPCODE_TEST, 0), 0)
+	__builtin_expect(XP__BRANCH(&(x)->key, XP__INITIALLY(x) ? XP__OPCODE_JMP : XP__OPCODE_TEST,                    \
+				    XP__INITIALLY(x) ? XP_SITE_TRUE : 0),                                              \
+			 0)
 #endif
 
 #ifdef __cplusplus

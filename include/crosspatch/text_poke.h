@@ -54,6 +54,13 @@ struct xp_poke {
 int xp_text_poke(const struct xp_poke *poke, struct xp_diag *diag);
 
 /*
+ * xp_text_gen_insn - writes to @out the 5-byte call (@opcode 0xe8) or jmp (0xe9) at @addr to @target.
+ * Context: any. Ordering: none. Errors: -EINVAL for another opcode, -XP_E_RANGE if the target is farther than a 32-bit
+ * displacement reaches; @out is unchanged. Progress: wait-free.
+ */
+int xp_text_gen_insn(uint8_t *out, uint8_t opcode, const void *addr, const void *target);
+
+/*
  * A batch collects changes of any kind and commits them together: validated first, then phase by phase with one
  * sync per phase for all of them, undone as a whole if anything fails. Not thread-safe: one thread at a time.
  * Several changes to one key collapse to the last.

@@ -1,0 +1,129 @@
+// SPDX-License-Identifier: MIT
+/* Codes and diagnostics as text. Formats by itself: no libc, no allocation, usable in a signal handler. */
+#include "core/deps.h"
+
+#include <crosspatch/error.h>
+
+const char *xp_strerror(int error)
+{
+	switch (error < 0 ? -error : error) {
+	case 0:
+		return "success";
+	case XP__ENOMEM:
+		return "out of memory";
+	case XP__EBUSY:
+		return "the site or a thread is held by somebody else";
+	case XP__EINVAL:
+		return "invalid argument";
+#define XP_ERROR_CASE(name, number, text)                                                                              \
+	case number:                                                                                                   \
+		return text;
+		XP_ERRORS(XP_ERROR_CASE)
+#undef XP_ERROR_CASE
+	default:
+		return "the system refused";
+	}
+}
+
+struct out {
+	char *buffer;
+	size_t size, len;
+};
+
+static void put(struct out *out, const char *text)
+{
+	for (; *text; text++, out->len++)
+		if (out->len + 1 < out->size)
+			out->buffer[out->len] = *text;
+}
+
+static void put_hex(struct out *out, uintptr_t value, unsigned digits)
+{
+	char text[2 * sizeof(value) + 1];
+	unsigned at = sizeof(text) - 1;
+
+	text[at] = '\0';
+	do {
+		text[--at] = "0123456789abcdef"[value & 15];
+		value >>= 4;
+		if (digits)
+			digits--;
+	} while (value || digits);
+	put(out, text + at);
+}
+
+static void put_int(struct out *out, int value)
+{
+	char text[12];
+	unsigned at = sizeof(text) - 1, rest = value < 0 ? 0u - (unsigned)value : (unsigned)value;
+
+	text[at] = '\0';
+	do {
+		text[--at] = (char)('0' + rest % 10);
+		rest /= 10;
+	} while (rest);
+	if (value < 0)
+		put(out, "-");
+	put(out, text + at);
+}
+
+static void put_bytes(struct out *out, const uint8_t *bytes, unsigned len)
+{
+	for (unsigned i = 0; i < len; i++) {
+		put(out, " ");
+		put_hex(out, bytes[i], 2);
+	}
+}
+
+static const char *advice(const struct xp_diag *diag)
+{
+	switch (diag->phase) {
+	case XP_PHASE_ROLLBACK:
+		return "; undoing it failed too, patching is disabled until the process restarts";
+	case XP_PHASE_STORE:
+	case XP_PHASE_SYNC:
+		return "; everything was undone, try again";
+	default:
+		return "; nothing was changed";
+	}
+}
+
+size_t xp_diag_format(const struct xp_diag *diag, char *buffer, size_t size)
+{
+	struct out out = {buffer, size, 0};
+
+	put(&out, xp_strerror(diag->error));
+	if (diag->error < 0) {
+		if (diag->site) {
+			put(&out, " at 0x");
+			put_hex(&out, (uintptr_t)diag->site, 0);
+		}
+		if (diag->key) {
+			put(&out, " of key ");
+			put(&out, diag->key);
+		}
+		if (diag->len) {
+			put(&out, ": expected");
+			put_bytes(&out, diag->expected, diag->len);
+			put(&out, ", found");
+			put_bytes(&out, diag->found, diag->len);
+		}
+		if (diag->tid) {
+			put(&out, ": thread ");
+			put_int(&out, diag->tid);
+		}
+		if (diag->detail) {
+			put(&out, ": ");
+			put(&out, diag->detail);
+		}
+		if (diag->system) {
+			put(&out, " (errno ");
+			put_int(&out, diag->system);
+			put(&out, ")");
+		}
+		put(&out, advice(diag));
+	}
+	if (size)
+		buffer[out.len < size ? out.len : size - 1] = '\0';
+	return out.len;
+}

@@ -1,0 +1,213 @@
+// SPDX-License-Identifier: MIT
+/*
+ * Chooses and builds a plan.
+ *
+ * I1  A plan is offered only if every mixture of versions that a processor may fetch under the model named at the
+ *     method executes as old, as new, or traps where the trap table knows it.
+ * I2  A site of several instructions is never changed under a running bystander: its program counter may rest on the
+ *     second. Only quiesce (which looks) and early (nobody runs) take it.
+ * I3  Nothing here reads the text or calls the port: the verifier runs the same function.
+ */
+#include "core/method.h"
+
+#include "arch/x86/emulate.h"
+#include "core/deps.h"
+
+/* The bytes that differ: [first, last], and how many. */
+struct span {
+	unsigned first, last, nr;
+};
+
+static struct span differing(const struct xp__change *c)
+{
+	struct span span = {0, 0, 0};
+
+	for (unsigned i = 0; i < c->known; i++) {
+		if (c->old[i] == c->new[i])
+			continue;
+		if (span.nr == 0)
+			span.first = i;
+		span.last = i;
+		span.nr++;
+	}
+	return span;
+}
+
+static bool all_nops(const uint8_t *bytes, unsigned len)
+{
+	struct xp__insn insn;
+	unsigned at = 0;
+
+	while (at < len) {
+		unsigned n = xp__insn_decode(bytes + at, len - at, &insn);
+
+		if (n == 0 || insn.kind != XP__INSN_NOP)
+			return false;
+		at += n;
+	}
+	return true;
+}
+
+/* Execution never falls out of its end by itself. */
+static bool is_final(const struct xp__insn *insn)
+{
+	return insn->kind == XP__INSN_JMP || insn->kind == XP__INSN_RET;
+}
+
+static void add_store(struct xp__plan *plan, const uint8_t *bytes, unsigned off, unsigned len, unsigned flags)
+{
+	struct xp__store *store = &plan->store[plan->nr_stores++];
+
+	store->off = (uint8_t)off;
+	store->len = (uint8_t)len;
+	store->flags = (uint8_t)flags;
+	memcpy(store->bytes, bytes + off, len);
+}
+
+/* One byte is fetched whole under every model: proven for any alignment. */
+static bool try_flip(const struct span *span, struct xp__plan *plan)
+{
+	if (span->nr != 1)
+		return false;
+	plan->method = XP__METHOD_FLIP;
+	plan->needs = XP_NEED_SYNC;
+	add_store(plan, plan->new, span->first, 1, 0);
+	return true;
+}
+
+/*
+ * AMD64 APM vol. 2 §7.6.1: one store inside an aligned quadword; an instruction is extracted from one version of it.
+ * On Intel the practice of every production runtime, not the written rule.
+ */
+static bool try_word(const struct xp__change *c, const struct span *span, const struct xp__insn *new, struct xp__plan *plan)
+{
+	if (!(c->can & XP_NEED_SINGLE) || (c->addr + span->first) / 8 != (c->addr + span->last) / 8)
+		return false;
+	if (new->len != 0 && new->len != c->len)
+		return false; /* the instruction boundaries must stay */
+	plan->method = XP__METHOD_WORD;
+	plan->needs = XP_NEED_SYNC | XP_NEED_SINGLE;
+	add_store(plan, plan->new, span->first, span->last - span->first + 1, XP_WRITE_SINGLE);
+	return true;
+}
+
+/*
+ * S3: jump over the tail, change the tail, change the head. Two-byte stores at an even address lie inside a quadword;
+ * the syncs between answer the objection that a core may read the region several times for one instruction.
+ */
+static bool try_shortjmp(const struct xp__change *c, const struct xp__insn *old, const struct xp__insn *new,
+			 struct xp__plan *plan)
+{
+	static const uint8_t over[2] = {0xeb, 0x03};
+	bool to_jmp = old->kind == XP__INSN_NOP && new->kind == XP__INSN_JMP;
+	bool to_nop = old->kind == XP__INSN_JMP && new->kind == XP__INSN_NOP;
+
+	if (!(c->can & XP_NEED_SINGLE) || c->addr % 2 != 0 || c->known != 5)
+		return false;
+	if (!(to_jmp || to_nop) || old->len != 5 || new->len != 5)
+		return false;
+	plan->method = XP__METHOD_SHORTJMP;
+	plan->needs = XP_NEED_SYNC | XP_NEED_SINGLE;
+	add_store(plan, over, 0, 2, XP_WRITE_SINGLE);
+	add_store(plan, plan->new, 2, 3, 0);
+	add_store(plan, plan->new, 0, 2, XP_WRITE_SINGLE);
+	return true;
+}
+
+/* S4. Whoever meets the breakpoint executes the new instruction, or resumes where the caller says (S2). */
+static int try_breakpoint(const struct xp__change *c, const struct span *span, const struct xp__insn *new,
+			  struct xp__plan *plan, const char **detail)
+{
+	static const uint8_t int3[1] = {XP__INSN_INT3_BYTE};
+	bool emulate = c->resume == XP_RESUME_EMULATE;
+
+	if (!(c->can & XP_NEED_TRAP)) {
+		*detail = "a breakpoint is needed and the port has no trap handler";
+		return -XP_E_NO_METHOD;
+	}
+	if (c->old[0] == XP__INSN_INT3_BYTE) {
+		*detail = "the site already is a breakpoint";
+		return -XP_E_NO_METHOD;
+	}
+	if (emulate) {
+		if (!xp__can_emulate(new) || (new->len < c->len && !all_nops(c->new + new->len, c->len - new->len))) {
+			*detail = "only nop, jmp, jcc, call, ret and test-immediate, padded with nops, are emulated";
+			return -XP_E_EMULATE;
+		}
+		if ((new->kind == XP__INSN_CALL || new->kind == XP__INSN_RET) && !(c->can & XP_NEED_CALL)) {
+			*detail = "the return address would be missing on the shadow stack";
+			return -XP_E_SHADOW_STACK;
+		}
+	}
+	plan->method = XP__METHOD_BREAKPOINT;
+	plan->needs = XP_NEED_SYNC | XP_NEED_TRAP;
+	plan->traps = true;
+	plan->insn = *new;
+	plan->resume = emulate ? 0 : c->resume_at;
+	add_store(plan, int3, 0, 1, 0);
+	if (span->last > 0) {
+		unsigned first = span->first > 0 ? span->first : 1;
+
+		add_store(plan, plan->new, first, span->last - first + 1, 0);
+	}
+	add_store(plan, plan->new, 0, 1, 0);
+	return 0;
+}
+
+static int build(const struct xp__change *c, const struct span *span, struct xp__plan *plan, const char **detail)
+{
+	struct xp__insn old, new;
+	bool several;
+
+	xp__insn_decode(c->old, c->len, &old);
+	xp__insn_decode(c->new, c->len, &new);
+	/* Padding behind an instruction that does not fall through is dead. */
+	several = old.len != 0 && old.len < c->len &&
+		  !(is_final(&old) && all_nops(c->old + old.len, c->len - old.len));
+	plan->single = old.len == c->len;
+
+	switch (c->policy) {
+	case XP_POLICY_EARLY:
+	case XP_POLICY_QUIESCE:
+		plan->method = c->policy == XP_POLICY_EARLY ? XP__METHOD_EARLY : XP__METHOD_QUIESCE;
+		plan->needs = c->policy == XP_POLICY_EARLY ? XP_NEED_ALONE : XP_NEED_PARK;
+		add_store(plan, plan->new, span->first, span->last - span->first + 1, 0);
+		return 0;
+	case XP_POLICY_AUTO:
+	case XP_POLICY_BREAKPOINT:
+		break;
+	}
+	if (several) {
+		*detail = "a thread may rest on the second instruction";
+		return -XP_E_MULTI;
+	}
+	if (c->policy == XP_POLICY_AUTO &&
+	    (try_flip(span, plan) || try_word(c, span, &new, plan) || try_shortjmp(c, &old, &new, plan)))
+		return 0;
+	return try_breakpoint(c, span, &new, plan, detail);
+}
+
+int xp__plan_build(const struct xp__change *c, struct xp__plan *plan, const char **detail)
+{
+	struct span span = differing(c);
+
+	memset(plan, 0, sizeof(*plan));
+	plan->len = c->len;
+	plan->known = c->known;
+	memcpy(plan->old, c->old, c->len);
+	memcpy(plan->new, c->new, c->len);
+	if (span.nr == 0)
+		return 0;
+	return build(c, &span, plan, detail);
+}
+
+void xp__plan_before(const struct xp__plan *plan, unsigned phase, uint8_t *bytes)
+{
+	const struct xp__store *store = &plan->store[phase];
+	uint8_t state[XP_MAX_LEN];
+
+	memcpy(state, plan->old, sizeof(state));
+	for (unsigned i = 0; i < phase; i++)
+		memcpy(state + plan->store[i].off, plan->store[i].bytes, plan->store[i].len);
+	memcpy(bytes, state + store->off, store->len);
+}

@@ -1,0 +1,504 @@
+// SPDX-License-Identifier: MIT
+/*
+ * The protocol: carries out a commit.
+ *
+ *	1  sort; refuse overlaps. Expected bytes were checked when the sites were added. Ask the port to prepare.
+ *	   Up to here a failure leaves the text untouched.
+ *	2  if any plan traps: publish the trap table
+ *	3  for each phase k: store number k of every plan that has one; then one sync
+ *	4  retire the trap table; keep its memory until no handler can look at it
+ *
+ * I1  Every byte that a bystander may fetch after a sync was stored before that sync.
+ * I2  Number of syncs: the largest number of stores of any plan, never a function of the number of sites.
+ * I3  A breakpoint stands in the text only while a published table has its site.
+ * I4  After a failure the text is as before, or the engine is wedged and its table stays published.
+ * I5  The first byte goes from breakpoint to new only if a breakpoint is still there: what somebody else put there
+ *     meanwhile is reported, not run over.
+ * O1  On success, no processor executes old text when xp__commit_run() returns.
+ * O2  On failure without wedge, none executes new text.
+ *
+ * Why each step, for one site (P: this file, B: a bystander):
+ *
+ *	P                                     B may execute until the next sync
+ *	(P1) publish table                    old
+ *	store CC at byte 0                    old | trap
+ *	(P2) sync                             trap            without it: B fetches old head with new tail
+ *	store tail                            trap
+ *	(P3) sync                             trap            without it: B fetches new head with old tail
+ *	store head                            trap | new
+ *	(P4) sync                             new             without it: B runs old after the commit returned, or
+ *	                                                      a breakpoint with no table
+ *	(P5) retire table                     new; a trap taken before may still be on its way: trap.c, I2
+ *
+ * A failure in phase k goes back through the same states: what phase k stored is set to what it was, sync; then k-1.
+ */
+#include "core/poke.h"
+
+#include "core/deps.h"
+#include "core/inject.h"
+#include "core/trap.h"
+
+#define SPAN_MAX (64u << 10) /* the kernel copies a page at a time; more saves no time (bench/commit) */
+#define SPAN_GAP 1024u       /* bytes that cost less to rewrite than another call; within a page any gap is joined */
+#define CACHE_MAX (32u << 20) /* memory kept for the next commit: one of a million sites fits */
+
+const struct xp_port *xp__port;
+static int state = XP_STATE_NO_PORT;
+static uint8_t *span_buffer;
+static struct xp__commit *cache;   /* one block, free to use */
+static struct xp__commit *retired; /* blocks that a handler may still look at */
+static struct xp_stats counters;
+
+void xp__start(const struct xp_port *port)
+{
+	xp__port = port;
+	__atomic_store_n(&state, XP_STATE_READY, __ATOMIC_RELEASE);
+}
+
+enum xp_state xp_state(void)
+{
+	return (enum xp_state)__atomic_load_n(&state, __ATOMIC_RELAXED);
+}
+
+void xp_stats_read(struct xp_stats *stats)
+{
+	*stats = counters;
+	stats->traps = 0;
+	stats->late_traps = 0;
+	xp__trap_count(stats);
+}
+
+int xp__fail(struct xp_diag *diag, int error, enum xp_phase phase, const void *site, const char *detail)
+{
+	if (diag) {
+		diag->error = error;
+		diag->phase = phase;
+		diag->site = site;
+		if (detail)
+			diag->detail = detail;
+	}
+	return error;
+}
+
+int xp__fail_text(struct xp_diag *diag, const void *site, const uint8_t *expected, const uint8_t *found, unsigned len)
+{
+	bool breakpoint = found[0] == XP__INSN_INT3_BYTE && expected[0] != XP__INSN_INT3_BYTE;
+
+	if (diag) {
+		diag->len = (uint8_t)len;
+		memcpy(diag->expected, expected, len);
+		memcpy(diag->found, found, len);
+	}
+	if (breakpoint)
+		return xp__fail(diag, -XP__EBUSY, XP_PHASE_VALIDATE, site, "a debugger or probe has a breakpoint there");
+	return xp__fail(diag, -XP_E_MISMATCH, XP_PHASE_VALIDATE, site, NULL);
+}
+
+int xp__lock(struct xp_diag *diag)
+{
+	int error;
+
+	if (diag)
+		memset(diag, 0, sizeof(*diag));
+	if (xp_state() == XP_STATE_NO_PORT)
+		return xp__fail(diag, -XP_E_NOT_READY, XP_PHASE_VALIDATE, NULL, NULL);
+	error = xp__port->lock();
+	if (error)
+		return xp__fail(diag, error, XP_PHASE_VALIDATE, NULL, NULL);
+	if (xp_state() == XP_STATE_WEDGED) {
+		xp__port->unlock();
+		return xp__fail(diag, -XP_E_WEDGED, XP_PHASE_VALIDATE, NULL, NULL);
+	}
+	return 0;
+}
+
+void xp__unlock(void)
+{
+	xp__port->unlock();
+}
+
+/* ---- memory of commits ---- */
+
+void xp__commit_free(struct xp__commit *commit)
+{
+	if (commit->size <= CACHE_MAX && (cache == NULL || cache->size < commit->size)) {
+		struct xp__commit *smaller = cache;
+
+		cache = commit;
+		commit = smaller;
+	}
+	if (commit)
+		xp__port->release(commit, commit->size);
+}
+
+/* Gives back what no handler can look at any more. */
+static void reclaim(void)
+{
+	struct xp__commit **link = &retired;
+
+	while (*link) {
+		struct xp__commit *commit = *link;
+
+		if (xp__trap_quiescent(commit->waiting)) {
+			*link = commit->next;
+			xp__commit_free(commit);
+		} else {
+			link = &commit->next;
+		}
+	}
+}
+
+struct xp__commit *xp__commit_new(size_t nr_sites, size_t nr_plans)
+{
+	size_t addr_size = nr_sites * sizeof(uintptr_t);
+	size_t plan_of_size = nr_plans > 1 ? nr_sites * sizeof(uint32_t) : 0;
+	size_t plans_size = nr_plans * sizeof(struct xp__plan);
+	size_t size = sizeof(struct xp__commit) + addr_size + plans_size + plan_of_size;
+	struct xp__commit *commit;
+	uint8_t *at;
+
+	if (retired)
+		reclaim();
+	if (cache && cache->size >= size) {
+		commit = cache;
+		cache = NULL;
+		size = commit->size;
+	} else {
+		if (size < 4096)
+			size = 4096;
+		commit = xp__port->alloc(size);
+		if (commit == NULL)
+			return NULL;
+	}
+	memset(commit, 0, sizeof(*commit));
+	commit->size = size;
+	commit->nr_plans = nr_plans;
+	at = (uint8_t *)(commit + 1);
+	commit->addr = (uintptr_t *)at;
+	at += addr_size;
+	commit->plans = (struct xp__plan *)at;
+	at += plans_size;
+	if (plan_of_size)
+		commit->plan_of = (uint32_t *)at;
+	memset(commit->plans, 0, plans_size);
+	return commit;
+}
+
+/* ---- order ---- */
+
+static void merge(struct xp__commit *c, size_t low, size_t middle, size_t high, uintptr_t *addr, uint32_t *plan_of)
+{
+	size_t a = low, b = middle;
+
+	for (size_t i = low; i < high; i++) {
+		bool left = b == high || (a < middle && c->addr[a] <= c->addr[b]);
+		size_t from = left ? a++ : b++;
+
+		addr[i] = c->addr[from];
+		if (plan_of)
+			plan_of[i] = c->plan_of[from];
+	}
+	memcpy(c->addr + low, addr + low, (high - low) * sizeof(*addr));
+	if (plan_of)
+		memcpy(c->plan_of + low, plan_of + low, (high - low) * sizeof(*plan_of));
+}
+
+/* The end of the ascending run that starts at @at. */
+static size_t run_end(const struct xp__commit *c, size_t at)
+{
+	if (at < c->nr)
+		at++;
+	while (at < c->nr && c->addr[at - 1] <= c->addr[at])
+		at++;
+	return at;
+}
+
+/* Natural merge sort: the sites of a key come in ascending order, and usually all of them do. */
+static int sort(struct xp__commit *c)
+{
+	size_t size = c->nr * (sizeof(uintptr_t) + sizeof(uint32_t));
+	uintptr_t *scratch;
+
+	if (run_end(c, 0) == c->nr)
+		return 0;
+	scratch = xp__port->alloc(size);
+	if (scratch == NULL)
+		return -XP__ENOMEM;
+	while (run_end(c, 0) < c->nr) {
+		for (size_t low = 0; low < c->nr;) {
+			size_t middle = run_end(c, low);
+			size_t high = run_end(c, middle);
+
+			if (middle < high)
+				merge(c, low, middle, high, scratch,
+				      c->plan_of ? (uint32_t *)(scratch + c->nr) : NULL);
+			low = high;
+		}
+	}
+	xp__port->release(scratch, size);
+	return 0;
+}
+
+static int check_overlap(const struct xp__commit *c, struct xp_diag *diag)
+{
+	for (size_t i = 1; i < c->nr; i++)
+		if (c->addr[i] - c->addr[i - 1] < xp__commit_plan(c, i - 1)->len)
+			return xp__fail(diag, -XP_E_OVERLAP, XP_PHASE_VALIDATE, (const void *)c->addr[i], NULL);
+	return 0;
+}
+
+/* ---- stores ---- */
+
+/* A stretch of text being put together, to be written by one call. */
+struct span {
+	uintptr_t start, end; /* of the text; empty if equal */
+};
+
+static int span_write(struct span *span)
+{
+	uintptr_t start = span->start;
+	size_t len = span->end - span->start;
+
+	span->start = span->end = 0;
+	if (len == 0)
+		return 0;
+	counters.writes++;
+	return xp__port->text_write((void *)start, span_buffer, len, 0);
+}
+
+static int span_add(struct span *span, uintptr_t addr, const uint8_t *bytes, unsigned len)
+{
+	uintptr_t gap = addr - span->end;
+
+	if (span->start == span->end || addr + len - span->start > SPAN_MAX ||
+	    (gap > SPAN_GAP && addr / 4096 != (span->end - 1) / 4096)) {
+		int error = span_write(span);
+
+		if (error)
+			return error;
+		span->start = span->end = addr;
+		gap = 0;
+	}
+	memcpy(span_buffer + (span->end - span->start), (const void *)span->end, gap);
+	memcpy(span_buffer + (addr - span->start), bytes, len);
+	span->end = addr + len;
+	return 0;
+}
+
+static int write_single(uintptr_t addr, const uint8_t *bytes, unsigned len)
+{
+	counters.writes++;
+	return xp__port->text_write((void *)addr, bytes, len, XP_WRITE_SINGLE);
+}
+
+/* I5. Read as data: what a store that this thread made before would look like. */
+static bool lost_breakpoint(const struct xp__plan *plan, unsigned phase, uintptr_t addr)
+{
+	return plan->traps && phase + 1 == plan->nr_stores &&
+	       *(const volatile uint8_t *)addr != XP__INSN_INT3_BYTE;
+}
+
+/*
+ * The stores of one phase, grouped into as few writes as their distance allows. @back: the bytes from before the
+ * phase instead, in a rollback.
+ */
+static int store_phase(const struct xp__commit *c, unsigned phase, bool back, struct xp_diag *diag)
+{
+	struct span span = {0, 0};
+	int error = 0;
+
+	for (size_t i = 0; i < c->nr && !error; i++) {
+		const struct xp__plan *plan = xp__commit_plan(c, i);
+		const struct xp__store *store = &plan->store[phase];
+		uint8_t before[XP_MAX_LEN];
+		const uint8_t *bytes = store->bytes;
+
+		if (phase >= plan->nr_stores)
+			continue;
+		if (back) {
+			xp__plan_before(plan, phase, before);
+			bytes = before;
+		} else if (lost_breakpoint(plan, phase, c->addr[i])) {
+			return xp__fail(diag, -XP__EBUSY, XP_PHASE_STORE, (const void *)c->addr[i],
+					"something replaced our breakpoint during the commit");
+		}
+		if (store->flags & XP_WRITE_SINGLE) {
+			error = span_write(&span);
+			if (!error)
+				error = write_single(c->addr[i] + store->off, bytes, store->len);
+		} else {
+			error = span_add(&span, c->addr[i] + store->off, bytes, store->len);
+		}
+		if (error)
+			return xp__fail(diag, error, XP_PHASE_STORE, (const void *)c->addr[i], NULL);
+	}
+	error = span_write(&span);
+	if (error)
+		return xp__fail(diag, error, XP_PHASE_STORE, (const void *)c->addr[c->nr - 1], NULL);
+	return 0;
+}
+
+static int sync_phase(struct xp_diag *diag)
+{
+	int error;
+
+	counters.syncs++;
+	/* ordering: (P2) pairs with (S1) */
+	error = xp__port->sync_core();
+	if (error)
+		return xp__fail(diag, error, XP_PHASE_SYNC, NULL, NULL);
+	return 0;
+}
+
+/* ---- the three ways to run a commit ---- */
+
+static void wedge(struct xp_diag *diag)
+{
+	__atomic_store_n(&state, XP_STATE_WEDGED, __ATOMIC_RELAXED);
+	if (diag)
+		diag->phase = XP_PHASE_ROLLBACK;
+}
+
+/* Undoes phases @phase…0; part of the last may not have happened. False: the engine is wedged. */
+static bool roll_back(const struct xp__commit *c, unsigned phase, struct xp_diag *diag)
+{
+	counters.rollbacks++;
+	for (;;) {
+		if (store_phase(c, phase, true, NULL) || sync_phase(NULL)) {
+			wedge(diag);
+			return false;
+		}
+		if (phase-- == 0)
+			return true;
+	}
+}
+
+static int run_phases(const struct xp__commit *c, unsigned nr_phases, struct xp_diag *diag)
+{
+	for (unsigned phase = 0; phase < nr_phases; phase++) {
+		int error = store_phase(c, phase, false, diag);
+
+		if (!error) {
+			XP__INJECT(XP__POINT_STORED);
+			error = sync_phase(diag);
+		}
+		if (error) {
+			roll_back(c, phase, diag);
+			return error;
+		}
+		XP__INJECT(XP__POINT_SYNCED);
+	}
+	return 0;
+}
+
+/* One pass of stores, everybody else parked or not there. */
+static int run_at_once(const struct xp__commit *c, struct xp_diag *diag)
+{
+	int error = store_phase(c, 0, false, diag);
+
+	if (!error)
+		return 0;
+	counters.rollbacks++;
+	if (store_phase(c, 0, true, NULL))
+		wedge(diag);
+	return error;
+}
+
+static int run_parked(const struct xp__commit *c, struct xp_diag *diag)
+{
+	size_t size = c->nr * sizeof(struct xp_range), nr = 0;
+	struct xp_range *ranges = xp__port->alloc(size);
+	int error;
+
+	if (ranges == NULL)
+		return xp__fail(diag, -XP__ENOMEM, XP_PHASE_PREPARE, NULL, NULL);
+	/* No program counter rests inside a single instruction, and one that rests before it executes the new one. */
+	for (size_t i = 0; i < c->nr; i++) {
+		const struct xp__plan *plan = xp__commit_plan(c, i);
+
+		if (!plan->single) {
+			ranges[nr].start = c->addr[i] + 1;
+			ranges[nr++].end = c->addr[i] + plan->len;
+		}
+	}
+	error = xp__port->park(ranges, nr, diag);
+	if (error) {
+		xp__fail(diag, error, XP_PHASE_PREPARE, diag ? diag->site : NULL, NULL);
+	} else {
+		error = run_at_once(c, diag);
+		counters.syncs++;
+		/* ordering: (P6) pairs with (S2) */
+		xp__port->unpark();
+	}
+	xp__port->release(ranges, size);
+	return error;
+}
+
+static int run_trapping(struct xp__commit *c, unsigned nr_phases, struct xp_diag *diag)
+{
+	int error;
+
+	/* ordering: (P1) pairs with (T4); the barriers are trap.c's */
+	xp__trap_publish(c);
+	XP__INJECT(XP__POINT_PUBLISHED);
+	error = run_phases(c, nr_phases, diag);
+	if (xp_state() == XP_STATE_WEDGED)
+		return error; /* breakpoints may stand in the text: the table stays, and its memory */
+	/* ordering: (P5) pairs with (T4) */
+	xp__trap_retire();
+	XP__INJECT(XP__POINT_RETIRED);
+	memset(c->waiting, 0xff, sizeof(c->waiting));
+	c->next = retired;
+	retired = c;
+	reclaim();
+	return error;
+}
+
+int xp__commit_run(struct xp__commit *c, struct xp_diag *diag)
+{
+	unsigned needs = 0, nr_phases = 0;
+	const struct xp_port *port = xp__port;
+	bool parked, early;
+	int error = sort(c);
+
+	if (error)
+		xp__fail(diag, error, XP_PHASE_VALIDATE, NULL, NULL);
+	else
+		error = check_overlap(c, diag);
+	for (size_t i = 0; i < c->nr_plans; i++) {
+		needs |= c->plans[i].needs;
+		if (c->plans[i].nr_stores > nr_phases)
+			nr_phases = c->plans[i].nr_stores;
+	}
+	if (!error && span_buffer == NULL) {
+		span_buffer = port->alloc(SPAN_MAX);
+		if (span_buffer == NULL)
+			error = xp__fail(diag, -XP__ENOMEM, XP_PHASE_PREPARE, NULL, NULL);
+	}
+	if (!error && nr_phases > 0 && c->nr > 0) {
+		error = port->prepare(needs, diag);
+		if (error)
+			xp__fail(diag, error, XP_PHASE_PREPARE, diag ? diag->site : NULL, NULL);
+	}
+	if (error || nr_phases == 0 || c->nr == 0) {
+		xp__commit_free(c);
+		return error;
+	}
+
+	counters.commits++;
+	parked = needs & XP_NEED_PARK;
+	early = needs & XP_NEED_ALONE;
+	if (needs & XP_NEED_TRAP) {
+		size_t nr = c->nr;
+
+		error = run_trapping(c, nr_phases, diag);
+		if (!error)
+			counters.sites += nr;
+		return error;
+	}
+	error = parked ? run_parked(c, diag) : early ? run_at_once(c, diag) : run_phases(c, nr_phases, diag);
+	if (!error)
+		counters.sites += c->nr;
+	xp__commit_free(c);
+	return error;
+}

@@ -1,0 +1,314 @@
+// SPDX-License-Identifier: MIT
+/*
+ * The counts of static keys.
+ *
+ *	count    meaning
+ *	 n > 0   on; every site says so (stored with release after the commit returned)
+ *	 0       off, or on its way from off to on
+ *	-1       on its way from on to off: no lock-free inc may join
+ *
+ * I1  The count goes above zero only after the text does, and leaves one only through -1, under the text lock.
+ * I2  Above one, and from one up, it changes by compare-and-swap without the lock: the text stays as it is.
+ * I3  COUNTED is set while the base count of one comes from inc, so that enable and disable can refuse.
+ * I4  After an error the count is what it was.
+ *
+ * The release of count (K1) pairs with the acquire of xp__static_key_count() and of the lock-free paths (K2): who sees
+ * a count above zero finds the enabled text. The sync before K1 did that for the text already; K1 orders the count
+ * after it, so that a second caller cannot return before the first one's text is changed.
+ */
+#include "core/batch.h"
+#include "core/deps.h"
+#include "core/poke.h"
+
+#define COUNTED 1u /* xp_static_key.flags */
+
+static struct xp__deferred *pending; /* deferred decrements, unsorted: there are few */
+
+static int load_count(const struct xp_static_key *key)
+{
+	/* ordering: (K2) pairs with (K1) */
+	return __atomic_load_n(&key->count, __ATOMIC_ACQUIRE);
+}
+
+static void store_count(struct xp_static_key *key, int count)
+{
+	/* ordering: (K1) pairs with (K2) */
+	__atomic_store_n(&key->count, count, __ATOMIC_RELEASE);
+}
+
+/* Adds @step to a count that is above @floor, without the lock. False: it is not; @count says what it is. */
+static bool add_above(struct xp_static_key *key, int floor, int step, int *count)
+{
+	*count = load_count(key);
+	while (*count > floor && !(step > 0 && *count == INT32_MAX))
+		if (__atomic_compare_exchange_n(&key->count, count, *count + step, false, __ATOMIC_ACQ_REL,
+						__ATOMIC_ACQUIRE))
+			return true;
+	return false;
+}
+
+/* Marks all but the last wish for each key. */
+static void skip_superseded(struct xp__wish *wishes, size_t nr)
+{
+	for (size_t i = nr; i-- > 0;) {
+		wishes[i].skip = wishes[i].key->scratch != 0;
+		wishes[i].key->scratch = 1;
+	}
+	for (size_t i = 0; i < nr; i++)
+		wishes[i].key->scratch = 0;
+}
+
+static int fail_key(struct xp_diag *diag, int error, const struct xp_static_key *key)
+{
+	if (diag)
+		diag->key = key->name;
+	return xp__fail(diag, error, XP_PHASE_VALIDATE, NULL, NULL);
+}
+
+/* Gives the first @nr wishes' counts back: those of keys that were going off. */
+static void cancel(const struct xp__wish *wishes, size_t nr)
+{
+	for (size_t i = 0; i < nr; i++)
+		if (!wishes[i].skip && !wishes[i].on)
+			store_count(wishes[i].key, 1);
+}
+
+/* Takes a key's count out of the lock-free paths' reach, or finds that there is nothing to do. */
+static int start(struct xp__wish *wish)
+{
+	struct xp_static_key *key = wish->key;
+	int count = load_count(key);
+
+	if (count > 1 || (count == 1 && (key->flags & COUNTED)))
+		return -XP_E_COUNTED;
+	wish->skip = count == (int)wish->on;
+	if (wish->skip || wish->on)
+		return 0;
+	if (!__atomic_compare_exchange_n(&key->count, &count, -1, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
+		return -XP_E_COUNTED; /* an inc came between */
+	return 0;
+}
+
+int xp__switch_locked(const struct xp__poke *pokes, size_t nr_pokes, struct xp__wish *wishes, size_t nr_wishes,
+		      struct xp_diag *diag)
+{
+	int error = 0;
+
+	skip_superseded(wishes, nr_wishes);
+	for (size_t i = 0; i < nr_wishes; i++) {
+		if (!wishes[i].skip)
+			error = start(&wishes[i]);
+		if (error) {
+			cancel(wishes, i);
+			return fail_key(diag, error, wishes[i].key);
+		}
+	}
+	error = xp__patch_locked(pokes, nr_pokes, wishes, nr_wishes, diag);
+	if (error) {
+		cancel(wishes, nr_wishes);
+		return error;
+	}
+	for (size_t i = 0; i < nr_wishes; i++)
+		if (!wishes[i].skip)
+			store_count(wishes[i].key, wishes[i].on);
+	return 0;
+}
+
+static int switch_key(struct xp_static_key *key, bool on)
+{
+	struct xp__wish wish = {.key = xp__key_real(key), .on = on};
+	int error = xp__lock(NULL);
+
+	if (error)
+		return error;
+	error = xp__switch_locked(NULL, 0, &wish, 1, NULL);
+	xp__unlock();
+	return error;
+}
+
+int xp_static_key_enable(struct xp_static_key *key)
+{
+	return switch_key(key, true);
+}
+
+int xp_static_key_disable(struct xp_static_key *key)
+{
+	return switch_key(key, false);
+}
+
+static int inc_locked(struct xp_static_key *key)
+{
+	struct xp__wish wish = {.key = key, .on = true};
+	int count, error;
+
+	if (add_above(key, 0, 1, &count))
+		return 0;
+	if (count == INT32_MAX)
+		return -XP_E_OVERFLOW;
+	error = xp__patch_locked(NULL, 0, &wish, 1, NULL);
+	if (error)
+		return error;
+	key->flags |= COUNTED;
+	store_count(key, 1);
+	return 0;
+}
+
+static int dec_locked(struct xp_static_key *key)
+{
+	struct xp__wish wish = {.key = key, .on = false};
+	int count, error;
+
+	for (;;) {
+		if (add_above(key, 1, -1, &count))
+			return 0;
+		if (count == 0)
+			return -XP_E_UNDERFLOW;
+		if (__atomic_compare_exchange_n(&key->count, &count, -1, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
+			break;
+	}
+	error = xp__patch_locked(NULL, 0, &wish, 1, NULL);
+	if (error) {
+		store_count(key, 1);
+		return error;
+	}
+	key->flags &= ~COUNTED;
+	store_count(key, 0);
+	return 0;
+}
+
+static int with_lock(int (*change)(struct xp_static_key *), struct xp_static_key *key)
+{
+	int error = xp__lock(NULL);
+
+	if (error)
+		return error;
+	error = change(key);
+	xp__unlock();
+	return error;
+}
+
+int xp_static_key_inc(struct xp_static_key *key)
+{
+	int count;
+
+	key = xp__key_real(key);
+	return add_above(key, 0, 1, &count) ? 0 : with_lock(inc_locked, key);
+}
+
+int xp_static_key_dec(struct xp_static_key *key)
+{
+	int count;
+
+	key = xp__key_real(key);
+	return add_above(key, 1, -1, &count) ? 0 : with_lock(dec_locked, key);
+}
+
+/* ---- deferred keys ---- */
+
+static void arm(void)
+{
+	uint64_t first = UINT64_MAX;
+
+	for (struct xp__deferred *d = pending; d; d = d->next)
+		if (d->deadline_ms < first)
+			first = d->deadline_ms;
+	if (pending && xp__port->defer)
+		(void)xp__port->defer(first); /* without it the decrement waits for the next one, or a flush */
+}
+
+static void drop(struct xp__deferred *deferred)
+{
+	struct xp__deferred **link = &pending;
+
+	while (*link != deferred)
+		link = &(*link)->next;
+	*link = deferred->next;
+	deferred->pending = 0;
+}
+
+static int dec_deferred_locked(struct xp_static_key *key, struct xp__deferred *deferred)
+{
+	int count;
+
+	if (add_above(key, 1, -1, &count))
+		return 0;
+	if (count == 0 || deferred->pending)
+		return -XP_E_UNDERFLOW;
+	if (xp__port->defer == NULL || deferred->delay_ms == 0)
+		return dec_locked(key);
+	deferred->key = key;
+	deferred->deadline_ms = xp__port->clock_ms() + deferred->delay_ms;
+	deferred->pending = 1;
+	deferred->next = pending;
+	pending = deferred;
+	if (xp__port->defer(deferred->deadline_ms) == 0)
+		return 0;
+	drop(deferred);
+	return dec_locked(key);
+}
+
+int xp__static_key_dec_deferred(struct xp_static_key *key, struct xp__deferred *deferred)
+{
+	int error = xp__lock(NULL);
+
+	if (error)
+		return error;
+	error = dec_deferred_locked(xp__key_real(key), deferred);
+	xp__unlock();
+	return error;
+}
+
+int xp__static_key_deferred_flush(struct xp__deferred *deferred)
+{
+	int error = xp__lock(NULL);
+
+	if (error)
+		return error;
+	if (deferred->pending) {
+		error = dec_locked(deferred->key);
+		if (!error)
+			drop(deferred);
+	}
+	xp__unlock();
+	return error;
+}
+
+int xp__static_key_rate_limit(struct xp__deferred *deferred, uint32_t delay_ms)
+{
+	int error = xp__lock(NULL);
+
+	if (error)
+		return error;
+	deferred->delay_ms = delay_ms;
+	xp__unlock();
+	return 0;
+}
+
+void xp_deferred_run(void)
+{
+	struct xp__deferred *next;
+	uint64_t now;
+
+	if (xp__lock(NULL))
+		return;
+	now = xp__port->clock_ms();
+	for (struct xp__deferred *d = pending; d; d = next) {
+		int error;
+
+		next = d->next;
+		if (d->deadline_ms > now)
+			continue;
+		error = dec_locked(d->key);
+		if (error && error != -XP_E_UNDERFLOW)
+			d->deadline_ms = now + d->delay_ms;
+		else
+			drop(d);
+	}
+	arm();
+	xp__unlock();
+}
+
+void xp_fork_child(void)
+{
+	arm();
+}

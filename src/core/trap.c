@@ -1,0 +1,191 @@
+// SPDX-License-Identifier: MIT
+/*
+ * The trap path: what happens to a bystander that executes our breakpoint.
+ *
+ * I1  The handler takes no lock, allocates nothing, calls nothing outside core and arch, and writes one cache line that
+ *     is its thread's own (its shard).
+ * I2  A trap is ours if the published table has its address. If no table has it and the text there is no breakpoint
+ *     any more, the trap is late: executing again is right, whatever stands there now.
+ * I3  Foreign is said only after a search and a look at the text between which no table came or went.
+ *
+ * Ordering. W is the writer (text lock held), H a handler.
+ *
+ *	W                                       H
+ *	fill table                              (T2) count in: shard->active++    full barrier
+ *	(T1) table = commit                          read generation              acquire
+ *	(T7) generation++                       (T4) table ->                     acquire
+ *	store breakpoints, …, store heads            search; miss: read the text
+ *	(T3) table = NULL, generation++         (T8) read generation again        acquire
+ *	     full barrier                       (T5) count out: shard->active--   release
+ *	(T6) read every shard's active
+ *
+ * T1/T4: who sees the breakpoint in the text sees the table: the table is stored before it (release, and the port's
+ *     sync between), and x86 does not reorder loads. Without T1 a trap of ours is called foreign and kills.
+ * T7/T8: a late trap of the commit before may miss, and then read the breakpoint of the next commit at the same site.
+ *     The generation was raised before that breakpoint was stored, so H, who read it before its search, sees it
+ *     change and searches again. Raised before T1, H could read the raised one and still no table, and call it foreign.
+ * T3/T2: either W reads active > 0 at T6, or H counted in after T3's barrier and reads no table, or a later one
+ *     (store, full barrier, load on both sides). Without the barriers the table is reused under H's eyes.
+ * T5/T6: what H read of the table it read before W finds the shard empty.
+ * W needs to find each shard empty once, not all at the same time: a handler that enters later sees no retired table.
+ */
+#include "core/trap.h"
+
+#include "arch/x86/emulate.h"
+#include "core/deps.h"
+#include "core/inject.h"
+
+struct shard {
+	uint64_t active; /* handlers running now */
+	uint64_t traps;
+	uint64_t late;
+} __attribute__((aligned(64)));
+
+static struct shard shards[XP__TRAP_SHARDS];
+static uint64_t used[XP__TRAP_WORDS]; /* shards that ever counted: the others need no look */
+static const struct xp__commit *table;
+static uint64_t generation; /* of the table; 0: there never was one */
+
+#ifdef XP_INJECT
+void (*xp__inject)(enum xp__point point);
+#endif
+
+void xp__trap_publish(const struct xp__commit *commit)
+{
+	/* ordering: (T1) pairs with (T4) */
+	__atomic_store_n(&table, commit, __ATOMIC_SEQ_CST);
+	/* After the table, before the first breakpoint: see T7 above. ordering: (T7) pairs with (T8) */
+	__atomic_add_fetch(&generation, 1, __ATOMIC_SEQ_CST);
+}
+
+void xp__trap_retire(void)
+{
+	/* ordering: (T3) pairs with (T2); the locked add is the full barrier */
+	__atomic_store_n(&table, NULL, __ATOMIC_SEQ_CST);
+	__atomic_add_fetch(&generation, 1, __ATOMIC_SEQ_CST);
+}
+
+bool xp__trap_quiescent(uint64_t waiting[XP__TRAP_WORDS])
+{
+	bool quiescent = true;
+
+	for (unsigned w = 0; w < XP__TRAP_WORDS; w++) {
+		waiting[w] &= __atomic_load_n(&used[w], __ATOMIC_SEQ_CST);
+		for (uint64_t left = waiting[w]; left; left &= left - 1) {
+			unsigned bit = (unsigned)__builtin_ctzll(left);
+
+			/* ordering: (T6) pairs with (T5) */
+			if (__atomic_load_n(&shards[w * 64 + bit].active, __ATOMIC_ACQUIRE) == 0)
+				waiting[w] &= ~(1ull << bit);
+		}
+		quiescent = quiescent && waiting[w] == 0;
+	}
+	return quiescent;
+}
+
+void xp__trap_count(struct xp_stats *stats)
+{
+	for (unsigned i = 0; i < XP__TRAP_SHARDS; i++) {
+		stats->traps += __atomic_load_n(&shards[i].traps, __ATOMIC_RELAXED);
+		stats->late_traps += __atomic_load_n(&shards[i].late, __ATOMIC_RELAXED);
+	}
+}
+
+static const struct xp__plan *search(const struct xp__commit *commit, uintptr_t addr)
+{
+	size_t low = 0, high = commit->nr;
+
+	while (low < high) {
+		size_t middle = low + (high - low) / 2;
+
+		if (commit->addr[middle] < addr)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	if (low == commit->nr || commit->addr[low] != addr)
+		return NULL;
+	const struct xp__plan *plan = xp__commit_plan(commit, low);
+	return plan->traps ? plan : NULL;
+}
+
+/* Finishes the new instruction. Old and new are both right while the commit runs; new needs no copy of the old. */
+static void resume(const struct xp__plan *plan, uintptr_t addr, struct xp_regs *regs)
+{
+	struct xp__insn insn = plan->insn;
+
+	if (plan->resume != 0) {
+		regs->ip = plan->resume;
+		return;
+	}
+	/* The bytes that the plan does not give stay as they are in the text: a branch site's displacement. */
+	if (plan->known < plan->len) {
+		uint8_t bytes[XP_MAX_LEN];
+
+		memcpy(bytes, (const void *)addr, plan->len);
+		memcpy(bytes, plan->new, plan->known);
+		xp__insn_decode(bytes, plan->len, &insn);
+	}
+	xp__emulate(&insn, addr, addr + plan->len, regs);
+}
+
+/*
+ * Is the trap at @addr late? Not if the text there still is a breakpoint, or the second byte of the two-byte form of
+ * int3 (CD 03), which leaves the same registers behind.
+ */
+static bool is_late(uintptr_t addr)
+{
+	const volatile uint8_t *text = (const volatile uint8_t *)addr;
+
+	if (text[0] == XP__INSN_INT3_BYTE)
+		return false;
+	return !(text[0] == 0x03 && text[-1] == 0xcd);
+}
+
+static enum xp_trap_verdict decide(struct xp_regs *regs, struct shard *shard)
+{
+	uintptr_t addr = regs->ip - 1;
+
+	for (;;) {
+		uint64_t before = __atomic_load_n(&generation, __ATOMIC_ACQUIRE);
+		/* ordering: (T4) pairs with (T1) */
+		const struct xp__commit *commit = __atomic_load_n(&table, __ATOMIC_ACQUIRE);
+		const struct xp__plan *plan = commit ? search(commit, addr) : NULL;
+
+		if (plan) {
+			XP__INJECT(XP__POINT_TRAP_FOUND);
+			resume(plan, addr, regs);
+			__atomic_fetch_add(&shard->traps, 1, __ATOMIC_RELAXED);
+			return XP_TRAP_DONE;
+		}
+		if (before == 0)
+			return XP_TRAP_FOREIGN;
+		XP__INJECT(XP__POINT_TRAP_MISSED);
+		if (is_late(addr)) {
+			regs->ip = addr;
+			__atomic_fetch_add(&shard->late, 1, __ATOMIC_RELAXED);
+			return XP_TRAP_RETRY;
+		}
+		/* ordering: (T8) pairs with (T7) */
+		if (__atomic_load_n(&generation, __ATOMIC_ACQUIRE) == before)
+			return XP_TRAP_FOREIGN;
+	}
+}
+
+enum xp_trap_verdict xp_trap(struct xp_regs *regs, unsigned number)
+{
+	struct shard *shard = &shards[number % XP__TRAP_SHARDS];
+	uint64_t *word = &used[number % XP__TRAP_SHARDS / 64];
+	uint64_t bit = 1ull << (number % 64);
+	enum xp_trap_verdict verdict;
+
+	if (!(__atomic_load_n(word, __ATOMIC_RELAXED) & bit))
+		__atomic_fetch_or(word, bit, __ATOMIC_SEQ_CST);
+	/* ordering: (T2) pairs with (T3) */
+	__atomic_fetch_add(&shard->active, 1, __ATOMIC_SEQ_CST);
+	XP__INJECT(XP__POINT_TRAP_ENTERED);
+	verdict = decide(regs, shard);
+	/* ordering: (T5) pairs with (T6) */
+	__atomic_fetch_sub(&shard->active, 1, __ATOMIC_RELEASE);
+	return verdict;
+}

@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: MIT */
+/* The trap table: which breakpoints are ours just now, and which handlers may still look at it. */
+#ifndef XP_CORE_TRAP_H
+#define XP_CORE_TRAP_H
+
+#include "core/poke.h"
+
+/* xp__trap_publish - makes the sites of @commit known to xp_trap(). Sorted. Context: text lock. Ordering: (T1). */
+void xp__trap_publish(const struct xp__commit *commit);
+
+/*
+ * xp__trap_retire - no later trap finds the table. Handlers that already run may still look at it.
+ * Context: text lock. Ordering: (T3).
+ */
+void xp__trap_retire(void);
+
+/*
+ * xp__trap_quiescent - whether every handler that could have seen a table retired before has been seen to be gone.
+ * @waiting has one bit per shard, all set at first, and remembers the answer so far: no handler can starve a writer.
+ * Context: text lock. Progress: wait-free.
+ */
+bool xp__trap_quiescent(uint64_t waiting[XP__TRAP_WORDS]);
+
+/* xp__trap_count - sums the shards' counters into @stats. */
+void xp__trap_count(struct xp_stats *stats);
+
+#endif

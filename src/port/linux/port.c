@@ -1,0 +1,279 @@
+// SPDX-License-Identifier: MIT
+/*
+ * The Linux port: chooses writer and sync, and gives the core its operations.
+ *
+ * I1  What must happen early happens in the constructor: /proc/self/mem is opened (after setuid it could not be),
+ *     membarrier is registered (with one thread it costs nothing), fork's handlers are set. Everything else waits for
+ *     the first commit that needs it.
+ * I2  Nothing here needs malloc or a lock of libc's, so that a commit may run where they are held.
+ */
+#include "port/linux/port.h"
+
+#include <asm/prctl.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/auxv.h>
+#include <sys/mman.h>
+
+#include <crosspatch/text_poke.h>
+
+#ifndef ARCH_SHSTK_STATUS
+#define ARCH_SHSTK_STATUS 0x5005
+#endif
+
+/* Text that nobody executes. */
+__asm__(".pushsection .text\n"
+	".balign 16\n"
+	".hidden xp__probe_text\n"
+	".globl xp__probe_text\n"
+	"xp__probe_text:\n"
+	".fill 16, 1, 0xcc\n"
+	".popsection");
+
+static enum xp_writer writer_wanted = XP_WRITER_AUTO;
+static enum xp_sync sync_wanted = XP_SYNC_AUTO;
+static const struct xp__writer *writer; /* in force; NULL: none works, or none was tried yet */
+static bool membarrier_works;
+static bool use_signal; /* the rendezvous is the sync in force */
+
+int xp__refuse(struct xp_diag *diag, int error, int system, const char *detail)
+{
+	if (diag) {
+		diag->error = error;
+		diag->system = system;
+		diag->detail = detail;
+	}
+	return error;
+}
+
+/* Small blocks come from the system too: they are few, and malloc may be what a signal handler interrupted. */
+static size_t round_up(size_t size)
+{
+	return (size + 4095) & ~(size_t)4095;
+}
+
+void *xp__alloc(size_t size)
+{
+	long memory = XP__SYS6(SYS_mmap, 0, round_up(size), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	if (memory < 0 && memory > -4096)
+		return NULL;
+	if (size >= 2u << 20)
+		XP__SYS3(SYS_madvise, memory, round_up(size), MADV_HUGEPAGE); /* one fault instead of 512 */
+	return (void *)memory;
+}
+
+void xp__release(void *memory, size_t size)
+{
+	XP__SYS2(SYS_munmap, memory, round_up(size));
+}
+
+/* ---- which writer, which sync ---- */
+
+static const struct xp__writer *writer_of(enum xp_writer wanted)
+{
+	if (wanted != XP_WRITER_MPROTECT && xp__writer_procmem.probe() == 0)
+		return &xp__writer_procmem;
+	if (wanted != XP_WRITER_PROCMEM && xp__writer_mprotect.probe() == 0)
+		return &xp__writer_mprotect;
+	return NULL;
+}
+
+static int choose_sync(enum xp_sync wanted, bool *signal)
+{
+	*signal = wanted == XP_SYNC_SIGNAL || (wanted == XP_SYNC_AUTO && !membarrier_works);
+	if (*signal)
+		return xp__rendezvous_start();
+	return membarrier_works ? 0 : -XP_E_NO_SYNC;
+}
+
+int xp_set_writer(enum xp_writer wanted)
+{
+	const struct xp__writer *works;
+	int error;
+
+	if ((unsigned)wanted > XP_WRITER_MPROTECT)
+		return -EINVAL;
+	error = xp__text_lock();
+	if (error)
+		return error;
+	works = writer_of(wanted);
+	if (works) {
+		writer = works;
+		writer_wanted = wanted;
+	}
+	xp__text_unlock();
+	return works ? 0 : -XP_E_NO_WRITER;
+}
+
+int xp_set_sync(enum xp_sync wanted)
+{
+	bool signal;
+	int error;
+
+	if ((unsigned)wanted > XP_SYNC_SIGNAL)
+		return -EINVAL;
+	error = xp__text_lock();
+	if (error)
+		return error;
+	error = choose_sync(wanted, &signal);
+	if (!error) {
+		sync_wanted = wanted;
+		use_signal = signal;
+	}
+	xp__text_unlock();
+	return error;
+}
+
+static bool shadow_stack(void)
+{
+	uint64_t status = 0;
+
+	return XP__SYS2(SYS_arch_prctl, ARCH_SHSTK_STATUS, &status) == 0 && status & 1;
+}
+
+static unsigned can(unsigned needs)
+{
+	unsigned served = XP_NEED_SYNC | XP_NEED_TRAP | XP_NEED_PARK | XP_NEED_ALONE;
+
+	if (needs & XP_NEED_SINGLE) {
+		if (writer == NULL)
+			writer = writer_of(writer_wanted);
+		if (writer && writer->single)
+			served |= XP_NEED_SINGLE;
+	}
+	if (needs & XP_NEED_CALL && !shadow_stack())
+		served |= XP_NEED_CALL;
+	return served & needs;
+}
+
+static int prepare(unsigned needs, struct xp_diag *diag)
+{
+	int error;
+
+	if (writer == NULL || writer->probe() != 0) {
+		writer = writer_of(writer_wanted);
+		if (writer == NULL)
+			return xp__refuse(diag, -XP_E_NO_WRITER, 0,
+					  "neither /proc/self/mem nor mprotect may write program text here");
+	}
+	if (needs & XP_NEED_SYNC) {
+		error = choose_sync(sync_wanted, &use_signal);
+		if (error)
+			return xp__refuse(diag, error, 0, "neither membarrier nor a free real-time signal is there");
+		if (use_signal) {
+			error = xp__threads_accept(xp__rendezvous_signal(), diag);
+			if (error)
+				return error;
+		}
+	}
+	if (needs & XP_NEED_PARK) {
+		error = xp__rendezvous_start();
+		if (error)
+			return xp__refuse(diag, error, 0, "no real-time signal is free");
+		error = xp__threads_accept(xp__rendezvous_signal(), diag);
+		if (error)
+			return error;
+	}
+	if (needs & XP_NEED_TRAP) {
+		error = xp__sigtrap_start(diag);
+		if (!error)
+			error = xp__threads_accept(5 /* SIGTRAP */, diag);
+		if (error)
+			return error;
+	}
+	if (needs & XP_NEED_ALONE && !xp__threads_alone())
+		return xp__refuse(diag, -XP_E_NOT_EARLY, 0, "other threads are running");
+	return 0;
+}
+
+/* ---- text ---- */
+
+static int text_check(const void *addr, size_t len)
+{
+	uintptr_t at = (uintptr_t)addr, end = at + len;
+
+	if (end < at)
+		return -XP_E_NOT_TEXT;
+	while (at < end) {
+		struct xp__mapping mapping;
+
+		if (xp__maps_find(at, &mapping) || (mapping.prot & (PROT_READ | PROT_EXEC)) != (PROT_READ | PROT_EXEC))
+			return -XP_E_NOT_TEXT;
+		at = mapping.end;
+	}
+	return 0;
+}
+
+static int text_read(void *to, const void *addr, size_t len)
+{
+	memcpy(to, addr, len); /* text_check() found it readable */
+	return 0;
+}
+
+static int text_write(void *addr, const void *bytes, size_t len, unsigned flags)
+{
+	return writer->write(addr, bytes, len, flags);
+}
+
+static int sync_core(void)
+{
+	int error;
+
+	if (use_signal)
+		return xp__rendezvous_sync();
+	error = xp__membarrier_sync();
+	/* A filter installed since may refuse it; the rendezvous needs none of that. */
+	if (error && xp__rendezvous_start() == 0)
+		error = xp__rendezvous_sync();
+	return error;
+}
+
+static const struct xp_port port = {
+	.abi = XP_PORT_ABI,
+	.name = "linux",
+	.lock = xp__text_lock,
+	.unlock = xp__text_unlock,
+	.alloc = xp__alloc,
+	.release = xp__release,
+	.can = can,
+	.prepare = prepare,
+	.text_check = text_check,
+	.text_read = text_read,
+	.text_write = text_write,
+	.sync_core = sync_core,
+	.park = xp__rendezvous_park,
+	.unpark = xp__rendezvous_unpark,
+	.defer = xp__defer,
+	.clock_ms = xp__clock_ms,
+};
+
+/* ---- start ---- */
+
+static int choice(const char *name, const char *const *values, int nr)
+{
+	const char *value = getauxval(AT_SECURE) ? NULL : getenv(name);
+
+	for (int i = 0; value && i < nr; i++)
+		if (strcmp(value, values[i]) == 0)
+			return i;
+	return 0;
+}
+
+/* Before every constructor that may register a module or switch a key: those have 101 too, and the module waits if it comes first. */
+__attribute__((constructor(101))) static void start(void)
+{
+	static const char *const policies[] = {"auto", "breakpoint", "quiesce", "early"};
+	static const char *const writers[] = {"auto", "procmem", "mprotect"};
+	static const char *const syncs[] = {"auto", "membarrier", "signal"};
+
+	if (xp__fork_start())
+		return; /* without fork's handlers a child could hang: stay without a port */
+	membarrier_works = xp__membarrier_start() == 0;
+	(void)xp_set_policy((enum xp_policy)choice("CROSSPATCH_POLICY", policies, 4));
+	writer_wanted = (enum xp_writer)choice("CROSSPATCH_WRITER", writers, 3);
+	sync_wanted = (enum xp_sync)choice("CROSSPATCH_SYNC", syncs, 3);
+	(void)xp__writer_procmem.probe();
+	(void)xp_port_set(&port);
+}

@@ -1,0 +1,91 @@
+/* SPDX-License-Identifier: MIT */
+/* What the files of this port have of each other. */
+#ifndef XP_LINUX_PORT_H
+#define XP_LINUX_PORT_H
+
+#include "port/linux/sys.h"
+
+#include <crosspatch/error.h>
+#include <crosspatch/linux.h>
+#include <crosspatch/port.h>
+
+/* ---- port.c ---- */
+void *xp__alloc(size_t size);
+void xp__release(void *memory, size_t size);
+/* xp__refuse - fills @diag and returns @error. */
+int xp__refuse(struct xp_diag *diag, int error, int system, const char *detail);
+
+/* ---- writer_*.c: how bytes get into program text ---- */
+struct xp__writer {
+	const char *name;
+	bool single; /* stores of up to 8 bytes inside an aligned quadword are one store */
+	/* probe - 0 if it works here and now. Called before its first use and again in the child of a fork. */
+	int (*probe)(void);
+	int (*write)(void *addr, const void *bytes, size_t len, unsigned flags);
+};
+extern const struct xp__writer xp__writer_procmem;
+extern const struct xp__writer xp__writer_mprotect;
+
+/* xp__probe_text - a byte of text that nobody executes, to try a writer on. */
+extern const uint8_t xp__probe_text[] __attribute__((visibility("hidden")));
+
+/* ---- sync_*.c ---- */
+int xp__membarrier_start(void); /* registers; 0 if usable */
+int xp__membarrier_sync(void);
+
+/*
+ * The rendezvous: every other thread comes into a signal handler and executes a serializing instruction there.
+ * Threads of other processes that share the memory (children of vfork) are not reached.
+ */
+int xp__rendezvous_start(void); /* chooses and installs the signal; 0 if usable */
+int xp__rendezvous_signal(void);
+int xp__rendezvous_sync(void);
+int xp__rendezvous_park(const struct xp_range *ranges, size_t nr, struct xp_diag *diag);
+void xp__rendezvous_unpark(void);
+
+/* ---- sigtrap.c ---- */
+int xp__sigtrap_start(struct xp_diag *diag); /* installs the handler, or finds that it still is */
+bool xp__in_trap(void);                     /* the caller runs inside a handler that ours passed a foreign trap to */
+
+/* ---- threads.c ---- */
+/* xp__threads_next - the next thread id of the process, 0 at the end, -errno. Start with a zeroed cursor, end it. */
+struct xp__threads {
+	int fd;
+	uint32_t at, filled;
+	bool open;
+	char buffer[1024] __attribute__((aligned(8)));
+};
+int xp__threads_next(struct xp__threads *threads);
+void xp__threads_end(struct xp__threads *threads);
+/* xp__threads_alone - whether the process has one thread. */
+bool xp__threads_alone(void);
+/* xp__thread_masks - blocked and ignored signals of a thread; -ESRCH if it is gone (or a zombie). */
+int xp__thread_masks(int tid, uint64_t *blocked, uint64_t *ignored);
+/* xp__threads_accept - 0 if no thread blocks @signal and it is not ignored; else -EBUSY with the thread in @diag. */
+int xp__threads_accept(int signal, struct xp_diag *diag);
+
+/* ---- maps.c ---- */
+struct xp__mapping {
+	uintptr_t start, end;
+	int prot; /* PROT_ bits */
+};
+int xp__maps_find(uintptr_t addr, struct xp__mapping *mapping); /* 0, or -XP_E_NOT_TEXT */
+
+/* ---- fork.c ---- */
+int xp__fork_start(void);
+/* Marks that are zero at first and after every fork, however it was made: who sets one knows when it is in a child. */
+enum xp__mark { XP__MARK_LOCK, XP__MARK_PROCMEM, XP__NR_MARKS };
+extern uint32_t *xp__fork_marks;
+
+/* ---- lock.c ---- */
+int xp__text_lock(void);
+void xp__text_unlock(void);
+/* xp__text_lock_fork - in the child: the lock belongs to the forking thread's new self if @held, else to nobody. */
+void xp__text_lock_fork(bool held);
+
+/* ---- defer.c ---- */
+int xp__defer(uint64_t deadline_ms);
+uint64_t xp__clock_ms(void);
+void xp__defer_fork(void);
+
+#endif

@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: MIT
+/*
+ * park and unpark (S6): everybody else waits in the rendezvous' handler, outside the ranges that are to be replaced.
+ *
+ * I1  A program counter inside a range, or anything on a stack that could be a return address or a saved program
+ *     counter into one, lets everybody go and tries again. The stack is scanned as bytes from the interrupted stack
+ *     pointer to the end of its mapping: a stale word may refuse, never permit.
+ * I2  Nobody is parked when park() returns an error.
+ */
+#include "port/linux/port.h"
+#include "port/linux/rendezvous.h"
+
+#include <errno.h>
+
+#define TRIES 200
+#define PAUSE_NS 1000000u
+
+static bool inside(uintptr_t value, const struct xp_range *ranges, size_t nr)
+{
+	size_t low = 0, high = nr;
+
+	while (low < high) {
+		size_t middle = low + (high - low) / 2;
+
+		if (ranges[middle].end <= value)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	return low < nr && value >= ranges[low].start;
+}
+
+static bool stack_holds(uintptr_t sp, const struct xp_range *ranges, size_t nr)
+{
+	struct xp__mapping mapping;
+
+	if (xp__maps_find(sp, &mapping))
+		return false;
+	for (const uintptr_t *at = (const uintptr_t *)(sp & ~(uintptr_t)7); (uintptr_t)at < mapping.end; at++)
+		if (inside(*at, ranges, nr))
+			return true;
+	return false;
+}
+
+static int find_inside(const struct xp_range *ranges, size_t nr)
+{
+	uint32_t nr_slots;
+	const struct xp__slot *slots = xp__rendezvous_slots(&nr_slots);
+
+	for (uint32_t i = 0; i < nr_slots && nr > 0; i++)
+		if (slots[i].pc && (inside(slots[i].pc, ranges, nr) || stack_holds(slots[i].sp, ranges, nr)))
+			return slots[i].tid;
+	return 0;
+}
+
+int xp__rendezvous_park(const struct xp_range *ranges, size_t nr, struct xp_diag *diag)
+{
+	static uint32_t never;
+
+	for (int tries = 0; tries < TRIES; tries++) {
+		int error = xp__rendezvous_meet(true);
+		int tid;
+
+		if (error)
+			return xp__refuse(diag, error, -error, "the other threads could not be parked");
+		tid = find_inside(ranges, nr);
+		if (tid == 0)
+			return 0;
+		if (diag)
+			diag->tid = tid;
+		xp__rendezvous_release();
+		xp__futex_wait(&never, 0, PAUSE_NS); /* lets it run on; nothing tells when it has left */
+	}
+	return xp__refuse(diag, -XP_E_IN_RANGE, 0, NULL);
+}
+
+void xp__rendezvous_unpark(void)
+{
+	/* ordering: (S2) pairs with (P6): everybody serializes on leaving */
+	xp__rendezvous_release();
+}

@@ -1,0 +1,148 @@
+// SPDX-License-Identifier: MIT
+/*
+ * The SIGTRAP handler. Its registers decide: si_code is SI_KERNEL for every int3.
+ *
+ * I1  No lock, no allocation, no libc, no lazy binding, no TLS that is not static, on whatever stack the program gave.
+ * I2  SA_NODEFER: another signal's handler may interrupt this one and meet a breakpoint of its own.
+ * I3  What is not ours goes to the handler that was there before, with its mask, as if we were not there.
+ */
+#include "port/linux/port.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <string.h>
+#include <ucontext.h>
+
+static struct xp__sigaction previous;
+/* The frame of our handler that passed a trap on, while the other's handler runs; and whether it stands on the alternate stack. */
+static __thread uintptr_t passing_frame __attribute__((tls_model("initial-exec")));
+static __thread bool passing_alternate __attribute__((tls_model("initial-exec")));
+
+static bool on_alternate_stack(void)
+{
+	stack_t stack;
+
+	return XP__SYS2(SYS_sigaltstack, NULL, &stack) == 0 && stack.ss_flags & SS_ONSTACK;
+}
+
+bool xp__in_trap(void)
+{
+	if (passing_frame == 0)
+		return false;
+	/* The other's handler may have left by longjmp: then we are above our own frame, or on another stack. */
+	if (on_alternate_stack() == passing_alternate && (uintptr_t)__builtin_frame_address(0) < passing_frame)
+		return true;
+	passing_frame = 0;
+	return false;
+}
+
+static const uint8_t gregs[16] = {REG_RAX, REG_RCX, REG_RDX, REG_RBX, REG_RSP, REG_RBP, REG_RSI, REG_RDI,
+				  REG_R8,  REG_R9,  REG_R10, REG_R11, REG_R12, REG_R13, REG_R14, REG_R15};
+
+static void die(int signal, bool restart, ucontext_t *uc)
+{
+	struct xp__sigaction dfl = {.handler = (uintptr_t)SIG_DFL};
+
+	/* The default action, where the trap happened: executes the breakpoint again, or takes the signal again. */
+	xp__sigaction(signal, &dfl, NULL);
+	if (restart)
+		uc->uc_mcontext.gregs[REG_RIP]--;
+	else
+		XP__SYS3(SYS_tgkill, XP__SYS1(SYS_getpid, 0), XP__SYS1(SYS_gettid, 0), signal);
+}
+
+static void pass_on(int signal, siginfo_t *info, void *context, bool int3)
+{
+	struct xp__sigaction act = previous;
+	uint64_t mask = act.mask, before;
+	uintptr_t outer = passing_frame;
+
+	/* Ignoring does not help against a forced signal; and a handler that passed it back to us has none to offer. */
+	if (act.handler <= (uintptr_t)SIG_IGN || outer) {
+		if (int3 || act.handler == (uintptr_t)SIG_DFL)
+			die(signal, int3, context);
+		return;
+	}
+	if (!(act.flags & SA_NODEFER))
+		mask |= xp__sigbit(signal);
+	if (act.flags & SA_RESETHAND)
+		previous.handler = (uintptr_t)SIG_DFL;
+	XP__SYS4(SYS_rt_sigprocmask, SIG_BLOCK, &mask, &before, XP__NSIG_SIZE);
+	passing_alternate = on_alternate_stack();
+	passing_frame = (uintptr_t)__builtin_frame_address(0);
+	if (act.flags & SA_SIGINFO)
+		((void (*)(int, siginfo_t *, void *))act.handler)(signal, info, context);
+	else
+		((void (*)(int))act.handler)(signal);
+	passing_frame = outer;
+	XP__SYS4(SYS_rt_sigprocmask, SIG_SETMASK, &before, NULL, XP__NSIG_SIZE);
+}
+
+/*
+ * The kernel moves a thread that a signal interrupts inside a restartable sequence to its abort address, which follows a
+ * signature; the sequence, breakpoint and all, starts over. No trap of ours is known by that address.
+ */
+static bool at_rseq_abort(uintptr_t ip)
+{
+	static const uint8_t signature[4] = {0x53, 0x30, 0x05, 0x53};
+
+	return memcmp((const void *)(ip - sizeof(signature)), signature, sizeof(signature)) == 0;
+}
+
+static enum xp_trap_verdict take(ucontext_t *uc)
+{
+	greg_t *saved = uc->uc_mcontext.gregs;
+	uintptr_t thread = (uintptr_t)__builtin_thread_pointer();
+	enum xp_trap_verdict verdict;
+	struct xp_regs regs;
+
+	if (at_rseq_abort((uintptr_t)saved[REG_RIP]))
+		return XP_TRAP_DONE;
+	for (int i = 0; i < 16; i++)
+		regs.gpr[i] = (uint64_t)saved[gregs[i]];
+	regs.ip = (uint64_t)saved[REG_RIP];
+	regs.flags = (uint64_t)saved[REG_EFL];
+	/* Thread blocks are pages apart, at the top of their stacks. */
+	verdict = xp_trap(&regs, (unsigned)((thread >> 12) ^ (thread >> 20) ^ (thread >> 6)));
+	if (verdict != XP_TRAP_FOREIGN) {
+		for (int i = 0; i < 16; i++)
+			saved[gregs[i]] = (greg_t)regs.gpr[i];
+		saved[REG_RIP] = (greg_t)regs.ip;
+		saved[REG_EFL] = (greg_t)regs.flags;
+	}
+	return verdict;
+}
+
+static void on_sigtrap(int signal, siginfo_t *info, void *context)
+{
+	bool int3 = info->si_code == SI_KERNEL;
+
+	if (!int3 || take(context) == XP_TRAP_FOREIGN)
+		pass_on(signal, info, context, int3);
+}
+
+int xp__sigtrap_start(struct xp_diag *diag)
+{
+	struct xp__sigaction act = {
+		.handler = (uintptr_t)on_sigtrap,
+		.flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER | SA_RESTART,
+	};
+	struct xp__sigaction now;
+	int error = xp__sigaction(SIGTRAP, NULL, &now);
+
+	if (error)
+		return xp__refuse(diag, error, -error, "cannot read the handler of SIGTRAP");
+	if (now.handler == (uintptr_t)on_sigtrap)
+		return 0;
+	if (now.handler == (uintptr_t)SIG_IGN) {
+		if (diag)
+			diag->tid = xp__gettid();
+		return xp__refuse(diag, -EBUSY, 0, "the process ignores SIGTRAP, which says that it wants no traps");
+	}
+	/* First what to pass on to, then the handler that does. */
+	previous = now;
+	error = xp__sigaction(SIGTRAP, &act, NULL);
+	if (error)
+		return xp__refuse(diag, error, -error, "cannot install the handler of SIGTRAP");
+	return 0;
+}

@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: MIT
+/* The few system calls that need more than a line. */
+#include "port/linux/sys.h"
+
+#include <linux/futex.h>
+#include <time.h>
+
+#define SA_RESTORER_FLAG 0x04000000ul
+
+/*
+ * The bytes are those of libc's own, by which unwinders and debuggers recognise a signal frame.
+ * Not reached by a call: the kernel's signal frame has it as its return address.
+ */
+void xp__sigreturn(void);
+__asm__(".pushsection .text\n"
+	".balign 16\n"
+	"nop\n" /* unwinders look at the byte before a return address */
+	".hidden xp__sigreturn\n"
+	".globl xp__sigreturn\n"
+	".type xp__sigreturn, @function\n"
+	"xp__sigreturn:\n\t"
+	"movq $15, %rax\n\t" /* rt_sigreturn */
+	"syscall\n"
+	".size xp__sigreturn, . - xp__sigreturn\n"
+	".popsection");
+
+int xp__sigaction(int signal, const struct xp__sigaction *act, struct xp__sigaction *old)
+{
+	struct xp__sigaction with;
+
+	if (act) {
+		with = *act;
+		if (with.restorer == 0) {
+			with.flags |= SA_RESTORER_FLAG;
+			with.restorer = (uintptr_t)xp__sigreturn;
+		}
+		act = &with;
+	}
+	return (int)XP__SYS4(SYS_rt_sigaction, signal, act, old, XP__NSIG_SIZE);
+}
+
+void xp__futex_wait(uint32_t *word, uint32_t value, uint64_t timeout_ns)
+{
+	struct timespec timeout = {(time_t)(timeout_ns / 1000000000u), (long)(timeout_ns % 1000000000u)};
+
+	XP__SYS4(SYS_futex, word, FUTEX_WAIT_PRIVATE, value, timeout_ns ? &timeout : NULL);
+}
+
+void xp__futex_wake(uint32_t *word, int nr)
+{
+	XP__SYS3(SYS_futex, word, FUTEX_WAKE_PRIVATE, nr);
+}
