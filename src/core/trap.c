@@ -131,7 +131,7 @@ static void resume(const struct xp__plan *plan, uintptr_t addr, struct xp_regs *
 
 /*
  * Is the trap at @addr late? Not if the text there still is a breakpoint, or the second byte of the two-byte form of
- * int3 (CD 03), which leaves the same registers behind.
+ * int3 (CD 03), which leaves the same registers behind. At the start of a page the byte before may not be mapped.
  */
 static bool is_late(uintptr_t addr)
 {
@@ -139,7 +139,7 @@ static bool is_late(uintptr_t addr)
 
 	if (text[0] == XP__INSN_INT3_BYTE)
 		return false;
-	return !(text[0] == 0x03 && text[-1] == 0xcd);
+	return !(text[0] == 0x03 && addr % 4096 != 0 && text[-1] == 0xcd);
 }
 
 static enum xp_trap_verdict decide(struct xp_regs *regs, struct shard *shard)

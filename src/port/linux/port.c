@@ -36,6 +36,7 @@ static enum xp_sync sync_wanted = XP_SYNC_AUTO;
 static const struct xp__writer *writer; /* in force; NULL: none works, or none was tried yet */
 static bool membarrier_works;
 static bool use_signal; /* the rendezvous is the sync in force */
+static bool shadow_stack;
 
 int xp__refuse(struct xp_diag *diag, int error, int system, const char *detail)
 {
@@ -126,7 +127,8 @@ int xp_set_sync(enum xp_sync wanted)
 	return error;
 }
 
-static bool shadow_stack(void)
+/* Turned on by libc before any constructor, for every thread, or not at all. */
+static bool find_shadow_stack(void)
 {
 	uint64_t status = 0;
 
@@ -143,7 +145,7 @@ static unsigned can(unsigned needs)
 		if (writer && writer->single)
 			served |= XP_NEED_SINGLE;
 	}
-	if (needs & XP_NEED_CALL && !shadow_stack())
+	if (needs & XP_NEED_CALL && !shadow_stack)
 		served |= XP_NEED_CALL;
 	return served & needs;
 }
@@ -271,6 +273,7 @@ __attribute__((constructor(101))) static void start(void)
 	if (xp__fork_start())
 		return; /* without fork's handlers a child could hang: stay without a port */
 	membarrier_works = xp__membarrier_start() == 0;
+	shadow_stack = find_shadow_stack();
 	(void)xp_set_policy((enum xp_policy)choice("CROSSPATCH_POLICY", policies, 4));
 	writer_wanted = (enum xp_writer)choice("CROSSPATCH_WRITER", writers, 3);
 	sync_wanted = (enum xp_sync)choice("CROSSPATCH_SYNC", syncs, 3);

@@ -11,6 +11,7 @@
 #include <errno.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/uio.h>
 #include <ucontext.h>
 
 static struct xp__sigaction previous;
@@ -80,13 +81,19 @@ static void pass_on(int signal, siginfo_t *info, void *context, bool int3)
 
 /*
  * The kernel moves a thread that a signal interrupts inside a restartable sequence to its abort address, which follows a
- * signature; the sequence, breakpoint and all, starts over. No trap of ours is known by that address.
+ * signature; the sequence, breakpoint and all, starts over. By that address a trap looks late, and is not: nothing is
+ * to be executed again there.
  */
 static bool at_rseq_abort(uintptr_t ip)
 {
 	static const uint8_t signature[4] = {0x53, 0x30, 0x05, 0x53};
+	uint8_t found[sizeof(signature)];
+	struct iovec from = {(void *)(ip - sizeof(found)), sizeof(found)}, to = {found, sizeof(found)};
 
-	return memcmp((const void *)(ip - sizeof(signature)), signature, sizeof(signature)) == 0;
+	/* By the kernel's hand: the site may be the first byte of a mapping. */
+	if (XP__SYS6(SYS_process_vm_readv, XP__SYS1(SYS_getpid, 0), &to, 1, &from, 1, 0) != sizeof(found))
+		return false;
+	return memcmp(found, signature, sizeof(signature)) == 0;
 }
 
 static enum xp_trap_verdict take(ucontext_t *uc)
@@ -96,20 +103,20 @@ static enum xp_trap_verdict take(ucontext_t *uc)
 	enum xp_trap_verdict verdict;
 	struct xp_regs regs;
 
-	if (at_rseq_abort((uintptr_t)saved[REG_RIP]))
-		return XP_TRAP_DONE;
 	for (int i = 0; i < 16; i++)
 		regs.gpr[i] = (uint64_t)saved[gregs[i]];
 	regs.ip = (uint64_t)saved[REG_RIP];
 	regs.flags = (uint64_t)saved[REG_EFL];
 	/* Thread blocks are pages apart, at the top of their stacks. */
 	verdict = xp_trap(&regs, (unsigned)((thread >> 12) ^ (thread >> 20) ^ (thread >> 6)));
-	if (verdict != XP_TRAP_FOREIGN) {
-		for (int i = 0; i < 16; i++)
-			saved[gregs[i]] = (greg_t)regs.gpr[i];
-		saved[REG_RIP] = (greg_t)regs.ip;
-		saved[REG_EFL] = (greg_t)regs.flags;
-	}
+	if (verdict == XP_TRAP_FOREIGN)
+		return verdict;
+	if (verdict == XP_TRAP_RETRY && at_rseq_abort((uintptr_t)saved[REG_RIP]))
+		return XP_TRAP_DONE;
+	for (int i = 0; i < 16; i++)
+		saved[gregs[i]] = (greg_t)regs.gpr[i];
+	saved[REG_RIP] = (greg_t)regs.ip;
+	saved[REG_EFL] = (greg_t)regs.flags;
 	return verdict;
 }
 

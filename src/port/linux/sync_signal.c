@@ -175,17 +175,19 @@ static int ask(uint32_t i)
 
 static void wait_for(uint32_t i)
 {
+	bool late = false;
+
 	for (;;) {
 		uint32_t seen = __atomic_load_n(&answers, __ATOMIC_ACQUIRE);
 
 		/* ordering: (R4) pairs with (R3) */
 		if (__atomic_load_n(&slots[i].answer, __ATOMIC_ACQUIRE) == meeting)
 			return;
-		if (gone(slots[i].tid)) {
+		if (late && gone(slots[i].tid)) {
 			slots[i].answer = meeting;
 			return;
 		}
-		xp__futex_wait(&answers, seen, WAIT_NS);
+		late = xp__futex_wait(&answers, seen, WAIT_NS) == -ETIMEDOUT;
 	}
 }
 

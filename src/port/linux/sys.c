@@ -39,11 +39,11 @@ int xp__sigaction(int signal, const struct xp__sigaction *act, struct xp__sigact
 	return (int)XP__SYS4(SYS_rt_sigaction, signal, act, old, XP__NSIG_SIZE);
 }
 
-void xp__futex_wait(uint32_t *word, uint32_t value, uint64_t timeout_ns)
+long xp__futex_wait(uint32_t *word, uint32_t value, uint64_t timeout_ns)
 {
 	struct timespec timeout = {(time_t)(timeout_ns / 1000000000u), (long)(timeout_ns % 1000000000u)};
 
-	XP__SYS4(SYS_futex, word, FUTEX_WAIT_PRIVATE, value, timeout_ns ? &timeout : NULL);
+	return XP__SYS4(SYS_futex, word, FUTEX_WAIT_PRIVATE, value, timeout_ns ? &timeout : NULL);
 }
 
 void xp__futex_wake(uint32_t *word, int nr)

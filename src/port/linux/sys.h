@@ -50,8 +50,11 @@ struct xp__sigaction {
 /* xp__sigaction - rt_sigaction with a restorer of our own; @act or @old may be NULL. */
 int xp__sigaction(int signal, const struct xp__sigaction *act, struct xp__sigaction *old);
 
-/* xp__futex_wait - until woken, or @timeout_ns later (0: no timeout), if *@word is still @value. Spurious returns. */
-void xp__futex_wait(uint32_t *word, uint32_t value, uint64_t timeout_ns);
+/*
+ * xp__futex_wait - until woken, or @timeout_ns later (0: no timeout), if *@word is still @value. Returns -ETIMEDOUT
+ * after the timeout, else anything, also without cause.
+ */
+long xp__futex_wait(uint32_t *word, uint32_t value, uint64_t timeout_ns);
 void xp__futex_wake(uint32_t *word, int nr);
 
 /* xp__gettid - the caller's thread id, cached. Context: any. */
