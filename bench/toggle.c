@@ -1,0 +1,345 @@
+// SPDX-License-Identifier: MIT
+/*
+ * The latency of changing one site.
+ *
+ * Floor: one byte of text through /proc/self/mem and one membarrier, done by hand to a site of the same kind, which the
+ * same bystander executes. Everything else is compared with it in the same run.
+ * Groups: a bystander executes all the sites on the other CPU; a second thread sleeps; no second thread.
+ * Negative control: a key that is on already is enabled again; it must cost next to nothing, or the clock measures itself.
+ * --phases: where the time goes, by a port that reads the clock around every operation of the real one.
+ */
+#include "bench.h"
+
+#include "core/poke.h"
+
+#include <crosspatch/crosspatch.h>
+#include <crosspatch/linux.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static XP_DEFINE_STATIC_KEY_FALSE(key);
+static XP_DEFINE_STATIC_KEY_TRUE(same);
+
+/*
+ * Sites of our own, each in a line of its own: a flip pair for the floor; 5-byte nops inside an aligned quadword, across
+ * quadwords, across lines and across pages.
+ */
+__asm__(".pushsection .text\n"
+	".macro raw_site name, offset, bytes:vararg\n"
+	"	.balign 4096, 0xcc\n"
+	"	.fill 2048 + \\offset, 1, 0xcc\n"
+	"	.globl \\name\n"
+	"	.hidden \\name\n"
+	"\\name:	\\bytes\n"
+	"1:	nop\n"
+	"	ret\n"
+	".endm\n"
+	"raw_site floor_site, 0, .byte 0xa9, 1, 0, 0, 0\n"
+	"raw_site nop_0, 0, .byte 0x0f, 0x1f, 0x44, 0, 0\n"
+	"raw_site nop_5, 5, .byte 0x0f, 0x1f, 0x44, 0, 0\n"
+	"raw_site nop_61, 61, .byte 0x0f, 0x1f, 0x44, 0, 0\n"
+	"raw_site nop_page, 2045, .byte 0x0f, 0x1f, 0x44, 0, 0\n"
+	".balign 4096, 0xcc\n"
+	".purgem raw_site\n"
+	".popsection");
+
+extern uint8_t floor_site[], nop_0[], nop_5[], nop_61[], nop_page[];
+static uint8_t *const nops[] = {nop_0, nop_5, nop_61, nop_page};
+
+static volatile uint64_t executed, taken;
+
+static inline void call(const uint8_t *code)
+{
+	/* The sites touch nothing but the flags; the call must not use a leaf's red zone. */
+	__asm__ volatile("subq $128, %%rsp\n\tcall *%0\n\taddq $128, %%rsp" ::"r"(code) : "memory", "cc");
+}
+
+static void *bystander(void *unused)
+{
+	for (;;) {
+		if (xp_static_branch_unlikely(&key))
+			taken++;
+		call(floor_site);
+		for (unsigned i = 0; i < sizeof(nops) / sizeof(nops[0]); i++)
+			call(nops[i]);
+		executed++;
+	}
+	return unused;
+}
+
+static void *sleeper(void *unused)
+{
+	for (;;)
+		pause();
+	return unused;
+}
+
+static void as_auto(void)
+{
+	bench_check(xp_set_policy(XP_POLICY_AUTO), "auto");
+}
+
+static void as_breakpoint(void)
+{
+	bench_check(xp_set_policy(XP_POLICY_BREAKPOINT), "breakpoint");
+}
+
+/* Undone by the next block's enter through as_default(). */
+static void as_default(void)
+{
+	as_auto();
+	bench_check(xp_set_sync(XP_SYNC_AUTO), "sync");
+	bench_check(xp_set_writer(XP_WRITER_AUTO), "writer");
+}
+
+static void as_signal(void)
+{
+	as_default();
+	bench_check(xp_set_sync(XP_SYNC_SIGNAL), "signal sync");
+}
+
+static void as_mprotect(void)
+{
+	as_default();
+	bench_check(xp_set_writer(XP_WRITER_MPROTECT), "mprotect writer");
+}
+
+static void step_floor(uint64_t unused)
+{
+	static const uint8_t opcode[2] = {0xa9, 0xe9};
+	static unsigned turn;
+
+	(void)unused;
+	turn ^= 1;
+	bench_floor_write(floor_site, &opcode[turn], 1);
+	bench_floor_sync();
+}
+
+static void step_key(uint64_t unused)
+{
+	(void)unused;
+	bench_check(xp_static_key_enabled(&key) ? xp_static_branch_disable(&key) : xp_static_branch_enable(&key), "key");
+}
+
+static void step_same(uint64_t unused)
+{
+	(void)unused;
+	bench_check(xp_static_branch_enable(&same), "same");
+}
+
+static void step_poke(uint64_t number)
+{
+	static const uint8_t nop[5] = {0x0f, 0x1f, 0x44, 0x00, 0x00}, jmp[5] = {0xe9, 0x01, 0x00, 0x00, 0x00};
+	uint8_t *site = nops[number];
+	bool is_nop = site[0] == nop[0];
+	struct xp_poke poke = {.addr = site, .expect = is_nop ? nop : jmp, .replace = is_nop ? jmp : nop, .len = 5};
+
+	bench_check(xp_text_poke(&poke, NULL), "poke");
+}
+
+#define NR(array) (sizeof(array) / sizeof((array)[0]))
+
+/* Budgets without a second thread are 0.7 and 1.8 us on a machine whose floor is 0.58 us. */
+static void few(const char *title, double budget_auto, double budget_breakpoint)
+{
+	struct bench_case cases[] = {
+		{.name = "floor: 1-byte write, sync_core", .step = step_floor},
+		{.name = "key, auto", .enter = as_auto, .step = step_key, .floor = &cases[0], .budget = budget_auto},
+		{.name = "key, breakpoint", .enter = as_breakpoint, .step = step_key, .floor = &cases[0],
+		 .budget = budget_breakpoint},
+		{.name = "5-byte nop-jmp, breakpoint", .enter = as_breakpoint, .step = step_poke, .floor = &cases[0]},
+		{.name = "control: enable what is enabled", .enter = as_auto, .step = step_same, .floor = &cases[0]},
+	};
+
+	bench_group(title, cases, NR(cases), 400, 20);
+}
+
+static void busy(void)
+{
+	struct bench_case cases[] = {
+		{.name = "floor: 1-byte write, sync_core", .step = step_floor},
+		{.name = "key, auto", .enter = as_auto, .step = step_key, .floor = &cases[0], .budget = 1.1},
+		{.name = "key, breakpoint", .enter = as_breakpoint, .step = step_key, .floor = &cases[0], .budget = 3.3},
+		{.name = "5-byte nop-jmp, breakpoint, in a quadword", .enter = as_breakpoint, .step = step_poke,
+		 .floor = &cases[0], .budget = 3.3},
+		{.name = "  across quadwords", .enter = as_breakpoint, .step = step_poke, .argument = 1,
+		 .floor = &cases[0], .budget = 3.3},
+		{.name = "  across lines", .enter = as_breakpoint, .step = step_poke, .argument = 2,
+		 .floor = &cases[0], .budget = 3.3},
+		{.name = "  across pages", .enter = as_breakpoint, .step = step_poke, .argument = 3,
+		 .floor = &cases[0], .budget = 3.3},
+		{.name = "control: enable what is enabled", .enter = as_auto, .step = step_same, .floor = &cases[0]},
+	};
+	struct bench_case others[] = {
+		{.name = "floor: 1-byte write, sync_core", .enter = as_default, .step = step_floor},
+		{.name = "key, auto, sync by signal", .enter = as_signal, .step = step_key, .floor = &others[0]},
+		{.name = "key, auto, mprotect writer", .enter = as_mprotect, .step = step_key, .floor = &others[0]},
+		{.name = "nop-jmp in a quadword, mprotect: word", .enter = as_mprotect, .step = step_poke,
+		 .floor = &others[0]},
+	};
+
+	bench_group("one site, a busy bystander on another CPU", cases, NR(cases), 300, 20);
+	bench_group("the same, other writers and syncs", others, NR(others), 100, 10);
+	as_default();
+}
+
+/* ---- --phases ---- */
+
+enum { LOCK, PREPARE, WRITE, SYNC, CAN, OTHER, NR_PARTS };
+static uint64_t part[NR_PARTS], last;
+static const struct xp_port *real;
+
+/* What passed since the last call belongs to the engine itself, until here; from here to done() to @number. */
+static void begin(void)
+{
+	uint64_t now = bench_clock();
+
+	part[OTHER] += now - last;
+	last = now;
+}
+
+static void done(int number)
+{
+	uint64_t now = bench_clock();
+
+	part[number] += now - last;
+	last = now;
+}
+
+static int timed_lock(void)
+{
+	int error;
+
+	begin();
+	error = real->lock();
+	done(LOCK);
+	return error;
+}
+
+static void timed_unlock(void)
+{
+	begin();
+	real->unlock();
+	done(LOCK);
+}
+
+static unsigned timed_can(unsigned needs)
+{
+	unsigned served;
+
+	begin();
+	served = real->can(needs);
+	done(CAN);
+	return served;
+}
+
+static int timed_prepare(unsigned needs, struct xp_diag *diag)
+{
+	int error;
+
+	begin();
+	error = real->prepare(needs, diag);
+	done(PREPARE);
+	return error;
+}
+
+static int timed_write(void *addr, const void *bytes, size_t len, unsigned flags)
+{
+	int error;
+
+	begin();
+	error = real->text_write(addr, bytes, len, flags);
+	done(WRITE);
+	return error;
+}
+
+static int timed_sync(void)
+{
+	int error;
+
+	begin();
+	error = real->sync_core();
+	done(SYNC);
+	return error;
+}
+
+static void phases_of(const char *name, void (*step)(uint64_t))
+{
+	static const char *const names[NR_PARTS] = {"lock", "prepare", "write", "sync", "can", "engine"};
+	unsigned nr = 20000;
+
+	for (unsigned i = 0; i < 100; i++)
+		step(0);
+	memset(part, 0, sizeof(part));
+	for (unsigned i = 0; i < nr; i++) {
+		last = bench_clock();
+		step(0);
+		begin();
+	}
+	bench_say("  %s", name);
+	for (int i = 0; i < NR_PARTS; i++)
+		bench_value(names[i], (double)part[i] * bench_ns_per_tick / nr, "ns", 0);
+}
+
+static void phases(const char *title)
+{
+	static struct xp_port timed;
+
+	real = xp__port;
+	timed = *real;
+	timed.lock = timed_lock;
+	timed.unlock = timed_unlock;
+	timed.can = timed_can;
+	timed.prepare = timed_prepare;
+	timed.text_write = timed_write;
+	timed.sync_core = timed_sync;
+	xp__port = &timed;
+	bench_say("\nwhere the time goes, means, clock included: %s", title);
+	as_auto();
+	phases_of("key, auto", step_key);
+	as_breakpoint();
+	phases_of("key, breakpoint", step_key);
+	phases_of("5-byte nop-jmp, breakpoint", step_poke);
+	as_auto();
+	xp__port = real;
+}
+
+int main(int argc, char **argv)
+{
+	bool show_phases = false;
+	struct xp_stats stats;
+
+	for (int i = bench_start(argc, argv, "bench_toggle", " [--phases]"); i < argc; i++) {
+		if (strcmp(argv[i], "--phases") != 0)
+			bench_die("unknown option %s", argv[i]);
+		show_phases = true;
+	}
+	bench_pin(0);
+	bench_floor_open();
+	few("one site, no other thread", 1.2, 3.1);
+	if (show_phases)
+		phases("no other thread");
+	bench_thread(sleeper, NULL, bench_cpus() > 1 ? 1 : 0);
+	usleep(10000);
+	few("one site, another thread sleeps", 0, 0);
+	if (show_phases)
+		phases("another thread sleeps");
+	if (bench_cpus() < 2) {
+		bench_say("one CPU only: no busy bystander");
+		return bench_end();
+	}
+	bench_thread(bystander, NULL, 1);
+	while (executed == 0)
+		usleep(1000);
+	busy();
+	if (show_phases)
+		phases("busy bystander");
+	xp_stats_read(&stats);
+	bench_value("executions by the bystander", (double)executed, "", 0);
+	bench_value("traps", (double)stats.traps, "", 0);
+	if (executed == 0 || stats.traps == 0)
+		bench_die("the bystander met no breakpoint: it was not where it should have been");
+	return bench_end();
+}
