@@ -82,7 +82,7 @@ bool xp__condition(unsigned cond, uint64_t flags)
 /* The flags after AND gave @result, whose sign is bit @sign_bit. */
 static uint64_t logic_flags(uint64_t flags, uint64_t result, unsigned sign_bit)
 {
-	unsigned parity = (unsigned)result & 0xff; /* of the lowest byte, whatever the width */
+	unsigned parity = (unsigned)result; /* the folding takes in the lowest byte alone, at any width */
 
 	parity ^= parity >> 4;
 	parity ^= parity >> 2;
