@@ -109,7 +109,7 @@ static const struct golden golden[] = {
 	{ { 0x0f, 0x1f, 0x44, 0x05, 0x00 }, { XP__INSN_NOP, 5, 0, 0, 0 } },                   /* [rbp+rax+disp8] */
 	{ { 0x0f, 0x1f, 0x05, 1, 2, 3, 4 }, { XP__INSN_NOP, 7, 0, 0, 0 } },                   /* [rip+disp32] */
 	{ { 0x0f, 0x1f, 0x80, 1, 2, 3, 4 }, { XP__INSN_NOP, 7, 0, 0, 0 } },                   /* [rax+disp32] */
-	{ { 0x0f, 0x1f, 0x04, 0x05, 1, 2, 3, 4 }, { XP__INSN_NOP, 8, 0, 0, 0 } },             /* [rax+disp32], no base */
+	{ { 0x0f, 0x1f, 0x04, 0x05, 1, 2, 3, 4 }, { XP__INSN_NOP, 8, 0, 0, 0 } },             /* [rax*1+disp32] */
 	{ { 0x0f, 0x1f, 0x84, 0x00, 1, 2, 3, 4 }, { XP__INSN_NOP, 8, 0, 0, 0 } },             /* [rax+rax+disp32] */
 	{ { 0x66, 0x0f, 0x1f, 0x00 }, { XP__INSN_NOP, 4, 0, 0, 0 } },
 	{ { 0x2e, 0x0f, 0x1f, 0x00 }, { XP__INSN_NOP, 4, 0, 0, 0 } },
@@ -250,20 +250,27 @@ XP_TEST(neighbours_refused)
 	}
 }
 
-/* Sixteen bytes are no instruction, however many of them are prefixes. */
+/* Sixteen bytes are no instruction, whether prefixes or the displacement make them so many. */
 XP_TEST(length_limit)
 {
+	static const struct {
+		uint8_t modrm, length; /* 0F 1F included */
+	} forms[] = { { 0x00, 3 }, { 0x04, 4 }, { 0x40, 4 }, { 0x44, 5 }, { 0x80, 7 }, { 0x84, 8 } };
 	uint8_t bytes[WINDOW];
 
-	for (unsigned nr = 0; nr <= 20; nr++) {
-		memset(bytes, 0, sizeof(bytes));
-		memset(bytes, 0x66, nr);
-		bytes[nr] = 0x0f;
-		bytes[nr + 1] = 0x1f;
-		if (nr + 3 <= LENGTH_MAX)
-			check_accepted(bytes, &(struct xp__insn){ XP__INSN_NOP, (uint8_t)(nr + 3), 0, 0, 0 });
-		else
-			check_refused(bytes, sizeof(bytes));
+	for (size_t i = 0; i < sizeof(forms) / sizeof(forms[0]); i++) {
+		for (unsigned nr = 0; nr <= 16; nr++) {
+			memset(bytes, 0, sizeof(bytes));
+			memset(bytes, 0x66, nr);
+			bytes[nr] = 0x0f;
+			bytes[nr + 1] = 0x1f;
+			bytes[nr + 2] = forms[i].modrm;
+			if (nr + forms[i].length <= LENGTH_MAX)
+				check_accepted(bytes, &(struct xp__insn){
+							      XP__INSN_NOP, (uint8_t)(nr + forms[i].length), 0, 0, 0 });
+			else
+				check_refused(bytes, sizeof(bytes));
+		}
 	}
 	memset(bytes, 0x66, sizeof(bytes));
 	check_refused(bytes, sizeof(bytes));
