@@ -155,7 +155,7 @@ static inline bool xp_test_check_mem(const void *a, const void *b, size_t len, c
 	return at == len;
 }
 
-/* The seed of this run: XP_TEST_SEED from the environment, or the clock; printed, so that a failure can be repeated. */
+/* The seed of this run: XP_TEST_SEED from the environment, or the clock; printed, for a failure to be repeated. */
 static inline uint64_t xp_test_seed(void)
 {
 	const char *given = getenv("XP_TEST_SEED");
