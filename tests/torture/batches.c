@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: MIT
+/*
+ * Keys and raw pokes of every form in one commit: while it runs each site is old or new, after it all are new. The number
+ * of syncs is that of the slowest method, whatever the number of sites.
+ */
+#define XP_SITES_KEY sites_key
+#include "xp_pokes.h"
+#include "xp_sites.h"
+
+enum { PER_FORM = 8, NR_POKES = NR_FORMS * PER_FORM, ROOM = 256 };
+
+XP_DEFINE_STATIC_KEY_TRUE(other_key);
+
+static struct poke_site pokes[NR_POKES];
+static struct xp_batch *batch;
+static unsigned wrong, max_syncs;
+
+static __attribute__((noinline)) bool other_site(void)
+{
+	return xp_static_branch_likely(&other_key);
+}
+
+/* The sites of one epoch: on in its odd states, as the key of xp_sites.h; other_key is off then. */
+static uint64_t execute(void *context, uint64_t *random)
+{
+	unsigned flag = (unsigned)xp_test_random(random) & 1;
+	uint32_t before, after;
+	bool on;
+
+	for (unsigned i = 0; i < NR_POKES; i++)
+		if (!poke_site_execute(&pokes[i], flag))
+			__atomic_add_fetch(&wrong, 1, __ATOMIC_RELAXED);
+	before = xp_epoch_read(&xp_sites_epoch);
+	on = other_site();
+	after = xp_epoch_read(&xp_sites_epoch);
+	if (!xp_epoch_allows(before, after, 2, !on))
+		__atomic_add_fetch(&wrong, 1, __ATOMIC_RELAXED);
+	return NR_POKES + 1 + xp_sites_execute(context, random);
+}
+
+static int patch(void *context, uint64_t *random, struct xp_diag *diag)
+{
+	uint32_t state = xp_epoch_state(xp_sites_epoch);
+	bool on = state % 2 == 0;
+	struct xp_stats before, after;
+	int error = 0;
+
+	(void)context;
+	/* In an order of its own each time: the library sorts. */
+	for (unsigned n = NR_POKES, at = (unsigned)xp_test_random(random) % NR_POKES; n-- > 0; at += 5) {
+		struct xp_poke poke = poke_site_step(&pokes[at % NR_POKES], state);
+
+		error = error ? error : xp_batch_add_poke(batch, &poke);
+	}
+	/* Wished off and on: the last wish counts. */
+	error = error ? error : xp_batch_add_key(batch, &sites_key.key, !on);
+	error = error ? error : xp_batch_add_key(batch, &other_key.key, !on);
+	error = error ? error : xp_batch_add_key(batch, &sites_key.key, on);
+	if (error)
+		return error;
+	xp_stats_read(&before);
+	xp_epoch_begin(&xp_sites_epoch);
+	error = xp_batch_commit(batch, diag);
+	if (error)
+		return error;
+	xp_epoch_end(&xp_sites_epoch);
+	xp_stats_read(&after);
+	CHECK_EQ(after.sites - before.sites, NR_POKES + XP_NR_SITES + 1);
+	if (after.syncs - before.syncs > max_syncs)
+		max_syncs = (unsigned)(after.syncs - before.syncs);
+	CHECK_EQ(xp_static_key_enabled(&sites_key), on);
+	CHECK_EQ(xp_static_key_enabled(&other_key), !on);
+	return 0;
+}
+
+static void run(enum xp_policy policy, enum xp_writer writer, enum xp_sync sync)
+{
+	/* As in pokes.c: a rendezvous with more threads than processors takes long. */
+	struct xp_torture torture = {
+		.execute = execute,
+		.patch = patch,
+		.nr_threads = sync == XP_SYNC_SIGNAL ? 1 : 3,
+		.traps = XP_TRAPS_SOME,
+	};
+	struct xp_text text;
+
+	_Static_assert(NR_POKES % 5 != 0, "the stride visits every poke");
+	if (!xp_torture_set(policy, writer, sync))
+		return;
+	REQUIRE(xp_text_alloc(&text, NR_POKES * ROOM));
+	for (unsigned i = 0; i < NR_POKES; i++) {
+		poke_site_make(&pokes[i], &forms[i % NR_FORMS], text.base + i * ROOM + 64 + i * 37 % 64);
+		pokes[i].epoch = &xp_sites_epoch;
+	}
+	REQUIRE(xp_text_seal(&text));
+	batch = xp_batch_new();
+	REQUIRE(batch != NULL);
+	max_syncs = 0;
+	/* Fresh text is in state 0; so must be the keys. */
+	CHECK_EQ(xp_static_branch_disable(&sites_key), 0);
+	CHECK_EQ(xp_static_branch_enable(&other_key), 0);
+	xp_sites_epoch = 0;
+	xp_torture_run(&torture);
+	CHECK_EQ(max_syncs, 3);
+	CHECK_EQ(__atomic_load_n(&wrong, __ATOMIC_RELAXED), 0);
+	xp_sites_check_right();
+	xp_batch_free(batch);
+	xp_text_free(&text);
+}
+
+XP_TEST(auto_procmem)
+{
+	run(XP_POLICY_AUTO, XP_WRITER_PROCMEM, XP_SYNC_MEMBARRIER);
+}
+
+XP_TEST(auto_mprotect_signal)
+{
+	run(XP_POLICY_AUTO, XP_WRITER_MPROTECT, XP_SYNC_SIGNAL);
+}
+
+XP_TEST(breakpoint_procmem)
+{
+	run(XP_POLICY_BREAKPOINT, XP_WRITER_PROCMEM, XP_SYNC_MEMBARRIER);
+}
+
+XP_TORTURE_MAIN()
