@@ -1,0 +1,3 @@
+// SPDX-License-Identifier: MIT
+#include "core/poke.h"
+#include <stdio.h>
