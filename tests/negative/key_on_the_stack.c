@@ -1,0 +1,23 @@
+// SPDX-License-Identifier: MIT
+/*
+ * A key lives at file scope: an automatic one has no constant address.
+ *
+ * gcc: follows declaration with no linkage
+ * clang: invalid operand for inline asm constraint 'i'
+ * g++: conflicts with a previous declaration|is not captured
+ * clang++: cannot be implicitly captured
+ */
+#include <crosspatch/crosspatch.h>
+
+#ifdef RIGHT
+XP_DEFINE_STATIC_KEY_FALSE(key);
+#endif
+
+int f(void);
+int f(void)
+{
+#ifndef RIGHT
+	XP_DEFINE_STATIC_KEY_FALSE(key);
+#endif
+	return xp_static_branch_unlikely(&key);
+}

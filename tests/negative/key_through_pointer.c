@@ -1,0 +1,23 @@
+// SPDX-License-Identifier: MIT
+/*
+ * A site names its key in the instruction stream: it has to be a constant address, not the value of a variable.
+ *
+ * gcc: impossible constraint in 'asm'
+ * clang: invalid operand for inline asm constraint 'i'
+ * g++: 'pointer' is not captured
+ * clang++: variable 'pointer' cannot be implicitly captured
+ */
+#include <crosspatch/crosspatch.h>
+
+XP_DEFINE_STATIC_KEY_FALSE(key);
+
+int f(struct xp_static_key_false *pointer);
+int f(struct xp_static_key_false *pointer)
+{
+#ifdef RIGHT
+	(void)pointer;
+	return xp_static_branch_unlikely(&key);
+#else
+	return xp_static_branch_unlikely(pointer);
+#endif
+}
