@@ -1,0 +1,423 @@
+// SPDX-License-Identifier: MIT
+#include "recorder.h"
+
+#include "xp_test.h"
+
+#include <stdarg.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define MAX_BLOCKS 256
+#define TRACE_SIZE (512u << 10)
+#define SHOWN_BYTES 16u /* of a write */
+
+struct recorder rec;
+uint8_t rec_text[REC_TEXT_SIZE] __attribute__((aligned(4096)));
+
+static char trace[TRACE_SIZE];
+static size_t trace_len;
+static struct {
+	void *memory;
+	size_t size;
+} blocks[MAX_BLOCKS];
+
+/* ---- the trace ---- */
+
+__attribute__((format(printf, 1, 2))) static void say(const char *format, ...)
+{
+	va_list args;
+	int len;
+
+	va_start(args, format);
+	len = vsnprintf(trace + trace_len, TRACE_SIZE - trace_len, format, args);
+	va_end(args);
+	trace_len += (size_t)len;
+	if (trace_len >= TRACE_SIZE) {
+		fputs("recorder: the trace is full\n", stderr);
+		abort();
+	}
+}
+
+static void say_range(const char *what, const void *addr, size_t len)
+{
+	say("%s 0x%zx+%zu", what, (size_t)((const uint8_t *)addr - rec_text), len);
+}
+
+static void say_result(int result)
+{
+	say(result ? " = %d\n" : "\n", result);
+}
+
+static void say_needs(unsigned needs)
+{
+	static const struct {
+		unsigned bit;
+		const char *name;
+	} names[] = {
+		{XP_NEED_SYNC, "SYNC"}, {XP_NEED_TRAP, "TRAP"},   {XP_NEED_SINGLE, "SINGLE"},
+		{XP_NEED_PARK, "PARK"}, {XP_NEED_ALONE, "ALONE"}, {XP_NEED_CALL, "CALL"},
+	};
+
+	say("prepare");
+	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
+		if (needs & names[i].bit)
+			say(" %s", names[i].name);
+}
+
+static void say_write(const uint8_t *addr, const uint8_t *bytes, size_t len, unsigned flags)
+{
+	say_range(flags & XP_WRITE_SINGLE ? "write single" : "write", addr, len);
+	say(":");
+	for (size_t i = 0; i < len && i < SHOWN_BYTES; i++)
+		say(" %02x", bytes[i]);
+	if (len > SHOWN_BYTES)
+		say(" ...");
+}
+
+const char *rec_trace(void)
+{
+	return trace;
+}
+
+void rec_forget(void)
+{
+	memset(rec.calls, 0, sizeof(rec.calls));
+	rec.largest_write = 0;
+	trace_len = 0;
+	trace[0] = '\0';
+}
+
+/* ---- faults ---- */
+
+/* Counts the call. What it must fail with, or 0. */
+static int call(enum rec_op op)
+{
+	unsigned nr = ++rec.calls[op];
+
+	for (int i = 0; i < REC_MAX_FAULTS; i++) {
+		struct rec_fault *fault = &rec.fault[i];
+
+		if (fault->nth == 0 || fault->op != op || nr < fault->nth || nr - fault->nth >= fault->count)
+			continue;
+		fault->hit = true;
+		return fault->error;
+	}
+	return 0;
+}
+
+static void done(struct rec_step step)
+{
+	if (rec.step)
+		rec.step(&step);
+}
+
+void rec_fail(enum rec_op op, unsigned nth, unsigned count, int error)
+{
+	int i = 0;
+
+	while (i < REC_MAX_FAULTS && rec.fault[i].nth)
+		i++;
+	if (i < REC_MAX_FAULTS)
+		rec.fault[i] = (struct rec_fault){.op = op, .nth = nth, .count = count, .error = error};
+	CHECK(i < REC_MAX_FAULTS);
+}
+
+void rec_heal(void)
+{
+	memset(rec.fault, 0, sizeof(rec.fault));
+	rec.failed = NULL;
+}
+
+/* ---- the port ---- */
+
+static int lock(void)
+{
+	int error = rec.locked ? -XP_E_REENTRANT : call(REC_LOCK);
+
+	if (!error)
+		rec.locked = true;
+	say("lock");
+	say_result(error);
+	done((struct rec_step){.op = REC_LOCK, .result = error});
+	return error;
+}
+
+static void unlock(void)
+{
+	CHECK(rec.locked);
+	CHECK(!rec.parked);
+	(void)call(REC_UNLOCK);
+	say("unlock\n");
+	done((struct rec_step){.op = REC_UNLOCK});
+	rec.locked = false;
+	rec.needs = 0;
+}
+
+static int find_block(const void *memory)
+{
+	for (int i = 0; i < MAX_BLOCKS; i++)
+		if (blocks[i].memory == memory)
+			return i;
+	return -1;
+}
+
+static void *alloc(size_t size)
+{
+	size_t rounded = (size + 63) & ~(size_t)63;
+	int slot = find_block(NULL), error = call(REC_ALLOC);
+	void *memory = error || slot < 0 ? NULL : aligned_alloc(64, rounded);
+
+	CHECK(rec.locked);
+	CHECK(slot >= 0);
+	if (memory) {
+		memset(memory, 0, size);
+		blocks[slot].memory = memory;
+		blocks[slot].size = size;
+		rec.live++;
+	}
+	done((struct rec_step){.op = REC_ALLOC, .len = size, .result = error});
+	return memory;
+}
+
+static void release(void *memory, size_t size)
+{
+	int slot = memory ? find_block(memory) : -1;
+
+	CHECK(rec.locked);
+	CHECK(slot >= 0);
+	(void)call(REC_RELEASE);
+	if (slot >= 0) {
+		CHECK_EQ(size, blocks[slot].size);
+		memset(memory, 0xdd, blocks[slot].size); /* whoever still looks shall notice */
+		free(memory);
+		blocks[slot].memory = NULL;
+		rec.live--;
+	}
+	done((struct rec_step){.op = REC_RELEASE, .len = size});
+}
+
+static unsigned can(unsigned needs)
+{
+	return needs & rec.can;
+}
+
+static int prepare(unsigned needs, struct xp_diag *diag)
+{
+	int error = call(REC_PREPARE);
+
+	CHECK(rec.locked);
+	CHECK_EQ(needs & ~rec.can, 0);
+	if (error && diag)
+		diag->system = 7;
+	if (!error)
+		rec.needs = rec.prepared = needs;
+	say_needs(needs);
+	say_result(error);
+	done((struct rec_step){.op = REC_PREPARE, .flags = needs, .result = error});
+	return error;
+}
+
+static bool inside(const void *addr, size_t len)
+{
+	uintptr_t start = (uintptr_t)rec_text, at = (uintptr_t)addr;
+
+	return at >= start && len <= REC_TEXT_SIZE && at - start <= REC_TEXT_SIZE - len;
+}
+
+static int text_check(const void *addr, size_t len)
+{
+	int error = call(REC_CHECK);
+
+	CHECK(rec.locked);
+	if (!error && !inside(addr, len))
+		error = -XP_E_NOT_TEXT;
+	say_range("check", addr, len);
+	say_result(error);
+	done((struct rec_step){.op = REC_CHECK, .addr = addr, .len = len, .result = error});
+	return error;
+}
+
+static int text_read(void *to, const void *addr, size_t len)
+{
+	int error = call(REC_READ);
+
+	CHECK(inside(addr, len));
+	if (!error)
+		memcpy(to, addr, len);
+	say_range("read", addr, len);
+	say_result(error);
+	done((struct rec_step){.op = REC_READ, .addr = addr, .len = len, .result = error});
+	return error;
+}
+
+static int text_write(void *addr, const void *bytes, size_t len, unsigned flags)
+{
+	int error = call(REC_WRITE);
+	uintptr_t at = (uintptr_t)addr;
+
+	CHECK(rec.locked);
+	CHECK(rec.needs != 0);
+	CHECK(inside(addr, len));
+	CHECK(len > 0 && len <= 64u << 10);
+	if (flags & XP_WRITE_SINGLE) {
+		CHECK(rec.needs & XP_NEED_SINGLE);
+		CHECK(at / 8 == (at + len - 1) / 8);
+	}
+	if (len > rec.largest_write)
+		rec.largest_write = len;
+	if (error && rec.failed == NULL) {
+		rec.failed = addr;
+		rec.failed_len = len;
+	}
+	/* What fails has done half of it; a single store all or nothing. */
+	if (error)
+		len = flags & XP_WRITE_SINGLE ? 0 : len / 2;
+	say_write(addr, bytes, len, flags);
+	say_result(error);
+	memcpy(addr, bytes, len);
+	done((struct rec_step){.op = REC_WRITE, .addr = addr, .len = len, .flags = flags, .result = error});
+	return error;
+}
+
+static int sync_core(void)
+{
+	int error = call(REC_SYNC);
+
+	CHECK(rec.locked);
+	CHECK(rec.needs & XP_NEED_SYNC);
+	say("sync");
+	say_result(error);
+	done((struct rec_step){.op = REC_SYNC, .result = error});
+	return error;
+}
+
+static int park(const struct xp_range *ranges, size_t nr, struct xp_diag *diag)
+{
+	int error = call(REC_PARK);
+
+	(void)diag;
+	CHECK(rec.locked);
+	CHECK(rec.needs & XP_NEED_PARK);
+	CHECK(!rec.parked);
+	say("park");
+	for (size_t i = 0; i < nr; i++) {
+		CHECK(ranges[i].start < ranges[i].end);
+		CHECK(i == 0 || ranges[i - 1].end <= ranges[i].start);
+		say_range("", (const void *)ranges[i].start, ranges[i].end - ranges[i].start);
+	}
+	say_result(error);
+	if (!error)
+		rec.parked = true;
+	done((struct rec_step){.op = REC_PARK, .result = error});
+	return error;
+}
+
+static void unpark(void)
+{
+	CHECK(rec.parked);
+	(void)call(REC_UNPARK);
+	rec.parked = false;
+	say("unpark\n");
+	done((struct rec_step){.op = REC_UNPARK});
+}
+
+static int defer(uint64_t deadline_ms)
+{
+	int error = call(REC_DEFER);
+
+	CHECK(rec.locked);
+	if (!error)
+		rec.deadline_ms = deadline_ms;
+	say("defer %llu", (unsigned long long)deadline_ms);
+	say_result(error);
+	done((struct rec_step){.op = REC_DEFER, .result = error});
+	return error;
+}
+
+static uint64_t clock_ms(void)
+{
+	return rec.now_ms;
+}
+
+static void pass_point(enum xp__point point)
+{
+	/* The handler's own points belong to the tests of late traps; here they would only recurse. */
+	if (point <= XP__POINT_RETIRED)
+		done((struct rec_step){.op = REC_POINT, .point = point});
+}
+
+struct xp_port rec_port = {
+	.abi = XP_PORT_ABI,
+	.name = "recorder",
+	.lock = lock,
+	.unlock = unlock,
+	.alloc = alloc,
+	.release = release,
+	.can = can,
+	.prepare = prepare,
+	.text_check = text_check,
+	.text_read = text_read,
+	.text_write = text_write,
+	.sync_core = sync_core,
+	.park = park,
+	.unpark = unpark,
+	.defer = defer,
+	.clock_ms = clock_ms,
+};
+
+void rec_start(void)
+{
+	size_t live = rec.live; /* what the engine keeps outlives a test */
+
+	rec = (struct recorder){.can = ~0u, .live = live, .now_ms = 1000};
+	rec_port.defer = defer;
+	rec_forget();
+	memset(rec_text, 0xf4, sizeof(rec_text)); /* hlt: no instruction of any test */
+	xp__inject = pass_point;
+	if (xp_state() == XP_STATE_NO_PORT)
+		CHECK_EQ(xp_port_set(&rec_port), 0);
+	CHECK_EQ(xp_state(), XP_STATE_READY);
+	CHECK_EQ(xp_set_policy(XP_POLICY_AUTO), 0);
+}
+
+void rec_isolated(void (*run)(const void *), const void *argument)
+{
+	int status = -1;
+	pid_t child;
+
+	fflush(stdout);
+	child = fork();
+	if (child == 0) {
+		xp_test_state.failures = 0;
+		run(argument);
+		fflush(stdout);
+		_exit(xp_test_state.failures != 0);
+	}
+	REQUIRE(child > 0);
+	REQUIRE_EQ(waitpid(child, &status, 0), child);
+	CHECK_EQ(status, 0);
+}
+
+/* ---- text ---- */
+
+void rec_put(size_t offset, const uint8_t *bytes, size_t len)
+{
+	memcpy(rec_text + offset, bytes, len);
+}
+
+static int32_t relative(const void *field, uintptr_t value)
+{
+	return (int32_t)(value - (uintptr_t)field);
+}
+
+void rec_branch(struct xp_branch_site *site, size_t offset, size_t target, struct xp_static_key *key, unsigned flags)
+{
+	bool jumps = ((flags & XP_SITE_TRUE) != 0) != ((flags & XP_SITE_LIKELY) != 0);
+	int32_t displacement = (int32_t)(target - (offset + REC_BRANCH_LEN));
+
+	rec_text[offset] = jumps ? 0xe9 : 0xa9;
+	memcpy(rec_text + offset + 1, &displacement, sizeof(displacement));
+	site->code = relative(&site->code, (uintptr_t)(rec_text + offset));
+	site->target = relative(&site->target, (uintptr_t)(rec_text + target));
+	site->key = relative(&site->key, (uintptr_t)key | flags);
+}

@@ -1,0 +1,120 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A port over plain memory: text is an array, every call is written down, any call can be made to fail, and a test may
+ * look around after every step. Nothing here executes what is patched; see bystander.h.
+ *
+ * I1  The trace names addresses relative to rec_text, so that it is the same in every run.
+ * I2  The port's own contract is checked on every call: text lock held, prepared for what is asked, SINGLE inside one
+ *     quadword, no write above 64 KiB, memory released with the size it was asked for. A breach fails the case.
+ */
+#ifndef XP_TEST_RECORDER_H
+#define XP_TEST_RECORDER_H
+
+#ifndef XP_INJECT
+#define XP_INJECT /* the core under test is built with it */
+#endif
+#ifndef XP_NO_MODULE
+#define XP_NO_MODULE /* records are made by hand */
+#endif
+
+#include "core/inject.h"
+
+#include <crosspatch/port.h>
+#include <crosspatch/site.h>
+#include <crosspatch/static_key.h>
+#include <crosspatch/text_poke.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define REC_TEXT_SIZE (512u << 10)
+
+enum rec_op {
+	REC_LOCK,
+	REC_UNLOCK,
+	REC_ALLOC,
+	REC_RELEASE,
+	REC_PREPARE,
+	REC_CHECK,
+	REC_READ,
+	REC_WRITE,
+	REC_SYNC,
+	REC_PARK,
+	REC_UNPARK,
+	REC_DEFER,
+	REC_POINT, /* no call: the core passed a point of inject.h */
+	REC_NR_OPS,
+};
+
+/* What was just done; a step of its own even if it failed. */
+struct rec_step {
+	enum rec_op op;
+	enum xp__point point;
+	const uint8_t *addr; /* WRITE */
+	size_t len;
+	unsigned flags;
+	int result;
+};
+
+/* Calls number @nth to @nth + @count - 1 of @op fail with @error; the first call is 1, and @nth 0 means none. */
+struct rec_fault {
+	enum rec_op op;
+	unsigned nth, count;
+	int error;
+	bool hit;
+};
+
+#define REC_FOREVER 1000000u
+#define REC_MAX_FAULTS 2
+
+struct recorder {
+	unsigned calls[REC_NR_OPS];
+	unsigned can;      /* what can() grants */
+	size_t live;       /* blocks of memory handed out and not released */
+	unsigned needs;    /* of the last prepare(); 0 outside a commit */
+	unsigned prepared; /* of the last one that succeeded, ever */
+	bool locked, parked;
+	size_t largest_write;  /* bytes */
+	const uint8_t *failed; /* the range of the first write that was made to fail */
+	size_t failed_len;
+	uint64_t now_ms;      /* what clock_ms() says */
+	uint64_t deadline_ms; /* what defer() was last asked for, 0: nothing */
+	struct rec_fault fault[REC_MAX_FAULTS];
+	void (*step)(const struct rec_step *step);
+};
+
+extern struct recorder rec;
+extern struct xp_port rec_port;
+extern uint8_t rec_text[REC_TEXT_SIZE];
+
+/* rec_start - forgets calls, faults, clock and hook, fills the text, gives the core the port; policy auto. */
+void rec_start(void);
+
+/* rec_forget - forgets the trace and the calls, nothing else. */
+void rec_forget(void);
+
+/* rec_trace - one line per call since. LOCK … PARK; not can, alloc, release. */
+const char *rec_trace(void);
+
+/* rec_fail - see struct rec_fault; rec_heal() takes all faults back. */
+void rec_fail(enum rec_op op, unsigned nth, unsigned count, int error);
+void rec_heal(void);
+
+/*
+ * rec_isolated - runs @run in a child process and fails the case if it failed there. For what leaves the engine
+ * wedged, or must find it as new.
+ */
+void rec_isolated(void (*run)(const void *), const void *argument);
+
+/* rec_put - text as the compiler would have left it. */
+void rec_put(size_t offset, const uint8_t *bytes, size_t len);
+
+/*
+ * rec_branch - text and record of a branch site at rec_text + @offset, as the compiler emits it: it jumps if
+ * the key's initial state (@flags & XP_SITE_TRUE) says so, to rec_text + @target.
+ */
+void rec_branch(struct xp_branch_site *site, size_t offset, size_t target, struct xp_static_key *key, unsigned flags);
+
+#define REC_BRANCH_LEN 5
+
+#endif

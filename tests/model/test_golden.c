@@ -1,0 +1,197 @@
+// SPDX-License-Identifier: MIT
+/*
+ * What a commit asks of its port, call by call, against golden.txt; and how many calls it may take.
+ *
+ * Run in tests/model. To write golden.txt anew after a wanted change, and then read the difference:
+ *	cd tests/model && XP_GOLDEN=write ../../build/check/tests/model_golden traces
+ */
+#include "bystander.h"
+#include "scenario.h"
+#include "xp_test.h"
+
+#define GOLDEN "golden.txt"
+#define GOLDEN_MAX (256u << 10)
+
+/* Filling a batch takes the text lock for memory; that is no part of the protocol. */
+static void drop_idle_locks(char *trace)
+{
+	static const char idle[] = "lock\nunlock\n";
+	size_t len = strlen(idle);
+
+	for (char *at = trace; (at = strstr(at, idle)) != NULL;)
+		memmove(at, at + len, strlen(at + len) + 1);
+}
+
+static void run(const struct scenario *s, char *trace, size_t size)
+{
+	struct xp_diag diag;
+
+	scenario_start(s);
+	CHECK_EQ(scenario_commit(s, &diag), 0);
+	CHECK(scenario_is(s, true));
+	snprintf(trace, size, "%s", rec_trace());
+	drop_idle_locks(trace);
+	scenario_end(s);
+}
+
+/* The section "[name]" of the golden file, up to the next. */
+static bool find_section(const char *golden, const char *name, char *section, size_t size)
+{
+	char head[128];
+	const char *start, *end;
+
+	snprintf(head, sizeof(head), "[%s]\n", name);
+	start = strstr(golden, head);
+	if (start == NULL)
+		return false;
+	start += strlen(head);
+	end = strstr(start, "\n[");
+	snprintf(section, size, "%.*s", (int)(end ? end + 1 - start : (long)strlen(start)), start);
+	return true;
+}
+
+static void compare(const char *name, const char *golden, const char *trace)
+{
+	static char section[GOLDEN_MAX];
+
+	REQUIRE(find_section(golden, name, section, sizeof(section)));
+	if (strcmp(section, trace) != 0 && xp_test_failure())
+		printf("# %s\n# ---- expected\n%s# ---- found\n%s", name, section, trace);
+}
+
+XP_TEST(traces)
+{
+	static char golden[GOLDEN_MAX], trace[GOLDEN_MAX];
+	bool write = getenv("XP_GOLDEN") && strcmp(getenv("XP_GOLDEN"), "write") == 0;
+	FILE *file = fopen(GOLDEN, write ? "w" : "r");
+
+	REQUIRE(file != NULL);
+	if (!write)
+		golden[fread(golden, 1, sizeof(golden) - 1, file)] = '\0';
+	for (size_t i = 0; i < nr_scenarios; i++) {
+		run(&scenarios[i], trace, sizeof(trace));
+		if (write)
+			fprintf(file, "[%s]\n%s", scenarios[i].name, trace);
+		else
+			compare(scenarios[i].name, golden, trace);
+	}
+	fclose(file);
+}
+
+XP_TEST(syncs_are_those_of_the_longest_plan)
+{
+	struct xp_diag diag;
+
+	for (size_t i = 0; i < nr_scenarios; i++) {
+		scenario_start(&scenarios[i]);
+		CHECK_EQ(scenario_commit(&scenarios[i], &diag), 0);
+		CHECK_EQ(rec.calls[REC_SYNC], scenarios[i].nr_syncs);
+		scenario_end(&scenarios[i]);
+	}
+}
+
+/* A scenario of one site, @repeat times @stride apart. */
+static struct scenario many(const char *name, unsigned repeat, size_t stride)
+{
+	struct scenario s = *scenario_find(name);
+
+	s.repeat = repeat;
+	s.stride = stride;
+	return s;
+}
+
+static void commit_many(const char *name, unsigned repeat, size_t stride)
+{
+	struct scenario s = many(name, repeat, stride);
+	struct xp_diag diag;
+
+	scenario_start(&s);
+	CHECK_EQ(scenario_commit(&s, &diag), 0);
+	CHECK(scenario_is(&s, true));
+	CHECK_EQ(rec.calls[REC_SYNC], s.nr_syncs);
+	scenario_end(&s);
+}
+
+XP_TEST(syncs_do_not_depend_on_the_number_of_sites)
+{
+	static const char *const names[] = {
+		"flip", "word", "shortjmp to jmp", "breakpoint to jmp", "breakpoint, first byte", "mixed, all methods"};
+	static const unsigned numbers[] = {1, 3, 400};
+
+	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
+		for (size_t n = 0; n < sizeof(numbers) / sizeof(numbers[0]); n++)
+			commit_many(names[i], numbers[n], 128);
+	commit_many("breakpoint to jmp", 1000, 16);
+}
+
+XP_TEST(neighbours_are_written_together)
+{
+	commit_many("flip", 200, 16); /* 0x7e to 0xcfe: one page */
+	CHECK_EQ(rec.calls[REC_WRITE], 1);
+	commit_many("breakpoint to jmp", 200, 16);
+	CHECK_EQ(rec.calls[REC_WRITE], 3);
+	commit_many("flip", 40, 1000); /* over pages, with gaps that cost less than a call */
+	CHECK_EQ(rec.calls[REC_WRITE], 1);
+	commit_many("flip", 2, 3500); /* the gap is large, the page the same */
+	CHECK_EQ(rec.calls[REC_WRITE], 1);
+}
+
+XP_TEST(strangers_are_written_apart)
+{
+	commit_many("flip", 20, 8192);
+	CHECK_EQ(rec.calls[REC_WRITE], 20);
+	CHECK_EQ(rec.largest_write, 1);
+	commit_many("breakpoint to jmp", 20, 8192);
+	CHECK_EQ(rec.calls[REC_WRITE], 60);
+	CHECK_EQ(rec.largest_write, 4);
+}
+
+XP_TEST(single_stores_are_written_alone)
+{
+	commit_many("word", 20, 8);
+	CHECK_EQ(rec.calls[REC_WRITE], 20);
+	CHECK_EQ(rec.largest_write, 5);
+}
+
+XP_TEST(no_write_is_above_64_KiB)
+{
+	commit_many("flip", 400, 1000); /* 400,000 bytes without a gap worth a call */
+	CHECK_EQ(rec.calls[REC_WRITE], 7);
+	CHECK(rec.largest_write <= 64u << 10);
+	CHECK(rec.largest_write > 63u << 10);
+}
+
+XP_TEST(nothing_is_done_where_nothing_differs)
+{
+	const struct scenario *s = scenario_find("none");
+	struct xp_stats before, after;
+	struct xp_diag diag;
+
+	scenario_start(s);
+	xp_stats_read(&before);
+	CHECK_EQ(scenario_commit(s, &diag), 0);
+	xp_stats_read(&after);
+	CHECK_EQ(rec.calls[REC_WRITE] + rec.calls[REC_SYNC] + rec.calls[REC_PREPARE], 0);
+	CHECK_EQ(after.commits, before.commits);
+	scenario_end(s);
+}
+
+XP_TEST(statistics_agree_with_the_trace)
+{
+	const struct scenario *s = scenario_find("mixed, all methods");
+	struct xp_stats before, after;
+	struct xp_diag diag;
+
+	scenario_start(s);
+	xp_stats_read(&before);
+	CHECK_EQ(scenario_commit(s, &diag), 0);
+	xp_stats_read(&after);
+	CHECK_EQ(after.commits - before.commits, 1);
+	CHECK_EQ(after.writes - before.writes, rec.calls[REC_WRITE]);
+	CHECK_EQ(after.syncs - before.syncs, rec.calls[REC_SYNC]);
+	CHECK_EQ(after.sites - before.sites, scenario_nr_sites(s));
+	CHECK_EQ(after.rollbacks, before.rollbacks);
+	scenario_end(s);
+}
+
+XP_TEST_MAIN()
