@@ -17,11 +17,13 @@
 
 struct bench_options bench_options;
 double bench_ns_per_tick;
+uint64_t (*bench_running)(void);
 
 static FILE *table;
 static unsigned exceeded;
 static bool first_row = true;
 static int mem = -1;
+static uint64_t repeated; /* steps during which the bystander did not run */
 
 void bench_say(const char *format, ...)
 {
@@ -58,7 +60,7 @@ static double now_ns(void)
 	return (double)now.tv_sec * 1e9 + (double)now.tv_nsec;
 }
 
-static void calibrate(void)
+void bench_calibrate(void)
 {
 	double start = now_ns(), end;
 	uint64_t ticks = bench_clock();
@@ -110,7 +112,7 @@ int bench_start(int argc, char **argv, const char *program, const char *usage)
 	}
 	table = bench_options.json ? stderr : stdout;
 	setvbuf(stdout, NULL, _IOLBF, BUFSIZ);
-	calibrate();
+	bench_calibrate();
 	uname(&name);
 	cpuinfo("model name", model, sizeof(model));
 	cpuinfo("flags", flags, sizeof(flags));
@@ -215,6 +217,21 @@ void bench_floor_sync(void)
 	bench_check((int)syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED_SYNC_CORE, 0, 0), "membarrier");
 }
 
+double bench_spawn_value(const char *option)
+{
+	char command[128];
+	double value = 0;
+	FILE *child;
+
+	/* The shell's $PPID is this process; its executable may have no name any more. */
+	snprintf(command, sizeof(command), "exec /proc/$PPID/exe %s", option);
+	child = popen(command, "re");
+	if (child == NULL || fscanf(child, "%lf", &value) != 1)
+		bench_die("no number from: %s", command);
+	pclose(child);
+	return value;
+}
+
 /* ---- measurement ---- */
 
 static int compare(const void *a, const void *b)
@@ -231,18 +248,35 @@ static double percentile(const double *sorted, size_t nr, double p)
 	return sorted[i < nr ? i : nr - 1];
 }
 
+static double run_step(const struct bench_case *c)
+{
+	uint64_t start;
+
+	if (c->before)
+		c->before(c->argument);
+	if (c->value)
+		return c->value(c->argument);
+	start = bench_clock();
+	c->step(c->argument);
+	return (double)(bench_clock() - start) * bench_ns_per_tick;
+}
+
 static double run_block(struct bench_case *c, unsigned block)
 {
 	double per = c->per > 0 ? c->per : 1;
 
 	if (c->enter)
 		c->enter();
-	c->step(c->argument);
+	run_step(c);
 	for (unsigned i = 0; i < block; i++) {
-		uint64_t start = bench_clock();
+		for (unsigned tries = 0; tries < 1000; tries++) {
+			uint64_t progress = bench_running ? bench_running() : 0;
 
-		c->step(c->argument);
-		c->block[i] = (double)(bench_clock() - start) * bench_ns_per_tick / per;
+			c->block[i] = run_step(c) / per;
+			if (bench_running == NULL || bench_running() != progress)
+				break;
+			repeated++;
+		}
 	}
 	memcpy(c->sample + c->nr, c->block, block * sizeof(double));
 	c->nr += block;
@@ -327,6 +361,9 @@ void bench_group(const char *title, struct bench_case *cases, size_t nr, unsigne
 		"p10", "p90", "p99.9", " x floor (p10-p90)");
 	for (size_t i = 0; i < nr; i++)
 		report(title, &cases[i]);
+	if (repeated)
+		bench_say("  (%llu steps repeated: the bystander was not running)", (unsigned long long)repeated);
+	repeated = 0;
 	for (size_t i = 0; i < nr; i++) {
 		free(cases[i].sample);
 		free(cases[i].block);

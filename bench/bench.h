@@ -29,11 +29,14 @@ static inline uint64_t bench_clock(void)
 	return (uint64_t)high << 32 | low;
 }
 extern double bench_ns_per_tick;
+void bench_calibrate(void); /* sets it; bench_start() does */
 
 struct bench_case {
 	const char *name;
 	void (*enter)(void);          /* before each block, not measured; may be NULL */
+	void (*before)(uint64_t);     /* before each step, not measured; may be NULL */
 	void (*step)(uint64_t);       /* what is measured; its argument is @argument */
+	double (*value)(uint64_t);    /* instead of step: measures by itself and returns ns */
 	uint64_t argument;
 	double per;                   /* operations in a step; 0 means 1 */
 	const struct bench_case *floor; /* of the same group; NULL: no ratio */
@@ -50,6 +53,12 @@ int bench_start(int argc, char **argv, const char *program, const char *usage);
 /* bench_pin - the calling thread to the n-th CPU of those it may use; false if there are fewer. */
 bool bench_pin(unsigned n);
 unsigned bench_cpus(void);
+
+/*
+ * bench_running - if set, tells a number that grows while the bystander runs. A step during which it did not is
+ * repeated, up to a limit: other programs may have had its CPU.
+ */
+extern uint64_t (*bench_running)(void);
 
 /* bench_group - measures and reports. The first step of each block warms up and is not counted. */
 void bench_group(const char *title, struct bench_case *cases, size_t nr, unsigned rounds, unsigned block);
@@ -71,6 +80,9 @@ int bench_end(void);
 void bench_floor_open(void);
 void bench_floor_write(void *addr, const void *bytes, size_t len);
 void bench_floor_sync(void);
+
+/* bench_spawn_value - runs this program anew with @option and returns the number that it prints. */
+double bench_spawn_value(const char *option);
 
 /* bench_thread - a thread on the n-th CPU. */
 void bench_thread(void *(*main)(void *), void *argument, unsigned cpu);

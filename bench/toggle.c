@@ -2,10 +2,11 @@
 /*
  * The latency of changing one site.
  *
- * Floor: one byte of text through /proc/self/mem and one membarrier, done by hand to a site of the same kind, which the
- * same bystander executes. Everything else is compared with it in the same run.
+ * Floor: one byte of text through /proc/self/mem and one membarrier, done by hand to a site of the same kind, which
+ * the same bystander executes. Everything else is compared with it in the same run.
  * Groups: a bystander executes all the sites on the other CPU; a second thread sleeps; no second thread.
- * Negative control: a key that is on already is enabled again; it must cost next to nothing, or the clock measures itself.
+ * Negative control: a key that is on already is enabled again; it must cost next to nothing, or the clock measures
+ * itself.
  * --phases: where the time goes, by a port that reads the clock around every operation of the real one.
  */
 #include "bench.h"
@@ -23,8 +24,8 @@ static XP_DEFINE_STATIC_KEY_FALSE(key);
 static XP_DEFINE_STATIC_KEY_TRUE(same);
 
 /*
- * Sites of our own, each in a line of its own: a flip pair for the floor; 5-byte nops inside an aligned quadword, across
- * quadwords, across lines and across pages.
+ * Sites of our own, each in a line of its own: a flip pair for the floor; 5-byte nops inside an aligned quadword,
+ * across quadwords, across lines and across pages.
  */
 __asm__(".pushsection .text\n"
 	".macro raw_site name, offset, bytes:vararg\n"
@@ -67,6 +68,11 @@ static void *bystander(void *unused)
 		executed++;
 	}
 	return unused;
+}
+
+static uint64_t running(void)
+{
+	return executed;
 }
 
 static void *sleeper(void *unused)
@@ -333,6 +339,7 @@ int main(int argc, char **argv)
 	bench_thread(bystander, NULL, 1);
 	while (executed == 0)
 		usleep(1000);
+	bench_running = running;
 	busy();
 	if (show_phases)
 		phases("busy bystander");
