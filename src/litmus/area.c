@@ -1,0 +1,144 @@
+// SPDX-License-Identifier: MIT
+/*
+ * Where the raced code lies, and the store paths.
+ *
+ *	alias     a memfd mapped twice, RX and RW: one plain mov (movups for 16 bytes) through the RW mapping. What
+ *	          trampolines and JIT-compiled code are written through, and the only path whose store is known exactly.
+ *	mprotect  private memory, RX; the library's writer opens a window for each store
+ *	procmem   private memory, RX; the library's writer calls pwrite on /proc/self/mem
+ *
+ * I1  Nothing is mapped writable and executable at once, except in the window of the mprotect path.
+ */
+#include "litmus/litmus.h"
+
+#include "port/linux/port.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+const char *const litmus_path_names[LITMUS_NR_PATHS] = {"alias", "mprotect", "procmem"};
+
+static const struct xp__writer *const writers[LITMUS_NR_PATHS] = {NULL, &xp__writer_mprotect, &xp__writer_procmem};
+
+static void *map(int prot, int flags, int fd)
+{
+	return mmap(NULL, LITMUS_AREA_SIZE, prot, flags | MAP_NORESERVE, fd, 0);
+}
+
+static int map_alias(struct litmus_area *area)
+{
+	int fd = memfd_create("crosspatch-litmus", MFD_CLOEXEC);
+	int error = 0;
+
+	if (fd < 0)
+		return -errno;
+	if (ftruncate(fd, LITMUS_AREA_SIZE))
+		error = -errno;
+	area->code = map(PROT_READ | PROT_EXEC, MAP_SHARED, fd);
+	area->data = map(PROT_READ | PROT_WRITE, MAP_SHARED, fd);
+	if (!error && (area->code == MAP_FAILED || area->data == MAP_FAILED))
+		error = -errno;
+	close(fd);
+	return error;
+}
+
+static int fill_pads(struct litmus_area *area, uint8_t *to)
+{
+	for (unsigned place = 0; place < LITMUS_NR_PLACES; place++) {
+		memset(to + LITMUS_AT(place) - 64, 0xcc, 192);
+		for (unsigned i = 0; i < LITMUS_NR_PADS; i++) {
+			uint8_t pad[128];
+			uint32_t disp = litmus_pad(i, pad);
+
+			memcpy(to + LITMUS_AT(place) + disp, pad, sizeof(pad));
+		}
+	}
+	if (area->data == NULL && mprotect(area->code, LITMUS_AREA_SIZE, PROT_READ | PROT_EXEC))
+		return -errno;
+	return 0;
+}
+
+int litmus_area_open(struct litmus_area *area, enum litmus_path path)
+{
+	int error = 0;
+
+	*area = (struct litmus_area){.path = path};
+	if (path == LITMUS_ALIAS) {
+		error = map_alias(area);
+	} else {
+		error = writers[path]->probe();
+		if (error)
+			return error;
+		area->code = map(PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1);
+		if (area->code == MAP_FAILED)
+			error = -errno;
+	}
+	if (!error)
+		error = fill_pads(area, area->data ? area->data : area->code);
+	if (error)
+		litmus_area_close(area);
+	return error;
+}
+
+void litmus_area_close(struct litmus_area *area)
+{
+	if (area->code && area->code != MAP_FAILED)
+		munmap(area->code, LITMUS_AREA_SIZE);
+	if (area->data && area->data != MAP_FAILED)
+		munmap(area->data, LITMUS_AREA_SIZE);
+	area->code = area->data = NULL;
+}
+
+int litmus_area_fill(struct litmus_area *area, unsigned at, const void *bytes, size_t len)
+{
+	unsigned page = at & ~4095u;
+	size_t size = ((at + len + 4095) & ~4095ul) - page;
+
+	if (area->data) {
+		memcpy(area->data + at, bytes, len);
+		return 0;
+	}
+	/* Nobody executes here now: the pages may lose their X. */
+	if (mprotect(area->code + page, size, PROT_READ | PROT_WRITE))
+		return -errno;
+	memcpy(area->code + at, bytes, len);
+	return mprotect(area->code + page, size, PROT_READ | PROT_EXEC) ? -errno : 0;
+}
+
+/* Written out: the compiler may not split or merge what is being measured. */
+static void store(uint8_t *to, const uint8_t *bytes, unsigned width)
+{
+	uint64_t value;
+
+	memcpy(&value, bytes, width < 8 ? width : 8);
+	switch (width) {
+	case 1:
+		__asm__ volatile("movb %b1, (%0)" ::"r"(to), "q"(value) : "memory");
+		break;
+	case 2:
+		__asm__ volatile("movw %w1, (%0)" ::"r"(to), "r"(value) : "memory");
+		break;
+	case 4:
+		__asm__ volatile("movl %k1, (%0)" ::"r"(to), "r"(value) : "memory");
+		break;
+	case 8:
+		__asm__ volatile("movq %1, (%0)" ::"r"(to), "r"(value) : "memory");
+		break;
+	default:
+		__asm__ volatile("movups (%1), %%xmm0\n\tmovups %%xmm0, (%0)" ::"r"(to), "r"(bytes) : "memory", "xmm0");
+	}
+}
+
+int litmus_area_store(struct litmus_area *area, unsigned at, const void *bytes, unsigned width)
+{
+	bool quadword = at / 8 == (at + width - 1) / 8;
+
+	if (area->path == LITMUS_ALIAS) {
+		store(area->data + at, bytes, width);
+		return 0;
+	}
+	return writers[area->path]->write(area->code + at, bytes, width,
+					  area->path == LITMUS_MPROTECT && quadword ? XP_WRITE_SINGLE : 0);
+}

@@ -1,0 +1,312 @@
+// SPDX-License-Identifier: MIT
+/* crosspatch litmus: what the processors of this machine execute while code is being changed. */
+#include "litmus/litmus.h"
+
+#include <errno.h>
+#include <getopt.h>
+#include <limits.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+int cmd_litmus(int argc, char **argv);
+
+static const char usage[] =
+	"Usage: crosspatch litmus [--seconds N | --quick] [--seed N] [--path LIST] [--width LIST]\n"
+	"                         [--cpus P,E] [--json] [--svg FILE]\n"
+	"\n"
+	"Races stores against execution on this machine and counts torn executions.\n"
+	"\n"
+	"  --seconds N   how long, 1 to 86400; 30 by default\n"
+	"  --quick       3 seconds\n"
+	"  --seed N      of the pauses between stores and the order of the races; the clock by default\n"
+	"  --path LIST   store paths: alias, mprotect, procmem; all by default\n"
+	"  --width LIST  widths of stores: 1, 2, 4, 8, 16; all by default\n"
+	"  --cpus P,E    processors of the patcher and of the executing thread\n"
+	"  --json        JSON instead of tables\n"
+	"  --svg FILE    also a heat map\n"
+	"\n"
+	"Exit status: 0 measured, 1 the run had no power or could not be made, 2 wrong arguments.\n";
+
+static const struct option options_long[] = {
+	{"seconds", required_argument, NULL, 's'}, {"quick", no_argument, NULL, 'q'},
+	{"seed", required_argument, NULL, 'S'},    {"path", required_argument, NULL, 'p'},
+	{"width", required_argument, NULL, 'w'},   {"cpus", required_argument, NULL, 'c'},
+	{"json", no_argument, NULL, 'j'},          {"svg", required_argument, NULL, 'v'},
+	{"help", no_argument, NULL, 'h'},          {NULL, 0, NULL, 0},
+};
+
+struct arguments {
+	struct litmus_options options;
+	bool json, help;
+	const char *svg;
+};
+
+static int wrong(const char *option, const char *value, const char *why)
+{
+	fprintf(stderr, "crosspatch litmus: %s: \"%s\" %s\n", option, value, why);
+	return 2;
+}
+
+static int parse_seconds(struct arguments *a, const char *value)
+{
+	char *end;
+
+	errno = 0;
+	a->options.seconds = strtod(value, &end);
+	if (end == value || *end || errno || !(a->options.seconds >= 1 && a->options.seconds <= 86400))
+		return wrong("--seconds", value, "is not a number from 1 to 86400");
+	return 0;
+}
+
+static int parse_seed(struct arguments *a, const char *value)
+{
+	char *end;
+
+	errno = 0;
+	a->options.seed = strtoull(value, &end, 0);
+	if (end == value || *end || errno || *value == '-')
+		return wrong("--seed", value, "is not a whole number from 0 to 2^64-1");
+	return 0;
+}
+
+/* A list, separated by commas, of which element @i is called name(i); sets the bits of those named. */
+static bool parse_list(const char *value, unsigned nr, const char *(*name)(unsigned i, char text[16]), unsigned *bits)
+{
+	char text[16];
+
+	*bits = 0;
+	for (;;) {
+		size_t len = strcspn(value, ",");
+		unsigned i = 0;
+
+		while (i < nr && (strlen(name(i, text)) != len || strncmp(name(i, text), value, len)))
+			i++;
+		if (i == nr)
+			return false;
+		*bits |= 1u << i;
+		if (value[len] == '\0')
+			return true;
+		value += len + 1;
+	}
+}
+
+static const char *path_name(unsigned i, char text[16])
+{
+	(void)text;
+	return litmus_path_names[i];
+}
+
+static const char *width_name(unsigned i, char text[16])
+{
+	snprintf(text, 16, "%u", LITMUS_WIDTH(i));
+	return text;
+}
+
+static int parse_cpus(struct arguments *a, const char *value)
+{
+	unsigned cpu[2];
+	char end;
+
+	if (strspn(value, "0123456789,") != strlen(value) || sscanf(value, "%4u,%4u%c", &cpu[0], &cpu[1], &end) != 2 ||
+	    cpu[0] == cpu[1])
+		return wrong("--cpus", value, "is not two different processors, as in 0,1");
+	for (int i = 0; i < 2; i++)
+		a->options.cpus[i] = (int)cpu[i];
+	return 0;
+}
+
+static int parse_option(struct arguments *a, int option, const char *value)
+{
+	switch (option) {
+	case 's':
+		return parse_seconds(a, value);
+	case 'q':
+		a->options.seconds = 3;
+		return 0;
+	case 'S':
+		return parse_seed(a, value);
+	case 'p':
+		return parse_list(value, LITMUS_NR_PATHS, path_name, &a->options.paths)
+			       ? 0
+			       : wrong("--path", value,
+				       "is not a list of alias, mprotect, procmem, separated by commas");
+	case 'w':
+		return parse_list(value, LITMUS_NR_WIDTHS, width_name, &a->options.widths)
+			       ? 0
+			       : wrong("--width", value, "is not a list of 1, 2, 4, 8, 16, separated by commas");
+	case 'c':
+		return parse_cpus(a, value);
+	case 'j':
+		a->json = true;
+		return 0;
+	case 'v':
+		a->svg = value;
+		return 0;
+	case 'h':
+		a->help = true;
+		return 0;
+	default:
+		return 2;
+	}
+}
+
+static int parse(struct arguments *a, int argc, char **argv)
+{
+	int option;
+
+	optind = 0;
+	opterr = 0;
+	/* In order, and missing values told from unknown options. */
+	while ((option = getopt_long(argc, argv, "+:h", options_long, NULL)) != -1) {
+		int error;
+
+		if (option == '?' || option == ':') {
+			fprintf(stderr, "crosspatch litmus: %s: %s\n", argv[optind - 1],
+				option == ':' ? "needs a value" : "no such option; --help lists them");
+			return 2;
+		}
+		error = parse_option(a, option, optarg);
+		if (error)
+			return error;
+	}
+	if (optind < argc)
+		return wrong("arguments", argv[optind], "is one too many; only options are taken");
+	return 0;
+}
+
+/* ---- the state file ---- */
+
+/* Makes the directories above @path. */
+static int make_parents(char *path)
+{
+	for (char *slash = strchr(path + 1, '/'); slash; slash = strchr(slash + 1, '/')) {
+		int error;
+
+		*slash = '\0';
+		error = mkdir(path, 0700) && errno != EEXIST ? -errno : 0;
+		*slash = '/';
+		if (error)
+			return error;
+	}
+	return 0;
+}
+
+static int state_path(char path[PATH_MAX])
+{
+	const char *state = getenv("XDG_STATE_HOME"), *home = getenv("HOME");
+	int len;
+
+	/* The specification of XDG: a relative path is to be ignored. */
+	if (state && state[0] == '/')
+		len = snprintf(path, PATH_MAX, "%s/crosspatch/litmus.json", state);
+	else if (home && home[0] == '/')
+		len = snprintf(path, PATH_MAX, "%s/.local/state/crosspatch/litmus.json", home);
+	else
+		return -ENOENT;
+	return len < PATH_MAX - 8 ? 0 : -ENAMETOOLONG;
+}
+
+/* The new file takes the old one's name only when it is complete and on disk. */
+static int replace_file(const char *path, const struct litmus_report *report)
+{
+	char temporary[PATH_MAX];
+	FILE *file;
+	int fd, error = 0;
+
+	snprintf(temporary, sizeof(temporary), "%.*s.XXXXXX", PATH_MAX - 8, path);
+	fd = mkstemp(temporary);
+	if (fd < 0)
+		return -errno;
+	file = fdopen(fd, "w");
+	if (file == NULL) {
+		error = -errno;
+		close(fd);
+	} else {
+		litmus_print_json(report, file);
+		if (fflush(file) || ferror(file) || fsync(fd))
+			error = -errno;
+		if (fclose(file) && !error)
+			error = -errno;
+	}
+	if (!error && rename(temporary, path))
+		error = -errno;
+	if (error)
+		unlink(temporary);
+	return error;
+}
+
+/* A run without power leaves the file as it is: it knows less than whatever is there. */
+static void keep(const struct litmus_report *report)
+{
+	char path[PATH_MAX] = "litmus.json";
+	int error = state_path(path);
+
+	if (!error)
+		error = make_parents(path);
+	if (!error)
+		error = replace_file(path, report);
+	if (error)
+		fprintf(stderr,
+			"crosspatch litmus: warning: %s not written (%s): crosspatch doctor will not know of this run\n",
+			path, strerror(-error));
+}
+
+static int draw(const struct litmus_report *report, const char *path)
+{
+	FILE *file = fopen(path, "we");
+	bool failed = file == NULL;
+
+	if (file) {
+		litmus_print_svg(report, file);
+		failed = fflush(file) || ferror(file);
+		failed |= fclose(file) != 0;
+	}
+	if (failed)
+		fprintf(stderr, "crosspatch litmus: --svg: %s: %s\n", path, strerror(errno));
+	return failed;
+}
+
+static int refuse(int error)
+{
+	const char *why = error == -ENODEV ? "only one processor may be used; a race needs two" : strerror(-error);
+
+	fprintf(stderr, "crosspatch litmus: no power: nothing was measured: %s\n", why);
+	return 1;
+}
+
+int cmd_litmus(int argc, char **argv)
+{
+	struct arguments a = {
+		.options = {.seconds = 30,
+			    .paths = (1u << LITMUS_NR_PATHS) - 1,
+			    .widths = (1u << LITMUS_NR_WIDTHS) - 1,
+			    .cpus = {-1, -1},
+			    .progress = stderr},
+	};
+	struct litmus_report report;
+	int error;
+
+	a.options.seed = litmus_now();
+	error = parse(&a, argc, argv);
+	if (error)
+		return error;
+	if (a.help)
+		return fputs(usage, stdout) < 0 || fflush(stdout);
+	error = litmus_run(&a.options, &report);
+	if (error)
+		return refuse(error);
+	if (a.json)
+		litmus_print_json(&report, stdout);
+	else
+		litmus_print(&report, stdout);
+	if (report.power)
+		keep(&report);
+	error = a.svg ? draw(&report, a.svg) : 0;
+	if (fflush(stdout) || ferror(stdout))
+		error = 1;
+	error |= !report.power;
+	litmus_report_free(&report);
+	return error;
+}
