@@ -252,9 +252,15 @@ static int check_overlap(const struct xp__commit *c, struct xp_diag *diag)
 /* A stretch of text being put together, to be written by one call. */
 struct span {
 	uintptr_t start, end; /* of the text; empty if equal */
+	uintptr_t site;       /* the first in it, for the diagnostic */
 };
 
-static int span_write(struct span *span)
+static int fail_store(struct xp_diag *diag, int error, uintptr_t site)
+{
+	return error ? xp__fail(diag, error, XP_PHASE_STORE, (const void *)site, NULL) : 0;
+}
+
+static int span_write(struct span *span, struct xp_diag *diag)
 {
 	uintptr_t start = span->start;
 	size_t len = span->end - span->start;
@@ -263,20 +269,23 @@ static int span_write(struct span *span)
 	if (len == 0)
 		return 0;
 	counters.writes++;
-	return xp__port->text_write((void *)start, span_buffer, len, 0);
+	return fail_store(diag, xp__port->text_write((void *)start, span_buffer, len, 0), span->site);
 }
 
-static int span_add(struct span *span, uintptr_t addr, const uint8_t *bytes, unsigned len)
+/* Stores @bytes at @addr, which belong to @site, sooner or later. An error may be that of the span before. */
+static int span_add(struct span *span, uintptr_t site, uintptr_t addr, const uint8_t *bytes, unsigned len,
+		    struct xp_diag *diag)
 {
 	uintptr_t gap = addr - span->end;
 
 	if (span->start == span->end || addr + len - span->start > SPAN_MAX ||
 	    (gap > SPAN_GAP && addr / 4096 != (span->end - 1) / 4096)) {
-		int error = span_write(span);
+		int error = span_write(span, diag);
 
 		if (error)
 			return error;
 		span->start = span->end = addr;
+		span->site = site;
 		gap = 0;
 	}
 	memcpy(span_buffer + (span->end - span->start), (const void *)span->end, gap);
@@ -285,10 +294,10 @@ static int span_add(struct span *span, uintptr_t addr, const uint8_t *bytes, uns
 	return 0;
 }
 
-static int write_single(uintptr_t addr, const uint8_t *bytes, unsigned len)
+static int write_single(uintptr_t site, uintptr_t addr, const uint8_t *bytes, unsigned len, struct xp_diag *diag)
 {
 	counters.writes++;
-	return xp__port->text_write((void *)addr, bytes, len, XP_WRITE_SINGLE);
+	return fail_store(diag, xp__port->text_write((void *)addr, bytes, len, XP_WRITE_SINGLE), site);
 }
 
 /* I5. Read as data: what a store that this thread made before would look like. */
@@ -304,7 +313,7 @@ static bool lost_breakpoint(const struct xp__plan *plan, unsigned phase, uintptr
  */
 static int store_phase(const struct xp__commit *c, unsigned phase, bool back, struct xp_diag *diag)
 {
-	struct span span = {0, 0};
+	struct span span = {0, 0, 0};
 	int error = 0;
 
 	for (size_t i = 0; i < c->nr && !error; i++) {
@@ -323,19 +332,14 @@ static int store_phase(const struct xp__commit *c, unsigned phase, bool back, st
 					"something replaced our breakpoint during the commit");
 		}
 		if (store->flags & XP_WRITE_SINGLE) {
-			error = span_write(&span);
+			error = span_write(&span, diag);
 			if (!error)
-				error = write_single(c->addr[i] + store->off, bytes, store->len);
+				error = write_single(c->addr[i], c->addr[i] + store->off, bytes, store->len, diag);
 		} else {
-			error = span_add(&span, c->addr[i] + store->off, bytes, store->len);
+			error = span_add(&span, c->addr[i], c->addr[i] + store->off, bytes, store->len, diag);
 		}
-		if (error)
-			return xp__fail(diag, error, XP_PHASE_STORE, (const void *)c->addr[i], NULL);
 	}
-	error = span_write(&span);
-	if (error)
-		return xp__fail(diag, error, XP_PHASE_STORE, (const void *)c->addr[c->nr - 1], NULL);
-	return 0;
+	return error ? error : span_write(&span, diag);
 }
 
 static int sync_phase(struct xp_diag *diag)
