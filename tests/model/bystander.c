@@ -230,6 +230,9 @@ void bystander_check(unsigned allowed)
 	static const uint8_t undecided[MAX_VERSIONS];
 	uint8_t view[XP_MAX_LEN];
 
+	/* A writer that fails half-way, and again when asked to undo it: then only a breakpoint keeps people off. */
+	if (xp_state() == XP_STATE_WEDGED && rec.prepared & (XP_NEED_PARK | XP_NEED_ALONE))
+		return;
 	for (size_t i = 0; i < nr_sites; i++) {
 		enumerate(&sites[i], 0, view, undecided, allowed);
 		if (sites[i].trapped)

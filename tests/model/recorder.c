@@ -4,6 +4,7 @@
 #include "xp_test.h"
 
 #include <stdarg.h>
+#include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -14,6 +15,7 @@
 struct recorder rec;
 uint8_t rec_text[REC_TEXT_SIZE] __attribute__((aligned(4096)));
 
+static size_t dirty = REC_TEXT_SIZE; /* text from here on is as rec_start() fills it */
 static char trace[TRACE_SIZE];
 static size_t trace_len;
 static struct {
@@ -100,6 +102,8 @@ static int call(enum rec_op op)
 		if (fault->nth == 0 || fault->op != op || nr < fault->nth || nr - fault->nth >= fault->count)
 			continue;
 		fault->hit = true;
+		if (rec.first_hit == NULL)
+			rec.first_hit = fault;
 		return fault->error;
 	}
 	return 0;
@@ -125,6 +129,7 @@ void rec_fail(enum rec_op op, unsigned nth, unsigned count, int error)
 void rec_heal(void)
 {
 	memset(rec.fault, 0, sizeof(rec.fault));
+	rec.first_hit = NULL;
 	rec.failed = NULL;
 }
 
@@ -217,6 +222,21 @@ static int prepare(unsigned needs, struct xp_diag *diag)
 	return error;
 }
 
+/* Text is filled only where it was used: most tests are short, and many. */
+static void fill_text(void)
+{
+	memset(rec_text, 0xf4, dirty); /* hlt: no instruction of any test */
+	dirty = 0;
+}
+
+static void soil(const uint8_t *addr, size_t len)
+{
+	size_t end = (size_t)(addr - rec_text) + len;
+
+	if (end > dirty)
+		dirty = end;
+}
+
 static bool inside(const void *addr, size_t len)
 {
 	uintptr_t start = (uintptr_t)rec_text, at = (uintptr_t)addr;
@@ -275,6 +295,7 @@ static int text_write(void *addr, const void *bytes, size_t len, unsigned flags)
 	say_write(addr, bytes, len, flags);
 	say_result(error);
 	memcpy(addr, bytes, len);
+	soil(addr, len);
 	done((struct rec_step){.op = REC_WRITE, .addr = addr, .len = len, .flags = flags, .result = error});
 	return error;
 }
@@ -372,7 +393,7 @@ void rec_start(void)
 	rec = (struct recorder){.can = ~0u, .live = live, .now_ms = 1000};
 	rec_port.defer = defer;
 	rec_forget();
-	memset(rec_text, 0xf4, sizeof(rec_text)); /* hlt: no instruction of any test */
+	fill_text();
 	xp__inject = pass_point;
 	if (xp_state() == XP_STATE_NO_PORT)
 		CHECK_EQ(xp_port_set(&rec_port), 0);
@@ -385,6 +406,7 @@ void rec_isolated(void (*run)(const void *), const void *argument)
 	int status = -1;
 	pid_t child;
 
+	fill_text(); /* shared with all children, as long as they only read it */
 	fflush(stdout);
 	child = fork();
 	if (child == 0) {
@@ -395,7 +417,20 @@ void rec_isolated(void (*run)(const void *), const void *argument)
 	}
 	REQUIRE(child > 0);
 	REQUIRE_EQ(waitpid(child, &status, 0), child);
+	if (status != 0)
+		CHECK_EQ(WIFSIGNALED(status) ? WTERMSIG(status) : 0, 0);
 	CHECK_EQ(status, 0);
+}
+
+void *rec_shared(size_t size)
+{
+	void *memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+
+	if (memory == MAP_FAILED) {
+		perror("mmap");
+		exit(1);
+	}
+	return memory;
 }
 
 /* ---- text ---- */
@@ -403,6 +438,7 @@ void rec_isolated(void (*run)(const void *), const void *argument)
 void rec_put(size_t offset, const uint8_t *bytes, size_t len)
 {
 	memcpy(rec_text + offset, bytes, len);
+	soil(rec_text + offset, len);
 }
 
 static int32_t relative(const void *field, uintptr_t value)
@@ -415,8 +451,8 @@ void rec_branch(struct xp_branch_site *site, size_t offset, size_t target, struc
 	bool jumps = ((flags & XP_SITE_TRUE) != 0) != ((flags & XP_SITE_LIKELY) != 0);
 	int32_t displacement = (int32_t)(target - (offset + REC_BRANCH_LEN));
 
-	rec_text[offset] = jumps ? 0xe9 : 0xa9;
-	memcpy(rec_text + offset + 1, &displacement, sizeof(displacement));
+	rec_put(offset, &(uint8_t){jumps ? 0xe9 : 0xa9}, 1);
+	rec_put(offset + 1, (const uint8_t *)&displacement, sizeof(displacement));
 	site->code = relative(&site->code, (uintptr_t)(rec_text + offset));
 	site->target = relative(&site->target, (uintptr_t)(rec_text + target));
 	site->key = relative(&site->key, (uintptr_t)key | flags);

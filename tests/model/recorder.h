@@ -80,6 +80,7 @@ struct recorder {
 	uint64_t now_ms;      /* what clock_ms() says */
 	uint64_t deadline_ms; /* what defer() was last asked for, 0: nothing */
 	struct rec_fault fault[REC_MAX_FAULTS];
+	const struct rec_fault *first_hit; /* the one that struck first */
 	void (*step)(const struct rec_step *step);
 };
 
@@ -105,6 +106,9 @@ void rec_heal(void);
  * wedged, or must find it as new.
  */
 void rec_isolated(void (*run)(const void *), const void *argument);
+
+/* rec_shared - zeroed memory that a child shares with its parent. */
+void *rec_shared(size_t size);
 
 /* rec_put - text as the compiler would have left it. */
 void rec_put(size_t offset, const uint8_t *bytes, size_t len);

@@ -43,8 +43,11 @@ int scenario_commit(const struct scenario *scenario, struct xp_diag *diag);
 /* scenario_end - takes the keys' module and the bystander away. */
 void scenario_end(const struct scenario *scenario);
 
-/* scenario_is - whether all text and all counts are as before (@new: as after) the commit, the rest untouched. */
+/* scenario_is - whether all text and all counts are as before (@new: as after) the commit. */
 bool scenario_is(const struct scenario *scenario, bool new);
+
+/* scenario_counts_are - the same of the counts alone. */
+bool scenario_counts_are(const struct scenario *scenario, bool new);
 
 size_t scenario_nr_sites(const struct scenario *scenario);
 
