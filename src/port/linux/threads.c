@@ -160,49 +160,53 @@ static int blocks(int tid, int signal, bool *blocked)
 	return 0;
 }
 
+/*
+ * libc blocks all signals for a moment when it makes a thread, and our own handlers while they run: look again before
+ * refusing, first at once, then for some 50 ms. A thread that is gone accepts everything.
+ */
+static bool accepts(int tid, int signal)
+{
+	static uint32_t never;
+
+	for (int tries = 0; tries < 70; tries++) {
+		bool blocked;
+
+		if (blocks(tid, signal, &blocked) || !blocked)
+			return true;
+		if (tries < 20)
+			XP__SYS1(SYS_sched_yield, 0);
+		else
+			xp__futex_wait(&never, 0, 1000000);
+	}
+	return false;
+}
+
+/*
+ * One pass, in which each thread has its own time: where threads come and go without end there always is one that
+ * blocks for a moment, and another one each time. A thread made during the pass inherits from one that was asked.
+ */
 static int find_blocking(int signal)
 {
 	struct xp__threads threads = {.open = false};
 	int tid;
 
-	while ((tid = xp__threads_next(&threads)) > 0) {
-		bool blocked;
-
-		if (blocks(tid, signal, &blocked) == 0 && blocked)
+	if (xp__threads_alone())
+		return accepts(xp__gettid(), signal) ? 0 : xp__gettid();
+	while ((tid = xp__threads_next(&threads)) > 0)
+		if (!accepts(tid, signal))
 			break;
-	}
 	xp__threads_end(&threads);
 	return tid;
 }
 
 int xp__threads_accept(int signal, struct xp_diag *diag)
 {
-	static uint32_t never;
-	int tid = 0;
+	int tid = find_blocking(signal);
 
-	/*
-	 * libc blocks all signals for a moment when it makes a thread, and our own handlers while they run: look again
-	 * before refusing, first at once, then for some 50 ms.
-	 */
-	for (int tries = 0; tries < 70; tries++) {
-		if (xp__threads_alone()) {
-			bool blocked = false;
-
-			tid = xp__gettid();
-			if (blocks(tid, signal, &blocked) == 0 && !blocked)
-				return 0;
-		} else {
-			tid = find_blocking(signal);
-			if (tid == 0)
-				return 0;
-		}
-		if (tid < 0)
-			return xp__refuse(diag, tid, -tid, "cannot list the threads in /proc/self/task");
-		if (tries < 20)
-			XP__SYS1(SYS_sched_yield, 0);
-		else
-			xp__futex_wait(&never, 0, 1000000);
-	}
+	if (tid == 0)
+		return 0;
+	if (tid < 0)
+		return xp__refuse(diag, tid, -tid, "cannot list the threads in /proc/self/task");
 	if (diag)
 		diag->tid = tid;
 	return xp__refuse(diag, -EBUSY, 0,
