@@ -228,4 +228,31 @@ static inline bool poke_site_execute(const struct poke_site *site, unsigned flag
 	return false;
 }
 
+/* ---- several of each form, scattered over the offsets of a line ---- */
+
+enum { POKES_PER_FORM = 8, NR_POKES = NR_FORMS * POKES_PER_FORM, POKE_ROOM = 256 };
+
+/* @epoch: shared by all, or NULL: each has its own. */
+static inline bool poke_sites_make(struct xp_text *text, struct poke_site sites[NR_POKES], uint32_t *epoch)
+{
+	if (!xp_text_alloc(text, NR_POKES * POKE_ROOM))
+		return false;
+	for (unsigned i = 0; i < NR_POKES; i++) {
+		poke_site_make(&sites[i], &forms[i % NR_FORMS], text->base + i * POKE_ROOM + 64 + i * 37 % 64);
+		if (epoch)
+			sites[i].epoch = epoch;
+	}
+	return xp_text_seal(text);
+}
+
+/* Executes all once; the number of wrong results. */
+static inline unsigned poke_sites_execute(const struct poke_site sites[NR_POKES], uint64_t *random)
+{
+	unsigned flag = (unsigned)xp_test_random(random) & 1, wrong = 0;
+
+	for (unsigned i = 0; i < NR_POKES; i++)
+		wrong += !poke_site_execute(&sites[i], flag);
+	return wrong;
+}
+
 #endif

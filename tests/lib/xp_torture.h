@@ -64,6 +64,15 @@ static inline uint64_t xp_now_ns(void)
 	return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
 }
 
+/* Lets time pass: for threads that run until they are told to stop. */
+static inline void xp_torture_pass(double seconds)
+{
+	struct timespec time = {(time_t)seconds, (long)((seconds - (double)(time_t)seconds) * 1e9)};
+
+	while (nanosleep(&time, &time))
+		;
+}
+
 /* ---- the epoch ---- */
 
 static inline void xp_epoch_begin(uint32_t *epoch)

@@ -7,8 +7,6 @@
 #include "xp_pokes.h"
 #include "xp_sites.h"
 
-enum { PER_FORM = 8, NR_POKES = NR_FORMS * PER_FORM, ROOM = 256 };
-
 XP_DEFINE_STATIC_KEY_TRUE(other_key);
 
 static struct poke_site pokes[NR_POKES];
@@ -23,18 +21,16 @@ static __attribute__((noinline)) bool other_site(void)
 /* The sites of one epoch: on in its odd states, as the key of xp_sites.h; other_key is off then. */
 static uint64_t execute(void *context, uint64_t *random)
 {
-	unsigned flag = (unsigned)xp_test_random(random) & 1;
+	unsigned nr_wrong = poke_sites_execute(pokes, random);
 	uint32_t before, after;
 	bool on;
 
-	for (unsigned i = 0; i < NR_POKES; i++)
-		if (!poke_site_execute(&pokes[i], flag))
-			__atomic_add_fetch(&wrong, 1, __ATOMIC_RELAXED);
 	before = xp_epoch_read(&xp_sites_epoch);
 	on = other_site();
 	after = xp_epoch_read(&xp_sites_epoch);
-	if (!xp_epoch_allows(before, after, 2, !on))
-		__atomic_add_fetch(&wrong, 1, __ATOMIC_RELAXED);
+	nr_wrong += !xp_epoch_allows(before, after, 2, !on);
+	if (nr_wrong)
+		__atomic_add_fetch(&wrong, nr_wrong, __ATOMIC_RELAXED);
 	return NR_POKES + 1 + xp_sites_execute(context, random);
 }
 
@@ -87,12 +83,7 @@ static void run(enum xp_policy policy, enum xp_writer writer, enum xp_sync sync)
 	_Static_assert(NR_POKES % 5 != 0, "the stride visits every poke");
 	if (!xp_torture_set(policy, writer, sync))
 		return;
-	REQUIRE(xp_text_alloc(&text, NR_POKES * ROOM));
-	for (unsigned i = 0; i < NR_POKES; i++) {
-		poke_site_make(&pokes[i], &forms[i % NR_FORMS], text.base + i * ROOM + 64 + i * 37 % 64);
-		pokes[i].epoch = &xp_sites_epoch;
-	}
-	REQUIRE(xp_text_seal(&text));
+	REQUIRE(poke_sites_make(&text, pokes, &xp_sites_epoch));
 	batch = xp_batch_new();
 	REQUIRE(batch != NULL);
 	max_syncs = 0;

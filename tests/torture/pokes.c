@@ -133,7 +133,7 @@ static void run_form(const struct form *form, unsigned nr_threads)
 		select_sites(traps);
 		if (nr_sites == 0)
 			continue;
-		torture.seconds = xp_torture_seconds / NR_FORMS;
+		torture.seconds = xp_torture_seconds / NR_FORMS / 2;
 		/* Whether one site out of many is hit in so short a time is chance; the case as a whole must trap. */
 		torture.traps = traps ? XP_TRAPS_ANY : XP_TRAPS_NONE;
 		CHECK(xp_torture_run(&torture) > 0);

@@ -1,0 +1,159 @@
+// SPDX-License-Identifier: MIT
+/*
+ * Waits at the points of core/inject.h, in the writer between its steps and in the trap handler between its looks, so
+ * that windows of nanoseconds become wide enough to be hit: without this a wrong order of steps goes unnoticed.
+ * The waits are long and short by chance; sometimes the processor is given to somebody else.
+ */
+#define XP_SITES_KEY sites_key
+#include "xp_pokes.h"
+#include "xp_sites.h"
+
+#include "core/inject.h"
+#include "port/linux/sys.h"
+
+#ifndef XP_INJECT
+#error "this program is linked with a library built with XP_INJECT"
+#endif
+
+enum { NR_POINTS = XP__POINT_TRAP_MISSED + 1 };
+
+static struct poke_site pokes[NR_POKES];
+static unsigned wrong, next;
+static uint64_t passed[NR_POINTS];
+
+/* In the trap handler: no libc. The state of the random numbers may be torn by a nested handler: that is random too. */
+static void wait_here(enum xp__point point)
+{
+	static __thread uint64_t state __attribute__((tls_model("initial-exec")));
+	uint64_t random, until;
+
+	__atomic_add_fetch(&passed[point], 1, __ATOMIC_RELAXED);
+	if (state == 0)
+		state = (uintptr_t)&state ^ __builtin_ia32_rdtsc();
+	random = xp_test_random(&state);
+	/* Most of all at the door of the handler: what is taken out meanwhile makes the trap late. */
+	switch (random % (point == XP__POINT_TRAP_ENTERED ? 4 : 16)) {
+	case 0:
+		XP__SYS1(SYS_sched_yield, 0);
+		break;
+	case 1: /* some 50 µs: longer than a phase */
+		until = __builtin_ia32_rdtsc() + (random >> 8) % 200000;
+		while (__builtin_ia32_rdtsc() < until)
+			__builtin_ia32_pause();
+		break;
+	case 2: /* some 2 µs: longer than a trap */
+		until = __builtin_ia32_rdtsc() + (random >> 8) % 8000;
+		while (__builtin_ia32_rdtsc() < until)
+			__builtin_ia32_pause();
+		break;
+	default:
+		break;
+	}
+}
+
+static uint64_t execute_pokes(void *context, uint64_t *random)
+{
+	unsigned nr_wrong = poke_sites_execute(pokes, random);
+
+	(void)context;
+	if (nr_wrong)
+		__atomic_add_fetch(&wrong, nr_wrong, __ATOMIC_RELAXED);
+	return NR_POKES;
+}
+
+static int patch_pokes(void *context, uint64_t *random, struct xp_diag *diag)
+{
+	struct poke_site *site = &pokes[next++ % NR_POKES];
+	struct xp_poke poke = poke_site_step(site, xp_epoch_state(*site->epoch));
+	int error;
+
+	(void)context;
+	(void)random;
+	xp_epoch_begin(site->epoch);
+	error = xp_text_poke(&poke, diag);
+	if (!error)
+		xp_epoch_end(site->epoch);
+	return error;
+}
+
+/* @last: the points up to this one must have been passed. */
+static void run(const struct xp_torture *torture, enum xp__point last)
+{
+	struct xp_stats before, after;
+
+	memset(passed, 0, sizeof(passed));
+	xp_stats_read(&before);
+	xp__inject = wait_here;
+	xp_torture_run(torture);
+	xp__inject = NULL;
+	xp_stats_read(&after);
+	XP_TEST_NOTE("waits: published %llu, stored %llu, synced %llu, retired %llu, in the handler %llu %llu %llu",
+		     (unsigned long long)passed[0], (unsigned long long)passed[1], (unsigned long long)passed[2],
+		     (unsigned long long)passed[3], (unsigned long long)passed[4], (unsigned long long)passed[5],
+		     (unsigned long long)passed[6]);
+	for (unsigned i = 0; i <= (unsigned)last; i++)
+		if (last == XP__POINT_TRAP_MISSED || i == XP__POINT_STORED || i == XP__POINT_SYNCED)
+			CHECK(passed[i] > 0);
+	if (last == XP__POINT_TRAP_MISSED)
+		CHECK(after.late_traps > before.late_traps);
+	CHECK_EQ(__atomic_load_n(&wrong, __ATOMIC_RELAXED), 0);
+	xp_sites_check_right();
+}
+
+static void run_keys(enum xp_policy policy, enum xp_writer writer, enum xp_sync sync)
+{
+	bool traps = policy == XP_POLICY_BREAKPOINT;
+	struct xp_torture torture = {
+		.execute = xp_sites_execute,
+		.patch = xp_sites_toggle,
+		.nr_threads = 3,
+		.traps = traps ? XP_TRAPS_SOME : XP_TRAPS_NONE,
+	};
+
+	if (xp_torture_set(policy, writer, sync))
+		run(&torture, traps ? XP__POINT_TRAP_MISSED : XP__POINT_SYNCED);
+}
+
+static void run_pokes(enum xp_policy policy, enum xp_writer writer)
+{
+	struct xp_torture torture = {
+		.execute = execute_pokes,
+		.patch = patch_pokes,
+		.nr_threads = 3,
+		.traps = XP_TRAPS_SOME,
+	};
+	struct xp_text text;
+
+	if (!xp_torture_set(policy, writer, XP_SYNC_MEMBARRIER))
+		return;
+	REQUIRE(poke_sites_make(&text, pokes, NULL));
+	run(&torture, XP__POINT_TRAP_MISSED);
+	xp_text_free(&text);
+}
+
+XP_TEST(keys_auto)
+{
+	run_keys(XP_POLICY_AUTO, XP_WRITER_PROCMEM, XP_SYNC_MEMBARRIER);
+}
+
+XP_TEST(keys_breakpoint)
+{
+	run_keys(XP_POLICY_BREAKPOINT, XP_WRITER_PROCMEM, XP_SYNC_MEMBARRIER);
+}
+
+XP_TEST(keys_breakpoint_signal)
+{
+	run_keys(XP_POLICY_BREAKPOINT, XP_WRITER_PROCMEM, XP_SYNC_SIGNAL);
+}
+
+XP_TEST(pokes_auto_mprotect)
+{
+	run_pokes(XP_POLICY_AUTO, XP_WRITER_MPROTECT);
+}
+
+XP_TEST(pokes_breakpoint)
+{
+	run_pokes(XP_POLICY_BREAKPOINT, XP_WRITER_PROCMEM);
+}
+
+XP_TORTURE_MAIN()
