@@ -1,0 +1,144 @@
+// SPDX-License-Identifier: MIT
+/*
+ * Every kind of key and of site, in C; switches each on and off under two policies, and after each switch asks every
+ * file whether its sites agree. Prints the number of its site records.
+ */
+#include "keys.h"
+
+#include <stdio.h>
+#include <string.h>
+
+XP_DEFINE_STATIC_KEY_FALSE(key_false);
+XP_DEFINE_STATIC_KEY_TRUE(key_true);
+static XP_DEFINE_STATIC_KEY_FALSE(key_local_false);
+static XP_DEFINE_STATIC_KEY_TRUE(key_local_true);
+XP_DEFINE_STATIC_KEY_ARRAY_FALSE(keys_false, 3);
+XP_DEFINE_STATIC_KEY_ARRAY_TRUE(keys_true, 2);
+XP_DEFINE_STATIC_KEY_DEFERRED_FALSE(key_deferred, 1);
+XP_DEFINE_STATIC_KEY_SHARED_FALSE(common_false);
+XP_DEFINE_STATIC_KEY_SHARED_TRUE(common_true);
+
+static volatile int sink;
+
+/* A block that is long, with control flow of its own, so that the compiler lays it out somewhere else. */
+static int in_a_loop(int n)
+{
+	int taken = 0;
+
+	for (int i = 0; i < n; i++) {
+		if (xp_static_branch_unlikely(&key_false)) {
+			for (int j = 0; j < 3; j++)
+				sink += j;
+			taken++;
+		} else if (!xp_static_branch_likely(&key_true)) {
+			sink -= 1;
+		}
+		switch (i) {
+		case 0:
+			if (!xp_static_branch_likely(&key_false))
+				continue;
+			break;
+		default:
+			if (xp_static_branch_unlikely(&key_true))
+				sink++;
+		}
+	}
+	return taken;
+}
+
+int look_main(void)
+{
+	int bad = look_inline();
+
+#define AGREE(x)                                                                                                       \
+	do {                                                                                                           \
+		bad += differ(xp_static_branch_unlikely(x), xp_static_key_enabled(x));                                 \
+		bad += differ(xp_static_branch_likely(x), xp_static_key_enabled(x));                                   \
+	} while (0)
+	AGREE(&key_false);
+	AGREE(&key_true);
+	AGREE(&key_local_false);
+	AGREE(&key_local_true);
+	AGREE(&keys_false[0]);
+	AGREE(&keys_false[2]);
+	AGREE(&keys_true[1]);
+	AGREE(&key_deferred.key);
+	bad += in_a_loop(3) != (xp_static_key_enabled(&key_false) ? 3 : 0);
+	return bad;
+}
+
+/* A record points at one of the pair, whose displacement leads to the record's target. */
+static int malformed(const struct xp_branch_site *site)
+{
+	const unsigned char *code = (const unsigned char *)&site->code + site->code;
+	const unsigned char *target = (const unsigned char *)&site->target + site->target;
+	int displacement;
+
+	memcpy(&displacement, code + 1, sizeof(displacement));
+	return (code[0] != 0xa9 && code[0] != 0xe9) || code + 5 + displacement != target;
+}
+
+static int failures;
+
+static void check(const char *what, int error)
+{
+	int bad = look_main() + look_first() + look_second() + look_library();
+
+	if (!error && !bad)
+		return;
+	printf("%s: %d sites disagree; %s\n", what, bad, error ? xp_strerror(error) : "no error");
+	failures++;
+}
+
+static void switch_all(void)
+{
+#define SWITCH(x)                                                                                                      \
+	do {                                                                                                           \
+		int enabled = xp_static_key_enabled(x);                                                                \
+		check(#x, enabled ? xp_static_branch_disable(x) : xp_static_branch_enable(x));                         \
+		check(#x, enabled == xp_static_key_enabled(x) ? -1 : 0);                                               \
+	} while (0)
+	for (int round = 0; round < 2; round++) {
+		SWITCH(&key_false);
+		SWITCH(&key_true);
+		SWITCH(&key_local_false);
+		SWITCH(&key_local_true);
+		SWITCH(&keys_false[0]);
+		SWITCH(&keys_false[1]);
+		SWITCH(&keys_false[2]);
+		SWITCH(&keys_true[0]);
+		SWITCH(&keys_true[1]);
+		SWITCH(&key_cxx);
+		SWITCH(&keys_cxx[1]);
+		SWITCH(&common_false);
+		SWITCH(&common_true);
+		check("library on", switch_library(1));
+		check("library off", switch_library(0));
+	}
+	check("inc", xp_static_branch_deferred_inc(&key_deferred));
+	check("dec", xp_static_branch_slow_dec_deferred(&key_deferred));
+	check("flush", xp_static_key_deferred_flush(&key_deferred));
+	check("flushed", xp_static_key_enabled(&key_deferred.key) ? -1 : 0);
+}
+
+int main(void)
+{
+	const struct xp_branch_site *site = __start_xp_branch_sites;
+	long nr = __stop_xp_branch_sites - __start_xp_branch_sites;
+	/* 16 in AGREE, 2 inline, 4 in the loop: a compiler may copy sites, but drops none. */
+	long least = 22;
+
+	check("start", xp_module_error());
+	if (nr < least) {
+		printf("%ld records, at least %ld expected\n", nr, least);
+		failures++;
+	}
+	for (; site < __stop_xp_branch_sites; site++)
+		failures += malformed(site);
+
+	switch_all();
+	check("policy", xp_set_policy(XP_POLICY_BREAKPOINT));
+	switch_all();
+	printf("%ld records, %d failures\n", nr, failures);
+	return failures != 0;
+}
