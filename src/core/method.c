@@ -2,8 +2,8 @@
 /*
  * Chooses and builds a plan.
  *
- * I1  A plan is offered only if every mixture of versions that a processor may fetch under the model named at the
- *     method executes as old, as new, or traps where the trap table knows it.
+ * I1  A plan is offered only if every mixture of versions that a processor may fetch under the model asked for executes
+ *     as old, as new, or traps where the trap table knows it: the table below, which the verifier's tests hold true.
  * I2  A site of several instructions is never changed under a running bystander: its program counter may rest on the
  *     second. Only quiesce (which looks) and early (nobody runs) take it.
  * I3  Nothing here reads the text or calls the port: the verifier runs the same function.
@@ -12,6 +12,33 @@
 
 #include "arch/x86/emulate.h"
 #include "core/deps.h"
+
+#define FETCH(model) (1u << XP__FETCH_##model)
+#define FETCH_ALL ((1u << XP__NR_FETCHES) - 1)
+
+/*
+ * The models that prove a method. What each rests on:
+ * flip         one byte changes, and a byte is never seen in halves
+ * word         the bytes that change lie in one aligned quadword, are stored at once and are fetched at once
+ * shortjmp     the same for the first two bytes; the tail changes while nobody can execute it (syncs between)
+ * breakpoint   single bytes change, and the tail while a breakpoint that everybody sees stands before it
+ * quiesce      nobody executes meanwhile, nobody rests inside, everybody serializes before going on
+ * early        nobody else executes
+ */
+static const uint8_t proven[XP__NR_METHODS] = {
+	[XP__METHOD_NONE] = FETCH_ALL,
+	[XP__METHOD_FLIP] = FETCH(AMD) | FETCH(AMD_REREAD) | FETCH(BYTE) | FETCH(LINE64),
+	[XP__METHOD_WORD] = FETCH(AMD) | FETCH(LINE64),
+	[XP__METHOD_SHORTJMP] = FETCH(AMD) | FETCH(LINE64),
+	[XP__METHOD_BREAKPOINT] = FETCH(AMD) | FETCH(AMD_REREAD) | FETCH(BYTE) | FETCH(LINE64),
+	[XP__METHOD_QUIESCE] = FETCH_ALL,
+	[XP__METHOD_EARLY] = FETCH_ALL,
+};
+
+bool xp__method_proven(enum xp__method method, enum xp__fetch fetch)
+{
+	return proven[method] >> fetch & 1;
+}
 
 /* The bytes that differ: [first, last], and how many. */
 struct span {
@@ -182,8 +209,14 @@ static int build(const struct xp__change *c, const struct span *span, struct xp_
 		return -XP_E_MULTI;
 	}
 	if (c->policy == XP_POLICY_AUTO &&
-	    (try_flip(span, plan) || try_word(c, span, &new, plan) || try_shortjmp(c, &old, &new, plan)))
+	    ((xp__method_proven(XP__METHOD_FLIP, c->fetch) && try_flip(span, plan)) ||
+	     (xp__method_proven(XP__METHOD_WORD, c->fetch) && try_word(c, span, &new, plan)) ||
+	     (xp__method_proven(XP__METHOD_SHORTJMP, c->fetch) && try_shortjmp(c, &old, &new, plan))))
 		return 0;
+	if (!xp__method_proven(XP__METHOD_BREAKPOINT, c->fetch)) {
+		*detail = "under this fetch model only the quiesce policy is proven";
+		return -XP_E_NO_METHOD;
+	}
 	return try_breakpoint(c, span, &new, plan, detail);
 }
 

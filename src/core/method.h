@@ -21,6 +21,22 @@ enum xp__method {
 	XP__METHOD_EARLY,
 };
 
+#define XP__NR_METHODS 7
+
+/*
+ * What a processor may fetch while text changes. doc/models.md describes each and names its source; src/verify defines
+ * them (model.c, in this order). 0 is what a change is planned for unless it says otherwise.
+ */
+enum xp__fetch {
+	XP__FETCH_AMD,        /* an aligned quadword as it was at one instant; instants only go forward */
+	XP__FETCH_AMD_REREAD, /* the same, read anew for each byte */
+	XP__FETCH_BYTE,       /* every byte from any instant since the last sync */
+	XP__FETCH_LINE64,     /* an aligned 64 bytes as they were at one instant */
+	XP__FETCH_INTEL_SDM,  /* nothing that is executed between its change and a sync */
+};
+
+#define XP__NR_FETCHES 5
+
 #define XP__MAX_STORES 3
 
 struct xp__store {
@@ -59,9 +75,16 @@ struct xp__change {
 	uintptr_t resume_at;
 	enum xp_policy policy;
 	unsigned can; /* what the port can serve, enum xp_need */
+	enum xp__fetch fetch; /* a method that this model does not prove is not chosen */
 };
 
-/* xp__plan_build - 0, or -XP_E_MULTI, -XP_E_EMULATE, -XP_E_SHADOW_STACK, -XP_E_NO_METHOD with *@detail set to the reason. */
+/*
+ * xp__method_proven - whether every plan of @method is proven under @fetch, at every alignment at which it is offered,
+ * rollback included. The tests hold the explorer against each cell, in both directions.
+ */
+bool xp__method_proven(enum xp__method method, enum xp__fetch fetch);
+
+/* xp__plan_build - 0, or -XP_E_MULTI, -XP_E_EMULATE, -XP_E_SHADOW_STACK, -XP_E_NO_METHOD, with *@detail set to the reason. */
 int xp__plan_build(const struct xp__change *change, struct xp__plan *plan, const char **detail);
 
 /* xp__plan_before - the bytes that the @phase-th store of @plan covers, as they were before it. */
