@@ -144,6 +144,7 @@ struct litmus_order {
 	uint64_t same, second_newer, first_newer;
 	uint64_t wrong;    /* first_newer beyond what stores in program order allow */
 	uint64_t backward; /* an instruction older than in the execution before */
+	uint64_t trapped;
 };
 
 struct litmus_spread {

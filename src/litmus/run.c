@@ -272,10 +272,9 @@ void litmus_judge(struct litmus_report *report)
 	for (unsigned i = 0; i < report->nr_orders; i++) {
 		const struct litmus_order *order = &report->orders[i];
 
-		if (order->after_sync)
-			stale += order->wrong;
-		else if (order->judged)
-			disorder += order->wrong + order->backward;
+		stale += order->after_sync ? order->wrong : 0;
+		disorder += order->backward + (order->judged ? order->wrong : 0);
+		any.trapped += order->trapped;
 		if (order->after_sync || order->judged) {
 			report->rests_on += order->runs;
 			report->changes += order->seen;
