@@ -2,9 +2,9 @@
 /*
  * The races whose question is not whether one instruction tore.
  *
- * Order: immediates are counters that only the patcher counts up, each in an aligned quadword of its own or, where one
- * store covers both, together. One execution yields two of them, first and second in program order. What the literature
- * on fetch models calls SM, MP.FF and A-B', A'-B becomes: may the second be older than the first?
+ * Order: immediates are counters that only the patcher counts up, each in an aligned quadword of its own or, where
+ * one store covers both, together. One execution yields two of them, first and second in program order. What the
+ * literature on fetch models calls SM, MP.FF and A-B', A'-B becomes: may the second be older than the first?
  *
  *	second, then first     two stores. The second older than the first: the fetches, or the stores as seen by fetch,
  *	                       were out of order (MP.FF).
@@ -29,6 +29,7 @@
 #include <string.h>
 
 #define LEAD 1024
+#define LEAST_NS 10000000u /* for each race, even if time is up */
 #define NR_SAMPLES 65536
 #define RET 0xc3
 #define INT3 0xcc
@@ -464,7 +465,7 @@ int litmus_run_orders(struct litmus_report *report, struct litmus_area *areas, u
 
 	for (unsigned i = 0; i < NR_RACES + NR_DELAYS + 2 && !error; i++, left--) {
 		uint64_t now = litmus_now();
-		uint64_t until = now < end ? now + (end - now) / left : now;
+		uint64_t until = now + (now + left * LEAST_NS < end ? (end - now) / left : LEAST_NS);
 		unsigned j = i - NR_RACES, k = i - NR_RACES - NR_DELAYS;
 
 		if (i < NR_RACES && wanted(report, races[i].path, races[i].sync))
