@@ -226,6 +226,16 @@ static void drop(struct xp__deferred *deferred)
 	deferred->pending = 0;
 }
 
+/* The decrement itself. If the key went off by itself meanwhile, it has nothing left to do, and is not kept either. */
+static int carry_out(struct xp__deferred *deferred)
+{
+	int error = dec_locked(deferred->key);
+
+	if (!error || error == -XP_E_UNDERFLOW)
+		drop(deferred);
+	return error;
+}
+
 static int dec_deferred_locked(struct xp_static_key *key, struct xp__deferred *deferred)
 {
 	int count;
@@ -264,11 +274,8 @@ int xp__static_key_deferred_flush(struct xp__deferred *deferred)
 
 	if (error)
 		return error;
-	if (deferred->pending) {
-		error = dec_locked(deferred->key);
-		if (!error)
-			drop(deferred);
-	}
+	if (deferred->pending)
+		error = carry_out(deferred);
 	xp__unlock();
 	return error;
 }
@@ -293,16 +300,9 @@ void xp_deferred_run(void)
 		return;
 	now = xp__port->clock_ms();
 	for (struct xp__deferred *d = pending; d; d = next) {
-		int error;
-
 		next = d->next;
-		if (d->deadline_ms > now)
-			continue;
-		error = dec_locked(d->key);
-		if (error && error != -XP_E_UNDERFLOW)
+		if (d->deadline_ms <= now && carry_out(d) && d->pending)
 			d->deadline_ms = now + d->delay_ms;
-		else
-			drop(d);
 	}
 	arm();
 	xp__unlock();
