@@ -1,0 +1,863 @@
+// SPDX-License-Identifier: MIT
+/* The counts of static keys and the registration of modules, over a port that records. */
+#include "recorder.h"
+#include "xp_test.h"
+
+#include <errno.h>
+
+#define MAX_SITES 8
+#define TARGET 0x2000u
+
+/* A module of hand-made sites, 16 bytes apart. */
+struct made {
+	struct xp_module module;
+	struct xp_branch_site records[MAX_SITES];
+	size_t nr, offset;
+};
+
+static struct xp_static_key key_a, key_b, key_true;
+static struct made one, two;
+
+static void module_start(struct made *made, size_t offset)
+{
+	memset(made, 0, sizeof(*made));
+	made->offset = offset;
+	made->module = (struct xp_module){
+		.abi = XP_MODULE_ABI, .branch_sites = made->records, .branch_sites_end = made->records};
+}
+
+static void module_add(struct made *made, struct xp_static_key *key, unsigned flags)
+{
+	rec_branch(&made->records[made->nr], made->offset + 16 * made->nr, TARGET, key, flags);
+	made->nr++;
+	made->module.branch_sites_end = made->records + made->nr;
+}
+
+static bool jumps(const struct made *made, size_t i)
+{
+	return rec_text[made->offset + 16 * i] == 0xe9;
+}
+
+/* @pattern: one letter per site, j for jump, t for test. */
+static void check_sites(const struct made *made, const char *pattern)
+{
+	char found[MAX_SITES + 1] = "";
+
+	for (size_t i = 0; i < made->nr; i++)
+		found[i] = jumps(made, i) ? 'j' : 't';
+	CHECK_STR(found, pattern);
+}
+
+/* Keys a and b are off, key_true is on; module one: a, likely a, b, true, likely true, not registered. */
+static void start(void)
+{
+	rec_start();
+	key_a = (struct xp_static_key){.name = "a"};
+	key_b = (struct xp_static_key){.name = "b"};
+	key_true = (struct xp_static_key){.name = "true", .count = 1};
+	module_start(&one, 0x40);
+	module_add(&one, &key_a, 0);
+	module_add(&one, &key_a, XP_SITE_LIKELY);
+	module_add(&one, &key_b, 0);
+	module_add(&one, &key_true, XP_SITE_TRUE);
+	module_add(&one, &key_true, XP_SITE_TRUE | XP_SITE_LIKELY);
+	module_start(&two, 0x1040);
+	check_sites(&one, "tjtjt");
+}
+
+static void start_registered(void)
+{
+	start();
+	CHECK_EQ(xp_module_register(&one.module), 0);
+	check_sites(&one, "tjtjt");
+	rec_forget();
+}
+
+static void end(void)
+{
+	CHECK_EQ(xp_module_unregister(&one.module), 0);
+	CHECK_EQ(xp_module_unregister(&two.module), 0);
+	CHECK(key_a.uses == NULL && key_b.uses == NULL && key_true.uses == NULL);
+	CHECK_EQ(key_a.scratch + key_b.scratch + key_true.scratch, 0);
+}
+
+static unsigned commits(void)
+{
+	return rec.calls[REC_PREPARE];
+}
+
+/* ---- registration before there is a port; the first case, for the port stays ---- */
+
+static void register_early(const void *nothing)
+{
+	(void)nothing;
+	key_a = (struct xp_static_key){.name = "a", .count = 1}; /* switched before main, as it were */
+	module_start(&one, 0x40);
+	module_start(&two, 0x1040);
+	rec.can = ~0u;
+	module_add(&one, &key_a, 0);
+	module_add(&two, &key_a, 0);
+	CHECK_EQ(xp_module_register(&one.module), 0);
+	CHECK_EQ(xp_module_register(&one.module), 0); /* twice */
+	CHECK_EQ(xp_module_register(&two.module), 0);
+	CHECK_EQ(xp_module_unregister(&two.module), 0);
+	check_sites(&one, "t");
+	CHECK_EQ(xp_port_set(&rec_port), 0);
+	check_sites(&one, "j");
+	check_sites(&two, "t");
+	CHECK_EQ(xp_static_key_disable(&key_a), 0);
+	check_sites(&one, "t");
+	CHECK_EQ(xp_module_unregister(&one.module), 0);
+}
+
+XP_TEST(modules_wait_for_the_port)
+{
+	rec_isolated(register_early, NULL);
+}
+
+/* ---- on and off ---- */
+
+XP_TEST(enable_and_disable)
+{
+	start_registered();
+	CHECK_EQ(xp_static_key_enable(&key_a), 0);
+	check_sites(&one, "jttjt");
+	CHECK_EQ(key_a.count, 1);
+	CHECK_EQ(commits(), 1);
+	CHECK_EQ(rec.calls[REC_SYNC], 1);
+	CHECK_EQ(xp_static_key_disable(&key_a), 0);
+	check_sites(&one, "tjtjt");
+	CHECK_EQ(key_a.count, 0);
+	CHECK_EQ(xp_static_key_disable(&key_true), 0);
+	check_sites(&one, "tjttj");
+	CHECK_EQ(xp_static_key_enable(&key_true), 0);
+	check_sites(&one, "tjtjt");
+	end();
+}
+
+XP_TEST(what_is_so_already_costs_no_commit)
+{
+	start_registered();
+	CHECK_EQ(xp_static_key_disable(&key_a), 0);
+	CHECK_EQ(xp_static_key_enable(&key_true), 0);
+	CHECK_EQ(commits(), 0);
+	CHECK_EQ(key_a.count, 0);
+	CHECK_EQ(key_true.count, 1);
+	end();
+}
+
+XP_TEST(a_key_without_sites)
+{
+	struct xp_static_key lonely = {.name = "lonely"};
+
+	rec_start();
+	CHECK_EQ(xp_static_key_enable(&lonely), 0);
+	CHECK_EQ(lonely.count, 1);
+	CHECK_EQ(xp_static_key_inc(&lonely), 0);
+	CHECK_EQ(xp_static_key_dec(&lonely), 0);
+	CHECK_EQ(xp_static_key_dec(&lonely), 0);
+	CHECK_EQ(lonely.count, 0);
+	CHECK_EQ(commits(), 0);
+}
+
+/* ---- counts ---- */
+
+XP_TEST(counted)
+{
+	start_registered();
+	CHECK_EQ(xp_static_key_inc(&key_a), 0);
+	check_sites(&one, "jttjt");
+	CHECK_EQ(xp_static_key_inc(&key_a), 0);
+	CHECK_EQ(xp_static_key_inc(&key_a), 0);
+	CHECK_EQ(key_a.count, 3);
+	CHECK_EQ(commits(), 1);
+	CHECK_EQ(xp_static_key_dec(&key_a), 0);
+	CHECK_EQ(xp_static_key_dec(&key_a), 0);
+	CHECK_EQ(commits(), 1);
+	check_sites(&one, "jttjt");
+	CHECK_EQ(xp_static_key_dec(&key_a), 0);
+	CHECK_EQ(key_a.count, 0);
+	CHECK_EQ(commits(), 2);
+	check_sites(&one, "tjtjt");
+	end();
+}
+
+/* What is on from the start, or was enabled, counts as one. */
+XP_TEST(enabled_counts_as_one)
+{
+	start_registered();
+	CHECK_EQ(xp_static_key_inc(&key_true), 0);
+	CHECK_EQ(key_true.count, 2);
+	CHECK_EQ(xp_static_key_dec(&key_true), 0);
+	CHECK_EQ(xp_static_key_dec(&key_true), 0);
+	check_sites(&one, "tjttj");
+	CHECK_EQ(xp_static_key_enable(&key_a), 0);
+	CHECK_EQ(xp_static_key_dec(&key_a), 0);
+	check_sites(&one, "tjttj");
+	end();
+}
+
+XP_TEST(underflow)
+{
+	start_registered();
+	CHECK_EQ(xp_static_key_dec(&key_a), -XP_E_UNDERFLOW);
+	CHECK_EQ(key_a.count, 0);
+	CHECK_EQ(commits(), 0);
+	CHECK_EQ(xp_static_key_inc(&key_a), 0); /* no harm was done */
+	CHECK_EQ(key_a.count, 1);
+	CHECK_EQ(xp_static_key_dec(&key_a), 0);
+	CHECK_EQ(xp_static_key_dec(&key_a), -XP_E_UNDERFLOW);
+	end();
+}
+
+XP_TEST(overflow)
+{
+	start_registered();
+	CHECK_EQ(xp_static_key_enable(&key_a), 0);
+	key_a.count = INT32_MAX - 1;
+	CHECK_EQ(xp_static_key_inc(&key_a), 0);
+	CHECK_EQ(key_a.count, INT32_MAX);
+	CHECK_EQ(xp_static_key_inc(&key_a), -XP_E_OVERFLOW);
+	CHECK_EQ(key_a.count, INT32_MAX);
+	CHECK_EQ(xp_static_key_dec(&key_a), 0);
+	CHECK_EQ(key_a.count, INT32_MAX - 1);
+	end();
+}
+
+XP_TEST(the_two_ways_do_not_mix)
+{
+	start_registered();
+	CHECK_EQ(xp_static_key_inc(&key_a), 0);
+	CHECK_EQ(xp_static_key_enable(&key_a), -XP_E_COUNTED);
+	CHECK_EQ(xp_static_key_disable(&key_a), -XP_E_COUNTED);
+	CHECK_EQ(xp_static_key_inc(&key_a), 0);
+	CHECK_EQ(xp_static_key_enable(&key_a), -XP_E_COUNTED);
+	CHECK_EQ(xp_static_key_disable(&key_a), -XP_E_COUNTED);
+	CHECK_EQ(key_a.count, 2);
+	check_sites(&one, "jttjt");
+	CHECK_EQ(xp_static_key_dec(&key_a), 0);
+	CHECK_EQ(xp_static_key_disable(&key_a), -XP_E_COUNTED);
+	CHECK_EQ(xp_static_key_dec(&key_a), 0);
+	/* Nobody holds it any more: enable again, and disable. */
+	CHECK_EQ(xp_static_key_enable(&key_a), 0);
+	CHECK_EQ(xp_static_key_disable(&key_a), 0);
+	/* Enabled, then held once more: disable would take it from the holder. */
+	CHECK_EQ(xp_static_key_enable(&key_a), 0);
+	CHECK_EQ(xp_static_key_inc(&key_a), 0);
+	CHECK_EQ(xp_static_key_disable(&key_a), -XP_E_COUNTED);
+	CHECK_EQ(xp_static_key_dec(&key_a), 0);
+	CHECK_EQ(xp_static_key_disable(&key_a), 0);
+	end();
+}
+
+/* ---- what others may see while it happens ---- */
+
+static int count_seen[REC_NR_OPS];
+
+static void note_count(const struct rec_step *step)
+{
+	count_seen[step->op] = xp__static_key_count(&key_a);
+}
+
+static void watch_counts(void)
+{
+	memset(count_seen, 0x55, sizeof(count_seen));
+	rec.step = note_count;
+}
+
+XP_TEST(on_is_told_after_the_last_sync)
+{
+	start_registered();
+	watch_counts();
+	CHECK_EQ(xp_static_key_inc(&key_a), 0);
+	CHECK_EQ(count_seen[REC_WRITE], 0);
+	CHECK_EQ(count_seen[REC_SYNC], 0);
+	CHECK_EQ(count_seen[REC_UNLOCK], 1);
+	CHECK_EQ(xp_static_key_dec(&key_a), 0);
+	watch_counts();
+	CHECK_EQ(xp_static_key_enable(&key_a), 0);
+	CHECK_EQ(count_seen[REC_WRITE], 0);
+	CHECK_EQ(count_seen[REC_SYNC], 0);
+	CHECK_EQ(count_seen[REC_UNLOCK], 1);
+	rec.step = NULL;
+	CHECK_EQ(xp_static_key_disable(&key_a), 0);
+	end();
+}
+
+XP_TEST(off_is_told_before_the_first_store)
+{
+	start_registered();
+	CHECK_EQ(xp_static_key_inc(&key_a), 0);
+	watch_counts();
+	CHECK_EQ(xp_static_key_dec(&key_a), 0);
+	CHECK_EQ(count_seen[REC_PREPARE], -1);
+	CHECK_EQ(count_seen[REC_SYNC], -1);
+	CHECK_EQ(count_seen[REC_UNLOCK], 0);
+	CHECK_EQ(xp_static_key_enable(&key_a), 0);
+	watch_counts();
+	CHECK_EQ(xp_static_key_disable(&key_a), 0);
+	CHECK_EQ(count_seen[REC_PREPARE], -1);
+	CHECK_EQ(count_seen[REC_SYNC], -1);
+	CHECK_EQ(count_seen[REC_UNLOCK], 0);
+	rec.step = NULL;
+	end();
+}
+
+/* An inc that comes while the key goes off may not slip in without the lock; here the lock is held: refused. */
+static int inc_result;
+
+static void inc_meanwhile(const struct rec_step *step)
+{
+	if (step->op == REC_WRITE)
+		inc_result = xp_static_key_inc(&key_a);
+}
+
+XP_TEST(an_inc_waits_for_a_dec)
+{
+	start_registered();
+	CHECK_EQ(xp_static_key_inc(&key_a), 0);
+	rec.step = inc_meanwhile;
+	CHECK_EQ(xp_static_key_dec(&key_a), 0);
+	CHECK_EQ(inc_result, -XP_E_REENTRANT);
+	CHECK_EQ(xp_static_key_inc(&key_a), 0);
+	CHECK_EQ(inc_result, -XP_E_REENTRANT); /* nor may it join one that goes on */
+	rec.step = NULL;
+	CHECK_EQ(key_a.count, 1);
+	CHECK_EQ(xp_static_key_dec(&key_a), 0);
+	end();
+}
+
+/* An inc that comes after dec found the count at one, but before it has the lock: nothing is switched off. */
+static void inc_at_lock(const struct rec_step *step)
+{
+	if (step->op != REC_LOCK)
+		return;
+	rec.step = NULL;
+	inc_result = xp_static_key_inc(&key_a);
+}
+
+XP_TEST(an_inc_before_the_lock_of_a_dec)
+{
+	start_registered();
+	CHECK_EQ(xp_static_key_inc(&key_a), 0);
+	rec_forget();
+	rec.step = inc_at_lock;
+	CHECK_EQ(xp_static_key_dec(&key_a), 0);
+	CHECK_EQ(inc_result, 0);
+	CHECK_EQ(key_a.count, 1);
+	CHECK_EQ(commits(), 0);
+	check_sites(&one, "jttjt");
+	rec.step = inc_at_lock;
+	CHECK_EQ(xp_static_key_disable(&key_a), -XP_E_COUNTED);
+	CHECK_EQ(key_a.count, 2);
+	CHECK_EQ(xp_static_key_dec(&key_a), 0);
+	CHECK_EQ(xp_static_key_dec(&key_a), 0);
+	end();
+}
+
+/* ---- failure ---- */
+
+typedef int change_fn(struct xp_static_key *key);
+
+static void fails(change_fn *change, struct xp_static_key *key, enum rec_op op)
+{
+	int count = key->count;
+	uint32_t flags = key->flags;
+	uint8_t before[0x100];
+
+	memcpy(before, rec_text, sizeof(before));
+	rec_forget();
+	rec_fail(op, 1, 1, -EIO);
+	CHECK_EQ(change(key), -EIO);
+	CHECK(rec.fault[0].hit);
+	rec_heal();
+	CHECK_EQ(key->count, count);
+	CHECK_EQ(key->flags, flags);
+	CHECK_MEM(rec_text, before, sizeof(before));
+	CHECK_EQ(change(key), 0); /* and now it goes */
+}
+
+XP_TEST(after_a_failure_all_is_as_before)
+{
+	static const enum rec_op ops[] = {REC_LOCK, REC_PREPARE, REC_WRITE, REC_SYNC};
+
+	start_registered();
+	for (size_t i = 0; i < sizeof(ops) / sizeof(ops[0]); i++) {
+		fails(xp_static_key_enable, &key_a, ops[i]);
+		fails(xp_static_key_disable, &key_a, ops[i]);
+		fails(xp_static_key_inc, &key_a, ops[i]);
+		fails(xp_static_key_dec, &key_a, ops[i]);
+	}
+	end();
+}
+
+XP_TEST(corrupt_text_is_named)
+{
+	struct xp_batch *batch;
+	struct xp_diag diag;
+
+	start_registered();
+	batch = xp_batch_new();
+	REQUIRE(batch != NULL);
+	CHECK_EQ(xp_batch_add_key(batch, &key_a, true), 0);
+	rec_text[one.offset + 16 + 2] ^= 1; /* the second site's displacement */
+	CHECK_EQ(xp_batch_commit(batch, &diag), -XP_E_MISMATCH);
+	CHECK(diag.site == rec_text + one.offset + 16);
+	CHECK_STR(diag.key, "a");
+	CHECK_EQ(diag.len, 5);
+	CHECK_EQ(diag.expected[2] ^ diag.found[2], 1);
+	CHECK_EQ(xp_static_key_enable(&key_a), -XP_E_MISMATCH);
+	rec_text[one.offset + 16 + 2] ^= 1;
+	rec_text[one.offset] = 0xcc; /* a debugger at the first */
+	CHECK_EQ(xp_batch_commit(batch, &diag), -EBUSY);
+	CHECK(diag.site == rec_text + one.offset);
+	rec_text[one.offset] = 0xe9; /* somebody was faster */
+	CHECK_EQ(xp_batch_commit(batch, &diag), -XP_E_MISMATCH);
+	rec_text[one.offset] = 0xa9;
+	CHECK_EQ(key_a.count, 0);
+	check_sites(&one, "tjtjt");
+	CHECK_EQ(xp_batch_commit(batch, &diag), 0);
+	check_sites(&one, "jttjt");
+	xp_batch_free(batch);
+	CHECK_EQ(xp_static_key_disable(&key_a), 0);
+	end();
+}
+
+/* ---- batches ---- */
+
+/* Adds wishes as "a+ b- t+": key, on or off. */
+static struct xp_batch *wishes(const char *text)
+{
+	struct xp_batch *batch = xp_batch_new();
+
+	for (; batch && *text; text += text[2] ? 3 : 2) {
+		struct xp_static_key *key = *text == 'a' ? &key_a : *text == 'b' ? &key_b : &key_true;
+
+		CHECK_EQ(xp_batch_add_key(batch, key, text[1] == '+'), 0);
+	}
+	return batch;
+}
+
+static void check_counts(int a, int b, int t)
+{
+	CHECK_EQ(key_a.count, a);
+	CHECK_EQ(key_b.count, b);
+	CHECK_EQ(key_true.count, t);
+}
+
+XP_TEST(a_batch_of_keys)
+{
+	struct xp_batch *batch;
+
+	start_registered();
+	batch = wishes("a+ b+ t-");
+	REQUIRE(batch != NULL);
+	rec_forget();
+	CHECK_EQ(xp_batch_commit(batch, NULL), 0);
+	check_counts(1, 1, 0);
+	check_sites(&one, "jtjtj");
+	CHECK_EQ(commits(), 1);
+	CHECK_EQ(rec.calls[REC_SYNC], 1);
+	xp_batch_free(batch);
+	batch = wishes("t+ b- a-");
+	REQUIRE(batch != NULL);
+	CHECK_EQ(xp_batch_commit(batch, NULL), 0);
+	check_counts(0, 0, 1);
+	check_sites(&one, "tjtjt");
+	xp_batch_free(batch);
+	end();
+}
+
+XP_TEST(the_last_wish_counts)
+{
+	struct xp_batch *batch;
+
+	start_registered();
+	batch = wishes("a+ b+ a- a+ b-");
+	REQUIRE(batch != NULL);
+	CHECK_EQ(xp_batch_commit(batch, NULL), 0);
+	check_counts(1, 0, 1);
+	check_sites(&one, "jttjt");
+	xp_batch_free(batch);
+	batch = wishes("a- a+ t- t+");
+	REQUIRE(batch != NULL);
+	rec_forget();
+	CHECK_EQ(xp_batch_commit(batch, NULL), 0);
+	CHECK_EQ(commits(), 0);
+	check_counts(1, 0, 1);
+	xp_batch_free(batch);
+	CHECK_EQ(xp_static_key_disable(&key_a), 0);
+	end();
+}
+
+XP_TEST(a_counted_key_refuses_the_batch)
+{
+	struct xp_batch *batch;
+	struct xp_diag diag;
+
+	start_registered();
+	CHECK_EQ(xp_static_key_inc(&key_b), 0);
+	batch = wishes("a+ t- b-");
+	REQUIRE(batch != NULL);
+	rec_forget();
+	CHECK_EQ(xp_batch_commit(batch, &diag), -XP_E_COUNTED);
+	CHECK_EQ(diag.phase, XP_PHASE_VALIDATE);
+	CHECK_STR(diag.key, "b");
+	CHECK_EQ(commits(), 0);
+	check_counts(0, 1, 1); /* t was on its way off and came back */
+	check_sites(&one, "tjjjt");
+	CHECK_EQ(xp_static_key_dec(&key_b), 0);
+	CHECK_EQ(xp_batch_commit(batch, &diag), 0); /* the batch was kept */
+	check_counts(1, 0, 0);
+	xp_batch_free(batch);
+	CHECK_EQ(xp_static_key_disable(&key_a), 0);
+	end();
+}
+
+XP_TEST(a_failed_batch_gives_the_counts_back)
+{
+	struct xp_batch *batch;
+
+	start_registered();
+	batch = wishes("a+ t- b-");
+	REQUIRE(batch != NULL);
+	rec_forget();
+	rec_fail(REC_SYNC, 1, 1, -EIO);
+	CHECK_EQ(xp_batch_commit(batch, NULL), -EIO);
+	rec_heal();
+	check_counts(0, 0, 1);
+	check_sites(&one, "tjtjt");
+	CHECK_EQ(xp_static_key_inc(&key_true), 0); /* not stuck on its way */
+	CHECK_EQ(xp_static_key_dec(&key_true), 0);
+	CHECK_EQ(xp_batch_commit(batch, NULL), 0);
+	check_counts(1, 0, 0);
+	xp_batch_free(batch);
+	CHECK_EQ(xp_static_key_disable(&key_a), 0);
+	end();
+}
+
+/* ---- shared keys ---- */
+
+XP_TEST(a_handle_stands_for_its_key)
+{
+	static struct xp_static_key handle; /* in reach of a record */
+	struct xp_batch *batch;
+
+	start_registered();
+	handle = (struct xp_static_key){.real = &key_b, .name = "handle", .count = 77};
+	module_add(&two, &handle, 0);
+	CHECK_EQ(xp_module_register(&two.module), 0);
+	CHECK_EQ(xp_static_key_enable(&handle), 0);
+	check_sites(&one, "tjjjt");
+	check_sites(&two, "j");
+	CHECK_EQ(key_b.count, 1);
+	CHECK_EQ(xp__static_key_count(&handle), 1);
+	CHECK_EQ(xp_static_key_disable(&key_b), 0);
+	check_sites(&two, "t");
+	CHECK_EQ(xp_static_key_inc(&handle), 0);
+	CHECK_EQ(xp_static_key_inc(&key_b), 0);
+	CHECK_EQ(key_b.count, 2);
+	CHECK_EQ(xp_static_key_dec(&handle), 0);
+	CHECK_EQ(xp_static_key_dec(&handle), 0);
+	check_sites(&two, "t");
+	/* Key and handle in one batch are one key. */
+	batch = xp_batch_new();
+	REQUIRE(batch != NULL);
+	CHECK_EQ(xp_batch_add_key(batch, &handle, true), 0);
+	CHECK_EQ(xp_batch_add_key(batch, &key_b, false), 0);
+	CHECK_EQ(xp_batch_commit(batch, NULL), 0);
+	CHECK_EQ(key_b.count, 0);
+	xp_batch_free(batch);
+	CHECK_EQ(handle.count, 77);
+	end();
+}
+
+/* ---- modules ---- */
+
+XP_TEST(a_module_that_comes_late_is_brought_up)
+{
+	start_registered();
+	CHECK_EQ(xp_static_key_enable(&key_a), 0);
+	CHECK_EQ(xp_static_key_disable(&key_true), 0);
+	module_add(&two, &key_true, XP_SITE_TRUE);
+	module_add(&two, &key_a, 0);
+	module_add(&two, &key_a, XP_SITE_LIKELY);
+	module_add(&two, &key_b, 0);
+	check_sites(&two, "jtjt");
+	CHECK_EQ(xp_module_register(&two.module), 0);
+	check_sites(&two, "tjtt");
+	/* From now on all move together. */
+	CHECK_EQ(xp_static_key_disable(&key_a), 0);
+	check_sites(&one, "tjttj");
+	check_sites(&two, "ttjt");
+	CHECK_EQ(xp_module_unregister(&two.module), 0);
+	rec_forget();
+	CHECK_EQ(xp_static_key_enable(&key_a), 0);
+	check_sites(&two, "ttjt");
+	/* It comes back with its text as it was left. */
+	CHECK_EQ(xp_module_register(&two.module), 0);
+	check_sites(&two, "tjtt");
+	CHECK_EQ(xp_static_key_enable(&key_true), 0);
+	CHECK_EQ(xp_static_key_disable(&key_a), 0);
+	check_sites(&two, "jtjt");
+	end();
+}
+
+XP_TEST(registration_is_idempotent)
+{
+	start_registered();
+	CHECK_EQ(xp_module_register(&one.module), 0);
+	CHECK_EQ(xp_static_key_enable(&key_a), 0);
+	check_sites(&one, "jttjt");
+	CHECK_EQ(xp_module_unregister(&one.module), 0);
+	CHECK_EQ(xp_module_unregister(&one.module), 0);
+	CHECK_EQ(xp_static_key_disable(&key_a), 0);
+	check_sites(&one, "jttjt"); /* nobody knows it */
+	end();
+}
+
+XP_TEST(an_empty_module)
+{
+	start();
+	one.module.branch_sites = one.module.branch_sites_end = NULL;
+	CHECK_EQ(xp_module_register(&one.module), 0);
+	CHECK_EQ(xp_module_register(&one.module), 0);
+	end();
+}
+
+/* A registration that fails leaves nothing behind: not the key's uses, not the text, not memory. */
+static void check_not_registered(int error)
+{
+	size_t live = rec.live;
+
+	CHECK_EQ(xp_module_register(&two.module), error);
+	CHECK_EQ(xp_module_error(), error);
+	CHECK(key_b.uses == NULL);
+	CHECK(key_true.uses == NULL);
+	CHECK_EQ(key_a.scratch + key_b.scratch + key_true.scratch, 0);
+	CHECK(rec.live <= live + 2); /* the span buffer and a commit may be kept */
+}
+
+static void start_failing(void)
+{
+	start();
+	key_b.count = 1;
+	module_add(&two, &key_b, 0);
+	module_add(&two, &key_true, XP_SITE_TRUE);
+	module_add(&two, &key_b, XP_SITE_LIKELY);
+	check_sites(&two, "tjj");
+}
+
+XP_TEST(a_failed_registration)
+{
+	static const enum rec_op ops[] = {REC_PREPARE, REC_WRITE, REC_SYNC};
+
+	start_failing();
+	for (size_t i = 0; i < sizeof(ops) / sizeof(ops[0]); i++) {
+		rec_forget();
+		rec_fail(ops[i], 1, 1, -EIO);
+		check_not_registered(-EIO);
+		check_sites(&two, "tjj");
+		rec_heal();
+	}
+	rec_forget();
+	rec_fail(REC_ALLOC, 1, REC_FOREVER, -ENOMEM);
+	check_not_registered(-ENOMEM);
+	rec_heal();
+	CHECK_EQ(xp_module_register(&two.module), 0);
+	check_sites(&two, "jjt");
+	end();
+}
+
+XP_TEST(a_corrupt_module)
+{
+	start_failing();
+	rec_text[two.offset + 3] ^= 0x40;
+	check_not_registered(-XP_E_MISMATCH);
+	rec_text[two.offset + 3] ^= 0x40;
+	two.module.abi = XP_MODULE_ABI + 1;
+	check_not_registered(-XP_E_CORRUPT);
+	two.module.abi = XP_MODULE_ABI;
+	/* The same site twice. */
+	two.records[2] = two.records[0];
+	two.records[2].code -= 2 * (int32_t)sizeof(two.records[0]);
+	two.records[2].target -= 2 * (int32_t)sizeof(two.records[0]);
+	two.records[2].key -= 2 * (int32_t)sizeof(two.records[0]);
+	check_not_registered(-XP_E_OVERLAP);
+	end();
+}
+
+/* ---- deferred keys ---- */
+
+static struct xp__deferred deferred;
+
+static void start_deferred(void)
+{
+	start_registered();
+	deferred = (struct xp__deferred){.delay_ms = 100};
+	CHECK_EQ(xp_static_key_inc(&key_a), 0);
+}
+
+/* Lets @ms pass; the port's thread runs if its time has come. */
+static void pass(uint64_t ms)
+{
+	rec.now_ms += ms;
+	if (rec.deadline_ms && rec.now_ms >= rec.deadline_ms) {
+		rec.deadline_ms = 0;
+		xp_deferred_run();
+	}
+}
+
+XP_TEST(a_deferred_dec_waits)
+{
+	start_deferred();
+	CHECK_EQ(xp__static_key_dec_deferred(&key_a, &deferred), 0);
+	CHECK_EQ(rec.deadline_ms, rec.now_ms + 100);
+	pass(99);
+	CHECK_EQ(key_a.count, 1);
+	check_sites(&one, "jttjt");
+	pass(1);
+	CHECK_EQ(key_a.count, 0);
+	check_sites(&one, "tjtjt");
+	CHECK_EQ(deferred.pending, 0);
+	end();
+}
+
+XP_TEST(an_inc_makes_it_harmless)
+{
+	start_deferred();
+	CHECK_EQ(xp__static_key_dec_deferred(&key_a, &deferred), 0);
+	pass(50);
+	rec_forget();
+	CHECK_EQ(xp_static_key_inc(&key_a), 0);
+	pass(50);
+	CHECK_EQ(key_a.count, 1);
+	CHECK_EQ(commits(), 0);
+	CHECK_EQ(deferred.pending, 0);
+	CHECK_EQ(xp_static_key_dec(&key_a), 0);
+	end();
+}
+
+XP_TEST(a_dec_above_one_is_not_deferred)
+{
+	start_deferred();
+	CHECK_EQ(xp_static_key_inc(&key_a), 0);
+	CHECK_EQ(xp__static_key_dec_deferred(&key_a, &deferred), 0);
+	CHECK_EQ(key_a.count, 1);
+	CHECK_EQ(rec.calls[REC_DEFER], 0);
+	CHECK_EQ(xp__static_key_dec_deferred(&key_a, &deferred), 0);
+	CHECK_EQ(xp__static_key_dec_deferred(&key_a, &deferred), -XP_E_UNDERFLOW); /* it is on its way already */
+	pass(100);
+	CHECK_EQ(key_a.count, 0);
+	CHECK_EQ(xp__static_key_dec_deferred(&key_a, &deferred), -XP_E_UNDERFLOW);
+	end();
+}
+
+XP_TEST(flush)
+{
+	start_deferred();
+	CHECK_EQ(xp__static_key_deferred_flush(&deferred), 0); /* nothing pending */
+	CHECK_EQ(key_a.count, 1);
+	CHECK_EQ(xp__static_key_dec_deferred(&key_a, &deferred), 0);
+	CHECK_EQ(xp__static_key_deferred_flush(&deferred), 0);
+	CHECK_EQ(key_a.count, 0);
+	check_sites(&one, "tjtjt");
+	pass(1000);
+	CHECK_EQ(key_a.count, 0);
+	end();
+}
+
+/* A plain dec was faster. The pending one has nothing left to do, and must not stay: its memory may go away. */
+XP_TEST(flush_of_a_dec_that_came_too_late)
+{
+	start_deferred();
+	CHECK_EQ(xp__static_key_dec_deferred(&key_a, &deferred), 0);
+	CHECK_EQ(xp_static_key_dec(&key_a), 0);
+	CHECK_EQ(xp__static_key_deferred_flush(&deferred), -XP_E_UNDERFLOW);
+	CHECK_EQ(deferred.pending, 0);
+	end();
+}
+
+XP_TEST(several_deferred_keys)
+{
+	struct xp__deferred second = {.delay_ms = 30}, third = {.delay_ms = 200};
+
+	start_deferred();
+	CHECK_EQ(xp_static_key_inc(&key_b), 0);
+	CHECK_EQ(xp__static_key_dec_deferred(&key_true, &third), 0);
+	CHECK_EQ(xp__static_key_dec_deferred(&key_a, &deferred), 0);
+	CHECK_EQ(xp__static_key_dec_deferred(&key_b, &second), 0);
+	rec.deadline_ms = rec.now_ms + 30; /* the port keeps the earliest */
+	pass(30);
+	check_counts(1, 0, 1);
+	CHECK_EQ(rec.deadline_ms, rec.now_ms + 70);
+	pass(70);
+	check_counts(0, 0, 1);
+	pass(100);
+	check_counts(0, 0, 0);
+	CHECK_EQ(rec.deadline_ms, 0);
+	end();
+}
+
+XP_TEST(a_failed_deferred_dec_is_tried_again)
+{
+	start_deferred();
+	CHECK_EQ(xp__static_key_dec_deferred(&key_a, &deferred), 0);
+	rec_forget();
+	rec_fail(REC_SYNC, 1, 1, -EIO);
+	pass(100);
+	CHECK(rec.fault[0].hit);
+	CHECK_EQ(key_a.count, 1);
+	check_sites(&one, "jttjt");
+	CHECK_EQ(rec.deadline_ms, rec.now_ms + 100);
+	rec_heal();
+	pass(100);
+	CHECK_EQ(key_a.count, 0);
+	end();
+}
+
+XP_TEST(the_delay_can_be_changed)
+{
+	start_deferred();
+	CHECK_EQ(xp__static_key_rate_limit(&deferred, 500), 0);
+	CHECK_EQ(xp__static_key_dec_deferred(&key_a, &deferred), 0);
+	CHECK_EQ(rec.deadline_ms, rec.now_ms + 500);
+	CHECK_EQ(xp__static_key_deferred_flush(&deferred), 0);
+	CHECK_EQ(xp_static_key_inc(&key_a), 0);
+	CHECK_EQ(xp__static_key_rate_limit(&deferred, 0), 0);
+	CHECK_EQ(xp__static_key_dec_deferred(&key_a, &deferred), 0); /* no delay: at once */
+	CHECK_EQ(key_a.count, 0);
+	end();
+}
+
+XP_TEST(a_port_that_cannot_defer)
+{
+	start_deferred();
+	rec_forget();
+	rec_fail(REC_DEFER, 1, 1, -EAGAIN);
+	CHECK_EQ(xp__static_key_dec_deferred(&key_a, &deferred), 0); /* no thread: at once */
+	CHECK_EQ(key_a.count, 0);
+	CHECK_EQ(deferred.pending, 0);
+	rec_heal();
+	CHECK_EQ(xp_static_key_inc(&key_a), 0);
+	rec_port.defer = NULL;
+	CHECK_EQ(xp__static_key_dec_deferred(&key_a, &deferred), 0);
+	CHECK_EQ(key_a.count, 0);
+	end();
+}
+
+XP_TEST(a_child_takes_the_pending_decs_along)
+{
+	start_deferred();
+	CHECK_EQ(xp__static_key_dec_deferred(&key_a, &deferred), 0);
+	rec.deadline_ms = 0; /* the thread that would have done it is not there */
+	CHECK_EQ(rec_port.lock(), 0);
+	xp_fork_child();
+	rec_port.unlock();
+	CHECK_EQ(rec.deadline_ms, rec.now_ms + 100);
+	pass(100);
+	CHECK_EQ(key_a.count, 0);
+	end();
+}
+
+XP_TEST_MAIN()
