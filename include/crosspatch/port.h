@@ -144,6 +144,13 @@ enum xp_trap_verdict xp_trap(struct xp_regs *regs, unsigned shard);
 void xp_deferred_run(void);
 
 /*
+ * xp_trap_fork_child - in the child of a fork: no handler but the caller's own, of @shard, will ever end.
+ * Without it the memory of the child's commits waits for threads that are not there.
+ * Context: the only thread, before its first commit; signal handlers included, that of a trap too. Ordering: none.
+ */
+void xp_trap_fork_child(unsigned shard);
+
+/*
  * xp_fork_child - in the child of a fork: drops what belonged to the parent's threads.
  * Context: the only thread, under the text lock that the forking thread took.
  */

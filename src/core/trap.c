@@ -172,6 +172,14 @@ static enum xp_trap_verdict decide(struct xp_regs *regs, struct shard *shard)
 	}
 }
 
+void xp_trap_fork_child(unsigned number)
+{
+	/* Whoever shares the caller's shard stays counted in: memory is kept, never reused too early. */
+	for (unsigned i = 0; i < XP__TRAP_SHARDS; i++)
+		if (i != number % XP__TRAP_SHARDS)
+			__atomic_store_n(&shards[i].active, 0, __ATOMIC_RELAXED);
+}
+
 enum xp_trap_verdict xp_trap(struct xp_regs *regs, unsigned number)
 {
 	struct shard *shard = &shards[number % XP__TRAP_SHARDS];

@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: MIT
 /*
  * fork while others patch. The forking thread takes the text lock first, so that the child's copy of the text holds no
- * half-made commit and no breakpoint without an owner. Exception: fork called by a signal handler that interrupted a
- * commit of its own thread. There the child returns into the commit and finishes it, in its own memory: the descriptor
- * of /proc/self/mem belongs to the process that opened it, so the writer opens a new one first (MARK_PROCMEM).
+ * half-made commit and no breakpoint without an owner. Exceptions:
+ * - fork called by a signal handler that interrupted a commit of its own thread. There the child returns into the
+ *   commit and finishes it, in its own memory: the descriptor of /proc/self/mem belongs to the process that opened it, so
+ *   the writer opens a new one first (MARK_PROCMEM).
+ * - fork called by the handler of a foreign trap, while another thread commits. That commit may wait for this thread, so
+ *   this thread does not wait for it; the child finds the lock held by nobody, and is refused.
  *
  * The marks stand in a page that the kernel empties in every child (MADV_WIPEONFORK, Linux 4.14), so that children made
  * without fork's handlers are noticed too.
@@ -15,28 +18,53 @@
 
 static uint32_t fallback_marks[XP__NR_MARKS];
 uint32_t *xp__fork_marks = fallback_marks;
-static __thread bool nested __attribute__((tls_model("initial-exec")));
+
+/*
+ * What prepare() did with the lock. A stack of two bits each: libc lets signals in between prepare() and the other two,
+ * and their handlers may fork.
+ */
+enum fork_lock { TAKEN, OWNED_BEFORE, NOT_OURS };
+static __thread uint64_t locks __attribute__((tls_model("initial-exec")));
+
+static enum fork_lock pop(void)
+{
+	enum fork_lock top = (enum fork_lock)(locks & 3);
+
+	locks >>= 2;
+	return top;
+}
 
 static void prepare(void)
 {
-	nested = xp__text_lock() != 0;
+	enum fork_lock lock = NOT_OURS;
+
+	if (xp__text_lock() == 0 || xp__text_trylock())
+		lock = TAKEN;
+	else if (xp__text_lock_owned())
+		lock = OWNED_BEFORE;
+	locks = locks << 2 | lock;
 }
 
 static void parent(void)
 {
-	if (!nested)
+	if (pop() == TAKEN)
 		xp__text_unlock();
 }
 
 static void child(void)
 {
+	enum fork_lock lock = pop();
+
 	for (int i = 0; i < XP__NR_MARKS; i++)
 		xp__fork_marks[i] = 0;
-	/* Nested: the lock stays with this thread under its new id, for the commit that it is about to return to. */
-	xp__text_lock_fork(nested);
 	xp__defer_fork();
 	(void)xp__writer_procmem.probe(); /* closes the door to the parent's memory */
-	if (!nested)
+	xp_trap_fork_child(xp__trap_shard());
+	if (lock == NOT_OURS)
+		return; /* MARK_LOCK stays down: the next xp__text_lock() sees to it */
+	/* Owned before: it stays with this thread under its new id, for the commit that it is about to return to. */
+	xp__text_lock_fork(lock == OWNED_BEFORE);
+	if (lock == TAKEN)
 		xp_fork_child();
 }
 

@@ -30,6 +30,7 @@ static int enter_child(void)
 		return -XP_E_WEDGED;
 	xp__text_lock_fork(false);
 	xp__defer_fork();
+	xp_trap_fork_child(xp__trap_shard());
 	return 0;
 }
 
@@ -40,7 +41,7 @@ int xp__text_lock(void)
 	if (!xp__fork_marks[XP__MARK_LOCK] && enter_child())
 		return -XP_E_WEDGED;
 	self = (uint32_t)xp__gettid();
-	if (xp__in_trap() || (__atomic_load_n(&word, __ATOMIC_RELAXED) & ~WAITERS) == self)
+	if (xp__in_trap() || xp__text_lock_owned())
 		return -XP_E_REENTRANT;
 	/* ordering: (L1) pairs with (L2) */
 	if (__atomic_compare_exchange_n(&word, &expected, self, false, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED))
@@ -58,6 +59,20 @@ int xp__text_lock(void)
 			xp__futex_wait(&word, expected | WAITERS, 0);
 		expected = __atomic_load_n(&word, __ATOMIC_RELAXED);
 	}
+}
+
+bool xp__text_lock_owned(void)
+{
+	return (__atomic_load_n(&word, __ATOMIC_RELAXED) & ~WAITERS) == (uint32_t)xp__gettid();
+}
+
+bool xp__text_trylock(void)
+{
+	uint32_t expected = 0;
+
+	/* ordering: (L1) pairs with (L2) */
+	return __atomic_compare_exchange_n(&word, &expected, (uint32_t)xp__gettid(), false, __ATOMIC_ACQUIRE,
+					   __ATOMIC_RELAXED);
 }
 
 void xp__text_unlock(void)

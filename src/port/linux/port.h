@@ -45,7 +45,8 @@ void xp__rendezvous_unpark(void);
 
 /* ---- sigtrap.c ---- */
 int xp__sigtrap_start(struct xp_diag *diag); /* installs the handler, or finds that it still is */
-bool xp__in_trap(void);                     /* the caller runs inside a handler that ours passed a foreign trap to */
+bool xp__in_trap(void);                      /* the caller runs inside a handler that ours passed a foreign trap to */
+unsigned xp__trap_shard(void);               /* the caller's, for xp_trap() */
 
 /* ---- threads.c ---- */
 /* xp__threads_next - the next thread id of the process, 0 at the end, -errno. Start with a zeroed cursor, end it. */
@@ -80,6 +81,8 @@ extern uint32_t *xp__fork_marks;
 /* ---- lock.c ---- */
 int xp__text_lock(void);
 void xp__text_unlock(void);
+bool xp__text_lock_owned(void); /* by the caller */
+bool xp__text_trylock(void);    /* without a wait, and from inside a trap too */
 /* xp__text_lock_fork - in the child: the lock belongs to the forking thread's new self if @held, else to nobody. */
 void xp__text_lock_fork(bool held);
 

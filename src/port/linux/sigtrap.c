@@ -96,10 +96,17 @@ static bool at_rseq_abort(uintptr_t ip)
 	return memcmp(found, signature, sizeof(signature)) == 0;
 }
 
+unsigned xp__trap_shard(void)
+{
+	uintptr_t thread = (uintptr_t)__builtin_thread_pointer();
+
+	/* Thread blocks are pages apart, at the top of their stacks. */
+	return (unsigned)((thread >> 12) ^ (thread >> 20) ^ (thread >> 6));
+}
+
 static enum xp_trap_verdict take(ucontext_t *uc)
 {
 	greg_t *saved = uc->uc_mcontext.gregs;
-	uintptr_t thread = (uintptr_t)__builtin_thread_pointer();
 	enum xp_trap_verdict verdict;
 	struct xp_regs regs;
 
@@ -107,8 +114,7 @@ static enum xp_trap_verdict take(ucontext_t *uc)
 		regs.gpr[i] = (uint64_t)saved[gregs[i]];
 	regs.ip = (uint64_t)saved[REG_RIP];
 	regs.flags = (uint64_t)saved[REG_EFL];
-	/* Thread blocks are pages apart, at the top of their stacks. */
-	verdict = xp_trap(&regs, (unsigned)((thread >> 12) ^ (thread >> 20) ^ (thread >> 6)));
+	verdict = xp_trap(&regs, xp__trap_shard());
 	if (verdict == XP_TRAP_FOREIGN)
 		return verdict;
 	if (verdict == XP_TRAP_RETRY && at_rseq_abort((uintptr_t)saved[REG_RIP]))

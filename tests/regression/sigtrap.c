@@ -1,0 +1,476 @@
+// SPDX-License-Identifier: MIT
+/*
+ * SIGTRAP belongs to the program: who blocks or ignores it is not hurt, whose handler is there gets what is not ours, as
+ * if the library were not there.
+ */
+#include "xp_child.h"
+#include "xp_subject.h"
+
+#include <pthread.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <sys/ptrace.h>
+#include <sys/user.h>
+#include <ucontext.h>
+
+static struct subject subject;
+
+/* In a child: a subject, and the policy under which each poke of it takes a breakpoint. */
+static bool start(void)
+{
+	CHECK_EQ(xp_set_policy(XP_POLICY_BREAKPOINT), 0);
+	return xp_test_check(subject_make(&subject), "a subject", __FILE__, __LINE__);
+}
+
+static uint64_t traps(void)
+{
+	struct xp_stats stats;
+
+	xp_stats_read(&stats);
+	return stats.traps;
+}
+
+/* ---- blocked, ignored ---- */
+
+struct blocker {
+	pthread_barrier_t barrier;
+	int tid;
+};
+
+static void *block(void *argument)
+{
+	struct blocker *blocker = argument;
+	sigset_t set;
+
+	sigemptyset(&set);
+	sigaddset(&set, SIGTRAP);
+	pthread_sigmask(SIG_BLOCK, &set, NULL);
+	blocker->tid = (int)gettid();
+	pthread_barrier_wait(&blocker->barrier);
+	pthread_barrier_wait(&blocker->barrier);
+	return NULL;
+}
+
+static void blocked_by_a_thread(void)
+{
+	struct blocker blocker;
+	struct xp_diag diag;
+	pthread_t thread;
+	char tid[32];
+
+	if (!start())
+		return;
+	pthread_barrier_init(&blocker.barrier, NULL, 2);
+	CHECK_EQ(pthread_create(&thread, NULL, block, &blocker), 0);
+	pthread_barrier_wait(&blocker.barrier);
+	snprintf(tid, sizeof(tid), "thread %d: ", blocker.tid);
+	subject_refused(&subject, &subject.on, -EBUSY, XP_PHASE_PREPARE, tid);
+	CHECK_EQ(xp_text_poke(&subject.on, &diag), -EBUSY);
+	CHECK_EQ(diag.tid, blocker.tid);
+	CHECK_EQ(xp_static_branch_enable(&subject_key), -EBUSY);
+	CHECK(!xp_static_key_enabled(&subject_key) && !subject_key_site());
+	/* One byte needs no trap, what crosses a quadword does. */
+	CHECK_EQ(xp_set_policy(XP_POLICY_AUTO), 0);
+	key_works();
+	subject_refused(&subject, &subject.on, -EBUSY, XP_PHASE_PREPARE, tid);
+	pthread_barrier_wait(&blocker.barrier);
+	pthread_join(thread, NULL);
+	CHECK(subject_works(&subject));
+}
+
+static void blocked_by_the_caller(void)
+{
+	struct xp_diag diag;
+	sigset_t set, old;
+
+	if (!start())
+		return;
+	sigemptyset(&set);
+	sigaddset(&set, SIGTRAP);
+	pthread_sigmask(SIG_BLOCK, &set, &old);
+	subject_refused(&subject, &subject.on, -EBUSY, XP_PHASE_PREPARE, "SIGTRAP");
+	CHECK_EQ(xp_text_poke(&subject.on, &diag), -EBUSY);
+	CHECK_EQ(diag.tid, gettid());
+	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	CHECK(subject_works(&subject));
+}
+
+static void ignored(void)
+{
+	if (!start())
+		return;
+	signal(SIGTRAP, SIG_IGN);
+	subject_refused(&subject, &subject.on, -EBUSY, XP_PHASE_PREPARE, "ignores SIGTRAP");
+	CHECK_EQ(xp_set_policy(XP_POLICY_AUTO), 0);
+	key_works();
+	CHECK(signal(SIGTRAP, SIG_DFL) == SIG_IGN);
+	CHECK(subject_works(&subject));
+	/* And once the handler is installed. */
+	signal(SIGTRAP, SIG_IGN);
+	subject_refused(&subject, &subject.on, -EBUSY, XP_PHASE_PREPARE, "ignores SIGTRAP");
+}
+
+XP_TEST(blocked_by_a_thread_names_it)
+{
+	xp_child(blocked_by_a_thread);
+}
+
+XP_TEST(blocked_by_the_caller_names_it)
+{
+	xp_child(blocked_by_the_caller);
+}
+
+XP_TEST(ignored_is_respected)
+{
+	xp_child(ignored);
+}
+
+/* ---- the program's own handler ---- */
+
+extern const uint8_t foreign_int3[], foreign_cd03[];
+void execute_int3(void);
+void execute_cd03(void);
+__asm__(".pushsection .text\n"
+	"execute_int3:\n"
+	"foreign_int3:\n\t"
+	"int3\n\t"
+	"ret\n"
+	"execute_cd03:\n"
+	"foreign_cd03:\n\t"
+	".byte 0xcd, 0x03\n\t"
+	"ret\n"
+	".popsection");
+
+static struct {
+	unsigned calls;
+	uintptr_t ip;
+	int code;
+	bool trap_blocked, usr1_blocked, has_context;
+} seen;
+
+static void note(siginfo_t *info, ucontext_t *uc)
+{
+	sigset_t now;
+
+	sigprocmask(SIG_SETMASK, NULL, &now);
+	seen.calls++;
+	seen.ip = uc ? (uintptr_t)uc->uc_mcontext.gregs[REG_RIP] : 0;
+	seen.code = info ? info->si_code : 0;
+	seen.trap_blocked = sigismember(&now, SIGTRAP);
+	seen.usr1_blocked = sigismember(&now, SIGUSR1);
+	seen.has_context = uc != NULL;
+}
+
+static void with_info(int signal, siginfo_t *info, void *context)
+{
+	CHECK_EQ(signal, SIGTRAP);
+	note(info, context);
+}
+
+static void without_info(int signal)
+{
+	CHECK_EQ(signal, SIGTRAP);
+	note(NULL, NULL);
+}
+
+static void install(void (*handler)(int, siginfo_t *, void *), int flags)
+{
+	struct sigaction act = {.sa_sigaction = handler, .sa_flags = flags | SA_SIGINFO};
+
+	sigaddset(&act.sa_mask, SIGUSR1);
+	CHECK_EQ(sigaction(SIGTRAP, &act, NULL), 0);
+}
+
+/* A trap of the program's own arrives as it asked for it, and leaves its mask as it was. */
+static void check_delivery(const uint8_t *site, unsigned len, bool nodefer)
+{
+	unsigned before = seen.calls;
+	sigset_t now;
+
+	if (site == foreign_int3)
+		execute_int3();
+	else
+		execute_cd03();
+	CHECK_EQ(seen.calls, before + 1);
+	CHECK_EQ(seen.ip, (uintptr_t)site + len);
+	CHECK_EQ(seen.code, SI_KERNEL);
+	CHECK(seen.has_context && seen.usr1_blocked);
+	CHECK_EQ(seen.trap_blocked, !nodefer);
+	sigprocmask(SIG_SETMASK, NULL, &now);
+	CHECK(!sigismember(&now, SIGTRAP) && !sigismember(&now, SIGUSR1));
+}
+
+static void *call_till_trap(void *stop)
+{
+	while (!__atomic_load_n((bool *)stop, __ATOMIC_RELAXED))
+		(void)subject_call(&subject);
+	return NULL;
+}
+
+/* The library's own traps work beside it: toggles until one was taken. */
+static void check_our_traps(void)
+{
+	uint64_t before = traps();
+	bool stop = false;
+	unsigned calls = seen.calls;
+	pthread_t thread;
+
+	CHECK_EQ(pthread_create(&thread, NULL, call_till_trap, &stop), 0);
+	for (unsigned i = 0; i < 100000 && traps() == before; i++) {
+		CHECK_EQ(xp_text_poke(&subject.on, NULL), 0);
+		CHECK_EQ(xp_text_poke(&subject.off, NULL), 0);
+	}
+	__atomic_store_n(&stop, true, __ATOMIC_RELAXED);
+	pthread_join(thread, NULL);
+	CHECK(traps() > before);
+	CHECK_EQ(seen.calls, calls);
+}
+
+static void handler_before(void)
+{
+	if (!start())
+		return;
+	install(with_info, 0);
+	CHECK(subject_works(&subject));
+	check_delivery(foreign_int3, 1, false);
+	check_delivery(foreign_cd03, 2, false);
+	check_our_traps();
+}
+
+static void handler_after(void)
+{
+	if (!start())
+		return;
+	CHECK(subject_works(&subject));
+	install(with_info, SA_NODEFER);
+	check_delivery(foreign_int3, 1, true);
+	/* Ours was displaced, and is back with the next commit that needs it. */
+	CHECK(subject_works(&subject));
+	check_delivery(foreign_int3, 1, true);
+	check_delivery(foreign_cd03, 2, true);
+	check_our_traps();
+}
+
+static void handler_without_info(void)
+{
+	if (!start())
+		return;
+	signal(SIGTRAP, without_info);
+	CHECK(subject_works(&subject));
+	execute_int3();
+	CHECK_EQ(seen.calls, 1);
+	check_our_traps();
+}
+
+static void handler_once(void)
+{
+	if (!start())
+		return;
+	install(with_info, SA_RESETHAND);
+	CHECK(subject_works(&subject));
+	check_delivery(foreign_int3, 1, false);
+	fflush(stdout);
+	if (xp_test_state.failures == 0)
+		execute_int3(); /* the default action this time */
+}
+
+/* A signal that somebody sent, no breakpoint at all. */
+static void sent_signal(void)
+{
+	if (!start())
+		return;
+	install(with_info, 0);
+	CHECK(subject_works(&subject));
+	raise(SIGTRAP);
+	CHECK_EQ(seen.calls, 1);
+	CHECK_EQ(seen.code, SI_TKILL);
+}
+
+XP_TEST(handler_installed_before)
+{
+	xp_child(handler_before);
+}
+
+XP_TEST(handler_installed_after)
+{
+	xp_child(handler_after);
+}
+
+XP_TEST(handler_of_one_argument)
+{
+	xp_child(handler_without_info);
+}
+
+XP_TEST(handler_that_is_to_run_once)
+{
+	int status = xp_child_status(handler_once);
+
+	CHECK(WIFSIGNALED(status) && WTERMSIG(status) == SIGTRAP);
+}
+
+XP_TEST(signal_that_was_sent)
+{
+	xp_child(sent_signal);
+}
+
+/* ---- patching inside a foreign handler ---- */
+
+static sigjmp_buf out;
+static int inside;
+
+static void patch_inside(int signal, siginfo_t *info, void *context)
+{
+	struct xp_diag diag;
+
+	(void)signal;
+	(void)info;
+	(void)context;
+	inside = xp_text_poke(&subject.on, &diag);
+	CHECK_EQ(inside, -XP_E_REENTRANT);
+	CHECK_EQ(diag.error, -XP_E_REENTRANT);
+	CHECK_EQ(xp_static_branch_enable(&subject_key), -XP_E_REENTRANT);
+	CHECK_EQ(xp_set_writer(XP_WRITER_AUTO), -XP_E_REENTRANT);
+}
+
+static void patch_inside_and_leave(int signal, siginfo_t *info, void *context)
+{
+	patch_inside(signal, info, context);
+	siglongjmp(out, 1);
+}
+
+static void patching_inside(void)
+{
+	if (!start())
+		return;
+	install(patch_inside, 0);
+	CHECK(subject_works(&subject));
+	execute_int3();
+	CHECK_EQ(inside, -XP_E_REENTRANT);
+	CHECK(subject_works(&subject));
+}
+
+static void leaving_by_longjmp(int flags)
+{
+	static uint8_t alternate[65536];
+	stack_t stack = {.ss_sp = alternate, .ss_size = sizeof(alternate)};
+
+	if (!start())
+		return;
+	if (flags & SA_ONSTACK)
+		CHECK_EQ(sigaltstack(&stack, NULL), 0);
+	install(patch_inside_and_leave, flags);
+	CHECK(subject_works(&subject));
+	for (unsigned i = 0; i < 3; i++) {
+		inside = 0;
+		if (sigsetjmp(out, 1) == 0)
+			execute_int3();
+		CHECK_EQ(inside, -XP_E_REENTRANT);
+		CHECK(subject_works(&subject));
+	}
+}
+
+static void leaving(void)
+{
+	leaving_by_longjmp(0);
+}
+
+static void leaving_alternate(void)
+{
+	leaving_by_longjmp(SA_ONSTACK);
+}
+
+static void fork_inside(int signal, siginfo_t *info, void *context)
+{
+	int status = -1;
+	pid_t child = fork();
+
+	(void)signal;
+	(void)info;
+	(void)context;
+	if (child == 0)
+		return; /* and goes on as a copy of the program */
+	CHECK(waitpid(child, &status, 0) == child && status == 0);
+	inside = 1;
+}
+
+static void forking_inside(void)
+{
+	pid_t before = getpid();
+
+	if (!start())
+		return;
+	install(fork_inside, 0);
+	CHECK(subject_works(&subject));
+	execute_int3();
+	/* Both, the child first. */
+	CHECK(subject_works(&subject));
+	fflush(stdout);
+	if (getpid() != before)
+		_exit(xp_test_state.failures != 0);
+	CHECK_EQ(inside, 1);
+}
+
+XP_TEST(patching_inside_a_foreign_handler)
+{
+	xp_child(patching_inside);
+}
+
+XP_TEST(leaving_a_foreign_handler_by_longjmp)
+{
+	xp_child(leaving);
+}
+
+XP_TEST(leaving_a_foreign_handler_on_the_alternate_stack)
+{
+	xp_child(leaving_alternate);
+}
+
+XP_TEST(forking_in_a_foreign_handler)
+{
+	xp_child(forking_inside);
+}
+
+/* ---- nobody's handler ---- */
+
+static void die_traced(void)
+{
+	if (!start())
+		return;
+	CHECK(subject_works(&subject));
+	fflush(stdout);
+	if (xp_test_state.failures == 0 && ptrace(PTRACE_TRACEME, 0, NULL, NULL) == 0)
+		execute_int3();
+}
+
+/*
+ * The process dies of the signal, at the breakpoint: whoever looks at the core file finds the program, not the library.
+ * Watched as a debugger would: the last stop before the end is the one that kills.
+ */
+XP_TEST(without_handler_the_process_dies_at_the_breakpoint)
+{
+	struct user_regs_struct regs = {0};
+	int status = -1, stops = 0;
+	pid_t child;
+
+	fflush(stdout);
+	child = fork();
+	if (child == 0) {
+		alarm(XP_CHILD_SECONDS);
+		die_traced();
+		_exit(1);
+	}
+	while (waitpid(child, &status, 0) == child && WIFSTOPPED(status) && stops < 10) {
+		int signal = WSTOPSIG(status);
+
+		stops++;
+		CHECK_EQ(signal, SIGTRAP);
+		CHECK_EQ(ptrace(PTRACE_GETREGS, child, NULL, &regs), 0);
+		CHECK_EQ(ptrace(PTRACE_CONT, child, NULL, (void *)(uintptr_t)signal), 0);
+	}
+	CHECK(WIFSIGNALED(status) && WTERMSIG(status) == SIGTRAP);
+	CHECK_EQ(regs.rip, (uintptr_t)foreign_int3 + 1);
+	/* Once to our handler, once more where it put the process back. */
+	CHECK_EQ(stops, 2);
+}
+
+XP_TEST_MAIN()
