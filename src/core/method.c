@@ -5,7 +5,8 @@
  * I1  A plan is offered only if every mixture of versions that a processor may fetch under the model asked for executes
  *     as old, as new, or traps where the trap table knows it: the table below, which the verifier's tests hold true.
  * I2  A site of several instructions is never changed under a running bystander: its program counter may rest on the
- *     second. Only quiesce (which looks) and early (nobody runs) take it.
+ *     second. Only quiesce (which looks) and early (nobody runs) take it. The same for what takes its place: a commit
+ *     whose last sync fails is undone under bystanders that may have begun it.
  * I3  Nothing here reads the text or calls the port: the verifier runs the same function.
  */
 #include "core/method.h"
@@ -79,6 +80,12 @@ static bool all_nops(const uint8_t *bytes, unsigned len)
 static bool is_final(const struct xp__insn *insn)
 {
 	return insn->kind == XP__INSN_JMP || insn->kind == XP__INSN_RET;
+}
+
+/* Known to continue, now or when a call returns, at its end. */
+static bool falls_through(const struct xp__insn *insn)
+{
+	return insn->kind != XP__INSN_UNKNOWN && insn->kind != XP__INSN_INT3 && !is_final(insn);
 }
 
 static void add_store(struct xp__plan *plan, const uint8_t *bytes, unsigned off, unsigned len, unsigned flags)
@@ -206,6 +213,11 @@ static int build(const struct xp__change *c, const struct span *span, struct xp_
 	}
 	if (several) {
 		*detail = "a thread may rest on the second instruction";
+		return -XP_E_MULTI;
+	}
+	/* If the last sync fails, the first of the new instructions may have been executed: a call out of here returns. */
+	if (new.len < c->len && falls_through(&new)) {
+		*detail = "a rollback could find a thread on the second of the new instructions";
 		return -XP_E_MULTI;
 	}
 	if (c->policy == XP_POLICY_AUTO &&
