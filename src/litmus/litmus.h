@@ -170,6 +170,7 @@ struct litmus_job {
 	const void *code;
 	void *arg; /* rdi of the code */
 	struct litmus_tally tally;
+	uint64_t awaited; /* of tally.runs */
 	uint64_t old_result, new_result;
 	void *more; /* the body's own */
 };
@@ -180,15 +181,21 @@ void litmus_threads_end(void);
 void litmus_job_start(struct litmus_job *job);
 void litmus_job_stop(void); /* returns when the body has */
 bool litmus_stopped(void);
+/*
+ * litmus_await - returns when the executing thread has counted a run since it was last called for @job, or at @end: a
+ * store that nobody races is wasted, and counters must not run away from a thread that does not run.
+ */
+void litmus_await(struct litmus_job *job, uint64_t end);
 uint64_t litmus_random(uint64_t *state);
 void litmus_pause(uint64_t *state); /* a random while, from nothing to some microseconds */
 uint64_t litmus_now(void);          /* ns */
 
+/* Not before the loads that come before it. */
 static inline uint64_t litmus_tsc(void)
 {
 	uint32_t low, high;
 
-	__asm__ volatile("rdtsc" : "=a"(low), "=d"(high)::"memory");
+	__asm__ volatile("lfence\n\trdtsc" : "=a"(low), "=d"(high)::"memory");
 	return (uint64_t)high << 32 | low;
 }
 

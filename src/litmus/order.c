@@ -18,7 +18,7 @@
  * and removed, and the handler looks at the byte.
  *
  * I1  Counters may wrap; they are compared by their difference. The patcher never runs more than LEAD ahead of an
- *     executing thread that stands still, so that 16-bit counters are compared rightly, too.
+ *     executing thread that stands still (litmus_await), so that 16-bit counters are compared rightly, too.
  */
 #include "litmus/order.h"
 
@@ -28,7 +28,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define LEAD 1024
+#define LEAD 8
 #define LEAST_NS 10000000u /* for each race, even if time is up */
 #define NR_SAMPLES 65536
 #define RET 0xc3
@@ -185,28 +185,19 @@ static void execute_race(struct litmus_job *job)
 	}
 }
 
-static uint64_t runs_of(const struct litmus_job *job)
-{
-	return __atomic_load_n(&job->tally.runs, __ATOMIC_RELAXED);
-}
-
-static int patch_race(struct litmus_area *area, struct watch *watch, const struct litmus_job *job, uint64_t *random,
+static int patch_race(struct litmus_area *area, struct watch *watch, struct litmus_job *job, uint64_t *random,
 		      uint64_t end)
 {
-	uint64_t runs = runs_of(job);
 	uint32_t value = 0;
 	int error = 0;
 
 	while (!error && litmus_now() < end) {
-		for (int i = 0; i < 8 && !error && watch->race->how < OWN; i++) {
+		litmus_await(job, end);
+		for (int i = 0; i < LEAD && !error && watch->race->how < OWN; i++) {
 			error = step(area, watch, ++value);
 			watch->order->writes++;
 			litmus_pause(random);
 		}
-		while (value % LEAD == 0 && runs_of(job) - runs < 2 && litmus_now() < end)
-			__builtin_ia32_pause();
-		if (value % LEAD == 0)
-			runs = runs_of(job);
 	}
 	return error;
 }
@@ -410,16 +401,16 @@ static bool on_trap(struct litmus_job *job, long long *rip, long long *rax)
 
 static void execute_traps(struct litmus_job *job)
 {
-	struct trapping *trapping = job->more;
 	uint64_t rcx;
 
 	while (!litmus_stopped()) {
 		litmus_call(job->code, NULL, &rcx);
-		trapping->traps->runs++;
+		job->tally.runs++;
 	}
 }
 
-static int run_traps(struct litmus_report *report, struct litmus_area *area, bool sync, uint64_t *random, uint64_t end)
+static int run_traps(struct litmus_report *report, struct litmus_area *area, bool sync, uint64_t *random,
+		     uint64_t end)
 {
 	static const uint8_t code[] = {0xb8, 1, 0, 0, 0, RET}, breakpoint = INT3;
 	struct litmus_traps *traps = &report->traps[sync];
@@ -433,6 +424,7 @@ static int run_traps(struct litmus_report *report, struct litmus_area *area, boo
 		return error;
 	litmus_job_start(&job);
 	while (!error && litmus_now() < end) {
+		litmus_await(&job, end);
 		__atomic_store_n(&trapping.state, PLACED, __ATOMIC_RELAXED);
 		error = litmus_area_store(area, at, &breakpoint, 1);
 		traps->placed++;
@@ -450,6 +442,7 @@ static int run_traps(struct litmus_report *report, struct litmus_area *area, boo
 			litmus_pause(random);
 	}
 	litmus_job_stop();
+	traps->runs = job.tally.runs;
 	return error;
 }
 

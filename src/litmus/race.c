@@ -132,6 +132,17 @@ void litmus_job_stop(void)
 		__builtin_ia32_pause();
 }
 
+void litmus_await(struct litmus_job *job, uint64_t end)
+{
+	uint64_t runs;
+	unsigned spins = 0;
+
+	do
+		runs = __atomic_load_n(&job->tally.runs, __ATOMIC_RELAXED);
+	while (runs == job->awaited && (++spins % 256 || litmus_now() < end));
+	job->awaited = runs;
+}
+
 int litmus_threads_start(const int cpus[2])
 {
 	struct sigaction action = {.sa_sigaction = on_fault, .sa_flags = SA_SIGINFO | SA_ONSTACK};
@@ -233,13 +244,14 @@ void litmus_tally_add(struct litmus_cell *cell, const struct litmus_code *code, 
 }
 
 static int patch_cell(struct litmus_area *area, struct litmus_cell *cell, const struct litmus_code *code,
-		      uint64_t *random, uint64_t ns)
+		      struct litmus_job *job, uint64_t *random, uint64_t ns)
 {
 	unsigned at = LITMUS_AT(cell->place) + cell->offset;
 	uint64_t end = litmus_now() + ns;
 	int error = 0;
 
 	do {
+		litmus_await(job, end);
 		for (int i = 0; i < 8 && !error; i++) {
 			const uint8_t *image = i & 1 ? code->old : code->new;
 
@@ -272,7 +284,7 @@ int litmus_race_cell(struct litmus_area *area, struct litmus_cell *cell, uint64_
 	job.old_result = code.old_result;
 	job.new_result = code.new_result;
 	litmus_job_start(&job);
-	error = patch_cell(area, cell, &code, random, ns);
+	error = patch_cell(area, cell, &code, &job, random, ns);
 	litmus_job_stop();
 	litmus_tally_add(cell, &code, &job.tally);
 	return error;

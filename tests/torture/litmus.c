@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /*
- * A short run of the litmus itself. What it finds is the processor's business; that it looked everywhere, that it is not
- * blind, and that nothing happened which no processor does, is ours.
+ * A short run of the litmus itself. What it finds is the processor's business; that it looked everywhere, that it is
+ * not blind, and that nothing happened which no processor does, is ours.
  */
 #include "litmus/litmus.h"
 #include "xp_torture.h"

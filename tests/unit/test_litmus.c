@@ -193,7 +193,8 @@ static void add_swapped(struct litmus_cell *cell, const struct litmus_code *code
 	litmus_tally_add(cell, code, &wrong);
 }
 
-static void add_torn_as_new(struct litmus_cell *cell, const struct litmus_code *code, const struct litmus_tally *tally)
+static void add_torn_as_new(struct litmus_cell *cell, const struct litmus_code *code,
+			    const struct litmus_tally *tally)
 {
 	litmus_tally_add(cell, code, tally);
 	cell->new += cell->torn;
