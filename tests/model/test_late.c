@@ -239,6 +239,38 @@ XP_TEST(foreign_traps_during_a_commit)
 	at_point = NULL;
 }
 
+/* The table also has the sites that change without a trap; a breakpoint there is somebody else's. */
+static void probe_flip(enum xp__point point)
+{
+	uint8_t saved = rec_text[ELSEWHERE];
+
+	if (point != XP__POINT_STORED && point != XP__POINT_SYNCED)
+		return;
+	rec_text[ELSEWHERE] = 0xcc;
+	check_foreign(trap_at(ELSEWHERE, 0), ELSEWHERE);
+	rec_text[ELSEWHERE] = saved;
+}
+
+XP_TEST(foreign_traps_at_a_site_without_one)
+{
+	static const uint8_t test[5] = {0xa9, 0x11, 0x22, 0x33, 0x04};
+	struct xp_poke flip = {.addr = rec_text + ELSEWHERE, .expect = test, .replace = jmp, .len = 5};
+	struct xp_poke poke = {.addr = rec_text + SITE, .expect = nop5, .replace = jmp, .len = 5};
+	struct xp_batch *batch;
+
+	start();
+	rec_put(ELSEWHERE, test, 5);
+	batch = xp_batch_new();
+	REQUIRE(batch != NULL);
+	CHECK_EQ(xp_batch_add_poke(batch, &flip), 0);
+	CHECK_EQ(xp_batch_add_poke(batch, &poke), 0);
+	at_point = probe_flip;
+	xp__inject = pass;
+	CHECK_EQ(xp_batch_commit(batch, NULL), 0);
+	at_point = NULL;
+	xp_batch_free(batch);
+}
+
 /*
  * T7/T8. H, late from one commit, finds no table; before it looks at the text the next commit has put its breakpoint
  * there. It must search again, not call that one foreign.
