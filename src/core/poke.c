@@ -255,9 +255,17 @@ struct span {
 	uintptr_t site;       /* the first in it, for the diagnostic */
 };
 
+/* What the port could not do: -errno is the system's answer, other codes are the port's own. */
+static int fail_port(struct xp_diag *diag, int error, enum xp_phase phase, const void *site)
+{
+	if (diag && -error < 4096)
+		diag->system = -error;
+	return xp__fail(diag, error, phase, site, NULL);
+}
+
 static int fail_store(struct xp_diag *diag, int error, uintptr_t site)
 {
-	return error ? xp__fail(diag, error, XP_PHASE_STORE, (const void *)site, NULL) : 0;
+	return error ? fail_port(diag, error, XP_PHASE_STORE, (const void *)site) : 0;
 }
 
 static int span_write(struct span *span, struct xp_diag *diag)
@@ -309,7 +317,8 @@ static bool lost_breakpoint(const struct xp__plan *plan, unsigned phase, uintptr
 
 /*
  * The stores of one phase, grouped into as few writes as their distance allows. @back: the bytes from before the
- * phase instead, in a rollback.
+ * phase instead, in a rollback; there, sites that the failure came before are left alone: whoever was refused a write
+ * may be refused it again, and has nothing to undo.
  */
 static int store_phase(const struct xp__commit *c, unsigned phase, bool back, struct xp_diag *diag)
 {
@@ -326,6 +335,8 @@ static int store_phase(const struct xp__commit *c, unsigned phase, bool back, st
 			continue;
 		if (back) {
 			xp__plan_before(plan, phase, before);
+			if (memcmp((const void *)(c->addr[i] + store->off), before, store->len) == 0)
+				continue;
 			bytes = before;
 		} else if (lost_breakpoint(plan, phase, c->addr[i])) {
 			return xp__fail(diag, -XP__EBUSY, XP_PHASE_STORE, (const void *)c->addr[i],
@@ -350,7 +361,7 @@ static int sync_phase(struct xp_diag *diag)
 	/* ordering: (P2) pairs with (S1) */
 	error = xp__port->sync_core();
 	if (error)
-		return xp__fail(diag, error, XP_PHASE_SYNC, NULL, NULL);
+		return fail_port(diag, error, XP_PHASE_SYNC, NULL);
 	return 0;
 }
 

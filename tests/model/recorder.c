@@ -101,7 +101,7 @@ static int call(enum rec_op op)
 
 		if (fault->nth == 0 || fault->op != op || nr < fault->nth || nr - fault->nth >= fault->count)
 			continue;
-		fault->hit = true;
+		fault->hits++;
 		if (rec.first_hit == NULL)
 			rec.first_hit = fault;
 		return fault->error;

@@ -61,7 +61,7 @@ struct rec_fault {
 	enum rec_op op;
 	unsigned nth, count;
 	int error;
-	bool hit;
+	unsigned hits;
 };
 
 #define REC_FOREVER 1000000u

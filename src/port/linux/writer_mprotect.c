@@ -20,6 +20,8 @@
 #define PR_GET_MDWE 66
 #endif
 
+static bool works; /* the last window opened and closed */
+
 /* One store of the whole quadword: the bytes around are read and written back, under the text lock. */
 static void store_quadword(void *addr, const void *bytes, size_t len)
 {
@@ -69,6 +71,7 @@ static int write_window(void *addr, const void *bytes, size_t len, unsigned flag
 			part = mapping.end - at;
 		error = with_window(at & ~(PAGE - 1), (at + part + PAGE - 1) & ~(PAGE - 1), mapping.prot, (void *)at,
 				    from, part, flags);
+		works = error == 0;
 		if (error)
 			return error;
 		at += part;
@@ -80,14 +83,11 @@ static int write_window(void *addr, const void *bytes, size_t len, unsigned flag
 
 static int probe(void)
 {
-	static bool works;
-
 	if (works)
 		return 0;
 	if (XP__SYS6(SYS_prctl, PR_GET_MDWE, 0, 0, 0, 0, 0) > 0)
 		return -XP_E_NO_WRITER;
-	works = write_window((void *)(uintptr_t)xp__probe_text, xp__probe_text, 1, 0) == 0;
-	return works ? 0 : -XP_E_NO_WRITER;
+	return write_window((void *)(uintptr_t)xp__probe_text, xp__probe_text, 1, 0) ? -XP_E_NO_WRITER : 0;
 }
 
 const struct xp__writer xp__writer_mprotect = {

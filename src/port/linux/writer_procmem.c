@@ -20,6 +20,7 @@
 static int fd = -1;
 static dev_t device;
 static ino_t inode; /* of the open descriptor */
+static bool works;  /* the last write did */
 
 static bool is_ours(void)
 {
@@ -78,22 +79,18 @@ static int write_mem(void *addr, const void *bytes, size_t len, unsigned flags)
 	}
 	/* ordering: (W1) pairs with (S1) */
 	done = XP__SYS4(SYS_pwrite64, fd, bytes, len, addr);
-	if (done < 0)
-		return (int)done;
-	return (size_t)done == len ? 0 : -EIO;
+	works = done >= 0 && (size_t)done == len;
+	return works ? 0 : done < 0 ? (int)done : -EIO;
 }
 
 static int probe(void)
 {
-	static bool works;
-
 	if (xp__fork_marks[XP__MARK_PROCMEM] && is_ours() && works)
 		return 0;
 	if (!is_ours())
 		xp__fork_marks[XP__MARK_PROCMEM] = 0;
 	/* Kernels may restrict the writing past protections (proc_mem.force_override): try it on a byte of our own. */
-	works = write_mem((void *)(uintptr_t)xp__probe_text, xp__probe_text, 1, 0) == 0;
-	return works ? 0 : -XP_E_NO_WRITER;
+	return write_mem((void *)(uintptr_t)xp__probe_text, xp__probe_text, 1, 0) ? -XP_E_NO_WRITER : 0;
 }
 
 const struct xp__writer xp__writer_procmem = {

@@ -1,0 +1,281 @@
+// SPDX-License-Identifier: MIT
+/* Ways into program text that are closed, or closed later: another one serves, or an error says so and text is as it was. */
+#include "xp_child.h"
+#include "xp_subject.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+
+#ifndef PR_SET_MDWE
+#define PR_SET_MDWE 65
+#define PR_MDWE_REFUSE_EXEC_GAIN 1
+#endif
+#ifndef SYS_mseal
+#define SYS_mseal 462
+#endif
+
+static void check_works(void)
+{
+	struct subject s;
+
+	REQUIRE(subject_make(&s));
+	CHECK(subject_works(&s));
+	key_works();
+	CHECK_EQ(xp_state(), XP_STATE_READY);
+	xp_text_free(&s.text);
+}
+
+/* ---- /proc/self/mem cannot be written to ---- */
+
+static void refuse_pwrite(void)
+{
+	xp_child_filter(SYS_pwrite64, SECCOMP_RET_ERRNO | EPERM, 0);
+}
+
+XP_CHILD_PROGRAM(without_procmem)
+{
+	CHECK_EQ(xp_set_writer(XP_WRITER_PROCMEM), -XP_E_NO_WRITER);
+	check_works();
+	CHECK_EQ(xp_set_writer(XP_WRITER_MPROTECT), 0);
+	check_works();
+}
+
+XP_TEST(without_procmem_mprotect_serves)
+{
+	xp_child_program("without_procmem", refuse_pwrite);
+}
+
+/* ---- nor may a page be writable and executable ---- */
+
+static void refuse_both(void)
+{
+	refuse_pwrite();
+	xp_child_filter(SYS_mprotect, SECCOMP_RET_ERRNO | EACCES, PROT_WRITE | PROT_EXEC);
+}
+
+XP_CHILD_PROGRAM(without_both)
+{
+	struct subject s;
+
+	REQUIRE(subject_make(&s));
+	CHECK_EQ(xp_set_writer(XP_WRITER_PROCMEM), -XP_E_NO_WRITER);
+	CHECK_EQ(xp_set_writer(XP_WRITER_MPROTECT), -XP_E_NO_WRITER);
+	CHECK_EQ(xp_set_writer(XP_WRITER_AUTO), -XP_E_NO_WRITER);
+	subject_refused(&s, &s.on, -XP_E_NO_WRITER, XP_PHASE_PREPARE, "mprotect");
+	CHECK_EQ(xp_static_branch_enable(&subject_key), -XP_E_NO_WRITER);
+	CHECK(!subject_key_site());
+}
+
+XP_TEST(without_both_an_error)
+{
+	xp_child_program("without_both", refuse_both);
+}
+
+/* ---- closed after the library has tried it: the failure comes in mid-commit, and text is still as it was ---- */
+
+static void refuse_pwrite_later(void)
+{
+	struct subject s;
+
+	REQUIRE(subject_make(&s));
+	CHECK_EQ(xp_set_writer(XP_WRITER_PROCMEM), 0);
+	CHECK(subject_works(&s));
+	refuse_pwrite();
+	subject_refused(&s, &s.on, -EPERM, XP_PHASE_STORE, "(errno 1); everything was undone");
+	CHECK_EQ(subject_call(&s), SUBJECT_OFF);
+	/* Found out: from then on it is refused in time, or another writer serves. */
+	subject_refused(&s, &s.on, -XP_E_NO_WRITER, XP_PHASE_PREPARE, "mprotect");
+	CHECK_EQ(xp_set_writer(XP_WRITER_AUTO), 0);
+	CHECK(subject_works(&s));
+}
+
+static void refuse_mprotect_later(void)
+{
+	struct subject s;
+
+	REQUIRE(subject_make(&s));
+	CHECK_EQ(xp_set_writer(XP_WRITER_MPROTECT), 0);
+	CHECK(subject_works(&s));
+	xp_child_filter(SYS_mprotect, SECCOMP_RET_ERRNO | EACCES, PROT_WRITE | PROT_EXEC);
+	subject_refused(&s, &s.on, -EACCES, XP_PHASE_STORE, "(errno 13); everything was undone");
+	CHECK_EQ(subject_call(&s), SUBJECT_OFF);
+	subject_refused(&s, &s.on, -XP_E_NO_WRITER, XP_PHASE_PREPARE, "mprotect");
+	CHECK_EQ(xp_set_writer(XP_WRITER_AUTO), 0);
+	CHECK(subject_works(&s));
+}
+
+XP_TEST(procmem_taken_away_later)
+{
+	xp_child(refuse_pwrite_later);
+}
+
+XP_TEST(mprotect_taken_away_later)
+{
+	xp_child(refuse_mprotect_later);
+}
+
+/* ---- memory-deny-write-execute ---- */
+
+static bool mdwe(void)
+{
+	return prctl(PR_SET_MDWE, PR_MDWE_REFUSE_EXEC_GAIN, 0, 0, 0) == 0;
+}
+
+static void under_mdwe(void)
+{
+	struct subject s;
+
+	REQUIRE(subject_make(&s));
+	REQUIRE(mdwe());
+	CHECK_EQ(xp_set_writer(XP_WRITER_MPROTECT), -XP_E_NO_WRITER);
+	CHECK(subject_works(&s));
+	key_works();
+	CHECK_EQ(xp_set_writer(XP_WRITER_PROCMEM), 0);
+	CHECK(subject_works(&s));
+}
+
+/* Tried before: then refused in the window, and the text must not be left without its execute permission. */
+static void under_mdwe_later(void)
+{
+	struct subject s;
+
+	REQUIRE(subject_make(&s));
+	CHECK_EQ(xp_set_writer(XP_WRITER_MPROTECT), 0);
+	CHECK(subject_works(&s));
+	REQUIRE(mdwe());
+	subject_refused(&s, &s.on, -EACCES, XP_PHASE_STORE, "(errno 13); everything was undone");
+	CHECK_EQ(subject_call(&s), SUBJECT_OFF);
+	CHECK_EQ(xp_set_writer(XP_WRITER_AUTO), 0);
+	CHECK(subject_works(&s));
+}
+
+static bool has_mdwe(void)
+{
+	return prctl(66 /* PR_GET_MDWE */, 0, 0, 0, 0) >= 0;
+}
+
+XP_TEST(mdwe)
+{
+	if (!has_mdwe())
+		SKIP("this kernel has no PR_SET_MDWE (6.3 or later)");
+	xp_child(under_mdwe);
+	xp_child(under_mdwe_later);
+}
+
+/* ---- sealed text ---- */
+
+static void under_seal(void)
+{
+	struct subject s;
+	struct xp_diag diag;
+
+	REQUIRE(subject_make(&s));
+	REQUIRE_EQ(syscall(SYS_mseal, s.text.base, s.text.size, 0), 0);
+	CHECK_EQ(xp_set_writer(XP_WRITER_PROCMEM), 0);
+	CHECK(subject_works(&s));
+	CHECK_EQ(xp_set_writer(XP_WRITER_MPROTECT), 0);
+	CHECK_EQ(xp_text_poke(&s.on, &diag), -EPERM);
+	CHECK_EQ(diag.phase, XP_PHASE_STORE);
+	CHECK(diag.site == s.site);
+	CHECK(subject_is(&s, s.nop));
+	CHECK_EQ(subject_call(&s), SUBJECT_OFF);
+	CHECK_EQ(xp_state(), XP_STATE_READY);
+	CHECK_EQ(xp_set_writer(XP_WRITER_AUTO), 0);
+	CHECK(subject_works(&s));
+}
+
+XP_TEST(mseal)
+{
+	if (syscall(SYS_mseal, NULL, 0, 0) && errno == ENOSYS)
+		SKIP("this kernel has no mseal (6.10 or later)");
+	xp_child(under_seal);
+}
+
+/* ---- the descriptor of /proc/self/mem ---- */
+
+static int find_descriptor(void)
+{
+	for (int fd = 3; fd < 65536; fd++) {
+		char path[64], target[64] = "";
+
+		snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+		if (readlink(path, target, sizeof(target) - 1) < 0)
+			continue;
+		if (!strncmp(target, "/proc/", 6) && strstr(target, "/mem"))
+			return fd;
+	}
+	return -1;
+}
+
+static void close_from_three(void)
+{
+	CHECK_EQ(xp_set_writer(XP_WRITER_PROCMEM), 0);
+	check_works();
+	CHECK(find_descriptor() >= 0);
+	closefrom(3);
+	CHECK_EQ(find_descriptor(), -1);
+	check_works();
+	CHECK(find_descriptor() >= 0);
+}
+
+/* Somebody closes it, and a file of the program's gets the number: text offsets must not be written to it. */
+static void reuse_the_number(void)
+{
+	char name[] = "/tmp/crosspatch-test-XXXXXX";
+	struct stat st;
+	int number, file;
+
+	CHECK_EQ(xp_set_writer(XP_WRITER_PROCMEM), 0);
+	check_works();
+	number = find_descriptor();
+	file = mkstemp(name);
+	REQUIRE(number >= 0 && file >= 0);
+	unlink(name);
+	REQUIRE_EQ(dup2(file, number), number);
+	check_works();
+	CHECK_EQ(fstat(number, &st), 0);
+	CHECK_EQ(st.st_size, 0);
+	CHECK_EQ(fstat(file, &st), 0);
+	CHECK_EQ(st.st_size, 0);
+	CHECK(find_descriptor() >= 0 && find_descriptor() != number);
+}
+
+/* Not inherited by programs that are executed. */
+static void executed(void)
+{
+	CHECK(fcntl(find_descriptor(), F_GETFD) & FD_CLOEXEC);
+}
+
+XP_TEST(descriptor_closed)
+{
+	xp_child(close_from_three);
+}
+
+XP_TEST(descriptor_number_reused)
+{
+	xp_child(reuse_the_number);
+}
+
+XP_TEST(descriptor_is_closed_on_exec)
+{
+	xp_child(executed);
+}
+
+/* ---- after setuid /proc/self/mem can no longer be opened: it was, before; and in a child, mprotect serves ---- */
+
+static void without_root(void)
+{
+	REQUIRE_EQ(setresuid(65534, 65534, 65534), 0);
+	check_works();
+	xp_child(check_works);
+	check_works();
+}
+
+XP_TEST(after_setuid)
+{
+	if (geteuid() != 0)
+		SKIP("needs root, to give it up");
+	xp_child(without_root);
+}
+
+XP_CHILD_MAIN()
