@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <getopt.h>
 #include <limits.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -107,11 +108,14 @@ static const char *width_name(unsigned i, char text[16])
 static int parse_cpus(struct arguments *a, const char *value)
 {
 	unsigned cpu[2];
+	cpu_set_t set;
 	char end;
 
 	if (strspn(value, "0123456789,") != strlen(value) || sscanf(value, "%4u,%4u%c", &cpu[0], &cpu[1], &end) != 2 ||
 	    cpu[0] == cpu[1])
 		return wrong("--cpus", value, "is not two different processors, as in 0,1");
+	if (sched_getaffinity(0, sizeof(set), &set) || !CPU_ISSET(cpu[0], &set) || !CPU_ISSET(cpu[1], &set))
+		return wrong("--cpus", value, "names a processor that this process may not use; taskset -p shows them");
 	for (int i = 0; i < 2; i++)
 		a->options.cpus[i] = (int)cpu[i];
 	return 0;

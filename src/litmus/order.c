@@ -206,9 +206,8 @@ static int fill_code(struct litmus_area *area, const struct race *race)
 {
 	uint8_t code[32];
 	unsigned len = make_code(race, 0, code);
-	int error = litmus_area_fill(area, LITMUS_AT(race->place) + race->start, code, len);
 
-	return error ? error : xp__membarrier_sync();
+	return litmus_area_fill(area, LITMUS_AT(race->place) + race->start, code, len);
 }
 
 static int run_race(struct litmus_report *report, struct litmus_area *area, const struct race *race, uint64_t *random,
@@ -409,8 +408,7 @@ static void execute_traps(struct litmus_job *job)
 	}
 }
 
-static int run_traps(struct litmus_report *report, struct litmus_area *area, bool sync, uint64_t *random,
-		     uint64_t end)
+static int run_traps(struct litmus_report *report, struct litmus_area *area, bool sync, uint64_t *random, uint64_t end)
 {
 	static const uint8_t code[] = {0xb8, 1, 0, 0, 0, RET}, breakpoint = INT3;
 	struct litmus_traps *traps = &report->traps[sync];

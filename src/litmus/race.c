@@ -11,6 +11,7 @@
  */
 #include "litmus/litmus.h"
 
+#include "arch/x86/sync.h"
 #include "port/linux/port.h"
 
 #include <errno.h>
@@ -85,6 +86,8 @@ static void on_fault(int signal, siginfo_t *info, void *context)
 
 static void run_job(struct litmus_job *job)
 {
+	/* Whatever the processor remembers of earlier code at these addresses is not part of this race. */
+	xp__serialize();
 	(void)sigsetjmp(outside, 1);
 	while (!litmus_stopped()) {
 		inside = 1;
@@ -95,10 +98,10 @@ static void run_job(struct litmus_job *job)
 
 static void *execute(void *unused)
 {
-	stack_t stack = {.ss_sp = signal_stack, .ss_size = sizeof(signal_stack)};
+	stack_t stack = {.ss_sp = signal_stack, .ss_size = sizeof(signal_stack)}, before;
 	uint32_t done = 0;
 
-	sigaltstack(&stack, NULL);
+	sigaltstack(&stack, &before);
 	for (;;) {
 		for (unsigned spins = 0; started == done; spins++)
 			if (spins > 20000)
@@ -107,10 +110,12 @@ static void *execute(void *unused)
 				__builtin_ia32_pause();
 		done++;
 		if (current == NULL)
-			return unused;
+			break;
 		run_job(current);
 		finished = done;
 	}
+	sigaltstack(&before, NULL);
+	return unused;
 }
 
 bool litmus_stopped(void)
@@ -275,9 +280,6 @@ int litmus_race_cell(struct litmus_area *area, struct litmus_cell *cell, uint64_
 	litmus_code_make(&code, cell->shape, cell->width);
 	at = LITMUS_AT(cell->place) + cell->offset - code.store;
 	error = litmus_area_fill(area, at, code.old, code.len);
-	/* Whatever the executing thread remembers of earlier code here is not part of this race. */
-	if (!error)
-		error = xp__membarrier_sync();
 	if (error)
 		return error;
 	job.code = area->code + at + code.entry;

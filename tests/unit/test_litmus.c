@@ -9,8 +9,11 @@
 
 #include <Zydis/Zydis.h>
 #include <ctype.h>
+#include <sched.h>
 #include <sys/wait.h>
 #include <unistd.h>
+
+#define SAID 65536
 
 int cmd_litmus(int argc, char **argv);
 
@@ -193,8 +196,7 @@ static void add_swapped(struct litmus_cell *cell, const struct litmus_code *code
 	litmus_tally_add(cell, code, &wrong);
 }
 
-static void add_torn_as_new(struct litmus_cell *cell, const struct litmus_code *code,
-			    const struct litmus_tally *tally)
+static void add_torn_as_new(struct litmus_cell *cell, const struct litmus_code *code, const struct litmus_tally *tally)
 {
 	litmus_tally_add(cell, code, tally);
 	cell->new += cell->torn;
@@ -481,7 +483,7 @@ XP_TEST(tables_never_say_safe)
 /* ---- arguments ---- */
 
 /* Runs the command in a child; its exit status, and what it wrote to stderr and stdout in @said. */
-static int run(const char *const *arguments, char said[4096])
+static int run(const char *const *arguments, char said[SAID])
 {
 	int ends[2], status = -1, argc = 0;
 	size_t len = 0;
@@ -503,7 +505,7 @@ static int run(const char *const *arguments, char said[4096])
 		_exit(status);
 	}
 	close(ends[1]);
-	while (len < 4095 && (got = read(ends[0], said + len, 4095 - len)) > 0)
+	while (len < SAID - 1 && (got = read(ends[0], said + len, SAID - 1 - len)) > 0)
 		len += (size_t)got;
 	said[len] = '\0';
 	close(ends[0]);
@@ -528,12 +530,13 @@ XP_TEST(wrong_arguments_are_named)
 		{{"litmus", "--width=", NULL}, "--width: \"\" is not a list", 2},
 		{{"litmus", "--cpus=1", NULL}, "--cpus: \"1\" is not two different processors", 2},
 		{{"litmus", "--cpus=1,1", NULL}, "--cpus: \"1,1\" is not two different processors", 2},
+		{{"litmus", "--cpus=0,9999", NULL}, "--cpus: \"0,9999\" names a processor that this process", 2},
 		{{"litmus", "--bogus", NULL}, "--bogus: no such option", 2},
 		{{"litmus", "more", NULL}, "\"more\" is one too many", 2},
 	};
 
 	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
-		char said[4096];
+		char said[SAID];
 
 		CHECK_EQ(run(cases[i].arguments, said), cases[i].status);
 		if (!strstr(said, cases[i].said)) {
@@ -541,6 +544,57 @@ XP_TEST(wrong_arguments_are_named)
 			CHECK(!"said what it should");
 		}
 	}
+}
+
+/* ---- the state file, and one processor ---- */
+
+static bool exists(const char *directory, const char *name)
+{
+	char path[256];
+
+	snprintf(path, sizeof(path), "%s/%s", directory, name);
+	return access(path, R_OK) == 0;
+}
+
+XP_TEST(the_run_is_kept_for_later)
+{
+	static const char *const arguments[] = {"litmus", "--seconds=1", "--path=alias", "--width=8", NULL};
+	char directory[] = "/tmp/xp_litmus.XXXXXX", command[64], said[SAID];
+	int status;
+
+	REQUIRE(mkdtemp(directory) != NULL);
+	setenv("XDG_STATE_HOME", directory, 1);
+	status = run(arguments, said);
+	if (status != 0 && !strstr(said, "no power")) {
+		XP_TEST_NOTE("status %d, said: %.600s", status, said);
+		CHECK(!"measured");
+	}
+	CHECK_EQ(exists(directory, "crosspatch/litmus.json"), status == 0);
+	/* Nowhere to write: said, and no failure. */
+	setenv("XDG_STATE_HOME", "/dev/null", 1);
+	if (status == 0 && run(arguments, said) == 0)
+		CHECK(strstr(said, "warning: /dev/null/crosspatch/litmus.json not written"));
+	unsetenv("XDG_STATE_HOME");
+	snprintf(command, sizeof(command), "rm -r %s", directory);
+	CHECK_EQ(system(command), 0);
+}
+
+XP_TEST(one_processor_is_no_race)
+{
+	static const char *const arguments[] = {"litmus", "--quick", NULL};
+	cpu_set_t all, one;
+	char said[SAID];
+	int cpu = 0;
+
+	REQUIRE_EQ(sched_getaffinity(0, sizeof(all), &all), 0);
+	while (!CPU_ISSET(cpu, &all))
+		cpu++;
+	CPU_ZERO(&one);
+	CPU_SET(cpu, &one);
+	REQUIRE_EQ(sched_setaffinity(0, sizeof(one), &one), 0);
+	CHECK_EQ(run(arguments, said), 1);
+	CHECK(strstr(said, "no power: nothing was measured: only one processor"));
+	sched_setaffinity(0, sizeof(all), &all);
 }
 
 XP_TEST_MAIN()
