@@ -99,6 +99,7 @@ static struct {
 	unsigned shard;
 	enum xp__point hold; /* where it waits, the first time it comes there */
 	bool started, held;
+	bool nest;      /* a trap at the same site interrupts it there, and ends */
 	sem_t came, go; /* came: to the point, or to the end */
 } handler;
 
@@ -125,6 +126,8 @@ static void pass(enum xp__point point)
 			at_point(point);
 	} else if (point == handler.hold && !handler.held) {
 		handler.held = true;
+		if (handler.nest)
+			check_done(trap_at(handler.offset, handler.shard), handler.offset, jmp);
 		sem_post(&handler.came);
 		await(&handler.go);
 	}
@@ -362,10 +365,9 @@ static void start_and_hold(enum xp__point point)
 		handler_start(SITE, 3, XP__POINT_TRAP_FOUND);
 }
 
-static void hold_in_table(enum xp__point hold)
+static void hold_in_table(void)
 {
 	start();
-	handler.hold = hold;
 	at_point = start_and_hold;
 	xp__inject = pass;
 	CHECK_EQ(commit(SITE, jmp), 0);
@@ -375,7 +377,18 @@ static void hold_in_table(enum xp__point hold)
 
 XP_TEST(table_memory_is_kept_for_a_handler)
 {
-	hold_in_table(XP__POINT_TRAP_FOUND);
+	hold_in_table();
+	CHECK_EQ(commit(SITE, other_jmp), 0);
+	CHECK_EQ(commit(ELSEWHERE, other_jmp), 0);
+	handler_finish();
+	check_done(handler.trap, SITE, jmp);
+}
+
+XP_TEST(a_nested_trap_does_not_release_the_table)
+{
+	handler.nest = true;
+	hold_in_table();
+	handler.nest = false;
 	CHECK_EQ(commit(SITE, other_jmp), 0);
 	CHECK_EQ(commit(ELSEWHERE, other_jmp), 0);
 	handler_finish();
@@ -391,7 +404,7 @@ XP_TEST(table_memory_is_given_back)
 	for (int i = 0; i < 3; i++)
 		CHECK_EQ(commit(ELSEWHERE, i % 2 ? jmp : other_jmp), 0);
 	live = rec.live;
-	hold_in_table(XP__POINT_TRAP_FOUND);
+	hold_in_table();
 	for (int i = 0; i < 10; i++)
 		CHECK_EQ(commit(ELSEWHERE, i % 2 ? jmp : other_jmp), 0);
 	CHECK(rec.live > live);
@@ -404,7 +417,7 @@ XP_TEST(table_memory_is_given_back)
 /* Others that come and go in the meantime, in every shard, do not release what H looks at, nor hold it back after. */
 XP_TEST(other_shards_do_not_matter)
 {
-	hold_in_table(XP__POINT_TRAP_FOUND);
+	hold_in_table();
 	for (unsigned shard = 0; shard < 600; shard++)
 		check_restarted(trap_at(SITE, shard), SITE);
 	CHECK_EQ(commit(SITE, other_jmp), 0);

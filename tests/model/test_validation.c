@@ -239,6 +239,26 @@ XP_TEST(several_instructions)
 	CHECK_EQ(xp_text_poke(&poke, NULL), 0);
 }
 
+/* A commit whose last sync fails is undone under threads that may be inside what was to be new. */
+XP_TEST(several_new_instructions)
+{
+	static const uint8_t call_and_nops[8] = {0xe8, 0x11, 0x22, 0x33, 0x04, 0x90, 0x90, 0x90};
+	static const uint8_t jmp_and_nops[8] = {0xe9, 0x11, 0x22, 0x33, 0x04, 0x90, 0x90, 0x90};
+	static const uint8_t nop8[8] = {0x0f, 0x1f, 0x84, 0x00, 0x00, 0x00, 0x00, 0x00};
+	struct xp_poke poke;
+
+	rec_start();
+	refused(jmp, jmp, nops, 5, -XP_E_MULTI);
+	refused(nop8, nop8, call_and_nops, 8, -XP_E_MULTI);
+	poke = poke_at(SITE, nop8, jmp_and_nops, 8);
+	rec_put(SITE, nop8, 8);
+	CHECK_EQ(xp_text_poke(&poke, NULL), 0);
+	CHECK_EQ(xp_set_policy(XP_POLICY_QUIESCE), 0);
+	poke = poke_at(SITE, jmp, nops, 5);
+	rec_put(SITE, jmp, 5);
+	CHECK_EQ(xp_text_poke(&poke, NULL), 0);
+}
+
 XP_TEST(not_emulated)
 {
 	static const uint8_t pause_and_nops[5] = {0xf3, 0x90, 0x90, 0x90, 0x90};

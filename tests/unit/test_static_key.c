@@ -369,7 +369,7 @@ static void fails(change_fn *change, struct xp_static_key *key, enum rec_op op)
 	rec_forget();
 	rec_fail(op, 1, 1, -EIO);
 	CHECK_EQ(change(key), -EIO);
-	CHECK(rec.fault[0].hit);
+	CHECK_EQ(rec.fault[0].hits, 1);
 	rec_heal();
 	CHECK_EQ(key->count, count);
 	CHECK_EQ(key->flags, flags);
@@ -806,7 +806,7 @@ XP_TEST(a_failed_deferred_dec_is_tried_again)
 	rec_forget();
 	rec_fail(REC_SYNC, 1, 1, -EIO);
 	pass(100);
-	CHECK(rec.fault[0].hit);
+	CHECK_EQ(rec.fault[0].hits, 1);
 	CHECK_EQ(key_a.count, 1);
 	check_sites(&one, "jttjt");
 	CHECK_EQ(rec.deadline_ms, rec.now_ms + 100);
