@@ -13,6 +13,9 @@
 
 int cmd_litmus(int argc, char **argv);
 
+#define ALL_PATHS ((1u << LITMUS_NR_PATHS) - 1)
+#define ALL_WIDTHS ((1u << LITMUS_NR_WIDTHS) - 1)
+
 static const char usage[] =
 	"Usage: crosspatch litmus [--seconds N | --quick] [--seed N] [--path LIST] [--width LIST]\n"
 	"                         [--cpus P,E] [--json] [--svg FILE]\n"
@@ -241,12 +244,15 @@ static int replace_file(const char *path, const struct litmus_report *report)
 	return error;
 }
 
-/* A run without power leaves the file as it is: it knows less than whatever is there. */
+/* A run without power, or a narrowed one, leaves the file as it is: it knows less than whatever is there. */
 static void keep(const struct litmus_report *report)
 {
 	char path[PATH_MAX] = "litmus.json";
-	int error = state_path(path);
+	int error;
 
+	if (!report->verdict || report->options.paths != ALL_PATHS || report->options.widths != ALL_WIDTHS)
+		return;
+	error = state_path(path);
 	if (!error)
 		error = make_parents(path);
 	if (!error)
@@ -283,11 +289,8 @@ static int refuse(int error)
 int cmd_litmus(int argc, char **argv)
 {
 	struct arguments a = {
-		.options = {.seconds = 30,
-			    .paths = (1u << LITMUS_NR_PATHS) - 1,
-			    .widths = (1u << LITMUS_NR_WIDTHS) - 1,
-			    .cpus = {-1, -1},
-			    .progress = stderr},
+		.options =
+			{.seconds = 30, .paths = ALL_PATHS, .widths = ALL_WIDTHS, .cpus = {-1, -1}, .progress = stderr},
 	};
 	struct litmus_report report;
 	int error;
@@ -305,8 +308,7 @@ int cmd_litmus(int argc, char **argv)
 		litmus_print_json(&report, stdout);
 	else
 		litmus_print(&report, stdout);
-	if (report.power)
-		keep(&report);
+	keep(&report);
 	error = a.svg ? draw(&report, a.svg) : 0;
 	if (fflush(stdout) || ferror(stdout))
 		error = 1;

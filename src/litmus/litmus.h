@@ -257,6 +257,7 @@ struct litmus_report {
 	unsigned nr_spreads;
 	struct litmus_traps traps[2];
 	bool power;                          /* the control tore */
+	bool verdict;                        /* and the path that models are judged by took part */
 	uint64_t contrary[LITMUS_NR_MODELS]; /* executions that the model does not allow */
 	uint64_t rests_on, changes;          /* executions, and changes seen, that could have been contrary */
 };

@@ -236,6 +236,11 @@ static void print_verdict(const struct litmus_report *report, FILE *out)
 			fprintf(out, "Path %s: its own line-crossing stores did not tear, so its zeros say nothing.\n",
 				litmus_path_names[path]);
 	}
+	if (!report->verdict) {
+		fprintf(out,
+			"Nothing on fetch models: they are judged by path alias, whose store is known to be one.\n");
+		return;
+	}
 	fprintf(out, "Consistent with these fetch models, as far as %s executions that saw %s changes can tell:\n",
 		amount(runs, report->rests_on), amount(changes, report->changes));
 	for (unsigned i = 0; i < LITMUS_NR_MODELS; i++)
@@ -406,7 +411,7 @@ void litmus_print_json(const struct litmus_report *report, FILE *out)
 		fprintf(out, "%s\"%s\": {\"contrary\": %" PRIu64 ", \"consistent\": %s}", i ? ", " : "",
 			litmus_model_names[i], report->contrary[i],
 			report->contrary[i] ? "false"
-			: report->power     ? "true"
+			: report->verdict   ? "true"
 					    : "null");
 	fprintf(out, "}");
 	json_matrix(out, report);

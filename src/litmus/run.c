@@ -282,6 +282,7 @@ void litmus_judge(struct litmus_report *report)
 		}
 	}
 	report->power = report->control[0].torn + report->control[1].torn > 0;
+	report->verdict = report->power && alias.runs > 0;
 	report->contrary[LITMUS_SDM] = stale;
 	report->contrary[LITMUS_BYTE] = stale + any.strange + any.trapped;
 	report->contrary[LITMUS_AMD] = report->contrary[LITMUS_BYTE] + disorder + alias.torn_quad;

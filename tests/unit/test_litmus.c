@@ -299,7 +299,10 @@ XP_TEST(which_model_a_count_contradicts)
 	CHECK(!report.power);
 	report.control[1].torn = 1;
 	litmus_judge(&report);
-	CHECK(report.power);
+	CHECK(report.power && report.verdict);
+	some_cells[0].runs = 0;
+	litmus_judge(&report);
+	CHECK(report.power && !report.verdict);
 }
 
 /* ---- what is printed ---- */
@@ -556,9 +559,18 @@ static bool exists(const char *directory, const char *name)
 	return access(path, R_OK) == 0;
 }
 
+static void unlink_state(const char *directory)
+{
+	char path[256];
+
+	snprintf(path, sizeof(path), "%s/crosspatch/litmus.json", directory);
+	unlink(path);
+}
+
 XP_TEST(the_run_is_kept_for_later)
 {
-	static const char *const arguments[] = {"litmus", "--seconds=1", "--path=alias", "--width=8", NULL};
+	static const char *const arguments[] = {"litmus", "--seconds=1", NULL};
+	static const char *const narrow[] = {"litmus", "--seconds=1", "--path=alias", NULL};
 	char directory[] = "/tmp/xp_litmus.XXXXXX", command[64], said[SAID];
 	int status;
 
@@ -570,6 +582,8 @@ XP_TEST(the_run_is_kept_for_later)
 		CHECK(!"measured");
 	}
 	CHECK_EQ(exists(directory, "crosspatch/litmus.json"), status == 0);
+	unlink_state(directory);
+	CHECK(run(narrow, said) >= 0 && !exists(directory, "crosspatch/litmus.json"));
 	/* Nowhere to write: said, and no failure. */
 	setenv("XDG_STATE_HOME", "/dev/null", 1);
 	if (status == 0 && run(arguments, said) == 0)
