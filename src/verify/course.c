@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: MIT
+/* What a commit does to one site, step by step: the same list as at the top of src/core/poke.c. */
+#include "verify/course.h"
+
+#include <string.h>
+
+struct xp__event *xp__course_add(struct xp__course *course, enum xp__event_kind kind)
+{
+	struct xp__event *event;
+
+	if (course->nr_events == XP__MAX_EVENTS)
+		return NULL;
+	event = &course->event[course->nr_events++];
+	memset(event, 0, sizeof(*event));
+	event->kind = (uint8_t)kind;
+	return event;
+}
+
+static void add_store(struct xp__course *course, const struct xp__store *store, const uint8_t *bytes)
+{
+	struct xp__event *event = xp__course_add(course, XP__EVENT_STORE);
+
+	event->off = store->off;
+	event->len = store->len;
+	/* One byte is one store, whatever writes it. */
+	event->single = store->len == 1 || store->flags & XP_WRITE_SINGLE;
+	memcpy(event->bytes, bytes, store->len);
+}
+
+/* Phases @fail…0 undone. */
+static void roll_back(struct xp__course *course, const struct xp__plan *plan, unsigned fail, bool syncs)
+{
+	for (unsigned i = fail + 1; i-- > 0;) {
+		uint8_t before[XP_MAX_LEN];
+
+		xp__plan_before(plan, i, before);
+		add_store(course, &plan->store[i], before);
+		if (syncs)
+			xp__course_add(course, XP__EVENT_SYNC);
+	}
+}
+
+void xp__course_of_plan(struct xp__course *course, const struct xp__plan *plan, unsigned fail)
+{
+	/*
+	 * EARLY: one processor runs, and modifies what it executes itself later. Every model lets a processor see its
+	 * own stores after the jump that the library's return is, so to the site it is as if it were parked.
+	 */
+	bool apart = plan->method == XP__METHOD_QUIESCE || plan->method == XP__METHOD_EARLY;
+
+	memset(course, 0, sizeof(*course));
+	course->mode = 64;
+	course->len = plan->len;
+	course->resume = plan->resume ? XP__RESUME_OUT : XP__RESUME_EMULATE;
+	course->park_looks = !plan->single;
+	course->reclaim_waits = true;
+	memcpy(course->old, plan->old, plan->len);
+	memcpy(course->new, plan->new, plan->len);
+	if (plan->traps)
+		xp__course_add(course, XP__EVENT_PUBLISH);
+	if (apart)
+		xp__course_add(course, XP__EVENT_PARK);
+	for (unsigned i = 0; i < plan->nr_stores && (i == 0 || i - 1 != fail); i++) {
+		add_store(course, &plan->store[i], plan->store[i].bytes);
+		if (!apart && i != fail)
+			xp__course_add(course, XP__EVENT_SYNC);
+	}
+	if (fail < plan->nr_stores)
+		roll_back(course, plan, fail, !apart);
+	if (apart)
+		xp__course_add(course, XP__EVENT_UNPARK);
+	xp__course_add(course, XP__EVENT_RETURN);
+	if (plan->traps) {
+		xp__course_add(course, XP__EVENT_RETIRE);
+		xp__course_add(course, XP__EVENT_RECLAIM);
+	}
+}
+
+void xp__course_final(const struct xp__course *course, uint8_t bytes[XP_MAX_LEN])
+{
+	memcpy(bytes, course->old, XP_MAX_LEN);
+	for (unsigned i = 0; i < course->nr_events; i++)
+		if (course->event[i].kind == XP__EVENT_STORE)
+			memcpy(bytes + course->event[i].off, course->event[i].bytes, course->event[i].len);
+}

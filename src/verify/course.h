@@ -1,0 +1,69 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A course: all that happens to one site from the first store to the last, in order, and what becomes of a bystander
+ * that traps there. Made from a plan of the library, or from a plan file; judged by explore.h.
+ */
+#ifndef XP_VERIFY_COURSE_H
+#define XP_VERIFY_COURSE_H
+
+#include "core/method.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+enum xp__event_kind {
+	XP__EVENT_PUBLISH, /* from here a breakpoint at the site is known to the trap handler */
+	XP__EVENT_STORE,
+	XP__EVENT_SYNC,
+	XP__EVENT_PARK,    /* from here no bystander executes; one that rests inside the site is waited for */
+	XP__EVENT_UNPARK,  /* they go on, serialized */
+	XP__EVENT_RETURN,  /* the commit returned: from here an execution that begins is new */
+	XP__EVENT_RETIRE,  /* no later trap finds the record */
+	XP__EVENT_RECLAIM, /* its memory is used for something else */
+};
+
+struct xp__event {
+	uint8_t kind; /* enum xp__event_kind */
+	uint8_t off, len;
+	bool single; /* STORE: one store; else byte by byte in any order */
+	uint8_t bytes[XP_MAX_LEN];
+};
+
+#define XP__MAX_EVENTS 80
+#define XP__MAX_RANGES 16
+#define XP__RESUME_EMULATE (-1) /* a trapped bystander executes the new instruction */
+#define XP__RESUME_OUT (-2)     /* it continues elsewhere, as the caller wants it */
+
+struct xp__course {
+	char name[80];
+	uint8_t mode; /* 16, 32, 64 */
+	uint8_t len;
+	uint8_t nr_events;
+	uint8_t nr_invalid;
+	int8_t resume;         /* offset where a bystander at the breakpoint continues, or one of the above */
+	bool faults;           /* UD2 and far calls to invalid selectors are handled, too */
+	bool restart_on_nop;   /* how: the handler restarts if there is a nop; else if the instruction faults no more */
+	bool park_looks;       /* PARK waits for bystanders that rest inside the site */
+	bool reclaim_waits;    /* RECLAIM waits for handlers that use the record */
+	uint8_t old[XP_MAX_LEN];
+	uint8_t new[XP_MAX_LEN]; /* what the change is for; the last store leads there, or back to old */
+	struct {
+		uint16_t first, last;
+	} invalid[XP__MAX_RANGES]; /* selectors that fault */
+	struct xp__event event[XP__MAX_EVENTS];
+};
+
+/* xp__course_add - an event without bytes; NULL if there is no room. */
+struct xp__event *xp__course_add(struct xp__course *course, enum xp__event_kind kind);
+
+/*
+ * xp__course_of_plan - the protocol of src/core/poke.c and src/core/trap.c for one site of @plan. @fail: the phase whose
+ * sync fails, after which the commit is rolled back; XP__NO_FAILURE otherwise.
+ */
+void xp__course_of_plan(struct xp__course *course, const struct xp__plan *plan, unsigned fail);
+#define XP__NO_FAILURE 255u
+
+/* xp__course_final - the bytes after the last store. */
+void xp__course_final(const struct xp__course *course, uint8_t bytes[XP_MAX_LEN]);
+
+#endif

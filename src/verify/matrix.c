@@ -1,0 +1,174 @@
+// SPDX-License-Identifier: MIT
+/* Asks xp__plan_build() for every plan it can be brought to make, and the explorer for its opinion of each. */
+#include "verify/matrix.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+const char *const xp__method_names[XP__NR_METHODS] = {
+	"none", "flip", "word", "shortjmp", "breakpoint", "quiesce", "early",
+};
+
+#define RESUME XP__KIND_RESUME
+#define SEVERAL XP__KIND_SEVERAL
+
+/* All bytes that change differ in every kind but the flips: the hardest case. */
+#define DISP1 0x11, 0x22, 0x33, 0x44
+#define DISP2 0x95, 0xa6, 0xb7, 0xc8
+#define PROLOGUE 0x55, 0x48, 0x89, 0xe5, 0x48, 0x83, 0xec, 0x10
+#define NOP2 0x66, 0x90
+#define NOP3 0x0f, 0x1f, 0x00
+#define NOP4 0x0f, 0x1f, 0x40, 0x00
+#define NOP5 0x0f, 0x1f, 0x44, 0x00, 0x00
+#define NOP6 0x66, 0x0f, 0x1f, 0x44, 0x00, 0x00
+#define NOP9 0x66, 0x0f, 0x1f, 0x84, 0x00, 0x00, 0x00, 0x00, 0x00
+
+const struct xp__kind xp__kinds[] = {
+	{"static branch: test to jmp", 5, 1, 0, {0xa9, DISP1}, {0xe9, DISP1}},
+	{"static branch: jmp to test", 5, 1, 0, {0xe9, DISP1}, {0xa9, DISP1}},
+	{"test8 to jmp8", 2, 2, 0, {0xa8, 0x11}, {0xeb, 0x11}},
+	{"jcc8 to jmp8", 2, 2, 0, {0x74, 0x11}, {0xeb, 0x11}},
+	{"nop5 to jmp", 5, 5, 0, {NOP5}, {0xe9, DISP1}},
+	{"jmp to nop5", 5, 5, 0, {0xe9, DISP1}, {NOP5}},
+	{"jmp to another jmp", 5, 5, 0, {0xe9, DISP1}, {0xe9, DISP2}},
+	{"nop5 to call", 5, 5, 0, {NOP5}, {0xe8, DISP1}},
+	{"call to nop5", 5, 5, 0, {0xe8, DISP1}, {NOP5}},
+	{"call to another call", 5, 5, 0, {0xe8, DISP1}, {0xe8, DISP2}},
+	{"call to jmp", 5, 5, 0, {0xe8, DISP1}, {0xe9, DISP2}},
+	{"call to xor eax, eax", 5, 5, 0, {0xe8, DISP1}, {0x66, 0x66, 0x48, 0x31, 0xc0}},
+	{"xor eax, eax to call", 5, 5, 0, {0x66, 0x66, 0x48, 0x31, 0xc0}, {0xe8, DISP1}},
+	{"nop5 to jmp, resume given", 5, 5, RESUME, {NOP5}, {0xe9, DISP1}},
+	{"nop2 to jmp8", 2, 2, 0, {NOP2}, {0xeb, 0x11}},
+	{"jmp8 to nop2", 2, 2, 0, {0xeb, 0x11}, {NOP2}},
+	{"jcc to another jcc", 6, 6, 0, {0x0f, 0x84, DISP1}, {0x0f, 0x85, DISP2}},
+	{"nop6 to jcc", 6, 6, 0, {NOP6}, {0x0f, 0x84, DISP1}},
+	{"jcc to nop6", 6, 6, 0, {0x0f, 0x84, DISP1}, {NOP6}},
+	{"nop2 to two nops", 2, 2, 0, {NOP2}, {0x90, 0x90}},
+	{"nop5 to jmp8 and nop3", 5, 5, 0, {NOP5}, {0xeb, 0x11, NOP3}},
+	{"jmp8 and nop3 to jmp", 5, 5, 0, {0xeb, 0x11, NOP3}, {0xe9, DISP1}},
+	{"nop9 to jmp and nop4", 9, 9, 0, {NOP9}, {0xe9, DISP1, NOP4}},
+	{"nop9 to call and nop4", 9, 9, 0, {NOP9}, {0xe8, DISP1, NOP4}},
+	{"ret and nop4 to jmp", 5, 5, 0, {0xc3, NOP4}, {0xe9, DISP1}},
+	{"jmp to ret and nop4", 5, 5, 0, {0xe9, DISP1}, {0xc3, NOP4}},
+	{"test8 immediate", 2, 2, 0, {0xa8, 0x11}, {0xa8, 0x95}},
+	{"test16 immediate", 4, 4, 0, {0x66, 0xa9, 0x11, 0x22}, {0x66, 0xa9, 0x95, 0xa6}},
+	{"test32 immediate", 5, 5, 0, {0xa9, DISP1}, {0xa9, DISP2}},
+	{"test64 immediate", 6, 6, 0, {0x48, 0xa9, DISP1}, {0x48, 0xa9, DISP2}},
+	{"mov8 immediate", 2, 2, RESUME, {0xb0, 0x11}, {0xb0, 0x95}},
+	{"mov16 immediate", 4, 4, RESUME, {0x66, 0xb8, 0x11, 0x22}, {0x66, 0xb8, 0x95, 0xa6}},
+	{"mov32 immediate", 5, 5, RESUME, {0xb8, DISP1}, {0xb8, DISP2}},
+	{"mov32 immediate with REX", 6, 6, RESUME, {0x41, 0xb8, DISP1}, {0x41, 0xb8, DISP2}},
+	{"mov64 immediate", 10, 10, RESUME, {0x48, 0xb8, DISP1, DISP2}, {0x48, 0xb8, DISP2, DISP1}},
+	{"mov64 immediate, no resume", 10, 10, 0, {0x48, 0xb8, DISP1, DISP2}, {0x48, 0xb8, DISP2, DISP1}},
+	/* Several instructions. The first of each is not known to the selection but in "five nops". */
+	{"five nops to jmp", 5, 5, 0, {0x90, 0x90, 0x90, 0x90, 0x90}, {0xe9, DISP1}},
+	{"push, mov, sub to jmp", 8, 8, SEVERAL, {PROLOGUE}, {0xe9, DISP1, NOP3}},
+	{"jmp to push, mov, sub", 8, 8, SEVERAL, {0xe9, DISP1, NOP3}, {PROLOGUE}},
+};
+const unsigned xp__nr_kinds = sizeof(xp__kinds) / sizeof(xp__kinds[0]);
+_Static_assert(sizeof(xp__kinds) / sizeof(xp__kinds[0]) <= XP__MAX_KINDS, "cells");
+
+unsigned xp__address(unsigned i)
+{
+	return i < 64 ? i : 4096 - (i - 63);
+}
+
+/* The ports that matter: what they can do changes the choice. */
+static const unsigned ports[] = {~0u, ~(unsigned)XP_NEED_SINGLE};
+
+static const enum xp_policy policies[] = {XP_POLICY_AUTO, XP_POLICY_BREAKPOINT, XP_POLICY_QUIESCE, XP_POLICY_EARLY};
+
+struct run {
+	struct xp__explorer *explorer;
+	const struct xp__watch *watch;
+	struct xp__matrix *matrix;
+	int error;
+};
+
+static bool build(const struct xp__kind *kind, unsigned addr, enum xp_policy policy, unsigned can, enum xp__fetch fetch,
+		  struct xp__plan *plan)
+{
+	const char *detail;
+	struct xp__change change = {
+		.addr = addr,
+		.old = kind->old,
+		.new = kind->new,
+		.len = kind->len,
+		.known = kind->known,
+		.resume = kind->flags & RESUME ? XP_RESUME_AT : XP_RESUME_EMULATE,
+		.resume_at = kind->flags & RESUME ? 1 : 0,
+		.policy = policy,
+		.can = can,
+		.fetch = fetch,
+	};
+
+	return xp__plan_build(&change, plan, &detail) == 0;
+}
+
+/* The plan, and each of its rollbacks. Returns how many are proven, of plan->nr_stores + 1. */
+static unsigned judge(struct run *run, const struct xp__plan *plan, const char *name, unsigned addr,
+		      const struct xp__model *model, bool chosen)
+{
+	unsigned nr_proven = 0;
+
+	for (unsigned fail = 0; fail <= plan->nr_stores && !run->error; fail++) {
+		struct xp__course course;
+		struct xp__result result;
+
+		xp__course_of_plan(&course, plan, fail < plan->nr_stores ? fail : XP__NO_FAILURE);
+		snprintf(course.name, sizeof(course.name), "%s, %s%s", name, xp__method_names[plan->method],
+			 fail < plan->nr_stores ? ", rolled back" : "");
+		run->error = xp__explore(run->explorer, &course, addr, model, &result);
+		run->matrix->nr_explored++;
+		run->matrix->nr_states += result.nr_states;
+		nr_proven += result.proven;
+		if (chosen && !result.proven) {
+			run->matrix->nr_wrong++;
+			if (run->watch->wrong)
+				run->watch->wrong(run->watch->data, &course, addr, model, &result);
+		}
+	}
+	return nr_proven;
+}
+
+static void fill(struct run *run, unsigned k, unsigned addr, enum xp_policy policy, unsigned can, unsigned m)
+{
+	const struct xp__kind *kind = &xp__kinds[k];
+	const struct xp__model *model = &run->matrix->models[m], *named = xp__model_find(model->name);
+	struct xp__plan plan, choice;
+
+	if (kind->flags & SEVERAL && (policy == XP_POLICY_AUTO || policy == XP_POLICY_BREAKPOINT))
+		return;
+	/* The default model lets the selection offer every method it has; which of them hold under others is judged here. */
+	if (build(kind, addr, policy, can, XP__FETCH_AMD, &plan)) {
+		struct xp__cell *cell = &run->matrix->cell[k][plan.method][m];
+
+		cell->nr_plans += plan.nr_stores + 1u;
+		cell->nr_proven += judge(run, &plan, kind->name, addr, model, false);
+	}
+	if (named && build(kind, addr, policy, can, (enum xp__fetch)(named - xp__models), &choice))
+		judge(run, &choice, kind->name, addr, model, true);
+}
+
+int xp__matrix_run(struct xp__explorer *explorer, const struct xp__model *models, unsigned nr_models,
+		   const struct xp__watch *watch, struct xp__matrix *matrix)
+{
+	struct run run = {.explorer = explorer, .watch = watch, .matrix = matrix};
+
+	memset(matrix, 0, sizeof(*matrix));
+	matrix->models = models;
+	matrix->nr_models = nr_models;
+	for (unsigned k = 0; k < xp__nr_kinds && !run.error; k++) {
+		if (watch->progress)
+			watch->progress(watch->data, k, xp__nr_kinds);
+		for (unsigned a = 0; a < XP__NR_ADDRESSES; a++)
+			for (unsigned p = 0; p < sizeof(policies) / sizeof(policies[0]); p++)
+				for (unsigned c = 0; c < sizeof(ports) / sizeof(ports[0]); c++)
+					for (unsigned m = 0; m < nr_models; m++)
+						fill(&run, k, xp__address(a), policies[p], ports[c], m);
+	}
+	if (watch->progress)
+		watch->progress(watch->data, xp__nr_kinds, xp__nr_kinds);
+	return run.error;
+}
