@@ -161,6 +161,15 @@ static void print_matrix(const struct litmus_report *report, FILE *out)
 			print_shapes(report, out, path, sync);
 }
 
+/* What no sync at all did not show, a sync cannot be credited with preventing. */
+static bool stale_without_sync(const struct litmus_report *report)
+{
+	for (unsigned i = 0; i < report->nr_orders; i++)
+		if (!report->orders[i].judged && !report->orders[i].sync && report->orders[i].wrong)
+			return true;
+	return false;
+}
+
 static void print_orders(const struct litmus_report *report, FILE *out)
 {
 	fprintf(out,
@@ -183,6 +192,9 @@ static void print_orders(const struct litmus_report *report, FILE *out)
 	fprintf(out,
 		"(later, older: the second of the two is newer or older than the first; wrong: older than stores in\n"
 		"program order allow; backward: older than in the execution before)\n");
+	if (report->nr_orders && !stale_without_sync(report))
+		fprintf(out,
+			"No stale code was seen without a sync either: the zeros after a sync show no more than that.\n");
 }
 
 static void print_spreads(const struct litmus_report *report, FILE *out)
