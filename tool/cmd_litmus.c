@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: MIT
 /* crosspatch litmus: what the processors of this machine execute while code is being changed. */
+#include "tool.h"
+
 #include "litmus/litmus.h"
 
 #include <errno.h>
@@ -10,8 +12,6 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
-
-int cmd_litmus(int argc, char **argv);
 
 #define ALL_PATHS ((1u << LITMUS_NR_PATHS) - 1)
 #define ALL_WIDTHS ((1u << LITMUS_NR_WIDTHS) - 1)
@@ -50,7 +50,7 @@ struct arguments {
 static int wrong(const char *option, const char *value, const char *why)
 {
 	fprintf(stderr, "crosspatch litmus: %s: \"%s\" %s\n", option, value, why);
-	return 2;
+	return TOOL_USAGE;
 }
 
 static int parse_seconds(struct arguments *a, const char *value)
@@ -155,7 +155,7 @@ static int parse_option(struct arguments *a, int option, const char *value)
 		a->help = true;
 		return 0;
 	default:
-		return 2;
+		return TOOL_USAGE;
 	}
 }
 
@@ -172,7 +172,7 @@ static int parse(struct arguments *a, int argc, char **argv)
 		if (option == '?' || option == ':') {
 			fprintf(stderr, "crosspatch litmus: %s: %s\n", argv[optind - 1],
 				option == ':' ? "needs a value" : "no such option; --help lists them");
-			return 2;
+			return TOOL_USAGE;
 		}
 		error = parse_option(a, option, optarg);
 		if (error)
@@ -283,7 +283,7 @@ static int refuse(int error)
 	const char *why = error == -ENODEV ? "only one processor may be used; a race needs two" : strerror(-error);
 
 	fprintf(stderr, "crosspatch litmus: no power: nothing was measured: %s\n", why);
-	return 1;
+	return TOOL_REFUSED;
 }
 
 int cmd_litmus(int argc, char **argv)
