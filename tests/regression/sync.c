@@ -143,6 +143,40 @@ XP_TEST(membarrier_taken_away_later)
 	xp_child(filter_later);
 }
 
+/* A thread of the program's blocks everything: a commit that has begun cannot wait for it, and gives up. */
+static void *block_all(void *argument)
+{
+	sigset_t all;
+
+	sigfillset(&all);
+	pthread_sigmask(SIG_BLOCK, &all, NULL);
+	pthread_barrier_wait(argument);
+	pthread_barrier_wait(argument);
+	return NULL;
+}
+
+static void not_met(void)
+{
+	pthread_barrier_t barrier;
+	pthread_t thread;
+
+	pthread_barrier_init(&barrier, NULL, 2);
+	CHECK_EQ(pthread_create(&thread, NULL, block_all, &barrier), 0);
+	pthread_barrier_wait(&barrier);
+	CHECK_EQ(xp_static_branch_enable(&subject_key), 0);
+	CHECK(xp_child_filter(SYS_membarrier, SECCOMP_RET_ERRNO | EPERM, 0));
+	CHECK(xp_static_branch_disable(&subject_key) < 0);
+	CHECK_EQ(xp_state(), XP_STATE_WEDGED);
+	CHECK_EQ(xp_static_branch_disable(&subject_key), -XP_E_WEDGED);
+	pthread_barrier_wait(&barrier);
+	pthread_join(thread, NULL);
+}
+
+XP_TEST(a_thread_that_cannot_come_does_not_hang_a_commit)
+{
+	xp_child(not_met);
+}
+
 /* ---- the real-time signal that the rendezvous took is wanted by the program: it looks for another ---- */
 
 static void take_signals(void)

@@ -226,8 +226,8 @@ static int sync_core(void)
 	if (use_signal)
 		return xp__rendezvous_sync();
 	error = xp__membarrier_sync();
-	/* A filter installed since may refuse it; the rendezvous needs none of that. */
-	if (error && xp__rendezvous_start() == 0)
+	/* A filter installed since may refuse it; the rendezvous needs none of that, but that everybody can come. */
+	if (error && xp__rendezvous_start() == 0 && xp__threads_accept(xp__rendezvous_signal(), NULL) == 0)
 		error = xp__rendezvous_sync();
 	return error;
 }

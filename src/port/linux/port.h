@@ -90,5 +90,6 @@ void xp__text_lock_fork(bool held);
 int xp__defer(uint64_t deadline_ms);
 uint64_t xp__clock_ms(void);
 void xp__defer_fork(void);
+void xp__defer_wake(void); /* its thread looks again: the signal of the rendezvous is another one */
 
 #endif

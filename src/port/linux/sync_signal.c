@@ -71,7 +71,7 @@ static void on_rendezvous(int signal, siginfo_t *info, void *context)
 
 int xp__rendezvous_signal(void)
 {
-	return number;
+	return __atomic_load_n(&number, __ATOMIC_RELAXED);
 }
 
 /* A real-time signal that nobody uses, from the top: libc keeps the lowest for itself, programs take the next. */
@@ -91,7 +91,8 @@ int xp__rendezvous_start(void)
 		if (xp__sigaction(signal, NULL, &now) || now.handler != (uintptr_t)SIG_DFL)
 			continue;
 		if (xp__sigaction(signal, &act, NULL) == 0) {
-			number = signal;
+			__atomic_store_n(&number, signal, __ATOMIC_RELAXED);
+			xp__defer_wake();
 			return 0;
 		}
 	}
