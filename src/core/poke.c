@@ -249,10 +249,11 @@ static int check_overlap(const struct xp__commit *c, struct xp_diag *diag)
 
 /* ---- stores ---- */
 
-/* A stretch of text being put together, to be written by one call. */
+/* Sites whose stores of one phase go into one write: [from, to), but those that have no store in that phase. */
 struct span {
-	uintptr_t start, end; /* of the text; empty if equal */
-	uintptr_t site;       /* the first in it, for the diagnostic */
+	size_t from, to;
+	uintptr_t start, end; /* of the text, from the first byte stored to the last; empty if equal */
+	unsigned flags;       /* XP_WRITE_SINGLE: one site */
 };
 
 /* What the port could not do: -errno is the system's answer, other codes are the port's own. */
@@ -263,94 +264,142 @@ static int fail_port(struct xp_diag *diag, int error, enum xp_phase phase, const
 	return xp__fail(diag, error, phase, site, NULL);
 }
 
-static int fail_store(struct xp_diag *diag, int error, uintptr_t site)
+/*
+ * Whether the site has anything to store in the phase. @back: to give back, in a rollback; sites that the failure came
+ * before are left alone: whoever was refused a write may be refused it again, and has nothing to undo.
+ */
+static inline bool has_store(const struct xp__plan *plan, unsigned phase, bool back, uintptr_t addr)
 {
-	return error ? fail_port(diag, error, XP_PHASE_STORE, (const void *)site) : 0;
+	const struct xp__store *store = &plan->store[phase];
+	uint8_t before[XP_MAX_LEN];
+
+	if (phase >= plan->nr_stores || !back)
+		return phase < plan->nr_stores;
+	xp__plan_before(plan, phase, before);
+	return memcmp((const void *)(addr + store->off), before, store->len) != 0;
 }
 
-static int span_write(struct span *span, struct xp_diag *diag)
+/*
+ * The span that begins at site @i or behind it. @one, a constant: all sites have plan 0, whose fields the compiler then
+ * keeps in registers, instead of reading them again for each site.
+ */
+static inline __attribute__((always_inline)) struct span next_span(const struct xp__commit *c, unsigned phase,
+								   bool back, size_t i, bool one)
 {
-	uintptr_t start = span->start;
-	size_t len = span->end - span->start;
+	struct span span = {i, i, 0, 0, 0};
 
-	span->start = span->end = 0;
-	if (len == 0)
-		return 0;
-	counters.writes++;
-	return fail_store(diag, xp__port->text_write((void *)start, span_buffer, len, 0), span->site);
-}
+	for (; i < c->nr; i++) {
+		const struct xp__plan *plan = one ? c->plans : xp__commit_plan(c, i);
+		const struct xp__store *store = &plan->store[phase];
+		uintptr_t start = c->addr[i] + store->off, end = start + store->len;
 
-/* Stores @bytes at @addr, which belong to @site, sooner or later. An error may be that of the span before. */
-static int span_add(struct span *span, uintptr_t site, uintptr_t addr, const uint8_t *bytes, unsigned len,
-		    struct xp_diag *diag)
-{
-	uintptr_t gap = addr - span->end;
-
-	if (span->start == span->end || addr + len - span->start > SPAN_MAX ||
-	    (gap > SPAN_GAP && addr / 4096 != (span->end - 1) / 4096)) {
-		int error = span_write(span, diag);
-
-		if (error)
-			return error;
-		span->start = span->end = addr;
-		span->site = site;
-		gap = 0;
+		if (!has_store(plan, phase, back, c->addr[i]))
+			continue;
+		if (span.start == span.end) {
+			span.from = i;
+			span.start = start;
+			span.flags = store->flags;
+		} else if ((span.flags | store->flags) & XP_WRITE_SINGLE || end - span.start > SPAN_MAX ||
+			   (start - span.end > SPAN_GAP && start / 4096 != (span.end - 1) / 4096)) {
+			break;
+		}
+		span.end = end;
 	}
-	memcpy(span_buffer + (span->end - span->start), (const void *)span->end, gap);
-	memcpy(span_buffer + (addr - span->start), bytes, len);
-	span->end = addr + len;
+	span.to = i;
+	return span;
+}
+
+/* I5. What the store of @phase must find, read as data: a store that this thread made would look like it; -1: anything. */
+static inline int wanted(const struct xp__plan *plan, unsigned phase)
+{
+	return plan->traps && phase + 1 == plan->nr_stores ? XP__INSN_INT3_BYTE : -1;
+}
+
+static int fail_lost(struct xp_diag *diag, uintptr_t site)
+{
+	return xp__fail(diag, -XP__EBUSY, XP_PHASE_STORE, (const void *)site,
+			"something replaced our breakpoint during the commit");
+}
+
+/* The stores of a span whose sites all have plan 0 and store one byte: a key's. */
+static int fill_bytes(const struct xp__commit *c, unsigned phase, const struct span *span, struct xp_diag *diag)
+{
+	const struct xp__store *store = &c->plans->store[phase];
+	const int want = wanted(c->plans, phase);
+	const uintptr_t shift = (uintptr_t)span_buffer + store->off - span->start;
+	const uintptr_t *const addr = c->addr, *const to = addr + span->to;
+	const uint8_t byte = store->bytes[0];
+
+	for (const uintptr_t *site = addr + span->from; site < to; site++) {
+		uint8_t *at = (uint8_t *)(*site + shift);
+
+		if (want >= 0 && *at != want)
+			return fail_lost(diag, *site);
+		*at = byte;
+	}
 	return 0;
 }
 
-static int write_single(uintptr_t site, uintptr_t addr, const uint8_t *bytes, unsigned len, struct xp_diag *diag)
+/*
+ * Puts the stores of the span's sites into a copy of its text. The text between them is copied with them, by one call
+ * for the whole span: a call per gap costs more than all the rest of a phase (bench/commit).
+ */
+static int fill_span(const struct xp__commit *c, unsigned phase, bool back, const struct span *span,
+		     struct xp_diag *diag)
 {
-	counters.writes++;
-	return fail_store(diag, xp__port->text_write((void *)addr, bytes, len, XP_WRITE_SINGLE), site);
-}
+	uint8_t *const buffer = span_buffer;
 
-/* I5. Read as data: what a store that this thread made before would look like. */
-static bool lost_breakpoint(const struct xp__plan *plan, unsigned phase, uintptr_t addr)
-{
-	return plan->traps && phase + 1 == plan->nr_stores &&
-	       *(const volatile uint8_t *)addr != XP__INSN_INT3_BYTE;
+	memcpy(buffer, (const void *)span->start, span->end - span->start);
+	if (c->plan_of == NULL && c->plans->store[phase].len == 1 && !back)
+		return fill_bytes(c, phase, span, diag);
+	for (size_t i = span->from; i < span->to; i++) {
+		const struct xp__plan *plan = xp__commit_plan(c, i);
+		const struct xp__store *store = &plan->store[phase];
+		uint8_t *at = buffer + (c->addr[i] + store->off - span->start);
+		uint8_t before[XP_MAX_LEN];
+		const uint8_t *bytes = store->bytes;
+
+		if (!has_store(plan, phase, back, c->addr[i]))
+			continue;
+		if (back) {
+			xp__plan_before(plan, phase, before);
+			bytes = before;
+		} else if (wanted(plan, phase) >= 0 && *at != wanted(plan, phase)) {
+			return fail_lost(diag, c->addr[i]);
+		}
+		if (store->len == 1)
+			*at = *bytes; /* no call */
+		else
+			memcpy(at, bytes, store->len);
+	}
+	return 0;
 }
 
 /*
  * The stores of one phase, grouped into as few writes as their distance allows. @back: the bytes from before the
- * phase instead, in a rollback; there, sites that the failure came before are left alone: whoever was refused a write
- * may be refused it again, and has nothing to undo.
+ * phase instead, in a rollback.
  */
 static int store_phase(const struct xp__commit *c, unsigned phase, bool back, struct xp_diag *diag)
 {
-	struct span span = {0, 0, 0};
-	int error = 0;
+	for (size_t i = 0; i < c->nr;) {
+		struct span span = c->plan_of || back ? next_span(c, phase, back, i, false)
+						      : next_span(c, phase, false, i, true);
+		size_t len = span.end - span.start;
+		int error = 0;
 
-	for (size_t i = 0; i < c->nr && !error; i++) {
-		const struct xp__plan *plan = xp__commit_plan(c, i);
-		const struct xp__store *store = &plan->store[phase];
-		uint8_t before[XP_MAX_LEN];
-		const uint8_t *bytes = store->bytes;
-
-		if (phase >= plan->nr_stores)
-			continue;
-		if (back) {
-			xp__plan_before(plan, phase, before);
-			if (memcmp((const void *)(c->addr[i] + store->off), before, store->len) == 0)
-				continue;
-			bytes = before;
-		} else if (lost_breakpoint(plan, phase, c->addr[i])) {
-			return xp__fail(diag, -XP__EBUSY, XP_PHASE_STORE, (const void *)c->addr[i],
-					"something replaced our breakpoint during the commit");
+		if (len > 0)
+			error = fill_span(c, phase, back, &span, diag);
+		if (error)
+			return error;
+		if (len > 0) {
+			counters.writes++;
+			error = xp__port->text_write((void *)span.start, span_buffer, len, span.flags);
 		}
-		if (store->flags & XP_WRITE_SINGLE) {
-			error = span_write(&span, diag);
-			if (!error)
-				error = write_single(c->addr[i], c->addr[i] + store->off, bytes, store->len, diag);
-		} else {
-			error = span_add(&span, c->addr[i], c->addr[i] + store->off, bytes, store->len, diag);
-		}
+		if (error)
+			return fail_port(diag, error, XP_PHASE_STORE, (const void *)c->addr[span.from]);
+		i = span.to;
 	}
-	return error ? error : span_write(&span, diag);
+	return 0;
 }
 
 static int sync_phase(struct xp_diag *diag)
