@@ -295,4 +295,86 @@ XP_TEST(fork_while_a_thread_stands_in_the_trap_handler)
 	CHECK_EQ(xp_set_policy(XP_POLICY_AUTO), 0);
 }
 
+/*
+ * ---- a late trap that finds the breakpoint of the next commit at the same site (ordering T7, T8) ----
+ *
+ * thread: traps in the first commit; is held until that is over; finds no table; is held until the second commit has put
+ * its breakpoint there; looks at the text, and must not take it for somebody else's.
+ */
+static bool first_over, missed, second_stored;
+static uint64_t executions;
+
+static void wait_until(const bool *flag)
+{
+	while (!__atomic_load_n(flag, __ATOMIC_ACQUIRE))
+		sched_yield();
+}
+
+static void set(bool *flag)
+{
+	__atomic_store_n(flag, true, __ATOMIC_RELEASE);
+}
+
+static void hold_twice(enum xp__point point)
+{
+	static bool entered;
+
+	if (point == XP__POINT_TRAP_ENTERED && !__atomic_load_n(&entered, __ATOMIC_RELAXED)) {
+		set(&entered);
+		set(&standing);
+		wait_until(&first_over);
+	} else if (point == XP__POINT_TRAP_MISSED && !__atomic_load_n(&missed, __ATOMIC_RELAXED)) {
+		set(&missed);
+		wait_until(&second_stored);
+	} else if (point == XP__POINT_STORED && __atomic_load_n(&missed, __ATOMIC_RELAXED) &&
+		   !__atomic_load_n(&second_stored, __ATOMIC_RELAXED)) {
+		uint64_t before = __atomic_load_n(&executions, __ATOMIC_ACQUIRE);
+
+		/* The breakpoint stays until the thread has got past it. */
+		set(&second_stored);
+		while (__atomic_load_n(&executions, __ATOMIC_ACQUIRE) == before)
+			sched_yield();
+	}
+}
+
+static void *execute_and_count(void *unused)
+{
+	(void)unused;
+	while (!__atomic_load_n(&stop, __ATOMIC_RELAXED)) {
+		unsigned result = subject_call(&subject);
+
+		CHECK(result == SUBJECT_OFF || result == SUBJECT_ON);
+		__atomic_add_fetch(&executions, 1, __ATOMIC_RELEASE);
+	}
+	return NULL;
+}
+
+static void late_trap(void)
+{
+	pthread_t thread;
+	bool on = false;
+
+	REQUIRE(subject_make(&subject));
+	CHECK_EQ(xp_set_policy(XP_POLICY_BREAKPOINT), 0);
+	standing = stop = false;
+	xp__inject = hold_twice;
+	REQUIRE_EQ(pthread_create(&thread, NULL, execute_and_count, NULL), 0);
+	while (!__atomic_load_n(&standing, __ATOMIC_ACQUIRE)) {
+		on = !on;
+		CHECK_EQ(xp_text_poke(on ? &subject.on : &subject.off, NULL), 0);
+	}
+	set(&first_over);
+	wait_until(&missed);
+	CHECK_EQ(xp_text_poke(on ? &subject.off : &subject.on, NULL), 0);
+	CHECK(second_stored);
+	set(&stop);
+	pthread_join(thread, NULL);
+	xp__inject = NULL;
+}
+
+XP_TEST(late_trap_meets_the_next_breakpoint)
+{
+	xp_child(late_trap);
+}
+
 XP_TEST_MAIN()

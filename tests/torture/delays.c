@@ -1,55 +1,15 @@
 // SPDX-License-Identifier: MIT
 /*
- * Waits at the points of core/inject.h, in the writer between its steps and in the trap handler between its looks, so
- * that windows of nanoseconds become wide enough to be hit: without this a wrong order of steps goes unnoticed.
- * The waits are long and short by chance; sometimes the processor is given to somebody else.
+ * Keys and raw pokes while writer and handlers are delayed at random (xp_delays.h). Every point must have been passed, and
+ * traps must have come late.
  */
 #define XP_SITES_KEY sites_key
+#include "xp_delays.h"
 #include "xp_pokes.h"
 #include "xp_sites.h"
 
-#include "core/inject.h"
-#include "port/linux/sys.h"
-
-#ifndef XP_INJECT
-#error "this program is linked with a library built with XP_INJECT"
-#endif
-
-enum { NR_POINTS = XP__POINT_TRAP_MISSED + 1 };
-
 static struct poke_site pokes[NR_POKES];
 static unsigned wrong, next;
-static uint64_t passed[NR_POINTS];
-
-/* In the trap handler: no libc. The state of the random numbers may be torn by a nested handler: that is random too. */
-static void wait_here(enum xp__point point)
-{
-	static __thread uint64_t state __attribute__((tls_model("initial-exec")));
-	uint64_t random, until;
-
-	__atomic_add_fetch(&passed[point], 1, __ATOMIC_RELAXED);
-	if (state == 0)
-		state = (uintptr_t)&state ^ __builtin_ia32_rdtsc();
-	random = xp_test_random(&state);
-	/* Most of all at the door of the handler: what is taken out meanwhile makes the trap late. */
-	switch (random % (point == XP__POINT_TRAP_ENTERED ? 4 : 16)) {
-	case 0:
-		XP__SYS1(SYS_sched_yield, 0);
-		break;
-	case 1: /* some 50 µs: longer than a phase */
-		until = __builtin_ia32_rdtsc() + (random >> 8) % 200000;
-		while (__builtin_ia32_rdtsc() < until)
-			__builtin_ia32_pause();
-		break;
-	case 2: /* some 2 µs: longer than a trap */
-		until = __builtin_ia32_rdtsc() + (random >> 8) % 8000;
-		while (__builtin_ia32_rdtsc() < until)
-			__builtin_ia32_pause();
-		break;
-	default:
-		break;
-	}
-}
 
 static uint64_t execute_pokes(void *context, uint64_t *random)
 {
@@ -79,15 +39,16 @@ static int patch_pokes(void *context, uint64_t *random, struct xp_diag *diag)
 /* @last: the points up to this one must have been passed. */
 static void run(const struct xp_torture *torture, enum xp__point last)
 {
+	const uint64_t *passed = xp_delays_passed;
 	struct xp_stats before, after;
 
-	memset(passed, 0, sizeof(passed));
+	memset(xp_delays_passed, 0, sizeof(xp_delays_passed));
 	xp_stats_read(&before);
-	xp__inject = wait_here;
+	xp__inject = xp_delay_here;
 	xp_torture_run(torture);
 	xp__inject = NULL;
 	xp_stats_read(&after);
-	XP_TEST_NOTE("waits: published %llu, stored %llu, synced %llu, retired %llu, in the handler %llu %llu %llu",
+	XP_TEST_NOTE("points: published %llu, stored %llu, synced %llu, retired %llu, in the handler %llu %llu %llu",
 		     (unsigned long long)passed[0], (unsigned long long)passed[1], (unsigned long long)passed[2],
 		     (unsigned long long)passed[3], (unsigned long long)passed[4], (unsigned long long)passed[5],
 		     (unsigned long long)passed[6]);
