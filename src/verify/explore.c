@@ -17,7 +17,7 @@
  * I2  A sync raises the bound to now. So does a return from a trap: IRET serializes.
  * I3  An execution is right if its trace is one that the old or the new bytes have when nobody changes them, or if it
  *     traps where the handler knows it and nothing was done before. Once the commit returned, an execution that begins
- *     must have a trace of the final bytes.
+ *     must have a trace of the final bytes, and no trap.
  */
 #include "verify/explore.h"
 
@@ -32,6 +32,7 @@
 #define MAX_TRACES 32
 #define MAX_STATES (4u << 20)
 #define NOT_SET 255
+#define CMC 0 /* the number of its effect: known even if neither old nor new code has it, as two of them do nothing */
 
 /* BREAKPOINT, FAULT: trapped, not yet delivered. FOUND: the handler holds the record. */
 enum mode { RUN, BREAKPOINT, FAULT, FOUND };
@@ -212,6 +213,8 @@ static struct instant join(const struct xp__explorer *x, struct instant a, struc
 
 /* ---- what the bystander did ---- */
 
+static const char not_final[] = "the commit had returned, and this is not the final code";
+
 static bool has_trace(const struct reference *reference, const struct state *state)
 {
 	for (unsigned i = 0; i < reference->nr; i++)
@@ -249,9 +252,12 @@ static void finish(struct xp__explorer *x, const struct state *state, uint32_t p
 	if (state->resumed && has_trace(&x->resumed, state))
 		x->result->nr_trap++;
 	else if (!old && !new)
-		violation(x, parent, step, "the execution did what neither the old nor the new code does");
+		violation(x, parent, step,
+			  memchr(state->trace, CMC, state->nr_trace) ?
+				  "one cmc of a pair was executed: the carry flag is inverted" :
+				  "the execution did what neither the old nor the new code does");
 	else if (state->late && !has_trace(&x->final, state))
-		violation(x, parent, step, "the commit had returned, and this is not the final code");
+		violation(x, parent, step, not_final);
 	else if (new)
 		x->result->nr_new++;
 	else
@@ -270,7 +276,7 @@ static bool trace_add(struct xp__explorer *x, struct state *state, const struct 
 			return false;
 		x->effects[x->nr_effects++] = *effect;
 	}
-	if (effect->kind == XP__EFFECT_CMC && state->nr_trace && state->trace[state->nr_trace - 1] == i) {
+	if (i == CMC && state->nr_trace && state->trace[state->nr_trace - 1] == CMC) {
 		state->trace[--state->nr_trace] = 0;
 		return true;
 	}
@@ -317,6 +323,11 @@ static void take_trap(struct xp__explorer *x, struct state state, const struct x
 {
 	if (x->recording)
 		return;
+	if (state.late) {
+		/* Handled it would be, but a bystander may by now block the signal that it is. */
+		violation(x, parent, step, not_final);
+		return;
+	}
 	step->kind = XP__STEP_TRAP;
 	state.mode = effect->kind == XP__EFFECT_INT3 ? BREAKPOINT : FAULT;
 	state.trap_at = state.pc;
@@ -363,6 +374,7 @@ static void execute(struct xp__explorer *x, struct state state, const struct xp_
 		branch(x, &state, *effect, parent, step);
 		return;
 	case XP__EFFECT_LEAVE:
+	case XP__EFFECT_UD2: /* that nobody handles */
 		if (trace_add(x, &state, effect))
 			finish(x, &state, parent, step);
 		else
@@ -627,7 +639,10 @@ static void prepare(struct xp__explorer *x, unsigned addr)
 
 	x->len = course->len;
 	x->error = 0;
-	x->nr_stores = x->nr_effects = 0;
+	x->nr_stores = 0;
+	x->nr_effects = 1;
+	memset(&x->effects[CMC], 0, sizeof(x->effects[CMC]));
+	x->effects[CMC].kind = XP__EFFECT_CMC;
 	x->old.nr = x->new.nr = x->final.nr = x->resumed.nr = 0;
 	x->published = x->returned = x->retired = x->reclaimed = NOT_SET;
 	memset(x->changed, 0, sizeof(x->changed));
@@ -649,7 +664,7 @@ static void prepare(struct xp__explorer *x, unsigned addr)
 			add_store(x, &course->event[t]);
 		else if (kind == XP__EVENT_PARK || kind == XP__EVENT_UNPARK)
 			apart = kind == XP__EVENT_PARK;
-		else if (kind != XP__EVENT_SYNC)
+		else if (kind != XP__EVENT_SYNC && *when[kind] == NOT_SET)
 			*when[kind] = t + 1;
 		x->now[t + 1] = (uint8_t)x->nr_stores;
 		x->apart[t + 1] = apart;

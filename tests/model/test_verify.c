@@ -1,0 +1,542 @@
+// SPDX-License-Identifier: MIT
+/*
+ * The explorer, rule by rule; and the table of what is proven in src/core/method.c, cell by cell. It stands on Zydis.
+ */
+#include "verify/decode.h"
+#include "verify/explore.h"
+#include "verify/matrix.h"
+
+#include "xp_test.h"
+
+#define AMD (&xp__models[XP__FETCH_AMD])
+#define REREAD (&xp__models[XP__FETCH_AMD_REREAD])
+#define BYTE (&xp__models[XP__FETCH_BYTE])
+#define LINE64 (&xp__models[XP__FETCH_LINE64])
+#define SDM (&xp__models[XP__FETCH_INTEL_SDM])
+
+static const uint8_t nop5[5] = {0x0f, 0x1f, 0x44, 0x00, 0x00};
+static const uint8_t jmp5[5] = {0xe9, 0x11, 0x22, 0x33, 0x44};
+
+static struct xp__explorer *explorer;
+
+static struct xp__result explore(const struct xp__course *course, unsigned addr, const struct xp__model *model)
+{
+	static struct xp__result result;
+
+	if (!explorer)
+		explorer = xp__explorer_new();
+	CHECK_EQ(xp__explore(explorer, course, addr, model, &result), 0);
+	return result;
+}
+
+static void check_proven(const struct xp__course *course, unsigned addr, const struct xp__model *model)
+{
+	struct xp__result result = explore(course, addr, model);
+
+	if (!result.proven)
+		XP_TEST_NOTE("%s at %u: %s", model->name, addr, result.why);
+	CHECK(result.proven);
+}
+
+static void check_wrong(const struct xp__course *course, unsigned addr, const struct xp__model *model, const char *why)
+{
+	struct xp__result result = explore(course, addr, model);
+
+	CHECK(!result.proven);
+	if (!result.proven)
+		CHECK_STR(result.why, why);
+}
+
+static const char foreign[] = "an instruction that neither the old nor the new code executes";
+static const char neither[] = "the execution did what neither the old nor the new code does";
+static const char elsewhere[] = "execution leaves the site to where neither the old nor the new code goes";
+static const char stale[] = "the commit had returned, and this is not the final code";
+static const char unknown_trap[] = "the trap handler has no record of this breakpoint";
+static const char reclaimed[] = "the trap handler uses a record whose memory was given back";
+static const char unsynchronized[] = "it was changed, and this processor has not serialized since";
+
+static struct xp__course course_of(const uint8_t *old, const uint8_t *new, unsigned len)
+{
+	struct xp__course course;
+
+	memset(&course, 0, sizeof(course));
+	course.mode = 64;
+	course.len = (uint8_t)len;
+	course.resume = XP__RESUME_EMULATE;
+	course.reclaim_waits = true;
+	memcpy(course.old, old, len);
+	memcpy(course.new, new, len);
+	return course;
+}
+
+static void store(struct xp__course *course, unsigned off, unsigned len, const uint8_t *bytes, bool single)
+{
+	struct xp__event *event = xp__course_add(course, XP__EVENT_STORE);
+
+	event->off = (uint8_t)off;
+	event->len = (uint8_t)len;
+	event->single = single;
+	memcpy(event->bytes, bytes, len);
+}
+
+/* The library's own course for a change under a policy. */
+static struct xp__course planned(const uint8_t *old, const uint8_t *new, unsigned len, unsigned addr,
+				 enum xp_policy policy)
+{
+	struct xp__change change = {.addr = addr, .old = old, .new = new, .len = (uint8_t)len, .known = (uint8_t)len,
+				    .policy = policy, .can = ~0u};
+	struct xp__course course;
+	struct xp__plan plan;
+	const char *detail = "";
+
+	CHECK_EQ(xp__plan_build(&change, &plan, &detail), 0);
+	xp__course_of_plan(&course, &plan, XP__NO_FAILURE);
+	return course;
+}
+
+/* The @nth event of @kind, from 0. */
+static unsigned find(const struct xp__course *course, enum xp__event_kind kind, unsigned nth)
+{
+	for (unsigned i = 0; i < course->nr_events; i++)
+		if (course->event[i].kind == kind && nth-- == 0)
+			return i;
+	CHECK(!"no such event");
+	return 0;
+}
+
+static void drop(struct xp__course *course, unsigned at)
+{
+	course->nr_events--;
+	memmove(&course->event[at], &course->event[at + 1], (course->nr_events - at) * sizeof(course->event[0]));
+}
+
+/* Moves event @from before event @to, which stands before it. */
+static void move_up(struct xp__course *course, unsigned from, unsigned to)
+{
+	struct xp__event event = course->event[from];
+
+	memmove(&course->event[to + 1], &course->event[to], (from - to) * sizeof(event));
+	course->event[to] = event;
+}
+
+/* ---- stores and fetches ---- */
+
+XP_TEST(a_single_store_is_seen_whole_inside_a_block)
+{
+	struct xp__course course = course_of(nop5, jmp5, 5);
+
+	store(&course, 0, 5, jmp5, true);
+	for (unsigned addr = 0; addr < 64; addr++) {
+		struct xp__result amd = explore(&course, addr, AMD), line = explore(&course, addr, LINE64);
+
+		CHECK_EQ(amd.proven, addr % 8 <= 3);
+		CHECK_EQ(line.proven, addr <= 59);
+		CHECK(!explore(&course, addr, BYTE).proven);
+		CHECK(!explore(&course, addr, REREAD).proven);
+	}
+}
+
+XP_TEST(what_is_no_single_store_falls_into_bytes)
+{
+	struct xp__course course = course_of(nop5, jmp5, 5);
+
+	store(&course, 0, 5, jmp5, false);
+	CHECK(!explore(&course, 0, AMD).proven);
+	CHECK(!explore(&course, 0, LINE64).proven);
+	course = course_of(nop5, jmp5, 5);
+	store(&course, 0, 1, jmp5, false);
+	memcpy(course.new, nop5, 5);
+	course.new[0] = jmp5[0]; /* one byte has no halves */
+	check_proven(&course, 7, BYTE);
+}
+
+/* Two instructions, both changed by one store: the old first with the new second. */
+XP_TEST(a_store_may_come_between_two_instructions)
+{
+	static const uint8_t old[4] = {0xb0, 0x11, 0xb4, 0x11}; /* mov $0x11, %al; mov $0x11, %ah */
+	static const uint8_t new[4] = {0xb0, 0x22, 0xb4, 0x22};
+	struct xp__course course = course_of(old, new, 4);
+
+	store(&course, 0, 4, new, true);
+	check_wrong(&course, 0, LINE64, neither);
+}
+
+/* Unreachable code is written, then published by one store: right if what was seen is not unseen. */
+XP_TEST(order_of_stores)
+{
+	static const uint8_t old[4] = {0xeb, 0x02, 0xb0, 0x11}; /* jmp over; mov $0x11, %al */
+	static const uint8_t new[4] = {0x66, 0x90, 0xb0, 0x22}; /* nop; mov $0x22, %al */
+	struct xp__course course = course_of(old, new, 4);
+	struct xp__model any = *AMD;
+
+	any.program_order = false;
+	store(&course, 2, 2, new + 2, true);
+	store(&course, 0, 2, new, true);
+	for (unsigned addr = 0; addr < 8; addr += 2) {
+		check_proven(&course, addr, AMD);
+		check_wrong(&course, addr, &any, foreign);
+	}
+	course = course_of(old, new, 4);
+	store(&course, 0, 2, new, true);
+	store(&course, 2, 2, new + 2, true);
+	check_wrong(&course, 0, AMD, foreign);
+}
+
+XP_TEST(ascending_blocks_need_no_middle_sync)
+{
+	struct xp__course course = planned(nop5, jmp5, 5, 5, XP_POLICY_BREAKPOINT);
+	struct xp__model ascending = *AMD;
+
+	ascending.ascending = true;
+	drop(&course, find(&course, XP__EVENT_SYNC, 1));
+	for (unsigned i = 0; i < course.nr_events; i++)
+		course.event[i].single = true;
+	check_wrong(&course, 5, AMD, elsewhere);
+	check_proven(&course, 5, &ascending);
+}
+
+XP_TEST(a_reread_mixes_versions_inside_an_instruction)
+{
+	struct xp__course course = planned(nop5, jmp5, 5, 0, XP_POLICY_AUTO);
+
+	CHECK_EQ(course.nr_events, 3); /* a store, a sync, the return: word */
+	check_proven(&course, 0, AMD);
+	CHECK(!explore(&course, 0, REREAD).proven);
+}
+
+XP_TEST(the_result_depends_on_boundaries_only)
+{
+	static const struct {
+		const uint8_t *old, *new;
+	} changes[] = {{nop5, jmp5}, {jmp5, nop5}};
+
+	for (unsigned c = 0; c < 2; c++)
+		for (unsigned m = 0; m < XP__NR_MODELS; m++) {
+			struct xp__course course = planned(changes[c].old, changes[c].new, 5, 6, XP_POLICY_AUTO);
+			struct xp__result first[32];
+			bool known[32] = {false};
+
+			drop(&course, find(&course, XP__EVENT_SYNC, 0));
+			for (unsigned addr = 0; addr < 4160; addr += addr == 200 ? 3800 : 1) {
+				unsigned set = xp__boundaries(addr, 5, xp__models[m].granule);
+				struct xp__result result = explore(&course, addr, &xp__models[m]);
+
+				if (!known[set])
+					first[set] = result;
+				known[set] = true;
+				CHECK_MEM(&result, &first[set], sizeof(result));
+			}
+		}
+	CHECK_EQ(xp__boundaries(0, 16, 8), 1u << 8);
+	CHECK_EQ(xp__boundaries(5, 5, 8), 1u << 3);
+	CHECK_EQ(xp__boundaries(63, 3, 64), 1u << 1);
+	CHECK_EQ(xp__boundaries(0, 4, 1), 0xe);
+}
+
+/* ---- syncs ---- */
+
+XP_TEST(each_sync_of_a_breakpoint)
+{
+	struct xp__course whole = planned(nop5, jmp5, 5, 0, XP_POLICY_BREAKPOINT);
+
+	check_proven(&whole, 0, BYTE);
+	for (unsigned nth = 0; nth < 3; nth++) {
+		struct xp__course course = whole;
+
+		drop(&course, find(&course, XP__EVENT_SYNC, nth));
+		check_wrong(&course, 0, BYTE, nth == 0 ? foreign : nth == 1 ? elsewhere : stale);
+	}
+}
+
+XP_TEST(each_sync_of_a_shortjmp)
+{
+	for (unsigned nth = 0; nth < 3; nth++) {
+		struct xp__course course = planned(nop5, jmp5, 5, 6, XP_POLICY_AUTO);
+
+		CHECK_EQ(find(&course, XP__EVENT_SYNC, 2) + 2, course.nr_events);
+		check_proven(&course, 6, AMD);
+		drop(&course, find(&course, XP__EVENT_SYNC, nth));
+		CHECK(!explore(&course, 6, AMD).proven);
+	}
+}
+
+XP_TEST(steps_in_the_wrong_order)
+{
+	struct xp__course course = planned(nop5, jmp5, 5, 0, XP_POLICY_BREAKPOINT);
+
+	move_up(&course, find(&course, XP__EVENT_STORE, 1), find(&course, XP__EVENT_STORE, 0));
+	check_wrong(&course, 0, AMD, foreign);
+	course = planned(nop5, jmp5, 5, 0, XP_POLICY_BREAKPOINT);
+	move_up(&course, find(&course, XP__EVENT_STORE, 2), find(&course, XP__EVENT_STORE, 1));
+	check_wrong(&course, 0, AMD, elsewhere);
+	course = planned(nop5, jmp5, 5, 0, XP_POLICY_BREAKPOINT);
+	move_up(&course, find(&course, XP__EVENT_RETURN, 0), find(&course, XP__EVENT_SYNC, 2));
+	check_wrong(&course, 0, AMD, stale);
+}
+
+/* ---- the trap pipeline ---- */
+
+XP_TEST(the_record_lives_while_a_trap_may_be_in_flight)
+{
+	struct xp__course whole = planned(nop5, jmp5, 5, 0, XP_POLICY_BREAKPOINT), course = whole;
+	struct xp__result result = explore(&whole, 0, BYTE);
+
+	CHECK(result.proven && result.nr_trap > 0 && result.nr_old > 0 && result.nr_new > 0);
+	/* Published after the breakpoint. */
+	move_up(&course, find(&course, XP__EVENT_STORE, 0), find(&course, XP__EVENT_PUBLISH, 0));
+	check_wrong(&course, 0, BYTE, unknown_trap);
+	/* Retired before the head is stored. */
+	course = whole;
+	move_up(&course, find(&course, XP__EVENT_RETIRE, 0), find(&course, XP__EVENT_STORE, 2));
+	check_wrong(&course, 0, BYTE, unknown_trap);
+	/* Retired after: a trap that is late finds no breakpoint any more, and executes again. */
+	course = whole;
+	move_up(&course, find(&course, XP__EVENT_RETIRE, 0), find(&course, XP__EVENT_SYNC, 2));
+	check_proven(&course, 0, BYTE);
+	/* Reclaimed while a handler holds it. */
+	course = whole;
+	course.reclaim_waits = false;
+	check_wrong(&course, 0, BYTE, reclaimed);
+}
+
+XP_TEST(a_breakpoint_elsewhere_is_foreign)
+{
+	static const uint8_t old[3] = {0x90, 0xcc, 0x90};
+	static const uint8_t new[3] = {0x90, 0x90, 0x90};
+	struct xp__course course = course_of(old, new, 3);
+
+	xp__course_add(&course, XP__EVENT_PUBLISH);
+	store(&course, 1, 1, new + 1, true);
+	check_wrong(&course, 0, BYTE, unknown_trap);
+}
+
+XP_TEST(where_a_trap_resumes)
+{
+	struct xp__course course = planned(nop5, jmp5, 5, 0, XP_POLICY_BREAKPOINT);
+
+	course.resume = XP__RESUME_OUT;
+	check_proven(&course, 0, BYTE);
+	course.resume = 5;
+	check_proven(&course, 0, BYTE);
+	course.resume = 2;
+	CHECK(!explore(&course, 0, BYTE).proven);
+}
+
+/* ---- program counters inside ---- */
+
+XP_TEST(a_program_counter_rests_inside)
+{
+	static const uint8_t nops[5] = {0x90, 0x90, 0x90, 0x90, 0x90};
+	struct xp__course course = planned(nops, jmp5, 5, 0, XP_POLICY_QUIESCE);
+
+	check_proven(&course, 0, BYTE);
+	check_proven(&course, 0, SDM);
+	/* park() that does not look where the others are. */
+	course.park_looks = false;
+	CHECK(!explore(&course, 0, LINE64).proven);
+	/* A breakpoint instead. */
+	course = planned(nop5, jmp5, 5, 0, XP_POLICY_BREAKPOINT);
+	memcpy(course.old, nops, 5);
+	CHECK(!explore(&course, 0, LINE64).proven);
+}
+
+/* What made the selection refuse padding behind anything that comes back: a rollback under a callee. */
+XP_TEST(a_rollback_finds_a_return_address)
+{
+	static const uint8_t nop9[9] = {0x66, 0x0f, 0x1f, 0x84, 0x00, 0x00, 0x00, 0x00, 0x00};
+	static const uint8_t call[9] = {0xe8, 0x11, 0x22, 0x33, 0x44, 0x0f, 0x1f, 0x40, 0x00};
+	static const uint8_t int3 = 0xcc;
+	struct xp__change change = {.old = nop9, .new = call, .len = 9, .known = 9, .can = ~0u};
+	struct xp__course course = course_of(nop9, call, 9);
+	struct xp__plan plan;
+	const char *detail;
+
+	CHECK_EQ(xp__plan_build(&change, &plan, &detail), -XP_E_MULTI);
+	xp__course_add(&course, XP__EVENT_PUBLISH);
+	store(&course, 0, 1, &int3, true);
+	xp__course_add(&course, XP__EVENT_SYNC);
+	store(&course, 1, 8, call + 1, false);
+	xp__course_add(&course, XP__EVENT_SYNC);
+	store(&course, 0, 1, call, true);
+	check_proven(&course, 0, BYTE);
+	store(&course, 0, 1, &int3, true);
+	xp__course_add(&course, XP__EVENT_SYNC);
+	store(&course, 1, 8, nop9 + 1, false);
+	xp__course_add(&course, XP__EVENT_SYNC);
+	store(&course, 0, 1, nop9, true);
+	xp__course_add(&course, XP__EVENT_SYNC);
+	check_wrong(&course, 0, BYTE, foreign);
+}
+
+XP_TEST(a_rollback_ends_with_the_old_code)
+{
+	struct xp__change change = {.old = nop5, .new = jmp5, .len = 5, .known = 5, .can = ~0u};
+	struct xp__course course;
+	struct xp__plan plan;
+	const char *detail;
+
+	change.policy = XP_POLICY_BREAKPOINT;
+	REQUIRE_EQ(xp__plan_build(&change, &plan, &detail), 0);
+	for (unsigned fail = 0; fail < 3; fail++) {
+		uint8_t final[XP_MAX_LEN];
+
+		xp__course_of_plan(&course, &plan, fail);
+		xp__course_final(&course, final);
+		CHECK_MEM(final, nop5, 5);
+		CHECK_EQ(find(&course, XP__EVENT_STORE, 2 * fail + 1) + 5, course.nr_events);
+		check_proven(&course, 3, BYTE);
+	}
+	/* The last sync of the rollback is as important as that of the commit. */
+	drop(&course, course.nr_events - 4);
+	check_wrong(&course, 3, BYTE, stale);
+}
+
+/* ---- intel-sdm ---- */
+
+XP_TEST(nothing_unsynchronized_under_intel_sdm)
+{
+	static const uint8_t test5[5] = {0xa9, 0x11, 0x22, 0x33, 0x44};
+	static const uint8_t over[5] = {0xeb, 0x03, 0x22, 0x33, 0x44};
+	struct xp__course course = planned(test5, jmp5, 5, 0, XP_POLICY_AUTO);
+
+	check_wrong(&course, 0, SDM, unsynchronized);
+	course = planned(nop5, jmp5, 5, 0, XP_POLICY_BREAKPOINT);
+	check_wrong(&course, 0, SDM, unsynchronized);
+	course = planned(nop5, jmp5, 5, 0, XP_POLICY_EARLY);
+	check_proven(&course, 0, SDM);
+	/* Bytes that nobody executes may change. */
+	course = course_of(over, over, 5);
+	store(&course, 2, 3, nop5 + 2, false);
+	check_proven(&course, 0, SDM);
+}
+
+/* ---- instructions ---- */
+
+XP_TEST(instructions_that_do_the_same)
+{
+	static const struct {
+		unsigned mode;
+		uint8_t a[8], b[8];
+		unsigned len_a, len_b;
+		bool same;
+	} pairs[] = {
+		{64, {0x90}, {0x66, 0x90}, 1, 2, true},
+		{64, {0x90}, {0xf3, 0x90}, 1, 2, false},
+		{64, {0xeb, 0x03}, {0xe9, 0x00, 0x00, 0x00, 0x00}, 2, 5, true},
+		{64, {0xeb, 0x03}, {0xeb, 0x04}, 2, 2, false},
+		{64, {0x74, 0x04}, {0x0f, 0x84, 0x00, 0x00, 0x00, 0x00}, 2, 6, true},
+		{64, {0x74, 0x04}, {0x75, 0x04}, 2, 2, false},
+		{64, {0xb0, 0x11}, {0xb0, 0x12}, 2, 2, false},
+		{16, {0x9a, 1, 2, 3, 4}, {0x3e, 0x67, 0x9a, 1, 2, 3, 4}, 5, 7, true},
+		{16, {0x9a, 1, 2, 3, 4}, {0x66, 0x9a, 1, 2, 0, 0, 3, 4}, 5, 8, false},
+		{32, {0x9a, 1, 2, 3, 4, 5, 6}, {0x9a, 1, 2, 3, 4, 5, 7}, 7, 7, false},
+		{16, {0xe8, 0x11, 0x22}, {0xe8, 0x11, 0x23}, 3, 3, false},
+	};
+	struct xp__decoder *decoder = calloc(1, sizeof(*decoder));
+	char text[96];
+
+	REQUIRE(decoder != NULL);
+	for (unsigned i = 0; i < sizeof(pairs) / sizeof(pairs[0]); i++) {
+		struct xp__effect a, b;
+
+		xp__decoder_set(decoder, pairs[i].mode);
+		a = xp__decode(decoder, pairs[i].a, pairs[i].len_a, 0);
+		b = xp__decode(decoder, pairs[i].b, pairs[i].len_b, 0);
+		CHECK_EQ(a.len, pairs[i].len_a);
+		CHECK_EQ(b.len, pairs[i].len_b);
+		CHECK_EQ(xp__effect_same(&a, &b), pairs[i].same);
+		if (a.len != pairs[i].len_a || xp__effect_same(&a, &b) != pairs[i].same)
+			XP_TEST_NOTE("pair %u", i);
+		/* Cut off, it asks for more. */
+		CHECK_EQ(xp__decode(decoder, pairs[i].a, pairs[i].len_a - 1, 0).kind, XP__EFFECT_MORE);
+	}
+	xp__decoder_set(decoder, 64);
+	CHECK_EQ(xp__decode(decoder, (const uint8_t *)"\x9a\x01\x02\x03\x04\x05\x06", 7, 0).kind, XP__EFFECT_INVALID);
+	CHECK_EQ(xp__decode(decoder, (const uint8_t *)"\xc3", 1, 0).kind, XP__EFFECT_LEAVE);
+	CHECK_EQ(xp__decode(decoder, (const uint8_t *)"\xff\xe0", 2, 0).kind, XP__EFFECT_LEAVE);
+	CHECK_EQ(xp__decode(decoder, (const uint8_t *)"\x0f\x0b", 2, 0).kind, XP__EFFECT_UD2);
+	CHECK_EQ(xp__decode(decoder, (const uint8_t *)"\xff\xd0", 2, 0).kind, XP__EFFECT_OTHER);
+	xp__disassemble(64, (const uint8_t *)"\xeb\x03", 2, 1, text, sizeof(text));
+	CHECK_STR(text, "jmp site+6");
+	xp__disassemble(64, (const uint8_t *)"\xeb\xf0", 2, 0, text, sizeof(text));
+	CHECK_STR(text, "jmp site-14");
+	xp__disassemble(64, (const uint8_t *)"\x9a", 1, 0, text, sizeof(text));
+	CHECK_STR(text, "(no instruction)");
+	xp__disassemble(64, (const uint8_t *)"\xe9\x01", 2, 0, text, sizeof(text));
+	CHECK_STR(text, "(cut off)");
+	free(decoder);
+}
+
+XP_TEST(a_jump_back_is_not_followed_for_ever)
+{
+	static const uint8_t loop[2] = {0xeb, 0xfe};
+	static const uint8_t nop2[2] = {0x66, 0x90};
+	struct xp__course course = course_of(nop2, loop, 2);
+
+	store(&course, 0, 2, loop, true);
+	check_proven(&course, 0, AMD); /* the new code is an endless loop: so be it */
+	course = course_of(nop2, nop2, 2);
+	store(&course, 0, 2, loop, true);
+	store(&course, 0, 2, nop2, true);
+	check_wrong(&course, 0, AMD, elsewhere);
+}
+
+/* ---- the selection's table ---- */
+
+XP_TEST(the_table_of_what_is_proven)
+{
+	static struct xp__matrix matrix;
+	struct xp__watch watch = {NULL, NULL, NULL};
+
+	if (!explorer)
+		explorer = xp__explorer_new();
+	REQUIRE_EQ(xp__matrix_run(explorer, xp__models, XP__NR_MODELS, &watch, &matrix), 0);
+	CHECK_EQ(matrix.nr_wrong, 0);
+	for (unsigned method = XP__METHOD_FLIP; method < XP__NR_METHODS; method++)
+		for (unsigned m = 0; m < XP__NR_MODELS; m++) {
+			bool says = xp__method_proven((enum xp__method)method, (enum xp__fetch)m);
+			unsigned nr_plans = 0;
+
+			for (unsigned k = 0; k < xp__nr_kinds; k++) {
+				const struct xp__cell *cell = &matrix.cell[k][method][m];
+
+				/* Not a single plan of a method that is not proven, and every one of a method that is. */
+				nr_plans += cell->nr_plans;
+				CHECK_EQ(cell->nr_proven, says ? cell->nr_plans : 0);
+				if (cell->nr_proven != (says ? cell->nr_plans : 0))
+					XP_TEST_NOTE("%s, %s, %s", xp__kinds[k].name, xp__method_names[method],
+						     xp__models[m].name);
+			}
+			CHECK(nr_plans > 0);
+		}
+	XP_TEST_NOTE("%zu explorations, %zu states", matrix.nr_explored, matrix.nr_states);
+}
+
+/* What a change gets that asks for a model; word and shortjmp must not come back under another name. */
+XP_TEST(the_selection_asks_the_table)
+{
+	static const uint8_t expected[XP__NR_FETCHES] = {
+		[XP__FETCH_AMD] = XP__METHOD_WORD,
+		[XP__FETCH_AMD_REREAD] = XP__METHOD_BREAKPOINT,
+		[XP__FETCH_BYTE] = XP__METHOD_BREAKPOINT,
+		[XP__FETCH_LINE64] = XP__METHOD_WORD,
+		[XP__FETCH_INTEL_SDM] = XP__METHOD_NONE,
+	};
+
+	for (unsigned fetch = 0; fetch < XP__NR_FETCHES; fetch++) {
+		struct xp__change change = {.old = nop5, .new = jmp5, .len = 5, .known = 5, .can = ~0u,
+					    .fetch = (enum xp__fetch)fetch};
+		struct xp__plan plan;
+		const char *detail;
+		int error = xp__plan_build(&change, &plan, &detail);
+
+		CHECK_EQ(error, expected[fetch] == XP__METHOD_NONE ? -XP_E_NO_METHOD : 0);
+		CHECK_EQ(plan.method, expected[fetch]);
+		change.policy = XP_POLICY_QUIESCE;
+		CHECK_EQ(xp__plan_build(&change, &plan, &detail), 0);
+	}
+	CHECK(xp__model_find("amd-reread") == REREAD);
+	CHECK(xp__model_find("arm") == NULL);
+}
+
+XP_TEST_MAIN()
