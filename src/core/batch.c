@@ -83,14 +83,18 @@ static int build_branch_plans(struct xp__commit *commit, const struct directions
 static int add_use(struct xp__commit *commit, const struct xp__key_use *use, bool on, const struct directions *d,
 		   struct xp_diag *diag)
 {
+	/* A copy that nothing points to stays in registers while the addresses are stored. */
+	struct xp__commit to = *commit;
+
 	for (uint32_t i = 0; i < use->nr; i++) {
 		const struct xp_branch_site *site = &use->sites[use->numbers[i]];
 		bool to_jmp = xp__site_jumps(site, on);
 
 		if (!branch_is(site, to_jmp ? branch_test[0] : branch_jmp[0]))
 			return fail_branch(site, !to_jmp, diag);
-		xp__commit_add(commit, xp__site_code(site), plan_number(d, to_jmp));
+		xp__commit_add(&to, xp__site_code(site), plan_number(d, to_jmp));
 	}
+	*commit = to;
 	return 0;
 }
 

@@ -523,12 +523,15 @@ int xp__commit_run(struct xp__commit *c, struct xp_diag *diag)
 	unsigned needs = 0, nr_phases = 0;
 	const struct xp_port *port = xp__port;
 	bool parked, early;
-	int error = sort(c);
+	int error = 0;
 
-	if (error)
-		xp__fail(diag, error, XP_PHASE_VALIDATE, NULL, NULL);
-	else
-		error = check_overlap(c, diag);
+	if (c->unordered) {
+		error = sort(c);
+		if (error)
+			xp__fail(diag, error, XP_PHASE_VALIDATE, NULL, NULL);
+		else
+			error = check_overlap(c, diag);
+	}
 	for (size_t i = 0; i < c->nr_plans; i++) {
 		needs |= c->plans[i].needs;
 		if (c->plans[i].nr_stores > nr_phases)

@@ -24,7 +24,9 @@ struct xp__commit {
 	uintptr_t *addr;
 	uint32_t *plan_of; /* NULL: all have plan 0 */
 	struct xp__plan *plans;
-	size_t size; /* of this block of memory */
+	uintptr_t end;  /* of the last site */
+	bool unordered; /* a site begins before the end of the one added before it: to be sorted and checked */
+	size_t size;    /* of this block of memory */
 	struct xp__commit *next;
 	uint64_t waiting[XP__TRAP_WORDS]; /* shards not yet seen without a handler, once retired */
 };
@@ -56,8 +58,11 @@ void xp__commit_free(struct xp__commit *commit);
  */
 int xp__commit_run(struct xp__commit *commit, struct xp_diag *diag);
 
+/* xp__commit_add - one more site. Its plan is built: the length tells whether order and overlap need a look. */
 static inline void xp__commit_add(struct xp__commit *commit, uintptr_t addr, uint32_t plan)
 {
+	commit->unordered |= addr < commit->end;
+	commit->end = addr + commit->plans[plan].len;
 	commit->addr[commit->nr] = addr;
 	if (commit->plan_of)
 		commit->plan_of[commit->nr] = plan;
