@@ -182,6 +182,18 @@ XP_TEST(order_of_stores)
 	check_wrong(&course, 0, AMD, foreign);
 }
 
+/* One store that falls into two pieces: who has seen the first piece does not see its bytes old again. */
+XP_TEST(a_piece_that_was_seen)
+{
+	static const uint8_t old[6] = {0xeb, 0x02, 0xb0, 0x11, 0x66, 0x90}; /* jmp over; mov $0x11, %al; nop */
+	static const uint8_t new[6] = {0x66, 0x90, 0xb0, 0x22, 0x90, 0x90}; /* nop; mov $0x22, %al; nop; nop */
+	struct xp__course course = course_of(old, new, 6);
+
+	store(&course, 0, 5, new, true);
+	check_proven(&course, 4, AMD);
+	check_wrong(&course, 4, BYTE, foreign);
+}
+
 XP_TEST(ascending_blocks_need_no_middle_sync)
 {
 	struct xp__course course = planned(nop5, jmp5, 5, 5, XP_POLICY_BREAKPOINT);
@@ -254,6 +266,8 @@ XP_TEST(each_sync_of_a_shortjmp)
 		struct xp__course course = planned(nop5, jmp5, 5, 6, XP_POLICY_AUTO);
 
 		CHECK_EQ(find(&course, XP__EVENT_SYNC, 2) + 2, course.nr_events);
+		/* The tail may be written byte by byte, the head not. */
+		CHECK(course.event[0].single && !course.event[2].single && course.event[4].single);
 		check_proven(&course, 6, AMD);
 		drop(&course, find(&course, XP__EVENT_SYNC, nth));
 		CHECK(!explore(&course, 6, AMD).proven);
@@ -301,13 +315,31 @@ XP_TEST(the_record_lives_while_a_trap_may_be_in_flight)
 
 XP_TEST(a_breakpoint_elsewhere_is_foreign)
 {
-	static const uint8_t old[3] = {0x90, 0xcc, 0x90};
-	static const uint8_t new[3] = {0x90, 0x90, 0x90};
-	struct xp__course course = course_of(old, new, 3);
+	static const uint8_t nops[3] = {0x90, 0x90, 0x90};
+	static const uint8_t int3 = 0xcc;
+	struct xp__course course = course_of(nops, nops, 3);
 
 	xp__course_add(&course, XP__EVENT_PUBLISH);
-	store(&course, 1, 1, new + 1, true);
+	store(&course, 1, 1, &int3, true);
+	store(&course, 1, 1, nops, true);
 	check_wrong(&course, 0, BYTE, unknown_trap);
+}
+
+/* A fault is fetched, the site changes and everybody serializes, and only then the fault is delivered. */
+XP_TEST(a_late_fault)
+{
+	static const uint8_t ud2[2] = {0x0f, 0x0b};
+	static const uint8_t nop2[2] = {0x66, 0x90};
+	struct xp__course course = course_of(ud2, nop2, 2);
+
+	course.faults = true;
+	xp__course_add(&course, XP__EVENT_PARK);
+	store(&course, 0, 2, nop2, true);
+	xp__course_add(&course, XP__EVENT_UNPARK);
+	xp__course_add(&course, XP__EVENT_RETURN);
+	check_proven(&course, 0, LINE64); /* what does not fault any more is executed again */
+	course.restart_on_nop = true;
+	check_wrong(&course, 0, LINE64, "the site is final, and the handler finds neither its gate nor a nop");
 }
 
 XP_TEST(where_a_trap_resumes)

@@ -55,8 +55,8 @@ report help
 "$crosspatch" >"$dir/out" 2>"$dir/err"
 [ $? -eq 2 ] && silent out && says 'Usage: crosspatch COMMAND'
 report 'no command'
-"$crosspatch" verfiy >"$dir/out" 2>"$dir/err"
-[ $? -eq 2 ] && says 'there is no command "verfiy"'
+"$crosspatch" prove >"$dir/out" 2>"$dir/err"
+[ $? -eq 2 ] && says 'there is no command "prove"'
 report 'unknown command'
 "$crosspatch" --version >"$dir/out" 2>"$dir/err" && grep -q '^crosspatch [0-9]' "$dir/out"
 report version
