@@ -191,7 +191,7 @@ XP_TEST(a_piece_that_was_seen)
 
 	store(&course, 0, 5, new, true);
 	check_proven(&course, 4, AMD);
-	check_wrong(&course, 4, BYTE, foreign);
+	check_wrong(&course, 4, BYTE, elsewhere);
 }
 
 XP_TEST(ascending_blocks_need_no_middle_sync)
