@@ -47,8 +47,8 @@ static inline void xp_child(void (*body)(void))
 }
 
 /*
- * The same in a new program: this one, executed with XP_CHILD=@name in the environment, after @before (may be NULL) ran
- * in the child. For what must be there before the library starts.
+ * The same in a new program: this one, executed with XP_CHILD=@name in the environment, after @before (may be NULL)
+ * ran in the child. For what must be there before the library starts.
  */
 struct xp_child_program {
 	const char *name;

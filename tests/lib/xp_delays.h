@@ -40,8 +40,8 @@ static inline void xp_delay_here(enum xp__point point)
 		state = (uintptr_t)&state ^ __builtin_ia32_rdtsc();
 	random = xp_test_random(&state);
 	/*
-	 * Most of all at the door of the handler, where what is taken out meanwhile makes the trap late, and after it found
-	 * nothing, when the next commit may begin.
+	 * Most of all at the door of the handler, where what is taken out meanwhile makes the trap late, and after
+	 * it found nothing, when the next commit may begin.
 	 */
 	switch (random % (point == XP__POINT_TRAP_ENTERED || point == XP__POINT_TRAP_MISSED ? 4 : 16)) {
 	case 0:

@@ -6,8 +6,8 @@
  * A function, site at +0:
  *	site                  len bytes, a variant
  *	tail                  what follows the site when it falls through
- *	+TARGET_A, +TARGET_B  mov $RESULT_A, %eax; ret   and the same with B, which lies before the site: displacements
- *	                      to A and B differ in every byte
+ *	+TARGET_A, +TARGET_B  mov $RESULT_A, %eax; ret   and the same with B, which lies before the site, so that
+ *	                      displacements to A and B differ in every byte
  *	+RESUME               where XP_RESUME_AT continues: mov $RESULT_RESUME, %eax; ret
  */
 #ifndef XP_POKES_H

@@ -13,8 +13,8 @@
 XP_DEFINE_STATIC_KEY_FALSE(XP_SITES_KEY);
 
 /*
- * The site stands @offset bytes after a multiple of @align. As the macros of static_key.h, with the position inside the
- * same asm: at -O0 the compiler would put a store between two.
+ * The site stands @offset bytes after a multiple of @align. As the macros of static_key.h, with the position inside
+ * the same asm: at -O0 the compiler would put a store between two.
  */
 #define XP_SITES_ONE(align, offset)                                                                                    \
 	static __attribute__((noinline)) bool xp_site_##align##_##offset(void)                                         \

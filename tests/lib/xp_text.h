@@ -57,8 +57,8 @@ static inline bool xp_text_make(struct xp_text *text, const uint8_t *bytes, size
 }
 
 /*
- * Calls the code at @site with @value in eax and the flags of comparing @flag with zero, and returns what it leaves in
- * eax. The code may change eax, ecx and the flags.
+ * Calls the code at @site with @value in eax and the flags of comparing @flag with zero, and returns what it leaves
+ * in eax. The code may change eax, ecx and the flags.
  */
 static inline unsigned xp_text_call(const void *site, unsigned value, unsigned flag)
 {

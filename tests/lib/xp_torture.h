@@ -2,10 +2,10 @@
 /*
  * What torture programs share: threads that execute sites while one patches, and the rule by which a result is right.
  *
- * The rule. Around every commit the patcher raises an epoch: odd while the commit runs, even after it. A bystander reads
- * the epoch, executes, reads the epoch again. The same even number twice: no commit ran meanwhile, and the one before
- * is complete, so the result must be exactly that epoch's. Otherwise it may be that of any state from the first reading
- * to the last, and nothing else.
+ * The rule. Around every commit the patcher raises an epoch: odd while the commit runs, even after it. A bystander
+ * reads the epoch, executes, reads the epoch again. The same even number twice: no commit ran meanwhile, and the
+ * one before is complete, so the result must be exactly that epoch's. Otherwise it may be that of any state from
+ * the first reading to the last, and nothing else.
  * (X1) the odd epoch is stored, with a full barrier, before the first byte of text; pairs with (X4)
  * (X2) the even epoch is stored with release after the commit returned; pairs with (X3)
  * (X3) the bystander's first load, acquire: the library promises new code from here on

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 /*
- * Under gdb (S15): patched and unpatched sites are stepped over and disassembled, the next instruction is found where it
- * is; a breakpoint of the debugger's at a site is noticed and left alone, and patching works once it is gone.
+ * Under gdb (S15): patched and unpatched sites are stepped over and disassembled, the next instruction is found
+ * where it is; a breakpoint of the debugger's at a site is noticed and left alone, and patching works once it is
+ * gone.
  *
  * This program is its own debuggee: gdb runs the child program below and prints what the test reads.
  */
@@ -52,7 +53,10 @@ XP_CHILD_PROGRAM(debuggee)
 	debuggee_stop(); /* 6 */
 }
 
-/* Stepping one instruction from a temporary breakpoint at the site; then, at the next stop, two instructions listed. */
+/*
+ * Stepping one instruction from a temporary breakpoint at the site; then, at the next stop, two instructions
+ * listed.
+ */
 static const char script[] = "set pagination off\n"
 			     "set confirm off\n"
 			     "set debuginfod enabled off\n"

@@ -128,8 +128,8 @@ static void in_a_child(void)
 }
 
 /*
- * The thread is made before the rendezvous has chosen its signal: it must not block it, whichever it will be. Found as a
- * commit that hung when membarrier was taken away.
+ * The thread is made before the rendezvous has chosen its signal: it must not block it, whichever it will be. Found
+ * as a commit that hung when membarrier was taken away.
  */
 static void met(void)
 {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /*
- * What happens at the worst moment: a signal handler between two steps of a commit, a fork there, a fork while another
- * thread stands in the trap handler. The points of core/inject.h make the moment certain.
+ * What happens at the worst moment: a signal handler between two steps of a commit, a fork there, a fork while
+ * another thread stands in the trap handler. The points of core/inject.h make the moment certain.
  */
 #include "xp_child.h"
 #include "xp_subject.h"
@@ -28,7 +28,10 @@ static void at_moment(enum xp__point point)
 		raise(SIGUSR1);
 }
 
-/* One commit with @handler run at its @when-th point. Returns what the commit returned; false: there is no such point. */
+/*
+ * One commit with @handler run at its @when-th point. Returns what the commit returned; false: there is no such
+ * point.
+ */
 static bool commit_with(void (*handler)(int), unsigned when, int *error)
 {
 	struct sigaction act = {.sa_handler = handler};
@@ -159,7 +162,7 @@ XP_TEST(fork_from_a_signal_handler_in_mid_commit)
 	xp_text_free(&subject.text);
 }
 
-/* ---- fork from a signal handler that interrupts a fork: libc lets signals in before the handlers of fork are done ---- */
+/* ---- fork from a signal handler that interrupts a fork: libc lets signals in before the handlers are done ---- */
 
 static unsigned inner_forks;
 
@@ -298,8 +301,8 @@ XP_TEST(fork_while_a_thread_stands_in_the_trap_handler)
 /*
  * ---- a late trap that finds the breakpoint of the next commit at the same site (ordering T7, T8) ----
  *
- * thread: traps in the first commit; is held until that is over; finds no table; is held until the second commit has put
- * its breakpoint there; looks at the text, and must not take it for somebody else's.
+ * thread: traps in the first commit; is held until that is over; finds no table; is held until the second commit
+ * has put its breakpoint there; looks at the text, and must not take it for somebody else's.
  */
 static bool first_over, missed, second_stored;
 static uint64_t executions;

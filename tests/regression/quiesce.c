@@ -12,8 +12,8 @@
 #include <signal.h>
 
 /*
- * A function whose sixteen bytes at RANGE are four instructions, in two versions that differ in all of them: A adds 1,
- * four times; B adds 2, twice, and 4. Whoever executes part of one and part of the other gets another sum.
+ * A function whose sixteen bytes at RANGE are four instructions, in two versions that differ in all of them: A adds
+ * 1, four times; B adds 2, twice, and 4. Whoever executes part of one and part of the other gets another sum.
  */
 enum { RANGE = 5, RANGE_LEN = 12, SUM_A = 4, SUM_B = 8 };
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /*
- * SIGTRAP belongs to the program: who blocks or ignores it is not hurt, whose handler is there gets what is not ours, as
- * if the library were not there.
+ * SIGTRAP belongs to the program: who blocks or ignores it is not hurt, whose handler is there gets what is not
+ * ours, as if the library were not there.
  */
 #include "xp_child.h"
 #include "xp_subject.h"
@@ -443,8 +443,8 @@ static void die_traced(void)
 }
 
 /*
- * The process dies of the signal, at the breakpoint: whoever looks at the core file finds the program, not the library.
- * Watched as a debugger would: the last stop before the end is the one that kills.
+ * The process dies of the signal, at the breakpoint: whoever looks at the core file finds the program, not the
+ * library. Watched as a debugger would: the last stop before the end is the one that kills.
  */
 XP_TEST(without_handler_the_process_dies_at_the_breakpoint)
 {

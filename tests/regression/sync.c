@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: MIT
-/* membarrier is not there, or is taken away: the rendezvous of signals takes its place, unless membarrier was demanded. */
+/*
+ * membarrier is not there, or is taken away: the rendezvous of signals takes its place, unless membarrier was
+ * demanded.
+ */
 #include "xp_child.h"
 #include "xp_subject.h"
 

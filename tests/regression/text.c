@@ -155,7 +155,7 @@ XP_TEST(overlap)
 	xp_text_free(&s.text);
 }
 
-/* ---- the first byte of a mapping: the trap path must not look before it (once it did, for an rseq signature) ---- */
+/* ---- the first byte of a mapping: the trap path must not look before it (as it once did, for rseq) ---- */
 
 struct runner {
 	const struct subject *subject;

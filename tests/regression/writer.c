@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: MIT
-/* Ways into program text that are closed, or closed later: another one serves, or an error says so and text is as it was. */
+/*
+ * Ways into program text that are closed, or closed later: another one serves, or an error says so and text is as
+ * it was.
+ */
 #include "xp_child.h"
 #include "xp_subject.h"
 

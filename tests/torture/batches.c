@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /*
- * Keys and raw pokes of every form in one commit: while it runs each site is old or new, after it all are new. The number
- * of syncs is that of the slowest method, whatever the number of sites.
+ * Keys and raw pokes of every form in one commit: while it runs each site is old or new, after it all are new. The
+ * number of syncs is that of the slowest method, whatever the number of sites.
  */
 #define XP_SITES_KEY sites_key
 #include "xp_pokes.h"

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /*
- * Keys and raw pokes while writer and handlers are delayed at random (xp_delays.h). Every point must have been passed, and
- * traps must have come late.
+ * Keys and raw pokes while writer and handlers are delayed at random (xp_delays.h). Every point must have been
+ * passed, and traps must have come late.
  */
 #define XP_SITES_KEY sites_key
 #include "xp_delays.h"

@@ -5,7 +5,8 @@
  * counted   keys shared by all, by inc and dec: who holds a count must find the key on from the moment inc returned,
  *           also if another thread's inc is the one that patches
  * own       a key per thread, by enable and disable: exactly what the thread said last
- *           (once by itself, with a wait before the first store: were the count there before the text, it would be seen)
+ *           (once by itself, with a wait before the first store: were the count there before the text, it would be
+ *           seen)
  * raw       one site for all: each expects what it read, exactly one of those who expect the same succeeds
  */
 #include "xp_delays.h"

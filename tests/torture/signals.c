@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: MIT
 /*
- * Signals at any instruction of the patcher, of the trap handler and of a site, whose handlers execute sites themselves
+ * Signals at any instruction of the patcher, of the trap handler and of a site, whose handlers execute sites
+ * themselves
  * (S7), on the thread's own stack and on an alternate one.
  *
- * Timers aim at every thread, so that signals come anywhere; and the points of core/inject.h raise one exactly between
- * two steps of the writer and of the trap handler.
+ * Timers aim at every thread, so that signals come anywhere; and the points of core/inject.h raise one exactly
+ * between two steps of the writer and of the trap handler.
  */
 #define XP_SITES_KEY sites_key
 #include "xp_sites.h"
@@ -67,7 +68,10 @@ static void patch_here(void)
 		__atomic_add_fetch(&wrong, 1, __ATOMIC_RELAXED);
 }
 
-/* Each handler starts its timer anew: a timer that goes on by itself would leave a slow machine nothing but handlers. */
+/*
+ * Each handler starts its timer anew: a timer that goes on by itself would leave a slow machine nothing but
+ * handlers.
+ */
 static void start_timer(unsigned n)
 {
 	struct itimerspec next = {{0, 0}, {0, 100000 + (long)(xp_test_random(&me.random) % 400000)}};
