@@ -75,7 +75,7 @@ int xp__maps_find(uintptr_t addr, struct xp__mapping *mapping); /* 0, or -XP_E_N
 /* ---- fork.c ---- */
 int xp__fork_start(void);
 /* Marks that are zero at first and after every fork, however it was made: who sets one knows when it is in a child. */
-enum xp__mark { XP__MARK_LOCK, XP__MARK_PROCMEM, XP__NR_MARKS };
+enum xp__mark { XP__MARK_LOCK, XP__MARK_PROCMEM, XP__MARK_THREADS, XP__NR_MARKS };
 extern uint32_t *xp__fork_marks;
 
 /* ---- lock.c ---- */

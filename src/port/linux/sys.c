@@ -2,7 +2,9 @@
 /* The few system calls that need more than a line. */
 #include "port/linux/sys.h"
 
+#include <fcntl.h>
 #include <linux/futex.h>
+#include <sys/resource.h>
 #include <time.h>
 
 #define SA_RESTORER_FLAG 0x04000000ul
@@ -49,4 +51,18 @@ long xp__futex_wait(uint32_t *word, uint32_t value, uint64_t timeout_ns)
 void xp__futex_wake(uint32_t *word, int nr)
 {
 	XP__SYS3(SYS_futex, word, FUTEX_WAKE_PRIVATE, nr);
+}
+
+int xp__move_high(int low)
+{
+	struct rlimit limit = {0, 0};
+	int from = 0, high;
+
+	if (XP__SYS2(SYS_getrlimit, RLIMIT_NOFILE, &limit) == 0)
+		from = limit.rlim_cur > 4096 ? 4000 : (int)limit.rlim_cur - 32;
+	high = (int)XP__SYS3(SYS_fcntl, low, F_DUPFD_CLOEXEC, from > 0 ? from : 0);
+	if (high < 0)
+		return low;
+	XP__SYS1(SYS_close, low);
+	return high;
 }

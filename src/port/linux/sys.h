@@ -57,6 +57,9 @@ int xp__sigaction(int signal, const struct xp__sigaction *act, struct xp__sigact
 long xp__futex_wait(uint32_t *word, uint32_t value, uint64_t timeout_ns);
 void xp__futex_wake(uint32_t *word, int nr);
 
+/* xp__move_high - @fd under a number that programs do not close and reuse; @fd itself if there is none. */
+int xp__move_high(int fd);
+
 /* xp__gettid - the caller's thread id, cached. Context: any. */
 int xp__gettid(void);
 

@@ -1,5 +1,16 @@
 // SPDX-License-Identifier: MIT
-/* The threads of this process, as /proc/self/task shows them; without libc, which would allocate. */
+/*
+ * The threads of this process, as /proc/self/task shows them; without libc, which would allocate.
+ *
+ * A commit with breakpoints asks every thread whether it blocks SIGTRAP. To open a thread's file costs as much as to
+ * read it, and to list the directory as much again: so the directory and the files of up to KEPT threads stay open.
+ * K1  The directory's descriptor is ours if it is the same file still; its links tell how many threads there are. A
+ *     thread's is ours if what it says begins with the thread's id. Programs may have closed them and used the
+ *     numbers: such a one is read from, never closed.
+ * K2  As many threads as are kept, and none of those gone: they are the same threads, and need no listing.
+ * K3  In the child of a fork all of them are the parent's: MARK_THREADS.
+ * K4  All under the text lock.
+ */
 #include "port/linux/port.h"
 
 #include <errno.h>
@@ -14,6 +25,78 @@ struct entry {
 	uint8_t type;
 	char name[];
 };
+
+#define KEPT 16
+
+struct kept {
+	int tid; /* of a thread; 0: the directory itself */
+	int fd;
+	dev_t device;
+	ino_t inode;
+};
+static struct kept directory = {.fd = -1}, threads_kept[KEPT];
+static unsigned nr_kept;
+
+/* Whether the descriptor is what it was; its links. */
+static bool is_kept(const struct kept *kept, nlink_t *links)
+{
+	struct stat st;
+
+	if (kept->fd < 0 || XP__SYS2(SYS_fstat, kept->fd, &st) || st.st_dev != kept->device ||
+	    st.st_ino != kept->inode)
+		return false;
+	*links = st.st_nlink;
+	return true;
+}
+
+static void drop(struct kept *kept)
+{
+	nlink_t links;
+
+	if (is_kept(kept, &links))
+		XP__SYS1(SYS_close, kept->fd);
+	kept->fd = -1;
+}
+
+static void drop_threads(void)
+{
+	while (nr_kept > 0)
+		drop(&threads_kept[--nr_kept]);
+}
+
+static bool keep(struct kept *kept, int tid, int fd)
+{
+	struct stat st;
+
+	if (fd < 0)
+		return false;
+	kept->tid = tid;
+	kept->fd = xp__move_high(fd);
+	XP__SYS2(SYS_fstat, kept->fd, &st);
+	kept->device = st.st_dev;
+	kept->inode = st.st_ino;
+	return true;
+}
+
+/* How many threads there are; 0: it cannot be told. */
+static unsigned count_threads(void)
+{
+	nlink_t links = 0;
+	int fd;
+
+	if (!xp__fork_marks[XP__MARK_THREADS]) {
+		drop_threads();
+		drop(&directory);
+		xp__fork_marks[XP__MARK_THREADS] = 1;
+	}
+	if (!is_kept(&directory, &links)) {
+		fd = (int)XP__SYS4(SYS_openat, AT_FDCWD, "/proc/self/task", O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
+		if (!keep(&directory, 0, fd) || !is_kept(&directory, &links))
+			return 0;
+	}
+	/* A task directory has two links of its own and one per thread. */
+	return links > 2 ? (unsigned)links - 2 : 0;
+}
 
 int xp__threads_next(struct xp__threads *t)
 {
@@ -53,10 +136,7 @@ void xp__threads_end(struct xp__threads *t)
 
 bool xp__threads_alone(void)
 {
-	struct stat st;
-
-	/* A task directory has two links of its own and one per thread. */
-	return XP__SYS4(SYS_newfstatat, AT_FDCWD, "/proc/self/task", &st, 0) == 0 && st.st_nlink == 3;
+	return count_threads() == 1;
 }
 
 /* The number in @text after @skip spaces. */
@@ -90,12 +170,11 @@ static uint64_t hex_after(const char *text, const char *end, const char *label)
 	return value;
 }
 
-static int read_task(int tid, const char *file, char *buffer, size_t size)
+static int open_task(int tid, const char *file)
 {
 	char path[64] = "/proc/self/task/";
 	char digits[12];
 	size_t at = strlen(path), n = sizeof(digits);
-	long fd, len;
 
 	do {
 		digits[--n] = (char)('0' + tid % 10);
@@ -104,7 +183,14 @@ static int read_task(int tid, const char *file, char *buffer, size_t size)
 	memcpy(path + at, digits + n, sizeof(digits) - n);
 	at += sizeof(digits) - n;
 	memcpy(path + at, file, strlen(file) + 1);
-	fd = XP__SYS4(SYS_openat, AT_FDCWD, path, O_RDONLY | O_CLOEXEC, 0);
+	return (int)XP__SYS4(SYS_openat, AT_FDCWD, path, O_RDONLY | O_CLOEXEC, 0);
+}
+
+static int read_task(int tid, const char *file, char *buffer, size_t size)
+{
+	int fd = open_task(tid, file);
+	long len;
+
 	if (fd < 0)
 		return -ESRCH;
 	len = XP__SYS3(SYS_read, fd, buffer, size);
@@ -128,6 +214,22 @@ int xp__thread_masks(int tid, uint64_t *blocked, uint64_t *ignored)
 	return 0;
 }
 
+static int read_stat(int tid, char *buffer, size_t size)
+{
+	for (unsigned i = 0; i < nr_kept; i++) {
+		long len;
+
+		if (threads_kept[i].tid != tid)
+			continue;
+		len = XP__SYS4(SYS_pread64, threads_kept[i].fd, buffer, size, 0);
+		if (len > 0 && field(buffer, buffer + len, 0) == (uint64_t)tid)
+			return (int)len;
+		drop_threads(); /* K2: somebody came or went */
+		break;
+	}
+	return read_task(tid, "/stat", buffer, size);
+}
+
 /* The first 31 signals stand in the stat file too, which the kernel makes in a fraction of the time. */
 static int blocks(int tid, int signal, bool *blocked)
 {
@@ -146,7 +248,7 @@ static int blocks(int tid, int signal, bool *blocked)
 		*blocked = len == 0 && mask & xp__sigbit(signal);
 		return len;
 	}
-	len = read_task(tid, "/stat", buffer, sizeof(buffer));
+	len = read_stat(tid, buffer, sizeof(buffer));
 	if (len < 0)
 		return len;
 	end = buffer + len;
@@ -188,13 +290,27 @@ static bool accepts(int tid, int signal)
 static int find_blocking(int signal)
 {
 	struct xp__threads threads = {.open = false};
+	unsigned nr = count_threads();
+	bool kept = signal < 32 && nr <= KEPT; /* the others' masks stand in another file */
 	int tid;
 
-	if (xp__threads_alone())
+	if (nr == 1)
 		return accepts(xp__gettid(), signal) ? 0 : xp__gettid();
-	while ((tid = xp__threads_next(&threads)) > 0)
+	if (kept && nr == nr_kept) {
+		for (unsigned i = 0; i < nr_kept; i++)
+			if (!accepts(threads_kept[i].tid, signal))
+				return threads_kept[i].tid;
+		if (nr == nr_kept)
+			return 0;
+	}
+	if (kept)
+		drop_threads();
+	while ((tid = xp__threads_next(&threads)) > 0) {
+		if (kept && nr_kept < KEPT && keep(&threads_kept[nr_kept], tid, open_task(tid, "/stat")))
+			nr_kept++;
 		if (!accepts(tid, signal))
 			break;
+	}
 	xp__threads_end(&threads);
 	return tid;
 }

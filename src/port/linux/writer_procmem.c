@@ -14,7 +14,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <sys/resource.h>
 #include <sys/stat.h>
 
 static int fd = -1;
@@ -27,20 +26,6 @@ static bool is_ours(void)
 	struct stat st;
 
 	return fd >= 0 && XP__SYS2(SYS_fstat, fd, &st) == 0 && st.st_dev == device && st.st_ino == inode;
-}
-
-static int move_high(int low)
-{
-	struct rlimit limit = {0, 0};
-	int from = 0, high;
-
-	if (XP__SYS2(SYS_getrlimit, RLIMIT_NOFILE, &limit) == 0)
-		from = limit.rlim_cur > 4096 ? 4000 : (int)limit.rlim_cur - 32;
-	high = (int)XP__SYS3(SYS_fcntl, low, F_DUPFD_CLOEXEC, from > 0 ? from : 0);
-	if (high < 0)
-		return low;
-	XP__SYS1(SYS_close, low);
-	return high;
 }
 
 static int open_mem(void)
@@ -56,7 +41,7 @@ static int open_mem(void)
 
 	if (new < 0)
 		return new;
-	new = move_high(new);
+	new = xp__move_high(new);
 	XP__SYS2(SYS_fstat, new, &st);
 	device = st.st_dev;
 	inode = st.st_ino;
