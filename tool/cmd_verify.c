@@ -31,7 +31,7 @@ static const char usage[] =
 	"  --json, --markdown    the form of the answer\n"
 	"  --quiet               no progress on standard error\n"
 	"\n"
-	"Exit status: 0 proven, 1 counterexample, 2 wrong arguments or malformed file, 3 out of memory.\n";
+	"Exit status: 0 proven, 1 counterexample, 2 wrong arguments or malformed file, 3 not decided.\n";
 
 struct arguments {
 	bool all, quiet, help;
@@ -190,6 +190,14 @@ static int parse(struct arguments *a, int argc, char **argv)
 	return 0;
 }
 
+static int fail(const char *what, int error)
+{
+	fprintf(stderr, "crosspatch verify: %s: %s\n", what,
+		error == -E2BIG ? "too many executions to try them all: fewer states, or a model with less freedom" :
+				  strerror(-error));
+	return TOOL_UNKNOWN;
+}
+
 /* ---- --all ---- */
 
 static void progress(void *data, unsigned done, unsigned all)
@@ -221,8 +229,7 @@ static int verify_all(struct xp__explorer *explorer, const struct arguments *a)
 
 	if (error) {
 		free(matrix);
-		fprintf(stderr, "crosspatch verify: %s\n", strerror(-error));
-		return TOOL_UNKNOWN;
+		return fail("--all", error);
 	}
 	xp__report_matrix(stdout, matrix, a->format);
 	error = matrix->nr_wrong ? TOOL_REFUSED : TOOL_OK;
@@ -272,10 +279,8 @@ static int verify_plan(struct xp__explorer *explorer, const struct arguments *a,
 	for (unsigned addr = first; addr <= last; addr++) {
 		int error = xp__explore(explorer, course, addr, model, &result);
 
-		if (error) {
-			fprintf(stderr, "crosspatch verify: %s: %s\n", course->name, strerror(-error));
-			return TOOL_UNKNOWN;
-		}
+		if (error)
+			return fail(course->name, error);
 		*(result.proven ? &proven : &failed) |= 1ull << addr;
 		if (addr == first || (shown.proven && !result.proven)) {
 			shown = result;
@@ -327,7 +332,7 @@ static int verify_file(struct xp__explorer *explorer, const struct arguments *a,
 	if (error == -EINVAL)
 		fprintf(stderr, "%s:%u:%u: %s\n", path, file.line, file.column, file.reason);
 	else if (error)
-		fprintf(stderr, "crosspatch verify: %s\n", strerror(-error));
+		fail(path, error);
 	for (size_t i = 0; i < file.nr && !error; i++)
 		for (unsigned m = 0; m < a->nr_models; m++) {
 			status = worse(status, verify_plan(explorer, a, &file.courses[i], &a->models[m], *separator));
@@ -363,10 +368,8 @@ int cmd_verify(int argc, char **argv)
 	if (a.help)
 		return fputs(usage, stdout) < 0 || fflush(stdout) ? TOOL_UNKNOWN : TOOL_OK;
 	explorer = xp__explorer_new();
-	if (explorer == NULL) {
-		fprintf(stderr, "crosspatch verify: %s\n", strerror(ENOMEM));
-		return TOOL_UNKNOWN;
-	}
+	if (explorer == NULL)
+		return fail("explorer", -ENOMEM);
 	status = a.all ? verify_all(explorer, &a) : verify_files(explorer, &a);
 	xp__explorer_free(explorer);
 	if (fflush(stdout) || ferror(stdout)) {

@@ -31,6 +31,7 @@
 #define MAX_EFFECTS 64
 #define MAX_TRACES 32
 #define MAX_STATES (4u << 20)
+#define MAX_FETCHES (100u << 20) /* a minute; the library's own plans take some thousands */
 #define NOT_SET 255
 #define CMC 0 /* the number of its effect: known even if neither old nor new code has it, as two of them do nothing */
 
@@ -80,6 +81,7 @@ struct xp__explorer {
 	const struct xp__model *model;
 	struct xp__result *result;
 	int error;
+	size_t nr_fetches;
 	unsigned nr_stores, len;
 	uint8_t image[XP__MAX_EVENTS + 1][XP_MAX_LEN]; /* after so many stores */
 	uint16_t changed[XP__MAX_EVENTS + 1];          /* bytes that store s changes; the first is store 0 */
@@ -426,7 +428,7 @@ static void fetch_block(struct xp__explorer *x, const struct fetch *fetch)
 	struct instant from = x->model->ascending ? fetch->seen : fetch->state.bound;
 	unsigned block = x->model->reread ? 1u << first : x->block[first] & ~((1u << first) - 1);
 
-	for (unsigned s = from.stores; s <= now; s++) {
+	for (unsigned s = from.stores; s <= now && !x->error; s++) {
 		unsigned list[XP_MAX_LEN], nr = 0, must = 0, stored = 0;
 
 		for (unsigned i = first; s < now && i < x->len; i++)
@@ -468,6 +470,8 @@ static void fetch_more(struct xp__explorer *x, const struct fetch *fetch)
 		.kind = XP__STEP_EXECUTE, .time = state.time, .at = state.pc, .len = (uint8_t)fetch->nr};
 	bool ends = effect.kind != XP__EFFECT_MORE;
 
+	if (++x->nr_fetches > MAX_FETCHES)
+		x->error = -E2BIG;
 	if (!ends && state.pc + fetch->nr < x->len) {
 		fetch_block(x, fetch);
 		return;
@@ -639,6 +643,7 @@ static void prepare(struct xp__explorer *x, unsigned addr)
 
 	x->len = course->len;
 	x->error = 0;
+	x->nr_fetches = 0;
 	x->nr_stores = 0;
 	x->nr_effects = 1;
 	memset(&x->effects[CMC], 0, sizeof(x->effects[CMC]));
