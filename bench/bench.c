@@ -357,8 +357,8 @@ void bench_group(const char *title, struct bench_case *cases, size_t nr, unsigne
 			if (cases[i].floor)
 				cases[i].ratio[cases[i].nr_ratios++] = middle[i] / middle[cases[i].floor - cases];
 	}
-	fprintf(table, "\n%s (ns; %u rounds x %u)\n  %-44s %11s %11s %11s %11s %s\n", title, rounds, block, "", "median",
-		"p10", "p90", "p99.9", " x floor (p10-p90)");
+	fprintf(table, "\n%s (ns; %u rounds x %u)\n  %-44s %11s %11s %11s %11s %s\n", title, rounds, block, "",
+		"median", "p10", "p90", "p99.9", " x floor (p10-p90)");
 	for (size_t i = 0; i < nr; i++)
 		report(title, &cases[i]);
 	if (repeated)
@@ -380,7 +380,7 @@ void bench_value(const char *name, double value, const char *unit, double budget
 	say_budget(budget > 0, value <= budget);
 	fputc('\n', table);
 	if (bench_options.json)
-		printf("%s\n{\"name\":\"%s\",\"value\":%.4f,\"unit\":\"%s\",\"budget\":%.3f}", first_row ? "" : ",", name,
-		       value, unit, budget);
+		printf("%s\n{\"name\":\"%s\",\"value\":%.4f,\"unit\":\"%s\",\"budget\":%.3f}", first_row ? "" : ",",
+		       name, value, unit, budget);
 	first_row = false;
 }

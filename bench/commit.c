@@ -151,9 +151,10 @@ static void as_breakpoint(void)
 
 static void step_key(uint64_t unused)
 {
+	bool on = xp_static_key_enabled(subject);
+
 	(void)unused;
-	bench_check(xp_static_key_enabled(subject) ? xp_static_branch_disable(subject) : xp_static_branch_enable(subject),
-		    "key");
+	bench_check(on ? xp_static_branch_disable(subject) : xp_static_branch_enable(subject), "key");
 }
 
 /* What stands there already: the key stays in agreement with its sites, and storing costs the same. */
@@ -211,6 +212,7 @@ static void commits(const char *title, unsigned rounds, unsigned block, bool man
 {
 	double per = (double)nr_sites;
 	double budget_ns = many ? 10 : 0;
+	/* clang-format off */
 	struct bench_case cases[] = {
 		{.name = "floor: 1 phase, 4 KiB writes", .step = step_floor_4k, .argument = 1, .per = per},
 		{.name = "floor: 1 phase, 64 KiB writes", .step = step_floor_64k, .argument = 1, .per = per,
@@ -223,6 +225,7 @@ static void commits(const char *title, unsigned rounds, unsigned block, bool man
 		{.name = "key, breakpoint (2 phases)", .enter = as_breakpoint, .step = step_key, .per = per,
 		 .floor = &cases[3], .budget = 1.5, .budget_ns = budget_ns},
 	};
+	/* clang-format on */
 
 	bench_group(title, cases, sizeof(cases) / sizeof(cases[0]), rounds, block);
 	as_auto();
@@ -285,6 +288,7 @@ static void step_batch(uint64_t unused)
 
 static void many_keys(bool interleaved)
 {
+	/* clang-format off */
 	struct bench_case cases[] = {
 		{.name = "floor: 1 phase, 4 KiB writes", .step = step_floor_4k, .argument = 1, .per = NR_SITES},
 		{.name = "batch, auto", .enter = as_auto, .step = step_batch, .per = NR_SITES, .floor = &cases[0]},
@@ -292,6 +296,7 @@ static void many_keys(bool interleaved)
 		{.name = "batch, breakpoint", .enter = as_breakpoint, .step = step_batch, .per = NR_SITES,
 		 .floor = &cases[2]},
 	};
+	/* clang-format on */
 
 	nr_sites = NR_SITES;
 	subject = &key[0];
@@ -326,11 +331,13 @@ static void among(void)
 
 static void among_others(void)
 {
+	/* clang-format off */
 	struct bench_case cases[] = {
 		{.name = "alone", .enter = alone, .step = step_key},
 		{.name = "among 999,999 sites of another key", .enter = among, .step = step_key, .floor = &cases[0],
 		 .budget = 1.1},
 	};
+	/* clang-format on */
 
 	nr_sites = 1;
 	subject = &some;
@@ -376,11 +383,14 @@ static double value_spawn(uint64_t option)
 
 static void registration(void)
 {
+	/* clang-format off */
 	struct bench_case warm[] = {
 		{.name = "a fresh module", .before = make_new, .step = step_register, .budget_ns = 20e6},
 		{.name = "one that was registered before", .before = make_left, .step = step_register,
 		 .budget_ns = 20e6},
 	};
+	/* clang-format on */
+	/* clang-format off */
 	struct bench_case cold[] = {
 		{.name = "registration", .value = value_spawn, .argument = 0, .budget_ns = 20e6},
 		{.name = "floor: first write of all pages, 4 KiB", .value = value_spawn, .argument = 3, .per = NR_SITES},
@@ -390,6 +400,7 @@ static void registration(void)
 		{.name = "first commit, breakpoint, per site", .value = value_spawn, .argument = 2, .per = NR_SITES,
 		 .floor = &cold[3], .budget = 1.5},
 	};
+	/* clang-format on */
 
 	bench_group("registration of a million sites, whole", warm, 2, 20, 3);
 	bench_group("a million sites in a fresh process", cold, 5, 8, 2);

@@ -125,8 +125,10 @@ static void step_floor(uint64_t unused)
 
 static void step_key(uint64_t unused)
 {
+	bool on = xp_static_key_enabled(&key);
+
 	(void)unused;
-	bench_check(xp_static_key_enabled(&key) ? xp_static_branch_disable(&key) : xp_static_branch_enable(&key), "key");
+	bench_check(on ? xp_static_branch_disable(&key) : xp_static_branch_enable(&key), "key");
 }
 
 static void step_same(uint64_t unused)
@@ -150,6 +152,7 @@ static void step_poke(uint64_t number)
 /* Budgets without a second thread are 0.7 and 1.8 us on a machine whose floor is 0.58 us. */
 static void few(const char *title, double budget_auto, double budget_breakpoint)
 {
+	/* clang-format off */
 	struct bench_case cases[] = {
 		{.name = "floor: 1-byte write, sync_core", .step = step_floor},
 		{.name = "key, auto", .enter = as_auto, .step = step_key, .floor = &cases[0], .budget = budget_auto},
@@ -158,12 +161,14 @@ static void few(const char *title, double budget_auto, double budget_breakpoint)
 		{.name = "5-byte nop-jmp, breakpoint", .enter = as_breakpoint, .step = step_poke, .floor = &cases[0]},
 		{.name = "control: enable what is enabled", .enter = as_auto, .step = step_same, .floor = &cases[0]},
 	};
+	/* clang-format on */
 
 	bench_group(title, cases, NR(cases), 400, 20);
 }
 
 static void busy(void)
 {
+	/* clang-format off */
 	struct bench_case cases[] = {
 		{.name = "floor: 1-byte write, sync_core", .step = step_floor},
 		{.name = "key, auto", .enter = as_auto, .step = step_key, .floor = &cases[0], .budget = 1.1},
@@ -178,6 +183,8 @@ static void busy(void)
 		 .floor = &cases[0], .budget = 3.3},
 		{.name = "control: enable what is enabled", .enter = as_auto, .step = step_same, .floor = &cases[0]},
 	};
+	/* clang-format on */
+	/* clang-format off */
 	struct bench_case others[] = {
 		{.name = "floor: 1-byte write, sync_core", .enter = as_default, .step = step_floor},
 		{.name = "key, auto, sync by signal", .enter = as_signal, .step = step_key, .floor = &others[0]},
@@ -185,6 +192,7 @@ static void busy(void)
 		{.name = "nop-jmp in a quadword, mprotect: word", .enter = as_mprotect, .step = step_poke,
 		 .floor = &others[0]},
 	};
+	/* clang-format on */
 
 	bench_group("one site, a busy bystander on another CPU", cases, NR(cases), 300, 20);
 	bench_group("the same, other writers and syncs", others, NR(others), 100, 10);
