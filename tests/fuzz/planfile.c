@@ -2,7 +2,7 @@
 /*
  * The reader of plan files, and the explorer behind it, on any bytes.
  *
- * As a test: a short deterministic run over the files given (tests/fuzz/planfile/*), each cut off at every byte and with
+ * As a test: a short deterministic run over the files given (those in tests/fuzz/planfile), each cut off at every byte and with
  * every byte replaced in turn; prints TAP. With libFuzzer, in a build directory of clang's:
  *
  *	ninja -C build/check-clang tests/libfuzzer_planfile
