@@ -113,7 +113,8 @@ static bool try_flip(const struct span *span, struct xp__plan *plan)
  * AMD64 APM vol. 2 §7.6.1: one store inside an aligned quadword; an instruction is extracted from one version of it.
  * On Intel the practice of every production runtime, not the written rule.
  */
-static bool try_word(const struct xp__change *c, const struct span *span, const struct xp__insn *new, struct xp__plan *plan)
+static bool try_word(const struct xp__change *c, const struct span *span, const struct xp__insn *new,
+		     struct xp__plan *plan)
 {
 	if (!(c->can & XP_NEED_SINGLE) || (c->addr + span->first) / 8 != (c->addr + span->last) / 8)
 		return false;
