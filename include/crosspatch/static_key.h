@@ -263,6 +263,7 @@ static inline const struct xp_static_key *xp__key_real_const(const struct xp_sta
  */
 static inline int xp__static_key_count(const struct xp_static_key *key)
 {
+	/* ordering: (K2) pairs with (K1) */
 	return __atomic_load_n(&xp__key_real_const(key)->count, __ATOMIC_ACQUIRE);
 }
 

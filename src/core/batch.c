@@ -14,7 +14,8 @@
 static const uint8_t branch_test[BRANCH_LEN] = {0xa9};
 static const uint8_t branch_jmp[BRANCH_LEN] = {0xe9};
 
-static int build_branch_plan(struct xp__plan *plan, bool to_jmp, enum xp_policy policy, unsigned can, struct xp_diag *diag)
+static int build_branch_plan(struct xp__plan *plan, bool to_jmp, enum xp_policy policy, unsigned can,
+			     struct xp_diag *diag)
 {
 	const char *detail = NULL;
 	struct xp__change change = {

@@ -52,7 +52,7 @@ static struct xp_stats counters;
 void xp__start(const struct xp_port *port)
 {
 	xp__port = port;
-	__atomic_store_n(&state, XP_STATE_READY, __ATOMIC_RELEASE);
+	__atomic_store_n(&state, XP_STATE_READY, __ATOMIC_RELAXED); /* before there are other threads */
 }
 
 enum xp_state xp_state(void)
@@ -90,7 +90,8 @@ int xp__fail_text(struct xp_diag *diag, const void *site, const uint8_t *expecte
 		memcpy(diag->found, found, len);
 	}
 	if (breakpoint)
-		return xp__fail(diag, -XP__EBUSY, XP_PHASE_VALIDATE, site, "a debugger or probe has a breakpoint there");
+		return xp__fail(diag, -XP__EBUSY, XP_PHASE_VALIDATE, site,
+				"a debugger or probe has a breakpoint there");
 	return xp__fail(diag, -XP_E_MISMATCH, XP_PHASE_VALIDATE, site, NULL);
 }
 

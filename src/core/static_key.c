@@ -40,6 +40,7 @@ static void store_count(struct xp_static_key *key, int count)
 static bool add_above(struct xp_static_key *key, int floor, int step, int *count)
 {
 	*count = load_count(key);
+	/* ordering: (K2) pairs with (K1) */
 	while (*count > floor && !(step > 0 && *count == INT32_MAX))
 		if (__atomic_compare_exchange_n(&key->count, count, *count + step, false, __ATOMIC_ACQ_REL,
 						__ATOMIC_ACQUIRE))
@@ -84,6 +85,7 @@ static int start(struct xp__wish *wish)
 	wish->skip = count == (int)wish->on;
 	if (wish->skip || wish->on)
 		return 0;
+	/* ordering: (K2) pairs with (K1) */
 	if (!__atomic_compare_exchange_n(&key->count, &count, -1, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
 		return -XP_E_COUNTED; /* an inc came between */
 	return 0;
@@ -163,6 +165,7 @@ static int dec_locked(struct xp_static_key *key)
 			return 0;
 		if (count == 0)
 			return -XP_E_UNDERFLOW;
+		/* ordering: (K2) pairs with (K1) */
 		if (__atomic_compare_exchange_n(&key->count, &count, -1, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
 			break;
 	}

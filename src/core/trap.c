@@ -70,6 +70,7 @@ bool xp__trap_quiescent(uint64_t waiting[XP__TRAP_WORDS])
 	bool quiescent = true;
 
 	for (unsigned w = 0; w < XP__TRAP_WORDS; w++) {
+		/* ordering: (T6) pairs with (T5) */
 		waiting[w] &= __atomic_load_n(&used[w], __ATOMIC_SEQ_CST);
 		for (uint64_t left = waiting[w]; left; left &= left - 1) {
 			unsigned bit = (unsigned)__builtin_ctzll(left);
@@ -147,8 +148,9 @@ static enum xp_trap_verdict decide(struct xp_regs *regs, struct shard *shard)
 	uintptr_t addr = regs->ip - 1;
 
 	for (;;) {
+		/* ordering: (T8) pairs with (T7) */
 		uint64_t before = __atomic_load_n(&generation, __ATOMIC_ACQUIRE);
-		/* ordering: (T4) pairs with (T1) */
+		/* ordering: (T4) pairs with (T1), (P1), (P5) */
 		const struct xp__commit *commit = __atomic_load_n(&table, __ATOMIC_ACQUIRE);
 		const struct xp__plan *plan = commit ? search(commit, addr) : NULL;
 
@@ -187,6 +189,7 @@ enum xp_trap_verdict xp_trap(struct xp_regs *regs, unsigned number)
 	uint64_t bit = 1ull << (number % 64);
 	enum xp_trap_verdict verdict;
 
+	/* ordering: (T2) pairs with (T3) */
 	if (!(__atomic_load_n(word, __ATOMIC_RELAXED) & bit))
 		__atomic_fetch_or(word, bit, __ATOMIC_SEQ_CST);
 	/* ordering: (T2) pairs with (T3) */

@@ -179,6 +179,7 @@ static void wait_for(uint32_t i)
 	bool late = false;
 
 	for (;;) {
+		/* ordering: (R4) pairs with (R3) */
 		uint32_t seen = __atomic_load_n(&answers, __ATOMIC_ACQUIRE);
 
 		/* ordering: (R4) pairs with (R3) */
