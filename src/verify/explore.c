@@ -331,8 +331,9 @@ static void take_trap(struct xp__explorer *x, struct state state, const struct x
 		return;
 	}
 	step->kind = XP__STEP_TRAP;
+	/* A breakpoint leaves the program counter behind it, and the handler looks one byte before: behind any prefixes. */
 	state.mode = effect->kind == XP__EFFECT_INT3 ? BREAKPOINT : FAULT;
-	state.trap_at = state.pc;
+	state.trap_at = state.mode == BREAKPOINT ? (uint8_t)(state.pc + effect->len - 1) : state.pc;
 	state.bound = (struct instant){0, 0}; /* of no importance any more: the return raises it */
 	add(x, &state, parent, step);
 }

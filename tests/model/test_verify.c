@@ -444,6 +444,25 @@ XP_TEST(nothing_unsynchronized_under_intel_sdm)
 
 /* ---- instructions ---- */
 
+/* A jump's target counts from the site, and a load's operand may count from itself: the place belongs to the effect. */
+XP_TEST(one_instruction_at_two_places)
+{
+	static const uint8_t jmp[] = {0xeb, 0x03}, load[] = {0x8b, 0x05, 0x00, 0x00, 0x00, 0x00};
+	struct xp__decoder *decoder = calloc(1, sizeof(*decoder));
+	struct xp__effect first, second;
+
+	REQUIRE(decoder != NULL);
+	xp__decoder_set(decoder, 64);
+	first = xp__decode(decoder, jmp, sizeof(jmp), 0);
+	second = xp__decode(decoder, jmp, sizeof(jmp), 4);
+	CHECK_EQ(first.target, 5);
+	CHECK_EQ(second.target, 9);
+	first = xp__decode(decoder, load, sizeof(load), 0);
+	second = xp__decode(decoder, load, sizeof(load), 4);
+	CHECK(!xp__effect_same(&first, &second));
+	free(decoder);
+}
+
 XP_TEST(instructions_that_do_the_same)
 {
 	static const struct {

@@ -237,7 +237,8 @@ static void execute(struct brute *b, struct bystander s, const uint8_t *bytes, c
 		s.late = !b->collect && has_been(b, XP__EVENT_RETURN, s.now);
 	s.begun = true;
 	if (m == ZYDIS_MNEMONIC_INT3 || is_fault(b, d)) {
-		s.trap = s.pc;
+		/* What the handler looks at is the byte before the saved program counter: behind any prefixes. */
+		s.trap = m == ZYDIS_MNEMONIC_INT3 ? s.pc + d->insn.length - 1 : s.pc;
 		s.fault = m != ZYDIS_MNEMONIC_INT3;
 		b->wrong |= s.late;
 		if (!b->collect)
@@ -661,7 +662,7 @@ static void note_case(const struct xp__course *course, unsigned addr, const stru
 	for (int i = 0; i < course->len; i++)
 		printf(" %02x", course->old[i]);
 	for (int e = 0; e < course->nr_events; e++) {
-		printf(" | %d", course->event[e].kind);
+		printf(" | %d @%d", course->event[e].kind, course->event[e].off);
 		for (int i = 0; i < course->event[e].len; i++)
 			printf("%s%02x", i ? " " : course->event[e].single ? " 1:" : " n:", course->event[e].bytes[i]);
 	}
