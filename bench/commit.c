@@ -48,10 +48,10 @@ extern const struct xp_branch_site bench_records[];
 static XP_DEFINE_STATIC_KEY_FALSE(all);       /* every site, by the records in the file */
 static XP_DEFINE_STATIC_KEY_FALSE(some);      /* some, in other groups */
 static struct xp_static_key_false key[NR_KEYS]; /* those of the groups with many keys */
-static struct xp_module whole = {.abi = XP_MODULE_ABI};
+static struct xp_module whole = {.abi = XP_MODULE_ABI, .nr_tables = 1};
 
 static struct xp_branch_site records[NR_SITES];
-static struct xp_module part = {.abi = XP_MODULE_ABI, .branch_sites = records};
+static struct xp_module part = {.abi = XP_MODULE_ABI, .nr_tables = 1, .tables = {{records, NULL}}};
 
 /* Off it returns at byte 5, on at byte 14. */
 static const uint8_t site_off[SPACING] = {0xa9, 9,    0,    0,    0,    0xc3, 0xcc, 0xcc,
@@ -249,7 +249,7 @@ static void register_part(size_t nr, struct xp_static_key_false *keys, size_t nr
 	for (size_t i = 0; i < nr; i++)
 		fill_record(&records[i], &records[i], i,
 			    &keys[interleaved ? i % nr_keys : i / ((nr + nr_keys - 1) / nr_keys)].key);
-	part.branch_sites_end = records + nr;
+	part.tables[0].end = records + nr;
 	bench_check(xp_module_register(&part), "register");
 }
 
@@ -314,7 +314,7 @@ static void many_keys(bool interleaved)
 /* ---- a key with one site ---- */
 
 static struct xp_module rest = {
-	.abi = XP_MODULE_ABI, .branch_sites = records + 1, .branch_sites_end = records + NR_SITES};
+	.abi = XP_MODULE_ABI, .nr_tables = 1, .tables = {{records + 1, records + NR_SITES}}};
 
 static void alone(void)
 {
@@ -343,7 +343,7 @@ static void among_others(void)
 	subject = &some;
 	for (size_t i = 0; i < NR_SITES; i++)
 		fill_record(&records[i], &records[i], i, i == 0 ? &some.key : &key[0].key);
-	part.branch_sites_end = records + 1;
+	part.tables[0].end = records + 1;
 	bench_check(xp_module_register(&part), "register");
 	bench_group("a key with one site", cases, 2, 40, 50);
 	if (xp_static_key_enabled(&some))
@@ -449,8 +449,8 @@ int main(int argc, char **argv)
 		execute_copy(argv);
 	if (copy)
 		unlink(copy);
-	whole.branch_sites = bench_records;
-	whole.branch_sites_end = bench_records + NR_SITES;
+	whole.tables[0].start = bench_records;
+	whole.tables[0].end = bench_records + NR_SITES;
 	if (argc > 1 && strncmp(argv[1], "--cold-", 7) == 0)
 		return cold(argv[1]);
 	for (int i = bench_start(argc, argv, "bench_commit", " [--million]"); i < argc; i++) {

@@ -11,7 +11,7 @@
  */
 #include "bench.h"
 
-#include "core/poke.h"
+#include "core/engine.h"
 
 #include <crosspatch/crosspatch.h>
 #include <crosspatch/linux.h>

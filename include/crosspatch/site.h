@@ -14,8 +14,29 @@ extern "C" {
 #endif
 
 /*
+ * What sites belong to: a key, a call, a value. The first member of each. All fields are the library's.
+ * `real` is NULL in an ordinary object; in the handle that an executable or shared object keeps for a shared one it
+ * points to that one. 8-byte aligned: the low bits of a site's reference to it carry XP_SITE_ flags.
+ */
+struct xp_object {
+	struct xp_object *real;
+	const char *name;
+	const char *file;
+	uint32_t line;
+	uint32_t flags;
+	uint32_t scratch;
+	struct xp__use *uses;
+};
+
+#ifdef __cplusplus
+#define XP__OBJECT(real, name, file, line) real, name, file, line, 0, 0, nullptr
+#else
+#define XP__OBJECT(real, name, file, line) real, name, file, line, 0, 0, NULL
+#endif
+
+/*
  * A branch site: 12 bytes in section xp_branch_sites, all fields relative to their own address so that a shared
- * object needs no relocation for them. The low bits of `key` carry flags: the key is 8-byte aligned.
+ * object needs no relocation for them.
  */
 struct xp_branch_site {
 	int32_t code;   /* the 5-byte instruction */
@@ -25,17 +46,30 @@ struct xp_branch_site {
 
 #define XP_SITE_LIKELY 1 /* emitted by xp_static_branch_likely(): it jumps when the key is off */
 #define XP_SITE_TRUE 2   /* emitted for a key that starts on */
-#define XP_SITE_FLAGS 3
+#define XP_SITE_FLAGS 7
+
+/* The kinds of sites. An object that was built before a kind existed has fewer tables. */
+enum xp_site_kind {
+	XP_SITE_BRANCH,
+	XP_NR_SITE_KINDS,
+};
+
+/* The records of one kind; both NULL if there are none. */
+struct xp_site_table {
+	const void *start;
+	const void *end;
+};
 
 /*
- * The tables of one executable or shared object. `state` and `private_data` are the library's. Lives as long as the object is mapped.
+ * The tables of one executable or shared object. `state` and `private_data` are the library's. Lives as long as the
+ * object is mapped.
  */
 struct xp_module {
 	uint32_t abi; /* XP_MODULE_ABI */
-	uint32_t state; /* the library's */
-	const struct xp_branch_site *branch_sites;
-	const struct xp_branch_site *branch_sites_end;
+	uint32_t state;
 	void *private_data;
+	uint32_t nr_tables; /* XP_NR_SITE_KINDS */
+	struct xp_site_table tables[XP_NR_SITE_KINDS];
 };
 
 #define XP_MODULE_ABI 1
@@ -82,15 +116,16 @@ extern const struct xp_branch_site __start_xp_branch_sites[] __attribute__((weak
 extern const struct xp_branch_site __stop_xp_branch_sites[] __attribute__((weak, visibility("hidden")));
 
 extern struct xp_module xp__module;
-struct xp_module xp__module __attribute__((weak, visibility("hidden"))) = {XP_MODULE_ABI, 0, NULL, NULL, NULL};
+struct xp_module xp__module __attribute__((weak, visibility("hidden"))) = {
+	XP_MODULE_ABI, 0, NULL, XP_NR_SITE_KINDS, {{NULL, NULL}}};
 
 void xp__module_init(void) __attribute__((weak, visibility("hidden"), constructor(101), used));
 void xp__module_exit(void) __attribute__((weak, visibility("hidden"), destructor(101), used));
 
 void xp__module_init(void)
 {
-	xp__module.branch_sites = __start_xp_branch_sites;
-	xp__module.branch_sites_end = __stop_xp_branch_sites;
+	xp__module.tables[XP_SITE_BRANCH].start = __start_xp_branch_sites;
+	xp__module.tables[XP_SITE_BRANCH].end = __stop_xp_branch_sites;
 	(void)xp_module_register(&xp__module);
 }
 

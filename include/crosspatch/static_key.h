@@ -46,26 +46,15 @@
 extern "C" {
 #endif
 
-struct xp__key_use;
-
-/*
- * The state of a key. All fields are the library's.
- * `real` is NULL in an ordinary key; in the handle that an object keeps for a shared key it points to that key.
- */
+/* The state of a key. All fields are the library's. */
 struct xp_static_key {
-	struct xp_static_key *real;
-	const char *name;
-	const char *file;
-	uint32_t line;
+	struct xp_object object;
 	int32_t count; /* 0 off, > 0 on; stored with release once the text says so */
-	uint32_t flags;
-	uint32_t scratch;
-	struct xp__key_use *uses;
 
 #ifdef __cplusplus
-	constexpr xp_static_key(struct xp_static_key *real_, const char *name_, const char *file_, uint32_t line_,
+	constexpr xp_static_key(struct xp_object *real_, const char *name_, const char *file_, uint32_t line_,
 				int32_t count_)
-	    : real(real_), name(name_), file(file_), line(line_), count(count_), flags(0), scratch(0), uses(nullptr)
+	    : object{XP__OBJECT(real_, name_, file_, line_)}, count(count_)
 	{
 	}
 #endif
@@ -124,7 +113,7 @@ struct xp_static_key_deferred_false {
 	{                                                                                                              \
 		{                                                                                                      \
 			{                                                                                              \
-				real, name, __FILE__, __LINE__, count, 0, 0, NULL                                      \
+				{XP__OBJECT(real, name, __FILE__, __LINE__)}, count                                    \
 			}                                                                                              \
 		}                                                                                                      \
 	}
@@ -184,7 +173,8 @@ struct xp_static_key_deferred_false {
 #define XP__DECLARE_SHARED(type, name)                                                                                 \
 	extern struct xp_static_key xp_shared_key_##name;                                                              \
 	extern struct type name;                                                                                       \
-	struct type name __attribute__((weak, visibility("hidden"))) = XP__KEY(&xp_shared_key_##name, #name, 0)
+	struct type name __attribute__((weak, visibility("hidden"))) =                                                  \
+		XP__KEY(&xp_shared_key_##name.object, #name, 0)
 #ifdef __cplusplus
 #define XP__DEFINE_SHARED(name, count)                                                                                 \
 	__attribute__((visibility("default"))) struct xp_static_key xp_shared_key_##name(NULL, #name, __FILE__,        \
@@ -192,7 +182,7 @@ struct xp_static_key_deferred_false {
 #else
 #define XP__DEFINE_SHARED(name, count)                                                                                 \
 	__attribute__((visibility("default"))) struct xp_static_key xp_shared_key_##name = {                           \
-		NULL, #name, __FILE__, __LINE__, count, 0, 0, NULL}
+		{XP__OBJECT(NULL, #name, __FILE__, __LINE__)}, count}
 #endif
 #define XP_DECLARE_STATIC_KEY_SHARED_TRUE(name) XP__DECLARE_SHARED(xp_static_key_true, name)
 #define XP_DECLARE_STATIC_KEY_SHARED_FALSE(name) XP__DECLARE_SHARED(xp_static_key_false, name)
@@ -246,15 +236,12 @@ int xp__static_key_rate_limit(struct xp__deferred *deferred, uint32_t delay_ms);
 #define xp_static_key_deferred_flush(x) xp__static_key_deferred_flush(&(x)->deferred)
 #define xp_jump_label_rate_limit(x, ms) xp__static_key_rate_limit(&(x)->deferred, ms)
 
-static inline struct xp_static_key *xp__key_real(struct xp_static_key *key)
-{
-	return key->real ? key->real : key;
-}
-
-static inline const struct xp_static_key *xp__key_real_const(const struct xp_static_key *key)
-{
-	return key->real ? key->real : key;
-}
+/*
+ * xp_batch_add_key - adds "this key on" or "off" to a batch; @key is &name.key.
+ * Context: thread. Ordering: none. Errors: -EINVAL, -ENOMEM; the batch is as before. Progress: may wait for the text lock.
+ */
+struct xp_batch;
+int xp_batch_add_key(struct xp_batch *batch, struct xp_static_key *key, bool on);
 
 /*
  * xp_static_key_count / xp_static_key_enabled(&name) - the count, and whether it is above zero, by a plain load.
@@ -263,8 +250,10 @@ static inline const struct xp_static_key *xp__key_real_const(const struct xp_sta
  */
 static inline int xp__static_key_count(const struct xp_static_key *key)
 {
+	if (key->object.real)
+		key = (const struct xp_static_key *)key->object.real;
 	/* ordering: (K2) pairs with (K1) */
-	return __atomic_load_n(&xp__key_real_const(key)->count, __ATOMIC_ACQUIRE);
+	return __atomic_load_n(&key->count, __ATOMIC_ACQUIRE);
 }
 
 #define xp_static_key_count(x) xp__static_key_count(&(x)->key)
@@ -276,7 +265,7 @@ static inline int xp__static_key_count(const struct xp_static_key *key)
  * Context: any, signal handlers included; under a policy that uses breakpoints, not where SIGTRAP is blocked.
  * Ordering: none; it is not a memory access. Errors: none. Progress: wait-free.
  * Cost: one 5-byte instruction and 12 bytes of record.
- * With XP_NO_PATCHING defined, or where the architecture is not supported, a load and a branch.
+ * With XP_NO_PATCHING defined, a load and a branch: what an unsupported architecture, else an #error, is left with.
  */
 #if defined(XP_NO_PATCHING)
 #define xp_static_branch_likely(x) __builtin_expect(xp_static_key_enabled(x), 1)

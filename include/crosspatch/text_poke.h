@@ -12,8 +12,6 @@
 extern "C" {
 #endif
 
-struct xp_static_key;
-
 /* What a thread does that meets the breakpoint while a site is between old and new. */
 enum xp_resume {
 	XP_RESUME_EMULATE, /* it executes the new instruction, emulated (as Linux's text_poke_bp) */
@@ -25,7 +23,7 @@ enum xp_resume {
  *
  * The site is one instruction. The library recognises nop, jmp, jcc, call, ret and test-immediate, and refuses a site
  * that begins with one of these and is longer than it (-XP_E_MULTI: a thread may rest on the second instruction);
- * for anything else the caller promises it. `replace` is one instruction too, or one followed by nops.
+ * for anything else the caller promises it. `replace` is one instruction too, or a jmp or ret followed by nops.
  * A call may take the place of another instruction only where the stack below the stack pointer is free: not in a
  * leaf function that uses the red zone.
  */
@@ -35,14 +33,14 @@ struct xp_poke {
 	const void *replace;
 	uint8_t len;
 	enum xp_resume resume;
-	void *resume_at; /* used with XP_RESUME_AT */
+	void *resume_at; /* used with XP_RESUME_AT; outside the site */
 };
 
 /*
  * xp_text_poke - one patch, one commit.
  *
  * Context: thread; may wait for another commit. From a signal handler it works unless the handler interrupted a
- * commit of the same thread, or a trap: then -XP_E_REENTRANT.
+ * commit of the same thread: then -XP_E_REENTRANT.
  * Ordering: on return no processor executes the old instruction; a thread that learns of the return (through an
  * acquire load, a lock, a join) executes the new one. While it runs, every execution is the old or the new.
  * Errors (text unchanged unless wedged): -EINVAL, -XP_E_LENGTH, -XP_E_MISMATCH, -EBUSY (a foreign breakpoint at the
@@ -63,7 +61,7 @@ int xp_text_gen_insn(uint8_t *out, uint8_t opcode, const void *addr, const void 
 /*
  * A batch collects changes of any kind and commits them together: validated first, then phase by phase with one
  * sync per phase for all of them, undone as a whole if anything fails. Not thread-safe: one thread at a time.
- * Several changes to one key collapse to the last.
+ * Several changes to one object collapse to the last.
  */
 struct xp_batch;
 
@@ -75,12 +73,11 @@ struct xp_batch *xp_batch_new(void);
 void xp_batch_free(struct xp_batch *batch);
 
 /*
- * xp_batch_add_poke - adds a patch; the bytes are copied. xp_batch_add_key - adds "this key on" or "off".
+ * xp_batch_add_poke - adds a patch; the bytes are copied. Each front end's header has one more for its own objects.
  * Context: thread. Ordering: none. Progress: may wait for the text lock.
  * Errors: -EINVAL, -XP_E_LENGTH, -ENOMEM; the batch is as before. What depends on the text is found at the commit.
  */
 int xp_batch_add_poke(struct xp_batch *batch, const struct xp_poke *poke);
-int xp_batch_add_key(struct xp_batch *batch, struct xp_static_key *key, bool on);
 
 /*
  * xp_batch_commit - makes all the changes, or none.

@@ -12,8 +12,8 @@
  * I2  Number of syncs: the largest number of stores of any plan, never a function of the number of sites.
  * I3  A breakpoint stands in the text only while a published table has its site.
  * I4  After a failure the text is as before, or the engine is wedged and its table stays published.
- * I5  The first byte goes from breakpoint to new only if a breakpoint is still there: what somebody else put there
- *     meanwhile is reported, not run over.
+ * I5  The first byte goes from breakpoint to new only if a breakpoint is still there, and back only if it is as we
+ *     stored it: what somebody else put there meanwhile is reported, not run over.
  * O1  On success, no processor executes old text when xp__commit_run() returns.
  * O2  On failure without wedge, none executes new text.
  *
@@ -34,218 +34,34 @@
  */
 #include "core/poke.h"
 
+#include "arch/x86/sync.h"
 #include "core/deps.h"
+#include "core/engine.h"
 #include "core/inject.h"
 #include "core/trap.h"
 
 #define SPAN_MAX (64u << 10) /* the kernel copies a page at a time; more saves no time (bench/commit) */
 #define SPAN_GAP 1024u       /* bytes that cost less to rewrite than another call; within a page any gap is joined */
-#define CACHE_MAX (32u << 20) /* memory kept for the next commit: one of a million sites fits */
 
-const struct xp_port *xp__port;
-static int state = XP_STATE_NO_PORT;
 static uint8_t *span_buffer;
-static struct xp__commit *cache;   /* one block, free to use */
-static struct xp__commit *retired; /* blocks that a handler may still look at */
 static struct xp_stats counters;
 
-void xp__start(const struct xp_port *port)
+/* One writer, the holder of the text lock; whoever reads meanwhile sees a number from before or after. */
+static void count(uint64_t *counter, uint64_t n)
 {
-	xp__port = port;
-	__atomic_store_n(&state, XP_STATE_READY, __ATOMIC_RELAXED); /* before there are other threads */
-}
-
-enum xp_state xp_state(void)
-{
-	return (enum xp_state)__atomic_load_n(&state, __ATOMIC_RELAXED);
+	__atomic_store_n(counter, *counter + n, __ATOMIC_RELAXED);
 }
 
 void xp_stats_read(struct xp_stats *stats)
 {
-	*stats = counters;
+	stats->commits = __atomic_load_n(&counters.commits, __ATOMIC_RELAXED);
+	stats->rollbacks = __atomic_load_n(&counters.rollbacks, __ATOMIC_RELAXED);
+	stats->syncs = __atomic_load_n(&counters.syncs, __ATOMIC_RELAXED);
+	stats->writes = __atomic_load_n(&counters.writes, __ATOMIC_RELAXED);
+	stats->sites = __atomic_load_n(&counters.sites, __ATOMIC_RELAXED);
 	stats->traps = 0;
 	stats->late_traps = 0;
 	xp__trap_count(stats);
-}
-
-int xp__fail(struct xp_diag *diag, int error, enum xp_phase phase, const void *site, const char *detail)
-{
-	if (diag) {
-		diag->error = error;
-		diag->phase = phase;
-		diag->site = site;
-		if (detail)
-			diag->detail = detail;
-	}
-	return error;
-}
-
-int xp__fail_text(struct xp_diag *diag, const void *site, const uint8_t *expected, const uint8_t *found, unsigned len)
-{
-	bool breakpoint = found[0] == XP__INSN_INT3_BYTE && expected[0] != XP__INSN_INT3_BYTE;
-
-	if (diag) {
-		diag->len = (uint8_t)len;
-		memcpy(diag->expected, expected, len);
-		memcpy(diag->found, found, len);
-	}
-	if (breakpoint)
-		return xp__fail(diag, -XP__EBUSY, XP_PHASE_VALIDATE, site,
-				"a debugger or probe has a breakpoint there");
-	return xp__fail(diag, -XP_E_MISMATCH, XP_PHASE_VALIDATE, site, NULL);
-}
-
-int xp__lock(struct xp_diag *diag)
-{
-	int error;
-
-	if (diag)
-		memset(diag, 0, sizeof(*diag));
-	if (xp_state() == XP_STATE_NO_PORT)
-		return xp__fail(diag, -XP_E_NOT_READY, XP_PHASE_VALIDATE, NULL, NULL);
-	error = xp__port->lock();
-	if (error)
-		return xp__fail(diag, error, XP_PHASE_VALIDATE, NULL, NULL);
-	if (xp_state() == XP_STATE_WEDGED) {
-		xp__port->unlock();
-		return xp__fail(diag, -XP_E_WEDGED, XP_PHASE_VALIDATE, NULL, NULL);
-	}
-	return 0;
-}
-
-void xp__unlock(void)
-{
-	xp__port->unlock();
-}
-
-/* ---- memory of commits ---- */
-
-void xp__commit_free(struct xp__commit *commit)
-{
-	if (commit->size <= CACHE_MAX && (cache == NULL || cache->size < commit->size)) {
-		struct xp__commit *smaller = cache;
-
-		cache = commit;
-		commit = smaller;
-	}
-	if (commit)
-		xp__port->release(commit, commit->size);
-}
-
-/* Gives back what no handler can look at any more. */
-static void reclaim(void)
-{
-	struct xp__commit **link = &retired;
-
-	while (*link) {
-		struct xp__commit *commit = *link;
-
-		if (xp__trap_quiescent(commit->waiting)) {
-			*link = commit->next;
-			xp__commit_free(commit);
-		} else {
-			link = &commit->next;
-		}
-	}
-}
-
-struct xp__commit *xp__commit_new(size_t nr_sites, size_t nr_plans)
-{
-	size_t addr_size = nr_sites * sizeof(uintptr_t);
-	size_t plan_of_size = nr_plans > 1 ? nr_sites * sizeof(uint32_t) : 0;
-	size_t plans_size = nr_plans * sizeof(struct xp__plan);
-	size_t size = sizeof(struct xp__commit) + addr_size + plans_size + plan_of_size;
-	struct xp__commit *commit;
-	uint8_t *at;
-
-	if (retired)
-		reclaim();
-	if (cache && cache->size >= size) {
-		commit = cache;
-		cache = NULL;
-		size = commit->size;
-	} else {
-		if (size < 4096)
-			size = 4096;
-		commit = xp__port->alloc(size);
-		if (commit == NULL)
-			return NULL;
-	}
-	memset(commit, 0, sizeof(*commit));
-	commit->size = size;
-	commit->nr_plans = nr_plans;
-	at = (uint8_t *)(commit + 1);
-	commit->addr = (uintptr_t *)at;
-	at += addr_size;
-	commit->plans = (struct xp__plan *)at;
-	at += plans_size;
-	if (plan_of_size)
-		commit->plan_of = (uint32_t *)at;
-	memset(commit->plans, 0, plans_size);
-	return commit;
-}
-
-/* ---- order ---- */
-
-static void merge(struct xp__commit *c, size_t low, size_t middle, size_t high, uintptr_t *addr, uint32_t *plan_of)
-{
-	size_t a = low, b = middle;
-
-	for (size_t i = low; i < high; i++) {
-		bool left = b == high || (a < middle && c->addr[a] <= c->addr[b]);
-		size_t from = left ? a++ : b++;
-
-		addr[i] = c->addr[from];
-		if (plan_of)
-			plan_of[i] = c->plan_of[from];
-	}
-	memcpy(c->addr + low, addr + low, (high - low) * sizeof(*addr));
-	if (plan_of)
-		memcpy(c->plan_of + low, plan_of + low, (high - low) * sizeof(*plan_of));
-}
-
-/* The end of the ascending run that starts at @at. */
-static size_t run_end(const struct xp__commit *c, size_t at)
-{
-	if (at < c->nr)
-		at++;
-	while (at < c->nr && c->addr[at - 1] <= c->addr[at])
-		at++;
-	return at;
-}
-
-/* Natural merge sort: the sites of a key come in ascending order, and usually all of them do. */
-static int sort(struct xp__commit *c)
-{
-	size_t size = c->nr * (sizeof(uintptr_t) + sizeof(uint32_t));
-	uintptr_t *scratch;
-
-	if (run_end(c, 0) == c->nr)
-		return 0;
-	scratch = xp__port->alloc(size);
-	if (scratch == NULL)
-		return -XP__ENOMEM;
-	while (run_end(c, 0) < c->nr) {
-		for (size_t low = 0; low < c->nr;) {
-			size_t middle = run_end(c, low);
-			size_t high = run_end(c, middle);
-
-			if (middle < high)
-				merge(c, low, middle, high, scratch,
-				      c->plan_of ? (uint32_t *)(scratch + c->nr) : NULL);
-			low = high;
-		}
-	}
-	xp__port->release(scratch, size);
-	return 0;
-}
-
-static int check_overlap(const struct xp__commit *c, struct xp_diag *diag)
-{
-	for (size_t i = 1; i < c->nr; i++)
-		if (c->addr[i] - c->addr[i - 1] < xp__commit_plan(c, i - 1)->len)
-			return xp__fail(diag, -XP_E_OVERLAP, XP_PHASE_VALIDATE, (const void *)c->addr[i], NULL);
-	return 0;
 }
 
 /* ---- stores ---- */
@@ -267,17 +83,21 @@ static int fail_port(struct xp_diag *diag, int error, enum xp_phase phase, const
 
 /*
  * Whether the site has anything to store in the phase. @back: to give back, in a rollback; sites that the failure came
- * before are left alone: whoever was refused a write may be refused it again, and has nothing to undo.
+ * before are left alone: whoever was refused a write may be refused it again, and has nothing to undo. A tail may have
+ * been written in part; the byte of a breakpoint is ours or not (I5).
  */
 static inline bool has_store(const struct xp__plan *plan, unsigned phase, bool back, uintptr_t addr)
 {
 	const struct xp__store *store = &plan->store[phase];
+	const uint8_t *text = (const uint8_t *)(addr + store->off);
 	uint8_t before[XP_MAX_LEN];
 
 	if (phase >= plan->nr_stores || !back)
 		return phase < plan->nr_stores;
+	if (plan->traps && store->off == 0)
+		return *text == store->bytes[0];
 	xp__plan_before(plan, phase, before);
-	return memcmp((const void *)(addr + store->off), before, store->len) != 0;
+	return memcmp(text, before, store->len) != 0;
 }
 
 /*
@@ -393,7 +213,7 @@ static int store_phase(const struct xp__commit *c, unsigned phase, bool back, st
 		if (error)
 			return error;
 		if (len > 0) {
-			counters.writes++;
+			count(&counters.writes, 1);
 			error = xp__port->text_write((void *)span.start, span_buffer, len, span.flags);
 		}
 		if (error)
@@ -407,7 +227,7 @@ static int sync_phase(struct xp_diag *diag)
 {
 	int error;
 
-	counters.syncs++;
+	count(&counters.syncs, 1);
 	/* ordering: (P2) pairs with (S1) */
 	error = xp__port->sync_core();
 	if (error)
@@ -419,23 +239,26 @@ static int sync_phase(struct xp_diag *diag)
 
 static void wedge(struct xp_diag *diag)
 {
-	__atomic_store_n(&state, XP_STATE_WEDGED, __ATOMIC_RELAXED);
+	xp__wedge();
 	if (diag)
 		diag->phase = XP_PHASE_ROLLBACK;
 }
 
-/* Undoes phases @phase…0; part of the last may not have happened. False: the engine is wedged. */
-static bool roll_back(const struct xp__commit *c, unsigned phase, struct xp_diag *diag)
+/*
+ * Undoes phases @phase…0. Of the last, part or all may not have happened: if there is nothing to undo, nobody can have
+ * fetched any of it, and the sync before it still holds.
+ */
+static void roll_back(const struct xp__commit *c, unsigned phase, struct xp_diag *diag)
 {
-	counters.rollbacks++;
-	for (;;) {
-		if (store_phase(c, phase, true, NULL) || sync_phase(NULL)) {
+	count(&counters.rollbacks, 1);
+	do {
+		uint64_t writes = counters.writes;
+
+		if (store_phase(c, phase, true, NULL) || (counters.writes != writes && sync_phase(NULL))) {
 			wedge(diag);
-			return false;
+			return;
 		}
-		if (phase-- == 0)
-			return true;
-	}
+	} while (phase-- > 0);
 }
 
 static int run_phases(const struct xp__commit *c, unsigned nr_phases, struct xp_diag *diag)
@@ -456,14 +279,19 @@ static int run_phases(const struct xp__commit *c, unsigned nr_phases, struct xp_
 	return 0;
 }
 
-/* One pass of stores, everybody else parked or not there. */
+/*
+ * One pass of stores, everybody else parked or not there. The port may have stored through another address than the one
+ * that is executed, so this processor serializes as well.
+ */
 static int run_at_once(const struct xp__commit *c, struct xp_diag *diag)
 {
 	int error = store_phase(c, 0, false, diag);
 
-	if (!error)
+	if (!error) {
+		xp__serialize();
 		return 0;
-	counters.rollbacks++;
+	}
+	count(&counters.rollbacks, 1);
 	if (store_phase(c, 0, true, NULL))
 		wedge(diag);
 	return error;
@@ -491,7 +319,7 @@ static int run_parked(const struct xp__commit *c, struct xp_diag *diag)
 		xp__fail(diag, error, XP_PHASE_PREPARE, diag ? diag->site : NULL, NULL);
 	} else {
 		error = run_at_once(c, diag);
-		counters.syncs++;
+		count(&counters.syncs, 1);
 		/* ordering: (P6) pairs with (S2) */
 		xp__port->unpark();
 	}
@@ -512,10 +340,7 @@ static int run_trapping(struct xp__commit *c, unsigned nr_phases, struct xp_diag
 	/* ordering: (P5) pairs with (T4) */
 	xp__trap_retire();
 	XP__INJECT(XP__POINT_RETIRED);
-	memset(c->waiting, 0xff, sizeof(c->waiting));
-	c->next = retired;
-	retired = c;
-	reclaim();
+	xp__commit_retire(c);
 	return error;
 }
 
@@ -524,15 +349,8 @@ int xp__commit_run(struct xp__commit *c, struct xp_diag *diag)
 	unsigned needs = 0, nr_phases = 0;
 	const struct xp_port *port = xp__port;
 	bool parked, early;
-	int error = 0;
+	int error = xp__commit_order(c, diag);
 
-	if (c->unordered) {
-		error = sort(c);
-		if (error)
-			xp__fail(diag, error, XP_PHASE_VALIDATE, NULL, NULL);
-		else
-			error = check_overlap(c, diag);
-	}
 	for (size_t i = 0; i < c->nr_plans; i++) {
 		needs |= c->plans[i].needs;
 		if (c->plans[i].nr_stores > nr_phases)
@@ -553,7 +371,7 @@ int xp__commit_run(struct xp__commit *c, struct xp_diag *diag)
 		return error;
 	}
 
-	counters.commits++;
+	count(&counters.commits, 1);
 	parked = needs & XP_NEED_PARK;
 	early = needs & XP_NEED_ALONE;
 	if (needs & XP_NEED_TRAP) {
@@ -561,12 +379,12 @@ int xp__commit_run(struct xp__commit *c, struct xp_diag *diag)
 
 		error = run_trapping(c, nr_phases, diag);
 		if (!error)
-			counters.sites += nr;
+			count(&counters.sites, nr);
 		return error;
 	}
 	error = parked ? run_parked(c, diag) : early ? run_at_once(c, diag) : run_phases(c, nr_phases, diag);
 	if (!error)
-		counters.sites += c->nr;
+		count(&counters.sites, c->nr);
 	xp__commit_free(c);
 	return error;
 }

@@ -1,105 +1,149 @@
 // SPDX-License-Identifier: MIT
 /*
- * Site tables. A module brings unsorted records, several keys mixed; a key wants its sites without a look at anybody
- * else's. So registration groups the record numbers by key, in two passes over the records and one over the keys, and
- * hangs each group on its key. Records stay where the linker put them, read-only.
+ * Site tables. A module brings unsorted records, several objects mixed; a key wants its sites without a look at anybody
+ * else's. So registration groups the record numbers by object, in a few passes over the records and one over the
+ * objects, and hangs each group on its object. Records stay where the linker put them, read-only.
  *
- * I1  A module is registered with all its sites in agreement with their keys, or not at all.
+ * I1  A module is registered with all its sites in agreement with their objects, or not at all.
  * I2  All under the text lock; nothing here runs in a trap handler.
- * I3  key->scratch is zero between two calls.
+ * I3  object->scratch is zero between two calls.
+ * I4  The sites of one object are all of one kind: they stand in tables of the same number.
  */
 #include "core/site.h"
 
 #include "core/batch.h"
 #include "core/deps.h"
-#include "core/poke.h"
-#include "core/trap.h"
+#include "core/engine.h"
 
 enum { NEW, QUEUED, REGISTERED, LEFT }; /* xp_module.state; LEFT: was registered, its text may be patched */
 
 struct module {
 	size_t size; /* of this block of memory */
 	size_t nr_uses;
-	uint32_t *numbers;
-	struct xp__key_use uses[];
+	struct xp__use uses[]; /* then the numbers that they point to */
 };
 
 static struct xp_module *queue; /* registered before there was a port; linked through private_data */
 static int last_error;
 
-/* Numbers the distinct keys from 1 in key->scratch. */
-static size_t number_keys(const struct xp_branch_site *sites, size_t nr)
+/* The table's references to objects, one for each record. */
+struct references {
+	const uint8_t *first;
+	size_t stride, nr;
+};
+
+static struct references references(const struct xp_site_table *table, const struct xp__front *front)
 {
-	size_t nr_keys = 0;
+	size_t bytes = (size_t)((uintptr_t)table->end - (uintptr_t)table->start);
 
-	for (size_t i = 0; i < nr; i++) {
-		struct xp_static_key *key = xp__site_key(&sites[i]);
-
-		if (key->scratch == 0)
-			key->scratch = (uint32_t)++nr_keys;
-	}
-	return nr_keys;
+	return (struct references){(const uint8_t *)table->start + front->object_at, front->record_size,
+				   bytes / front->record_size};
 }
 
-static void forget_numbers(const struct xp_branch_site *sites, size_t nr)
+static inline const int32_t *reference(const struct references *r, size_t i)
 {
-	for (size_t i = 0; i < nr; i++)
-		xp__site_key(&sites[i])->scratch = 0;
+	return (const int32_t *)(r->first + i * r->stride);
 }
 
-static struct module *group(const struct xp_branch_site *sites, size_t nr)
+/* Numbers the distinct objects in object->scratch, from @from on. Returns the last number. */
+static size_t number_objects(const struct references *r, size_t from)
 {
-	size_t nr_keys = number_keys(sites, nr);
-	size_t size = sizeof(struct module) + nr_keys * sizeof(struct xp__key_use) + nr * sizeof(uint32_t);
-	struct module *module = xp__port->alloc(size);
-	uint32_t *at;
+	for (size_t i = 0; i < r->nr; i++) {
+		struct xp_object *object = xp__site_object(reference(r, i));
 
-	if (module == NULL) {
-		forget_numbers(sites, nr);
-		return NULL;
+		if (object->scratch == 0)
+			object->scratch = (uint32_t)++from;
 	}
-	module->size = size;
-	module->nr_uses = nr_keys;
-	module->numbers = at = (uint32_t *)(module->uses + nr_keys);
-	for (size_t i = 0; i < nr; i++) {
-		struct xp_static_key *key = xp__site_key(&sites[i]);
-		struct xp__key_use *use = &module->uses[key->scratch - 1];
+	return from;
+}
 
-		use->key = key;
+static void forget_numbers(const struct references *r)
+{
+	for (size_t i = 0; i < r->nr; i++)
+		xp__site_object(reference(r, i))->scratch = 0;
+}
+
+/* Groups the records of one table by object; the objects have numbers @first + 1 to @last, and @uses and @numbers room. */
+static void group(const struct xp_site_table *table, const struct xp__front *front, struct xp__use *uses, size_t first,
+		  size_t last, uint32_t *numbers)
+{
+	struct references r = references(table, front);
+	uint32_t *at = numbers;
+
+	for (size_t i = 0; i < r.nr; i++) {
+		struct xp_object *object = xp__site_object(reference(&r, i));
+		struct xp__use *use = &uses[object->scratch - 1];
+		unsigned flags = xp__site_flags(reference(&r, i));
+
+		use->object = object;
 		use->nr++;
-		use->nr_likely += (xp__site_flags(&sites[i]) & XP_SITE_LIKELY) != 0;
-		use->nr_true += (xp__site_flags(&sites[i]) & XP_SITE_TRUE) != 0;
+		use->nr_flag[0] += flags & 1;
+		use->nr_flag[1] += flags >> 1 & 1;
 	}
-	for (size_t k = 0; k < nr_keys; k++) {
-		module->uses[k].sites = sites;
-		module->uses[k].numbers = at;
-		at += module->uses[k].nr;
-		module->uses[k].nr = 0;
+	for (size_t k = first; k < last; k++) {
+		uses[k].front = front;
+		uses[k].records = table->start;
+		uses[k].numbers = at;
+		at += uses[k].nr;
+		uses[k].nr = 0;
 	}
-	for (size_t i = 0; i < nr; i++) {
-		struct xp__key_use *use = &module->uses[xp__site_key(&sites[i])->scratch - 1];
+	for (size_t i = 0; i < r.nr; i++) {
+		struct xp__use *use = &uses[xp__site_object(reference(&r, i))->scratch - 1];
 
-		module->numbers[(size_t)(use->numbers - module->numbers) + use->nr++] = (uint32_t)i;
+		numbers[(size_t)(use->numbers - numbers) + use->nr++] = (uint32_t)i;
 	}
-	for (size_t k = 0; k < nr_keys; k++)
-		module->uses[k].key->scratch = 0;
+	for (size_t k = first; k < last; k++)
+		uses[k].object->scratch = 0;
+}
+
+/* All tables of a module; NULL: no memory. */
+static struct module *make(const struct xp_module *public, size_t nr_records)
+{
+	size_t last[XP_NR_SITE_KINDS] = {0}, nr_uses = 0, size;
+	uint32_t *numbers = NULL;
+	struct module *module;
+
+	for (unsigned kind = 0; kind < public->nr_tables; kind++) {
+		struct references r = references(&public->tables[kind], xp__front_of(kind));
+
+		last[kind] = nr_uses = number_objects(&r, nr_uses);
+	}
+	size = sizeof(struct module) + nr_uses * sizeof(struct xp__use) + nr_records * sizeof(uint32_t);
+	module = xp__port->alloc(size);
+	if (module) {
+		module->size = size;
+		module->nr_uses = nr_uses;
+		numbers = (uint32_t *)(module->uses + nr_uses);
+	}
+	for (unsigned kind = 0; kind < public->nr_tables; kind++) {
+		const struct xp__front *front = xp__front_of(kind);
+		struct references r = references(&public->tables[kind], front);
+
+		if (module == NULL) {
+			forget_numbers(&r);
+		} else {
+			group(&public->tables[kind], front, module->uses, kind ? last[kind - 1] : 0, last[kind],
+			      numbers);
+			numbers += r.nr;
+		}
+	}
 	return module;
 }
 
 static void link_uses(struct module *module)
 {
 	for (size_t k = 0; k < module->nr_uses; k++) {
-		struct xp__key_use *use = &module->uses[k];
+		struct xp__use *use = &module->uses[k];
 
-		use->next = use->key->uses;
-		use->key->uses = use;
+		use->next = use->object->uses;
+		use->object->uses = use;
 	}
 }
 
 static void unlink_uses(struct module *module)
 {
 	for (size_t k = 0; k < module->nr_uses; k++) {
-		struct xp__key_use **link = &module->uses[k].key->uses;
+		struct xp__use **link = &module->uses[k].object->uses;
 
 		while (*link != &module->uses[k])
 			link = &(*link)->next;
@@ -109,24 +153,28 @@ static void unlink_uses(struct module *module)
 
 static int register_locked(struct xp_module *public)
 {
-	const struct xp_branch_site *sites = public->branch_sites;
-	size_t nr = (size_t)(public->branch_sites_end - sites);
 	struct module *module;
+	size_t nr = 0;
 	int error;
 
 	if (public->state == REGISTERED)
 		return 0;
+	if (public->abi != XP_MODULE_ABI || public->nr_tables > XP_NR_SITE_KINDS)
+		return -XP_E_CORRUPT;
+	for (unsigned kind = 0; kind < public->nr_tables; kind++)
+		nr += references(&public->tables[kind], xp__front_of(kind)).nr;
 	if (nr == 0) {
 		public->state = REGISTERED;
 		public->private_data = NULL;
 		return 0;
 	}
-	if (public->abi != XP_MODULE_ABI || nr > UINT32_MAX)
+	if (nr > UINT32_MAX)
 		return -XP_E_CORRUPT;
-	module = group(sites, nr);
+	module = make(public, nr);
 	if (module == NULL)
 		return -XP__ENOMEM;
-	error = xp__patch_uses_locked(module->uses, module->nr_uses, public->state != LEFT, NULL);
+	error = xp__attach_locked(module->uses, module->nr_uses,
+				  public->state == LEFT ? XP__GOAL_REATTACH : XP__GOAL_ATTACH, NULL);
 	if (error) {
 		xp__port->release(module, module->size);
 		return error;

@@ -1,52 +1,47 @@
 /* SPDX-License-Identifier: MIT */
-/* Site tables: which sites belong to a key, in which module. */
+/* Sites by object: which records belong to a key, a call, a value, in which module. */
 #ifndef XP_CORE_SITE_H
 #define XP_CORE_SITE_H
 
 #define XP_NO_MODULE /* the library itself has no sites */
 #include <crosspatch/site.h>
-#include <crosspatch/static_key.h>
-#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
-/* The sites of one key in one module: @nr numbers of records, in ascending order. */
-struct xp__key_use {
-	struct xp__key_use *next; /* of the same key, in other modules */
-	struct xp_static_key *key;
-	const struct xp_branch_site *sites; /* the module's records */
+struct xp__front;
+
+/* The sites of one object in one module: @nr numbers of records, in ascending order. */
+struct xp__use {
+	struct xp__use *next; /* of the same object, in other modules, or of another kind */
+	struct xp_object *object;
+	const struct xp__front *front; /* whose records these are */
+	const void *records;           /* the module's */
 	const uint32_t *numbers;
 	uint32_t nr;
-	uint32_t nr_likely;
-	uint32_t nr_true; /* emitted for a key that starts on */
+	uint32_t nr_flag[2]; /* records with flag 1, with flag 2 */
 };
 
-static inline uintptr_t xp__site_code(const struct xp_branch_site *site)
+/* xp__relative - where a record's field points: it holds the distance from itself. */
+static inline uintptr_t xp__relative(const int32_t *field)
 {
-	return (uintptr_t)&site->code + (uintptr_t)(intptr_t)site->code;
+	return (uintptr_t)field + (uintptr_t)(intptr_t)*field;
 }
 
-static inline uintptr_t xp__site_target(const struct xp_branch_site *site)
+/* xp__real - the object itself, where @object may be a module's handle. */
+static inline struct xp_object *xp__real(struct xp_object *object)
 {
-	return (uintptr_t)&site->target + (uintptr_t)(intptr_t)site->target;
+	return object->real ? object->real : object;
 }
 
-static inline unsigned xp__site_flags(const struct xp_branch_site *site)
+/* xp__site_flags / xp__site_object - the two things that a reference to an object holds. */
+static inline unsigned xp__site_flags(const int32_t *reference)
 {
-	return (unsigned)((uintptr_t)&site->key + (uintptr_t)(intptr_t)site->key) & XP_SITE_FLAGS;
+	return (unsigned)xp__relative(reference) & XP_SITE_FLAGS;
 }
 
-static inline struct xp_static_key *xp__site_key(const struct xp_branch_site *site)
+static inline struct xp_object *xp__site_object(const int32_t *reference)
 {
-	uintptr_t key = (uintptr_t)&site->key + (uintptr_t)(intptr_t)site->key;
-
-	return xp__key_real((struct xp_static_key *)(key & ~(uintptr_t)XP_SITE_FLAGS));
-}
-
-/* Whether the site jumps when its key is @on. */
-static inline bool xp__site_jumps(const struct xp_branch_site *site, bool on)
-{
-	return on != ((xp__site_flags(site) & XP_SITE_LIKELY) != 0);
+	return xp__real((struct xp_object *)(xp__relative(reference) & ~(uintptr_t)XP_SITE_FLAGS));
 }
 
 #endif

@@ -17,12 +17,20 @@
  * after it, so that a second caller cannot return before the first one's text is changed.
  */
 #include "core/batch.h"
+#include "core/branch.h"
 #include "core/deps.h"
-#include "core/poke.h"
+#include "core/engine.h"
 
-#define COUNTED 1u /* xp_static_key.flags */
+#include <crosspatch/static_key.h>
+
+#define COUNTED 1u /* xp_object.flags */
 
 static struct xp__deferred *pending; /* deferred decrements, unsorted: there are few */
+
+static struct xp_static_key *real_key(struct xp_static_key *key)
+{
+	return (struct xp_static_key *)xp__real(&key->object);
+}
 
 static int load_count(const struct xp_static_key *key)
 {
@@ -48,42 +56,21 @@ static bool add_above(struct xp_static_key *key, int floor, int step, int *count
 	return false;
 }
 
-/* Marks all but the last wish for each key. */
-static void skip_superseded(struct xp__wish *wishes, size_t nr)
+static struct xp_static_key *key_of(const struct xp__item *item)
 {
-	for (size_t i = nr; i-- > 0;) {
-		wishes[i].skip = wishes[i].key->scratch != 0;
-		wishes[i].key->scratch = 1;
-	}
-	for (size_t i = 0; i < nr; i++)
-		wishes[i].key->scratch = 0;
-}
-
-static int fail_key(struct xp_diag *diag, int error, const struct xp_static_key *key)
-{
-	if (diag)
-		diag->key = key->name;
-	return xp__fail(diag, error, XP_PHASE_VALIDATE, NULL, NULL);
-}
-
-/* Gives the first @nr wishes' counts back: those of keys that were going off. */
-static void cancel(const struct xp__wish *wishes, size_t nr)
-{
-	for (size_t i = 0; i < nr; i++)
-		if (!wishes[i].skip && !wishes[i].on)
-			store_count(wishes[i].key, 1);
+	return (struct xp_static_key *)item->object;
 }
 
 /* Takes a key's count out of the lock-free paths' reach, or finds that there is nothing to do. */
-static int start(struct xp__wish *wish)
+static int start(struct xp__item *item)
 {
-	struct xp_static_key *key = wish->key;
+	struct xp_static_key *key = key_of(item);
 	int count = load_count(key);
 
-	if (count > 1 || (count == 1 && (key->flags & COUNTED)))
+	if (count > 1 || (count == 1 && (key->object.flags & COUNTED)))
 		return -XP_E_COUNTED;
-	wish->skip = count == (int)wish->on;
-	if (wish->skip || wish->on)
+	item->skip = count == (int)item->on;
+	if (item->skip || item->on)
 		return 0;
 	/* ordering: (K2) pairs with (K1) */
 	if (!__atomic_compare_exchange_n(&key->count, &count, -1, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
@@ -91,41 +78,50 @@ static int start(struct xp__wish *wish)
 	return 0;
 }
 
-int xp__switch_locked(const struct xp__poke *pokes, size_t nr_pokes, struct xp__wish *wishes, size_t nr_wishes,
-		      struct xp_diag *diag)
+/* Undone, the count of a key that was going off is given back. */
+static void finish(struct xp__item *item, bool done)
 {
-	int error = 0;
+	if (done)
+		store_count(key_of(item), item->on);
+	else if (!item->on)
+		store_count(key_of(item), 1);
+}
 
-	skip_superseded(wishes, nr_wishes);
-	for (size_t i = 0; i < nr_wishes; i++) {
-		if (!wishes[i].skip)
-			error = start(&wishes[i]);
-		if (error) {
-			cancel(wishes, i);
-			return fail_key(diag, error, wishes[i].key);
-		}
-	}
-	error = xp__patch_locked(pokes, nr_pokes, wishes, nr_wishes, diag);
-	if (error) {
-		cancel(wishes, nr_wishes);
-		return error;
-	}
-	for (size_t i = 0; i < nr_wishes; i++)
-		if (!wishes[i].skip)
-			store_count(wishes[i].key, wishes[i].on);
-	return 0;
+static void current(struct xp__item *item)
+{
+	item->on = load_count(key_of(item)) > 0;
+}
+
+const struct xp__front xp__branch_front = {
+	.record_size = sizeof(struct xp_branch_site),
+	.object_at = offsetof(struct xp_branch_site, key),
+	.start = start,
+	.finish = finish,
+	.current = current,
+	.measure = xp__branch_measure,
+	.add = xp__branch_add,
+};
+
+static struct xp__item item_of(struct xp_static_key *key, bool on)
+{
+	return (struct xp__item){.front = &xp__branch_front, .object = xp__real(&key->object), .on = on};
 }
 
 static int switch_key(struct xp_static_key *key, bool on)
 {
-	struct xp__wish wish = {.key = xp__key_real(key), .on = on};
-	int error = xp__lock(NULL);
+	struct xp__item item = item_of(key, on);
 
-	if (error)
-		return error;
-	error = xp__switch_locked(NULL, 0, &wish, 1, NULL);
-	xp__unlock();
-	return error;
+	return xp__apply(&item, NULL);
+}
+
+int xp_batch_add_key(struct xp_batch *batch, struct xp_static_key *key, bool on)
+{
+	struct xp__item item;
+
+	if (key == NULL)
+		return -XP__EINVAL;
+	item = item_of(key, on);
+	return xp__batch_add(batch, &item);
 }
 
 int xp_static_key_enable(struct xp_static_key *key)
@@ -140,24 +136,24 @@ int xp_static_key_disable(struct xp_static_key *key)
 
 static int inc_locked(struct xp_static_key *key)
 {
-	struct xp__wish wish = {.key = key, .on = true};
+	struct xp__item item = item_of(key, true);
 	int count, error;
 
 	if (add_above(key, 0, 1, &count))
 		return 0;
 	if (count == INT32_MAX)
 		return -XP_E_OVERFLOW;
-	error = xp__patch_locked(NULL, 0, &wish, 1, NULL);
+	error = xp__patch_locked(&item, 1, NULL);
 	if (error)
 		return error;
-	key->flags |= COUNTED;
+	key->object.flags |= COUNTED;
 	store_count(key, 1);
 	return 0;
 }
 
 static int dec_locked(struct xp_static_key *key)
 {
-	struct xp__wish wish = {.key = key, .on = false};
+	struct xp__item item = item_of(key, false);
 	int count, error;
 
 	for (;;) {
@@ -169,12 +165,12 @@ static int dec_locked(struct xp_static_key *key)
 		if (__atomic_compare_exchange_n(&key->count, &count, -1, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
 			break;
 	}
-	error = xp__patch_locked(NULL, 0, &wish, 1, NULL);
+	error = xp__patch_locked(&item, 1, NULL);
 	if (error) {
 		store_count(key, 1);
 		return error;
 	}
-	key->flags &= ~COUNTED;
+	key->object.flags &= ~COUNTED;
 	store_count(key, 0);
 	return 0;
 }
@@ -194,7 +190,7 @@ int xp_static_key_inc(struct xp_static_key *key)
 {
 	int count;
 
-	key = xp__key_real(key);
+	key = real_key(key);
 	return add_above(key, 0, 1, &count) ? 0 : with_lock(inc_locked, key);
 }
 
@@ -202,7 +198,7 @@ int xp_static_key_dec(struct xp_static_key *key)
 {
 	int count;
 
-	key = xp__key_real(key);
+	key = real_key(key);
 	return add_above(key, 1, -1, &count) ? 0 : with_lock(dec_locked, key);
 }
 
@@ -266,7 +262,7 @@ int xp__static_key_dec_deferred(struct xp_static_key *key, struct xp__deferred *
 
 	if (error)
 		return error;
-	error = dec_deferred_locked(xp__key_real(key), deferred);
+	error = dec_deferred_locked(real_key(key), deferred);
 	xp__unlock();
 	return error;
 }

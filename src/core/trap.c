@@ -32,6 +32,7 @@
 #include "core/trap.h"
 
 #include "arch/x86/emulate.h"
+#include "core/commit.h"
 #include "core/deps.h"
 #include "core/inject.h"
 

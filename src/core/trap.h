@@ -3,7 +3,16 @@
 #ifndef XP_CORE_TRAP_H
 #define XP_CORE_TRAP_H
 
-#include "core/poke.h"
+#include <crosspatch/port.h>
+#include <crosspatch/text_poke.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+/* Handlers count themselves in and out in shards of their own: see trap.c. */
+#define XP__TRAP_SHARDS 256
+#define XP__TRAP_WORDS (XP__TRAP_SHARDS / 64)
+
+struct xp__commit;
 
 /* xp__trap_publish - makes the sites of @commit known to xp_trap(). Sorted. Context: text lock. Ordering: (T1). */
 void xp__trap_publish(const struct xp__commit *commit);

@@ -162,7 +162,7 @@ static void start_keys(void)
 		size_t k = i / SITES_PER_KEY;
 		uint8_t old[REC_BRANCH_LEN], new[REC_BRANCH_LEN];
 
-		keys[k].name = "key";
+		keys[k].object.name = "key";
 		keys[k].count = key_plan[k].from;
 		rec_branch(&records[i], key_site(i), 0x12340 + i, &keys[k],
 			   (i % SITES_PER_KEY ? XP_SITE_LIKELY : 0) | (key_plan[k].from ? XP_SITE_TRUE : 0));
@@ -171,8 +171,7 @@ static void start_keys(void)
 		bystander_watch(key_site(i), old, new, REC_BRANCH_LEN, 0);
 	}
 	module = (struct xp_module){.abi = XP_MODULE_ABI,
-				    .branch_sites = records,
-				    .branch_sites_end = records + SCENARIO_MAX_KEYS * SITES_PER_KEY};
+				    .nr_tables = 1, .tables = {{records, records + SCENARIO_MAX_KEYS * SITES_PER_KEY}}};
 	CHECK_EQ(xp_module_register(&module), 0);
 }
 

@@ -175,6 +175,11 @@ XP_TEST(malformed_pokes)
 	poke = good;
 	poke.resume = XP_RESUME_AT; /* but not where */
 	malformed(poke, -EINVAL);
+	/* In the site, what stands there at that moment would be executed. */
+	poke.resume_at = poke.addr;
+	malformed(poke, -EINVAL);
+	poke.resume_at = (char *)poke.addr + poke.len - 1;
+	malformed(poke, -EINVAL);
 	poke.resume = (enum xp_resume)2;
 	poke.resume_at = rec_text;
 	malformed(poke, -EINVAL);
@@ -361,13 +366,13 @@ XP_TEST(overlap_with_a_key)
 {
 	static struct xp_static_key key;
 	static struct xp_branch_site record;
-	struct xp_module module = {.abi = XP_MODULE_ABI, .branch_sites = &record, .branch_sites_end = &record + 1};
+	struct xp_module module = {.abi = XP_MODULE_ABI, .nr_tables = 1, .tables = {{&record, &record + 1}}};
 	struct xp_batch *batch;
 	struct xp_poke poke;
 	struct xp_diag diag;
 
 	rec_start();
-	key = (struct xp_static_key){.name = "key"};
+	key = (struct xp_static_key){.object = {.name = "key"}};
 	rec_branch(&record, SITE, 0x200, &key, 0);
 	CHECK_EQ(xp_module_register(&module), 0);
 	batch = xp_batch_new();
@@ -470,7 +475,7 @@ XP_TEST(from_inside_a_commit)
 	CHECK(inner_calls > 5);
 }
 
-/* Something that is not the engine takes our breakpoint away: reported, and the text as it was. */
+/* Something that is not the engine takes our breakpoint away: reported, the byte left to it, the rest as it was. */
 static void steal(const struct rec_step *step)
 {
 	if (step->op == REC_SYNC && rec.calls[REC_SYNC] == 1)
@@ -490,6 +495,25 @@ XP_TEST(a_breakpoint_that_vanishes)
 	CHECK_EQ(xp_text_poke(&poke, &diag), -EBUSY);
 	CHECK_EQ(diag.phase, XP_PHASE_STORE);
 	CHECK(diag.site == rec_text + SITE);
+	CHECK_EQ(rec_text[SITE], 0x90);
+	CHECK_MEM(rec_text + SITE + 1, nop5 + 1, 4);
+	CHECK_EQ(xp_state(), XP_STATE_READY);
+}
+
+/* The first write is refused, and no sync works: nothing was stored, so nothing is left to synchronize. */
+XP_TEST(a_write_refused_and_no_sync_to_undo_it)
+{
+	struct xp_poke poke;
+	struct xp_diag diag;
+
+	rec_start();
+	rec.can = CAN_ALL & ~XP_NEED_SINGLE;
+	poke = poke_at(SITE, nop5, jmp, 5);
+	rec_put(SITE, nop5, 5);
+	rec_fail(REC_WRITE, 1, 1, -EIO);
+	rec_fail(REC_SYNC, 1, REC_FOREVER, -ENOSYS);
+	CHECK_EQ(xp_text_poke(&poke, &diag), -EIO);
+	CHECK_EQ(diag.phase, XP_PHASE_STORE);
 	CHECK_MEM(rec_text + SITE, nop5, 5);
 	CHECK_EQ(xp_state(), XP_STATE_READY);
 }

@@ -23,14 +23,14 @@ static void module_start(struct made *made, size_t offset)
 	memset(made, 0, sizeof(*made));
 	made->offset = offset;
 	made->module = (struct xp_module){
-		.abi = XP_MODULE_ABI, .branch_sites = made->records, .branch_sites_end = made->records};
+		.abi = XP_MODULE_ABI, .nr_tables = 1, .tables = {{made->records, made->records}}};
 }
 
 static void module_add(struct made *made, struct xp_static_key *key, unsigned flags)
 {
 	rec_branch(&made->records[made->nr], made->offset + 16 * made->nr, TARGET, key, flags);
 	made->nr++;
-	made->module.branch_sites_end = made->records + made->nr;
+	made->module.tables[0].end = made->records + made->nr;
 }
 
 static bool jumps(const struct made *made, size_t i)
@@ -52,9 +52,9 @@ static void check_sites(const struct made *made, const char *pattern)
 static void start(void)
 {
 	rec_start();
-	key_a = (struct xp_static_key){.name = "a"};
-	key_b = (struct xp_static_key){.name = "b"};
-	key_true = (struct xp_static_key){.name = "true", .count = 1};
+	key_a = (struct xp_static_key){.object = {.name = "a"}};
+	key_b = (struct xp_static_key){.object = {.name = "b"}};
+	key_true = (struct xp_static_key){.object = {.name = "true"}, .count = 1};
 	module_start(&one, 0x40);
 	module_add(&one, &key_a, 0);
 	module_add(&one, &key_a, XP_SITE_LIKELY);
@@ -77,8 +77,8 @@ static void end(void)
 {
 	CHECK_EQ(xp_module_unregister(&one.module), 0);
 	CHECK_EQ(xp_module_unregister(&two.module), 0);
-	CHECK(key_a.uses == NULL && key_b.uses == NULL && key_true.uses == NULL);
-	CHECK_EQ(key_a.scratch + key_b.scratch + key_true.scratch, 0);
+	CHECK(key_a.object.uses == NULL && key_b.object.uses == NULL && key_true.object.uses == NULL);
+	CHECK_EQ(key_a.object.scratch + key_b.object.scratch + key_true.object.scratch, 0);
 }
 
 static unsigned commits(void)
@@ -91,7 +91,7 @@ static unsigned commits(void)
 static void register_early(const void *nothing)
 {
 	(void)nothing;
-	key_a = (struct xp_static_key){.name = "a", .count = 1}; /* switched before main, as it were */
+	key_a = (struct xp_static_key){.object = {.name = "a"}, .count = 1}; /* switched before main, as it were */
 	module_start(&one, 0x40);
 	module_start(&two, 0x1040);
 	rec.can = ~0u;
@@ -148,7 +148,7 @@ XP_TEST(what_is_so_already_costs_no_commit)
 
 XP_TEST(a_key_without_sites)
 {
-	struct xp_static_key lonely = {.name = "lonely"};
+	struct xp_static_key lonely = {.object = {.name = "lonely"}};
 
 	rec_start();
 	CHECK_EQ(xp_static_key_enable(&lonely), 0);
@@ -362,7 +362,7 @@ typedef int change_fn(struct xp_static_key *key);
 static void fails(change_fn *change, struct xp_static_key *key, enum rec_op op)
 {
 	int count = key->count;
-	uint32_t flags = key->flags;
+	uint32_t flags = key->object.flags;
 	uint8_t before[0x100];
 
 	memcpy(before, rec_text, sizeof(before));
@@ -372,7 +372,7 @@ static void fails(change_fn *change, struct xp_static_key *key, enum rec_op op)
 	CHECK_EQ(rec.fault[0].hits, 1);
 	rec_heal();
 	CHECK_EQ(key->count, count);
-	CHECK_EQ(key->flags, flags);
+	CHECK_EQ(key->object.flags, flags);
 	CHECK_MEM(rec_text, before, sizeof(before));
 	CHECK_EQ(change(key), 0); /* and now it goes */
 }
@@ -544,7 +544,7 @@ XP_TEST(a_handle_stands_for_its_key)
 	struct xp_batch *batch;
 
 	start_registered();
-	handle = (struct xp_static_key){.real = &key_b, .name = "handle", .count = 77};
+	handle = (struct xp_static_key){.object = {.real = &key_b.object, .name = "handle"}, .count = 77};
 	module_add(&two, &handle, 0);
 	CHECK_EQ(xp_module_register(&two.module), 0);
 	CHECK_EQ(xp_static_key_enable(&handle), 0);
@@ -634,7 +634,7 @@ XP_TEST(registration_is_idempotent)
 XP_TEST(an_empty_module)
 {
 	start();
-	one.module.branch_sites = one.module.branch_sites_end = NULL;
+	one.module.tables[0].start = one.module.tables[0].end = NULL;
 	CHECK_EQ(xp_module_register(&one.module), 0);
 	CHECK_EQ(xp_module_register(&one.module), 0);
 	end();
@@ -647,9 +647,9 @@ static void check_not_registered(int error)
 
 	CHECK_EQ(xp_module_register(&two.module), error);
 	CHECK_EQ(xp_module_error(), error);
-	CHECK(key_b.uses == NULL);
-	CHECK(key_true.uses == NULL);
-	CHECK_EQ(key_a.scratch + key_b.scratch + key_true.scratch, 0);
+	CHECK(key_b.object.uses == NULL);
+	CHECK(key_true.object.uses == NULL);
+	CHECK_EQ(key_a.object.scratch + key_b.object.scratch + key_true.object.scratch, 0);
 	CHECK(rec.live <= live + 2); /* the span buffer and a commit may be kept */
 }
 

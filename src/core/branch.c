@@ -1,0 +1,134 @@
+// SPDX-License-Identifier: MIT
+/*
+ * Branch sites.
+ *
+ * I1  The sites of all keys share two plans, jmp and test: what differs between them, the displacement, stays.
+ */
+#include "core/branch.h"
+
+#include "core/deps.h"
+#include "core/engine.h"
+
+#define BRANCH_LEN 5
+
+enum { LIKELY, TRUE }; /* of xp__use.nr_flag */
+
+static const uint8_t branch_test[BRANCH_LEN] = {0xa9};
+static const uint8_t branch_jmp[BRANCH_LEN] = {0xe9};
+
+/* Whether the site jumps when its key is @on. */
+static inline bool jumps(const struct xp_branch_site *site, bool on)
+{
+	return on != ((xp__site_flags(&site->key) & XP_SITE_LIKELY) != 0);
+}
+
+/* What stands at a branch site that must agree with its record: opcode as given, displacement to the target. */
+static inline bool branch_is(const struct xp_branch_site *site, uint8_t opcode)
+{
+	uintptr_t code = xp__relative(&site->code);
+	const uint8_t *text = (const uint8_t *)code;
+	int32_t disp;
+
+	/* One load. In freestanding code the plain name is a call, here for every site of a key. */
+	__builtin_memcpy(&disp, text + 1, sizeof(disp));
+	return text[0] == opcode && (int32_t)(xp__relative(&site->target) - (code + BRANCH_LEN)) == disp;
+}
+
+static int fail_branch(const struct xp_branch_site *site, bool to_jmp, struct xp_diag *diag)
+{
+	uintptr_t code = xp__relative(&site->code);
+	uint8_t expected[BRANCH_LEN];
+	int32_t disp = (int32_t)(xp__relative(&site->target) - (code + BRANCH_LEN));
+	int error;
+
+	expected[0] = to_jmp ? branch_test[0] : branch_jmp[0];
+	memcpy(expected + 1, &disp, sizeof(disp));
+	error = xp__fail_text(diag, (const void *)code, expected, (const uint8_t *)code, BRANCH_LEN);
+	if (diag)
+		diag->key = xp__site_object(&site->key)->name;
+	return error;
+}
+
+/* Nothing to do: the key still is what it was when this text was compiled. */
+static bool is_as_built(const struct xp__item *item, const struct xp__use *use)
+{
+	return item->goal == XP__GOAL_ATTACH && use->nr_flag[TRUE] == (item->on ? use->nr : 0);
+}
+
+void xp__branch_measure(const struct xp__item *item, const struct xp__use *use, struct xp__size *size)
+{
+	uint32_t nr_to_jmp = item->on ? use->nr - use->nr_flag[LIKELY] : use->nr_flag[LIKELY];
+
+	if (is_as_built(item, use))
+		return;
+	size->sites += use->nr;
+	if (nr_to_jmp > 0 && !size->to_jmp) {
+		size->to_jmp = true;
+		size->plans++;
+	}
+	if (nr_to_jmp < use->nr && !size->to_test) {
+		size->to_test = true;
+		size->plans++;
+	}
+}
+
+/* The number of the plan that all sites share which go that way. */
+static int shared_plan(struct xp__commit *commit, bool to_jmp, struct xp_diag *diag)
+{
+	uint32_t *shared = to_jmp ? &commit->to_jmp : &commit->to_test;
+	struct xp__change change = {
+		.old = to_jmp ? branch_test : branch_jmp,
+		.new = to_jmp ? branch_jmp : branch_test,
+		.len = BRANCH_LEN,
+		.known = 1,
+	};
+	int number;
+
+	if (*shared == 0) {
+		number = xp__commit_plan_add(commit, &change, NULL, diag);
+		if (number < 0)
+			return number;
+		*shared = (uint32_t)number + 1;
+	}
+	return (int)*shared - 1;
+}
+
+/* Plans that no site of the use needs are not built: number -1. */
+static int shared_plans(const struct xp__item *item, const struct xp__use *use, struct xp__commit *commit,
+			int plan[2], struct xp_diag *diag)
+{
+	struct xp__size size = {0};
+
+	xp__branch_measure(item, use, &size);
+	plan[false] = size.to_test ? shared_plan(commit, false, diag) : 0;
+	plan[true] = size.to_jmp ? shared_plan(commit, true, diag) : 0;
+	return plan[false] < 0 ? plan[false] : plan[true] < 0 ? plan[true] : 0;
+}
+
+int xp__branch_add(const struct xp__item *item, const struct xp__use *use, struct xp__commit *commit,
+		   struct xp_diag *diag)
+{
+	const struct xp_branch_site *sites = use->records;
+	const bool change = item->goal == XP__GOAL_CHANGE, on = item->on;
+	struct xp__commit to;
+	int plan[2], error;
+
+	if (is_as_built(item, use))
+		return 0;
+	error = shared_plans(item, use, commit, plan, diag);
+	if (error)
+		return error;
+	/* A copy that nothing points to stays in registers while the addresses are stored. */
+	to = *commit;
+	for (uint32_t i = 0; i < use->nr; i++) {
+		const struct xp_branch_site *site = &sites[use->numbers[i]];
+		bool to_jmp = jumps(site, on);
+
+		if (branch_is(site, to_jmp ? branch_test[0] : branch_jmp[0]))
+			xp__commit_add(&to, xp__relative(&site->code), (uint32_t)plan[to_jmp]);
+		else if (change || !branch_is(site, to_jmp ? branch_jmp[0] : branch_test[0]))
+			return fail_branch(site, to_jmp, diag);
+	}
+	*commit = to;
+	return 0;
+}

@@ -1,0 +1,193 @@
+// SPDX-License-Identifier: MIT
+/*
+ * Commits: their memory, their plans, the order of their sites.
+ *
+ * I1  A block that was published as trap table is reused only after every handler that could have seen it is gone.
+ * I2  All under the text lock. Memory comes from the port, which may be asked inside a signal handler.
+ */
+#include "core/commit.h"
+
+#include "core/deps.h"
+#include "core/engine.h"
+
+#define CACHE_MAX (32u << 20) /* memory kept for the next commit: one of a million sites fits */
+#define SHARE_MAX 64u         /* plans that a new one is compared with */
+
+static struct xp__commit *cache;   /* one block, free to use */
+static struct xp__commit *retired; /* blocks that a handler may still look at */
+
+/* ---- memory ---- */
+
+void xp__commit_free(struct xp__commit *commit)
+{
+	if (commit->size <= CACHE_MAX && (cache == NULL || cache->size < commit->size)) {
+		struct xp__commit *smaller = cache;
+
+		cache = commit;
+		commit = smaller;
+	}
+	if (commit)
+		xp__port->release(commit, commit->size);
+}
+
+/* Gives back what no handler can look at any more. */
+static void reclaim(void)
+{
+	struct xp__commit **link = &retired;
+
+	while (*link) {
+		struct xp__commit *commit = *link;
+
+		if (xp__trap_quiescent(commit->waiting)) {
+			*link = commit->next;
+			xp__commit_free(commit);
+		} else {
+			link = &commit->next;
+		}
+	}
+}
+
+void xp__commit_retire(struct xp__commit *commit)
+{
+	memset(commit->waiting, 0xff, sizeof(commit->waiting));
+	commit->next = retired;
+	retired = commit;
+	reclaim();
+}
+
+struct xp__commit *xp__commit_new(const struct xp__size *room)
+{
+	size_t addr_size = room->sites * sizeof(uintptr_t);
+	size_t plan_of_size = room->plans > 1 ? room->sites * sizeof(uint32_t) : 0;
+	size_t plans_size = room->plans * sizeof(struct xp__plan);
+	size_t size = sizeof(struct xp__commit) + addr_size + plans_size + plan_of_size;
+	struct xp__commit *commit;
+	uint8_t *at;
+
+	if (retired)
+		reclaim();
+	if (cache && cache->size >= size) {
+		commit = cache;
+		cache = NULL;
+		size = commit->size;
+	} else {
+		if (size < 4096)
+			size = 4096;
+		commit = xp__port->alloc(size);
+		if (commit == NULL)
+			return NULL;
+	}
+	memset(commit, 0, sizeof(*commit));
+	commit->size = size;
+	commit->can = xp__port->can(~0u);
+	commit->policy = xp_policy();
+	at = (uint8_t *)(commit + 1);
+	commit->addr = (uintptr_t *)at;
+	at += addr_size;
+	commit->plans = (struct xp__plan *)at;
+	at += plans_size;
+	if (plan_of_size)
+		commit->plan_of = (uint32_t *)at;
+	return commit;
+}
+
+/* ---- plans ---- */
+
+int xp__commit_plan_add(struct xp__commit *commit, struct xp__change *change, const void *site, struct xp_diag *diag)
+{
+	const char *detail = NULL;
+	int error;
+
+	change->policy = commit->policy;
+	change->can = commit->can;
+	error = xp__plan_build(change, &commit->plans[commit->nr_plans], &detail);
+	if (error)
+		return xp__fail(diag, error, XP_PHASE_VALIDATE, site, detail);
+	return (int)commit->nr_plans++;
+}
+
+int xp__commit_change(struct xp__commit *commit, struct xp__change *change, size_t first, struct xp_diag *diag)
+{
+	int number = xp__commit_plan_add(commit, change, (const void *)change->addr, diag);
+	size_t last = first < SIZE_MAX - SHARE_MAX ? first + SHARE_MAX : 0;
+
+	if (number < 0)
+		return number;
+	/* Padding may tell two equal plans apart: they are then two. */
+	for (size_t i = first; i < last && i < (size_t)number; i++) {
+		if (memcmp(&commit->plans[i], &commit->plans[number], sizeof(commit->plans[i])) == 0) {
+			commit->nr_plans--;
+			number = (int)i;
+			break;
+		}
+	}
+	xp__commit_add(commit, change->addr, (uint32_t)number);
+	return 0;
+}
+
+/* ---- order ---- */
+
+static void merge(struct xp__commit *c, size_t low, size_t middle, size_t high, uintptr_t *addr, uint32_t *plan_of)
+{
+	size_t a = low, b = middle;
+
+	for (size_t i = low; i < high; i++) {
+		bool left = b == high || (a < middle && c->addr[a] <= c->addr[b]);
+		size_t from = left ? a++ : b++;
+
+		addr[i] = c->addr[from];
+		if (plan_of)
+			plan_of[i] = c->plan_of[from];
+	}
+	memcpy(c->addr + low, addr + low, (high - low) * sizeof(*addr));
+	if (plan_of)
+		memcpy(c->plan_of + low, plan_of + low, (high - low) * sizeof(*plan_of));
+}
+
+/* The end of the ascending run that starts at @at. */
+static size_t run_end(const struct xp__commit *c, size_t at)
+{
+	if (at < c->nr)
+		at++;
+	while (at < c->nr && c->addr[at - 1] <= c->addr[at])
+		at++;
+	return at;
+}
+
+/* Natural merge sort: the sites of a key come in ascending order, and usually all of them do. */
+static int sort(struct xp__commit *c)
+{
+	size_t size = c->nr * (sizeof(uintptr_t) + sizeof(uint32_t));
+	uintptr_t *scratch;
+
+	if (run_end(c, 0) == c->nr)
+		return 0;
+	scratch = xp__port->alloc(size);
+	if (scratch == NULL)
+		return -XP__ENOMEM;
+	while (run_end(c, 0) < c->nr) {
+		for (size_t low = 0; low < c->nr;) {
+			size_t middle = run_end(c, low);
+			size_t high = run_end(c, middle);
+
+			if (middle < high)
+				merge(c, low, middle, high, scratch,
+				      c->plan_of ? (uint32_t *)(scratch + c->nr) : NULL);
+			low = high;
+		}
+	}
+	xp__port->release(scratch, size);
+	return 0;
+}
+
+int xp__commit_order(struct xp__commit *c, struct xp_diag *diag)
+{
+	if (!c->unordered)
+		return 0;
+	if (sort(c))
+		return xp__fail(diag, -XP__ENOMEM, XP_PHASE_VALIDATE, NULL, NULL);
+	for (size_t i = 1; i < c->nr; i++)
+		if (c->addr[i] - c->addr[i - 1] < xp__commit_plan(c, i - 1)->len)
+			return xp__fail(diag, -XP_E_OVERLAP, XP_PHASE_VALIDATE, (const void *)c->addr[i], NULL);
+	return 0;
+}

@@ -1,0 +1,80 @@
+/* SPDX-License-Identifier: MIT */
+/* What one commit changes: many sites, few plans. Built by the front ends, carried out by poke.c. */
+#ifndef XP_CORE_COMMIT_H
+#define XP_CORE_COMMIT_H
+
+#include "core/method.h"
+#include "core/trap.h"
+
+#include <crosspatch/error.h>
+#include <stddef.h>
+
+/* How much room the changes of a commit take at most, found out before there is any. */
+struct xp__size {
+	size_t sites;
+	size_t plans;
+	bool to_jmp, to_test; /* the two plans that all branch sites share are counted in */
+};
+
+/*
+ * The sites of one commit, sorted by address, each with the number of its plan. Doubles as the trap table, and so
+ * outlives the commit until no handler can look at it.
+ */
+struct xp__commit {
+	size_t nr;
+	size_t nr_plans;
+	uintptr_t *addr;
+	uint32_t *plan_of; /* NULL: all have plan 0 */
+	struct xp__plan *plans;
+	uintptr_t end;            /* of the last site */
+	bool unordered;           /* a site begins before the end of the one added before it: to be sorted and checked */
+	unsigned can;             /* what the port can serve, enum xp_need: asked once, when the commit is made */
+	enum xp_policy policy;    /* likewise */
+	uint32_t to_jmp, to_test; /* the shared plans of branch sites: number + 1, 0 as long as there is none */
+	size_t size;              /* of this block of memory */
+	struct xp__commit *next;
+	uint64_t waiting[XP__TRAP_WORDS]; /* shards not yet seen without a handler, once retired */
+};
+
+/* xp__commit_new - room for so many sites and plans, or NULL. Context: text lock, here and below. */
+struct xp__commit *xp__commit_new(const struct xp__size *size);
+
+/* xp__commit_free - gives the memory back at once; no handler has seen it. */
+void xp__commit_free(struct xp__commit *commit);
+
+/* xp__commit_retire - gives the memory back when no handler can look at it any more; not in its table any longer. */
+void xp__commit_retire(struct xp__commit *commit);
+
+/*
+ * xp__commit_plan_add - builds the plan of @change, whose policy and port are the commit's, into the next place.
+ * Returns its number, or an error of xp__plan_build(), told to @diag for @site.
+ */
+int xp__commit_plan_add(struct xp__commit *commit, struct xp__change *change, const void *site, struct xp_diag *diag);
+
+/*
+ * xp__commit_change - adds a site with what changes at it. Sites with equal plans share one, looked for among those
+ * from number @first on: the caller's own, which bounds the search. Errors: as above.
+ */
+#define XP__PLAN_OWN SIZE_MAX /* no other site has a plan like this */
+int xp__commit_change(struct xp__commit *commit, struct xp__change *change, size_t first, struct xp_diag *diag);
+
+/* xp__commit_order - sorts the sites. Errors: -ENOMEM, -XP_E_OVERLAP. */
+int xp__commit_order(struct xp__commit *commit, struct xp_diag *diag);
+
+/* xp__commit_add - one more site. Its plan is built: the length tells whether order and overlap need a look. */
+static inline void xp__commit_add(struct xp__commit *commit, uintptr_t addr, uint32_t plan)
+{
+	commit->unordered |= addr < commit->end;
+	commit->end = addr + commit->plans[plan].len;
+	commit->addr[commit->nr] = addr;
+	if (commit->plan_of)
+		commit->plan_of[commit->nr] = plan;
+	commit->nr++;
+}
+
+static inline const struct xp__plan *xp__commit_plan(const struct xp__commit *commit, size_t i)
+{
+	return &commit->plans[commit->plan_of ? commit->plan_of[i] : 0];
+}
+
+#endif

@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: MIT
+/*
+ * The engine's state: its port, its lock, whether it can patch at all, how it does; and how it says what it cannot.
+ *
+ * I1  The port is set once, before there are other threads. From then on the state goes from ready to wedged, once.
+ */
+#include "core/engine.h"
+
+#include "arch/x86/insn.h"
+#include "core/deps.h"
+
+const struct xp_port *xp__port;
+static int state = XP_STATE_NO_PORT;
+static int policy = XP_POLICY_AUTO;
+
+void xp__start(const struct xp_port *port)
+{
+	xp__port = port;
+	__atomic_store_n(&state, XP_STATE_READY, __ATOMIC_RELAXED); /* before there are other threads */
+}
+
+enum xp_state xp_state(void)
+{
+	return (enum xp_state)__atomic_load_n(&state, __ATOMIC_RELAXED);
+}
+
+void xp__wedge(void)
+{
+	__atomic_store_n(&state, XP_STATE_WEDGED, __ATOMIC_RELAXED);
+}
+
+int xp_set_policy(enum xp_policy value)
+{
+	if ((unsigned)value > XP_POLICY_EARLY)
+		return -XP__EINVAL;
+	__atomic_store_n(&policy, value, __ATOMIC_RELAXED);
+	return 0;
+}
+
+enum xp_policy xp_policy(void)
+{
+	return (enum xp_policy)__atomic_load_n(&policy, __ATOMIC_RELAXED);
+}
+
+int xp__fail(struct xp_diag *diag, int error, enum xp_phase phase, const void *site, const char *detail)
+{
+	if (diag) {
+		diag->error = error;
+		diag->phase = phase;
+		diag->site = site;
+		if (detail)
+			diag->detail = detail;
+	}
+	return error;
+}
+
+int xp__fail_text(struct xp_diag *diag, const void *site, const uint8_t *expected, const uint8_t *found, unsigned len)
+{
+	bool breakpoint = found[0] == XP__INSN_INT3_BYTE && expected[0] != XP__INSN_INT3_BYTE;
+
+	if (diag) {
+		diag->len = (uint8_t)len;
+		memcpy(diag->expected, expected, len);
+		memcpy(diag->found, found, len);
+	}
+	if (breakpoint)
+		return xp__fail(diag, -XP__EBUSY, XP_PHASE_VALIDATE, site,
+				"a debugger or probe has a breakpoint there");
+	return xp__fail(diag, -XP_E_MISMATCH, XP_PHASE_VALIDATE, site, NULL);
+}
+
+int xp__lock(struct xp_diag *diag)
+{
+	int error;
+
+	if (diag)
+		memset(diag, 0, sizeof(*diag));
+	if (xp_state() == XP_STATE_NO_PORT)
+		return xp__fail(diag, -XP_E_NOT_READY, XP_PHASE_VALIDATE, NULL, NULL);
+	error = xp__port->lock();
+	if (error)
+		return xp__fail(diag, error, XP_PHASE_VALIDATE, NULL, NULL);
+	if (xp_state() == XP_STATE_WEDGED) {
+		xp__port->unlock();
+		return xp__fail(diag, -XP_E_WEDGED, XP_PHASE_VALIDATE, NULL, NULL);
+	}
+	return 0;
+}
+
+void xp__unlock(void)
+{
+	xp__port->unlock();
+}

@@ -1,0 +1,28 @@
+/* SPDX-License-Identifier: MIT */
+/* The engine's state, lock and diagnostics: what every part of the core needs of it. */
+#ifndef XP_CORE_ENGINE_H
+#define XP_CORE_ENGINE_H
+
+#include <crosspatch/error.h>
+#include <crosspatch/port.h>
+#include <crosspatch/text_poke.h>
+
+extern const struct xp_port *xp__port;
+
+/* xp__start - the engine's part of xp_port_set(). */
+void xp__start(const struct xp_port *port);
+
+/* xp__lock - takes the text lock of a ready engine: -XP_E_NOT_READY, -XP_E_WEDGED, -XP_E_REENTRANT. */
+int xp__lock(struct xp_diag *diag);
+void xp__unlock(void);
+
+/* xp__wedge - a commit could be neither finished nor undone: from now on xp__lock() refuses. Context: text lock. */
+void xp__wedge(void);
+
+/* xp__fail - fills @diag (may be NULL) and returns @error. */
+int xp__fail(struct xp_diag *diag, int error, enum xp_phase phase, const void *site, const char *detail);
+
+/* xp__fail_text - the same for a site whose text is not as expected: -EBUSY for a breakpoint, else -XP_E_MISMATCH. */
+int xp__fail_text(struct xp_diag *diag, const void *site, const uint8_t *expected, const uint8_t *found, unsigned len);
+
+#endif

@@ -1,0 +1,12 @@
+// SPDX-License-Identifier: MIT
+/* Which front end a table of records belongs to. */
+#include "core/front.h"
+
+const struct xp__front *xp__front_of(unsigned kind)
+{
+	static const struct xp__front *const fronts[XP_NR_SITE_KINDS] = {
+		[XP_SITE_BRANCH] = &xp__branch_front,
+	};
+
+	return fronts[kind];
+}

@@ -1,0 +1,78 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What a front end is to the engine: a kind of object that has sites, what can be wished of it, and how a wish becomes
+ * changes of a commit. Batches, registration and the protocol know no more of keys, calls and values than this.
+ */
+#ifndef XP_CORE_FRONT_H
+#define XP_CORE_FRONT_H
+
+#include "core/commit.h"
+#include "core/site.h"
+
+#include <crosspatch/error.h>
+#include <crosspatch/port.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* A poke with its bytes. */
+struct xp__poke {
+	uintptr_t addr;
+	uintptr_t resume_at;
+	uint8_t len;
+	uint8_t resume; /* enum xp_resume */
+	uint8_t expect[XP_MAX_LEN];
+	uint8_t replace[XP_MAX_LEN];
+};
+
+/* Why an item's sites are looked at. */
+enum xp__goal {
+	XP__GOAL_CHANGE,   /* all of them change */
+	XP__GOAL_ATTACH,   /* their module comes: some may have to change; the text is as the compiler left it */
+	XP__GOAL_REATTACH, /* the same, and the text may have been patched before */
+};
+
+/* One wish for one object. */
+struct xp__item {
+	const struct xp__front *front;
+	struct xp_object *object; /* the real one; NULL: bytes at an address */
+	uint8_t goal;             /* enum xp__goal */
+	bool skip;                /* nothing to do: it is so already, or a later item for the same object takes its place */
+	union {
+		bool on;
+		struct xp__poke poke;
+	};
+};
+
+struct xp__front {
+	uint8_t record_size; /* of a site; 0: the front has no records */
+	uint8_t object_at;   /* where in the record the reference to the object stands */
+
+	/*
+	 * start - before anything else is done for an item: sets item->skip if the object is as wished, or takes it out
+	 * of the reach of changes that need no lock. Errors: a code; the object is as before.
+	 * finish - after the commit, for each item that was started and not skipped: @done or undone.
+	 * Both may be NULL. Context: text lock, here and below.
+	 */
+	int (*start)(struct xp__item *item);
+	void (*finish)(struct xp__item *item, bool done);
+
+	/* current - fills in the wish that says what the object is now, for sites that come later. */
+	void (*current)(struct xp__item *item);
+
+	/*
+	 * measure - adds to @size what add() will need at most. add - compares the text with what it must be, and adds
+	 * the changes; those that are there already are left out, unless the goal is CHANGE. Called for each use of the
+	 * item's object, or once with NULL if it has no object. Errors: a code, told to @diag.
+	 */
+	void (*measure)(const struct xp__item *item, const struct xp__use *use, struct xp__size *size);
+	int (*add)(const struct xp__item *item, const struct xp__use *use, struct xp__commit *commit,
+		   struct xp_diag *diag);
+};
+
+extern const struct xp__front xp__branch_front, xp__poke_front;
+
+/* xp__front_of - the front whose sites are of kind @kind, enum xp_site_kind. */
+const struct xp__front *xp__front_of(unsigned kind);
+
+#endif

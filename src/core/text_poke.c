@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: MIT
+/* Raw pokes: bytes at an address, as the caller gave them. */
+#include "core/batch.h"
+#include "core/deps.h"
+#include "core/engine.h"
+
+static void measure(const struct xp__item *item, const struct xp__use *use, struct xp__size *size)
+{
+	(void)item;
+	(void)use;
+	size->sites++;
+	size->plans++;
+}
+
+static int add(const struct xp__item *item, const struct xp__use *use, struct xp__commit *commit, struct xp_diag *diag)
+{
+	const struct xp__poke *poke = &item->poke;
+	const void *site = (const void *)poke->addr;
+	uint8_t found[XP_MAX_LEN];
+	struct xp__change change = {
+		.addr = poke->addr,
+		.old = poke->expect,
+		.new = poke->replace,
+		.len = poke->len,
+		.known = poke->len,
+		.resume = poke->resume,
+		.resume_at = poke->resume_at,
+	};
+	int error = xp__port->text_check(site, poke->len);
+
+	(void)use;
+	if (!error)
+		error = xp__port->text_read(found, site, poke->len);
+	if (error)
+		return xp__fail(diag, error, XP_PHASE_VALIDATE, site, NULL);
+	if (memcmp(found, poke->expect, poke->len) != 0)
+		return xp__fail_text(diag, site, poke->expect, found, poke->len);
+	return xp__commit_change(commit, &change, XP__PLAN_OWN, diag);
+}
+
+const struct xp__front xp__poke_front = {
+	.measure = measure,
+	.add = add,
+};
+
+int xp_text_gen_insn(uint8_t *out, uint8_t opcode, const void *addr, const void *target)
+{
+	if (opcode != 0xe8 && opcode != 0xe9)
+		return -XP__EINVAL;
+	return xp__insn_rel32(out, opcode, (uintptr_t)addr, (uintptr_t)target) ? 0 : -XP_E_RANGE;
+}
+
+static int fill(struct xp__item *item, const struct xp_poke *poke)
+{
+	uintptr_t resume_at;
+
+	if (poke == NULL || poke->addr == NULL || poke->expect == NULL || poke->replace == NULL)
+		return -XP__EINVAL;
+	if (poke->len == 0 || poke->len > XP_MAX_LEN)
+		return -XP_E_LENGTH;
+	resume_at = (uintptr_t)poke->resume_at;
+	/* Inside the site it would resume in whatever stands there at that moment. */
+	if (poke->resume != XP_RESUME_EMULATE &&
+	    (poke->resume != XP_RESUME_AT || resume_at == 0 || resume_at - (uintptr_t)poke->addr < poke->len))
+		return -XP__EINVAL;
+	memset(item, 0, sizeof(*item));
+	item->front = &xp__poke_front;
+	item->poke.addr = (uintptr_t)poke->addr;
+	item->poke.len = poke->len;
+	item->poke.resume = (uint8_t)poke->resume;
+	item->poke.resume_at = resume_at;
+	memcpy(item->poke.expect, poke->expect, poke->len);
+	memcpy(item->poke.replace, poke->replace, poke->len);
+	return 0;
+}
+
+int xp_text_poke(const struct xp_poke *poke, struct xp_diag *diag)
+{
+	struct xp__item item;
+	int error = fill(&item, poke);
+
+	if (error) {
+		if (diag)
+			memset(diag, 0, sizeof(*diag));
+		return xp__fail(diag, error, XP_PHASE_VALIDATE, poke ? poke->addr : NULL, NULL);
+	}
+	return xp__apply(&item, diag);
+}
+
+int xp_batch_add_poke(struct xp_batch *batch, const struct xp_poke *poke)
+{
+	struct xp__item item;
+	int error = batch ? fill(&item, poke) : -XP__EINVAL;
+
+	return error ? error : xp__batch_add(batch, &item);
+}
