@@ -15,6 +15,28 @@ void xp__release(void *memory, size_t size);
 /* xp__refuse - fills @diag and returns @error. */
 int xp__refuse(struct xp_diag *diag, int error, int system, const char *detail);
 
+/* ---- fork.c ---- */
+int xp__fork_start(void);
+/* Marks that are zero at first and after every fork, however it was made: who sets one knows when it is in a child. */
+enum xp__mark { XP__MARK_LOCK, XP__MARK_PROCMEM, XP__MARK_THREADS, XP__MARK_MAPS, XP__NR_MARKS };
+extern uint32_t *xp__fork_marks;
+
+/* ---- kept.c: descriptors that stay open ---- */
+struct xp__kept {
+	int fd; /* -1: none */
+	uint64_t device, inode;
+	int64_t place;
+};
+/*
+ * xp__kept_open - drops what is there, opens @path, from the directory @at, and sets @mark, if any. 0 or -errno.
+ * A negative @place: memory files.
+ */
+int xp__kept_open(struct xp__kept *kept, uint32_t *mark, int at, const char *path, int flags, int64_t place);
+/* xp__kept_ours - whether it is what was opened; xp__kept_same - whether it is the same file, and its links. */
+bool xp__kept_ours(const struct xp__kept *kept);
+bool xp__kept_same(const struct xp__kept *kept, unsigned *links);
+void xp__kept_drop(struct xp__kept *kept); /* closes it if it is ours */
+
 /* ---- writer_*.c: how bytes get into program text ---- */
 struct xp__writer {
 	const char *name;
@@ -25,6 +47,11 @@ struct xp__writer {
 };
 extern const struct xp__writer xp__writer_procmem;
 extern const struct xp__writer xp__writer_mprotect;
+/* In a write's flags: what a failed commit stored is being taken back. */
+#define XP__WRITE_UNDO 0x80000000u
+bool xp__windows_left(void);
+/* xp__windows_close - closes what the mprotect writer had to leave open. 0 if nothing is open any more, else -errno. */
+int xp__windows_close(void);
 
 /* xp__probe_text - a byte of text that nobody executes, to try a writer on. */
 extern const uint8_t xp__probe_text[] __attribute__((visibility("hidden")));
@@ -60,8 +87,10 @@ int xp__threads_next(struct xp__threads *threads);
 void xp__threads_end(struct xp__threads *threads);
 /* xp__threads_alone - whether the process has one thread. */
 bool xp__threads_alone(void);
-/* xp__thread_masks - blocked and ignored signals of a thread; -ESRCH if it is gone (or a zombie). */
+/* xp__thread_masks - blocked and ignored signals of a thread; -ESRCH if it is gone (or a zombie); -errno. */
 int xp__thread_masks(int tid, uint64_t *blocked, uint64_t *ignored);
+/* xp__thread_is_kernels - whether the kernel made it for itself: it blocks everything and executes no user code. */
+bool xp__thread_is_kernels(int tid);
 /* xp__threads_accept - 0 if no thread blocks @signal and it is not ignored; else -EBUSY with the thread in @diag. */
 int xp__threads_accept(int signal, struct xp_diag *diag);
 
@@ -70,13 +99,8 @@ struct xp__mapping {
 	uintptr_t start, end;
 	int prot; /* PROT_ bits */
 };
-int xp__maps_find(uintptr_t addr, struct xp__mapping *mapping); /* 0, or -XP_E_NOT_TEXT */
-
-/* ---- fork.c ---- */
-int xp__fork_start(void);
-/* Marks that are zero at first and after every fork, however it was made: who sets one knows when it is in a child. */
-enum xp__mark { XP__MARK_LOCK, XP__MARK_PROCMEM, XP__MARK_THREADS, XP__NR_MARKS };
-extern uint32_t *xp__fork_marks;
+/* xp__maps_find - 0, -XP_E_NOT_TEXT if nothing is mapped there, -errno if it cannot be told. Under the text lock. */
+int xp__maps_find(uintptr_t addr, struct xp__mapping *mapping);
 
 /* ---- lock.c ---- */
 int xp__text_lock(void);

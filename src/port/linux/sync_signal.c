@@ -99,11 +99,12 @@ int xp__rendezvous_start(void)
 	return -XP_E_NO_SYNC;
 }
 
-static bool gone(int tid)
+/* Whether it will never answer: it is gone, or executes no code of ours. If that cannot be told, it is waited for. */
+static bool stays_away(int tid)
 {
 	uint64_t blocked, ignored;
 
-	return xp__thread_masks(tid, &blocked, &ignored) == -ESRCH;
+	return xp__thread_masks(tid, &blocked, &ignored) == -ESRCH || xp__thread_is_kernels(tid);
 }
 
 static int add_slot(int tid)
@@ -185,7 +186,7 @@ static void wait_for(uint32_t i)
 		/* ordering: (R4) pairs with (R3) */
 		if (__atomic_load_n(&slots[i].answer, __ATOMIC_ACQUIRE) == meeting)
 			return;
-		if (late && gone(slots[i].tid)) {
+		if (late && stays_away(slots[i].tid)) {
 			slots[i].answer = meeting;
 			return;
 		}

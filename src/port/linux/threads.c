@@ -3,12 +3,12 @@
  * The threads of this process, as /proc/self/task shows them; without libc, which would allocate.
  *
  * A commit with breakpoints asks every thread whether it blocks SIGTRAP. To open a thread's file costs as much as to
- * read it, and to list the directory as much again: so the directory and the files of up to KEPT threads stay open.
- * K1  The directory's descriptor is ours if it is the same file still; its links tell how many threads there are. A
- *     thread's is ours if what it says begins with the thread's id. Programs may have closed them and used the
- *     numbers: such a one is read from, never closed.
- * K2  As many threads as are kept, and none of those gone: they are the same threads, and need no listing.
- * K3  In the child of a fork all of them are the parent's: MARK_THREADS.
+ * read it, and to list the directory as much again: so the directory and the files of up to KEPT threads stay open
+ * (kept.c).
+ * K1  The directory's links tell how many threads there are.
+ * K2  As many threads as are kept, and none of those gone: they are the same threads, and need no listing. A file
+ *     belongs to the thread, not to its id: who got the id of one that is gone is not mistaken for it.
+ * K3  What cannot be opened or read says nothing: only ENOENT and ESRCH mean that the thread is gone.
  * K4  All under the text lock.
  */
 #include "port/linux/port.h"
@@ -16,7 +16,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
-#include <sys/stat.h>
 
 struct entry {
 	uint64_t inode;
@@ -27,81 +26,82 @@ struct entry {
 };
 
 #define KEPT 16
+#define PLACE 0x50726f63 /* what a directory takes */
 
-struct kept {
-	int tid; /* of a thread; 0: the directory itself */
-	int fd;
-	dev_t device;
-	ino_t inode;
-};
-static struct kept directory = {.fd = -1}, threads_kept[KEPT];
+/* sched.h of Linux: a thread that the kernel made inside the process, for io_uring or vhost; it executes no user code. */
+#define PF_IO_WORKER 0x10u
+#define PF_USER_WORKER 0x4000u
+
+static struct xp__kept directory = {.fd = -1};
+static struct {
+	int tid;
+	struct xp__kept stat;
+} threads_kept[KEPT];
 static unsigned nr_kept;
 
-/* Whether the descriptor is what it was; its links. */
-static bool is_kept(const struct kept *kept, nlink_t *links)
-{
-	struct stat st;
-
-	if (kept->fd < 0 || XP__SYS2(SYS_fstat, kept->fd, &st) || st.st_dev != kept->device ||
-	    st.st_ino != kept->inode)
-		return false;
-	*links = st.st_nlink;
-	return true;
-}
-
-static void drop(struct kept *kept)
-{
-	nlink_t links;
-
-	if (is_kept(kept, &links))
-		XP__SYS1(SYS_close, kept->fd);
-	kept->fd = -1;
-}
+#ifdef XP_INJECT
+uint32_t xp__threads_patience_ms = 10000;
+#define PATIENCE_MS xp__threads_patience_ms
+#else
+#define PATIENCE_MS 10000
+#endif
 
 static void drop_threads(void)
 {
 	while (nr_kept > 0)
-		drop(&threads_kept[--nr_kept]);
+		xp__kept_drop(&threads_kept[--nr_kept].stat);
 }
 
-static bool keep(struct kept *kept, int tid, int fd)
+/* The descriptor of the directory, or -errno. */
+static int open_directory(unsigned *links)
 {
-	struct stat st;
+	if (!xp__fork_marks[XP__MARK_THREADS])
+		drop_threads();
+	if (!xp__fork_marks[XP__MARK_THREADS] || !xp__kept_same(&directory, links)) {
+		int error = xp__kept_open(&directory, &xp__fork_marks[XP__MARK_THREADS], AT_FDCWD, "/proc/self/task",
+					  O_RDONLY | O_DIRECTORY, PLACE);
+
+		if (error)
+			return error;
+		if (!xp__kept_same(&directory, links))
+			return -EIO;
+	}
+	return directory.fd;
+}
+
+/* How many threads there are, or -errno. */
+static int count_threads(void)
+{
+	unsigned links = 0;
+	int fd = open_directory(&links);
 
 	if (fd < 0)
-		return false;
-	kept->tid = tid;
-	kept->fd = xp__move_high(fd);
-	XP__SYS2(SYS_fstat, kept->fd, &st);
-	kept->device = st.st_dev;
-	kept->inode = st.st_ino;
-	return true;
+		return fd;
+	/* A task directory has two links of its own and one per thread. */
+	return links > 2 ? (int)links - 2 : -EIO;
 }
 
-/* How many threads there are; 0: it cannot be told. */
-static unsigned count_threads(void)
+/* A file of the directory: from there, so that it is found after chroot too. */
+static int open_task(const char *path, int flags)
 {
-	nlink_t links = 0;
-	int fd;
+	int fd = open_directory(NULL);
 
-	if (!xp__fork_marks[XP__MARK_THREADS]) {
-		drop_threads();
-		drop(&directory);
-		xp__fork_marks[XP__MARK_THREADS] = 1;
-	}
-	if (!is_kept(&directory, &links)) {
-		fd = (int)XP__SYS4(SYS_openat, AT_FDCWD, "/proc/self/task", O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
-		if (!keep(&directory, 0, fd) || !is_kept(&directory, &links))
-			return 0;
-	}
-	/* A task directory has two links of its own and one per thread. */
-	return links > 2 ? (unsigned)links - 2 : 0;
+	return fd < 0 ? fd : (int)XP__SYS4(SYS_openat, fd, path, flags | O_CLOEXEC, 0);
+}
+
+/* A listing takes as long as the threads that it waits for: its descriptor is looked at like one that is kept. */
+static bool listing_is_ours(const struct xp__threads *t)
+{
+	struct xp__kept listing = directory;
+
+	listing.fd = t->fd;
+	return xp__kept_same(&listing, NULL);
 }
 
 int xp__threads_next(struct xp__threads *t)
 {
 	if (!t->open) {
-		t->fd = (int)XP__SYS4(SYS_openat, AT_FDCWD, "/proc/self/task", O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
+		t->fd = open_task(".", O_RDONLY | O_DIRECTORY);
 		if (t->fd < 0)
 			return t->fd;
 		t->open = true;
@@ -111,8 +111,10 @@ int xp__threads_next(struct xp__threads *t)
 		int tid = 0;
 
 		if (t->at == t->filled) {
-			long n = XP__SYS3(SYS_getdents64, t->fd, t->buffer, sizeof(t->buffer));
+			long n = -EBADF;
 
+			if (listing_is_ours(t))
+				n = XP__SYS3(SYS_getdents64, t->fd, t->buffer, sizeof(t->buffer));
 			if (n <= 0)
 				return (int)n;
 			t->at = 0;
@@ -129,7 +131,7 @@ int xp__threads_next(struct xp__threads *t)
 
 void xp__threads_end(struct xp__threads *t)
 {
-	if (t->open)
+	if (t->open && listing_is_ours(t))
 		XP__SYS1(SYS_close, t->fd);
 	t->open = false;
 }
@@ -170,32 +172,32 @@ static uint64_t hex_after(const char *text, const char *end, const char *label)
 	return value;
 }
 
-static int open_task(int tid, const char *file)
+static const char *task_path(char path[32], int tid, const char *file)
 {
-	char path[64] = "/proc/self/task/";
 	char digits[12];
-	size_t at = strlen(path), n = sizeof(digits);
+	size_t n = sizeof(digits);
 
 	do {
 		digits[--n] = (char)('0' + tid % 10);
 		tid /= 10;
 	} while (tid);
-	memcpy(path + at, digits + n, sizeof(digits) - n);
-	at += sizeof(digits) - n;
-	memcpy(path + at, file, strlen(file) + 1);
-	return (int)XP__SYS4(SYS_openat, AT_FDCWD, path, O_RDONLY | O_CLOEXEC, 0);
+	memcpy(path, digits + n, sizeof(digits) - n);
+	memcpy(path + sizeof(digits) - n, file, strlen(file) + 1);
+	return path;
 }
 
+/* The length, or -errno; -ESRCH: there is no such thread any more. */
 static int read_task(int tid, const char *file, char *buffer, size_t size)
 {
-	int fd = open_task(tid, file);
+	char path[32];
+	int fd = open_task(task_path(path, tid, file), O_RDONLY);
 	long len;
 
 	if (fd < 0)
-		return -ESRCH;
+		return fd == -ENOENT ? -ESRCH : fd;
 	len = XP__SYS3(SYS_read, fd, buffer, size);
 	XP__SYS1(SYS_close, fd);
-	return len > 0 ? (int)len : -ESRCH;
+	return len != 0 ? (int)len : -EIO;
 }
 
 int xp__thread_masks(int tid, uint64_t *blocked, uint64_t *ignored)
@@ -217,102 +219,168 @@ int xp__thread_masks(int tid, uint64_t *blocked, uint64_t *ignored)
 static int read_stat(int tid, char *buffer, size_t size)
 {
 	for (unsigned i = 0; i < nr_kept; i++) {
-		long len;
+		struct xp__kept *stat = &threads_kept[i].stat;
+		long len = -ESRCH;
 
 		if (threads_kept[i].tid != tid)
 			continue;
-		len = XP__SYS4(SYS_pread64, threads_kept[i].fd, buffer, size, 0);
-		if (len > 0 && field(buffer, buffer + len, 0) == (uint64_t)tid)
+		if (xp__kept_same(stat, NULL))
+			len = XP__SYS4(SYS_pread64, stat->fd, buffer, size, 0);
+		if (len > 0)
 			return (int)len;
-		drop_threads(); /* K2: somebody came or went */
+		drop_threads(); /* K2: somebody came or went, or a descriptor is not ours any more */
 		break;
 	}
 	return read_task(tid, "/stat", buffer, size);
 }
 
-/* The first 31 signals stand in the stat file too, which the kernel makes in a fraction of the time. */
-static int blocks(int tid, int signal, bool *blocked)
+/* proc(5): the state, field 3, and the fields after it, for field(). NULL: it says nothing. */
+static const char *stat_state(const char *buffer, const char *end)
+{
+	const char *at = NULL;
+
+	for (const char *c = buffer; c < end; c++)
+		if (*c == ')')
+			at = c; /* the last one: the name in parentheses may hold any */
+	return at && at + 2 < end ? at + 2 : NULL;
+}
+
+bool xp__thread_is_kernels(int tid)
+{
+	char buffer[512];
+	int len = read_task(tid, "/stat", buffer, sizeof(buffer));
+	const char *state = len > 0 ? stat_state(buffer, buffer + len) : NULL;
+
+	/* proc(5): flags, field 9 */
+	return state && field(state, buffer + len, 6) & (PF_IO_WORKER | PF_USER_WORKER);
+}
+
+/* 1 if the thread blocks the signal, 0 if not, -ESRCH if it is gone, -errno. */
+static int blocks(int tid, int signal)
 {
 	char buffer[512];
 	uint64_t mask, ignored;
-	const char *end, *at = NULL;
+	const char *state;
 	int len;
 
 	if (tid == xp__gettid()) {
 		XP__SYS4(SYS_rt_sigprocmask, 0, NULL, &mask, XP__NSIG_SIZE);
-		*blocked = mask & xp__sigbit(signal);
-		return 0;
+		return (mask & xp__sigbit(signal)) != 0;
 	}
 	if (signal > 31) {
 		len = xp__thread_masks(tid, &mask, &ignored);
-		*blocked = len == 0 && mask & xp__sigbit(signal);
-		return len;
+		return len ? len : (mask & xp__sigbit(signal)) != 0;
 	}
+	/* The first 31 signals stand in the stat file too, which the kernel makes in a fraction of the time. */
 	len = read_stat(tid, buffer, sizeof(buffer));
 	if (len < 0)
 		return len;
-	end = buffer + len;
-	for (const char *c = buffer; c < end; c++)
-		if (*c == ')')
-			at = c; /* the last one: the name in parentheses may hold any */
-	if (at == NULL || at + 2 >= end || at[2] == 'Z' || at[2] == 'X')
+	state = stat_state(buffer, buffer + len);
+	if (state == NULL)
+		return -EIO;
+	if (*state == 'Z' || *state == 'X')
 		return -ESRCH;
-	/* proc(5): state is field 3, blocked field 32 */
-	*blocked = field(at + 2, end, 29) & xp__sigbit(signal);
-	return 0;
+	/* proc(5): blocked, field 32 */
+	return (field(state, buffer + len, 29) & xp__sigbit(signal)) != 0;
 }
 
 /*
- * libc blocks all signals for a moment when it makes a thread, and our own handlers while they run: look again before
- * refusing, first at once, then for some 50 ms. A thread that is gone accepts everything.
+ * libc blocks every signal while it makes or ends a thread, or spawns a process; its own two too (32 and 33), which it
+ * takes out of any mask that a program sets. Such a thread is inside libc and executes no site before it has its
+ * mask again, however long the system keeps it from running.
  */
-static bool accepts(int tid, int signal)
+static bool is_libcs_mask(int tid)
+{
+	const uint64_t libcs = xp__sigbit(32) | xp__sigbit(33);
+	uint64_t blocked, ignored;
+
+	return xp__thread_masks(tid, &blocked, &ignored) == 0 && (blocked & libcs) == libcs;
+}
+
+/*
+ * Looks again before it says so: our own handlers block signals while they run. A thread with a mask of its own is
+ * given some 50 ms, one with libc's until *@deadline, PATIENCE_MS from the first of them in this pass: a machine that
+ * is busy may not run a newborn thread for seconds, and one that never changes has to be told of. Looks every
+ * millisecond: nothing else tells that a thread's mask has changed. 0 if it accepts or is gone, 1, -errno.
+ */
+static int refuses(int tid, int signal, uint64_t *deadline)
 {
 	static uint32_t never;
 
-	for (int tries = 0; tries < 70; tries++) {
-		bool blocked;
+	for (int tries = 0, own = 0;; tries++) {
+		int answer = blocks(tid, signal);
 
-		if (blocks(tid, signal, &blocked) || !blocked)
-			return true;
+		if (answer <= 0)
+			return answer == -ESRCH ? 0 : answer;
+		if (is_libcs_mask(tid)) {
+			uint64_t now = xp__clock_ms();
+
+			if (xp__thread_is_kernels(tid))
+				return 0;
+			if (*deadline == 0)
+				*deadline = now + PATIENCE_MS;
+			if (now >= *deadline)
+				return 1;
+		} else if (++own >= 70) {
+			return 1;
+		}
 		if (tries < 20)
 			XP__SYS1(SYS_sched_yield, 0);
 		else
 			xp__futex_wait(&never, 0, 1000000);
 	}
-	return false;
+}
+
+static void keep_thread(int tid)
+{
+	char path[32];
+
+	threads_kept[nr_kept].tid = tid;
+	threads_kept[nr_kept].stat.fd = -1;
+	/* The mark is the directory's: where a handler forked since, what is kept is the parent's still. */
+	if (xp__kept_open(&threads_kept[nr_kept].stat, NULL, directory.fd, task_path(path, tid, "/stat"), O_RDONLY,
+			  PLACE) == 0)
+		nr_kept++;
 }
 
 /*
  * One pass, in which each thread has its own time: where threads come and go without end there always is one that
  * blocks for a moment, and another one each time. A thread made during the pass inherits from one that was asked.
+ * The id of the one that refuses, 0, or -errno.
  */
 static int find_blocking(int signal)
 {
 	struct xp__threads threads = {.open = false};
-	unsigned nr = count_threads();
+	uint64_t deadline = 0;
+	int nr = count_threads();
 	bool kept = signal < 32 && nr <= KEPT; /* the others' masks stand in another file */
-	int tid;
+	int tid, answer = 0;
 
-	if (nr == 1)
-		return accepts(xp__gettid(), signal) ? 0 : xp__gettid();
-	if (kept && nr == nr_kept) {
-		for (unsigned i = 0; i < nr_kept; i++)
-			if (!accepts(threads_kept[i].tid, signal))
-				return threads_kept[i].tid;
-		if (nr == nr_kept)
+	if (nr < 0)
+		return nr;
+	if (nr == 1) {
+		answer = refuses(xp__gettid(), signal, &deadline);
+		return answer > 0 ? xp__gettid() : answer;
+	}
+	if (kept && (unsigned)nr == nr_kept) {
+		for (unsigned i = 0; i < nr_kept && answer == 0; i++) {
+			tid = threads_kept[i].tid;
+			answer = refuses(tid, signal, &deadline);
+		}
+		if (answer)
+			return answer > 0 ? tid : answer;
+		if ((unsigned)nr == nr_kept)
 			return 0;
 	}
 	if (kept)
 		drop_threads();
-	while ((tid = xp__threads_next(&threads)) > 0) {
-		if (kept && nr_kept < KEPT && keep(&threads_kept[nr_kept], tid, open_task(tid, "/stat")))
-			nr_kept++;
-		if (!accepts(tid, signal))
-			break;
+	while (answer == 0 && (tid = xp__threads_next(&threads)) > 0) {
+		if (kept && nr_kept < KEPT)
+			keep_thread(tid);
+		answer = refuses(tid, signal, &deadline);
 	}
 	xp__threads_end(&threads);
-	return tid;
+	return answer < 0 ? answer : tid;
 }
 
 int xp__threads_accept(int signal, struct xp_diag *diag)
@@ -322,7 +390,7 @@ int xp__threads_accept(int signal, struct xp_diag *diag)
 	if (tid == 0)
 		return 0;
 	if (tid < 0)
-		return xp__refuse(diag, tid, -tid, "cannot list the threads in /proc/self/task");
+		return xp__refuse(diag, tid, -tid, "the threads in /proc/self/task cannot be looked at");
 	if (diag)
 		diag->tid = tid;
 	return xp__refuse(diag, -EBUSY, 0,

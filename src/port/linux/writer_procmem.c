@@ -5,49 +5,24 @@
  *
  * I1  The descriptor belongs to the memory of the process that opened it. In a child of fork it would write into the
  *     parent: opened anew there before the first write.
- * I2  It is opened early (after setuid the kernel refuses) and kept at a high number, out of the way of programs that
- *     close what they did not open and reuse the low ones. Whether it still is ours is checked once per commit
- *     (probe): a page offset written to somebody's file would be worse than any error.
+ * I2  It is opened early (after setuid the kernel refuses) and kept (kept.c). Whether it still is ours is looked at once
+ *     per commit (probe): a page's bytes written to somebody's file would be worse than any error.
  * Not a single store, except for one byte: the kernel copies as it likes.
  */
 #include "port/linux/port.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <sys/stat.h>
 
-static int fd = -1;
-static dev_t device;
-static ino_t inode; /* of the open descriptor */
-static bool works;  /* the last write did */
+#define PLACE ((int64_t)0x8000706300000000ull) /* kept.c, K1: nobody's but a memory file's */
 
-static bool is_ours(void)
-{
-	struct stat st;
+static struct xp__kept mem = {.fd = -1};
+static bool works; /* the last write did */
 
-	return fd >= 0 && XP__SYS2(SYS_fstat, fd, &st) == 0 && st.st_dev == device && st.st_ino == inode;
-}
-
+/* A child of vfork shares memory and marks with its parent, and keeps the parent's. */
 static int open_mem(void)
 {
-	struct stat st;
-	int new;
-
-	/* The parent's, in the child of a fork. A child of vfork shares memory and mark with its parent and keeps it. */
-	if (is_ours())
-		XP__SYS1(SYS_close, fd);
-	fd = -1;
-	new = (int)XP__SYS4(SYS_openat, AT_FDCWD, "/proc/self/mem", O_RDWR | O_CLOEXEC, 0);
-
-	if (new < 0)
-		return new;
-	new = xp__move_high(new);
-	XP__SYS2(SYS_fstat, new, &st);
-	device = st.st_dev;
-	inode = st.st_ino;
-	fd = new;
-	xp__fork_marks[XP__MARK_PROCMEM] = 1;
-	return 0;
+	return xp__kept_open(&mem, &xp__fork_marks[XP__MARK_PROCMEM], AT_FDCWD, "/proc/self/mem", O_RDWR, PLACE);
 }
 
 static int write_mem(void *addr, const void *bytes, size_t len, unsigned flags)
@@ -63,16 +38,18 @@ static int write_mem(void *addr, const void *bytes, size_t len, unsigned flags)
 			return error;
 	}
 	/* ordering: (W1) pairs with (S1) */
-	done = XP__SYS4(SYS_pwrite64, fd, bytes, len, addr);
+	done = XP__SYS4(SYS_pwrite64, mem.fd, bytes, len, addr);
 	works = done >= 0 && (size_t)done == len;
 	return works ? 0 : done < 0 ? (int)done : -EIO;
 }
 
 static int probe(void)
 {
-	if (xp__fork_marks[XP__MARK_PROCMEM] && is_ours() && works)
+	bool ours = xp__kept_ours(&mem);
+
+	if (xp__fork_marks[XP__MARK_PROCMEM] && ours && works)
 		return 0;
-	if (!is_ours())
+	if (!ours)
 		xp__fork_marks[XP__MARK_PROCMEM] = 0;
 	/* Kernels may restrict the writing past protections (proc_mem.force_override): try it on a byte of our own. */
 	return write_mem((void *)(uintptr_t)xp__probe_text, xp__probe_text, 1, 0) ? -XP_E_NO_WRITER : 0;

@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: MIT
+/*
+ * Files of /proc that stay open: to open one costs more than what is then asked of it, and some can be opened only early.
+ *
+ * Programs close what they did not open (closefrom) and get the number for a file of their own. So a descriptor is
+ * looked at before it is used:
+ * K1  It is put at a position when it is opened, and never moved: what is done through it names its own position. The
+ *     position belongs to the open file, not to the number, nor to the inode: it tells ours from another descriptor of
+ *     the same file. lseek is the cheapest call that looks at it, half of fstat. Memory files alone take a negative
+ *     one, which therefore says all; elsewhere the inode has to agree.
+ * K2  To read, the same inode is enough: who reads the same file by somebody else's descriptor learns the same. For
+ *     files of text that is cheaper: after a pread, lseek makes their text anew.
+ * K3  What is not ours is neither read nor written nor closed: its number is forgotten, and the file opened again.
+ * K4  In the child of a fork all are the parent's (fork.c, the marks): closed and opened again before use. No signal
+ *     comes between the opening and its mark: a handler that forks there would leave the child with a parent's
+ *     descriptor and a mark that says it were its own.
+ * Between the look and the use another thread may close the number and get it back: nothing closes that moment.
+ */
+#include "port/linux/port.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+bool xp__kept_same(const struct xp__kept *kept, unsigned *links)
+{
+	struct stat st;
+
+	if (kept->fd < 0 || XP__SYS2(SYS_fstat, kept->fd, &st) || st.st_dev != kept->device ||
+	    st.st_ino != kept->inode)
+		return false;
+	if (links)
+		*links = (unsigned)st.st_nlink;
+	return true;
+}
+
+bool xp__kept_ours(const struct xp__kept *kept)
+{
+	return kept->fd >= 0 && XP__SYS3(SYS_lseek, kept->fd, 0, SEEK_CUR) == kept->place &&
+	       (kept->place < 0 || xp__kept_same(kept, NULL));
+}
+
+void xp__kept_drop(struct xp__kept *kept)
+{
+	if (xp__kept_ours(kept))
+		XP__SYS1(SYS_close, kept->fd);
+	kept->fd = -1;
+}
+
+static int open_blocked(struct xp__kept *kept, int at, const char *path, int flags, int64_t place)
+{
+	int fd = (int)XP__SYS4(SYS_openat, at, path, flags | O_CLOEXEC, 0);
+	struct stat st;
+	long error;
+
+	if (fd < 0)
+		return fd;
+	fd = xp__move_high(fd);
+	error = XP__SYS2(SYS_fstat, fd, &st);
+	if (error == 0 && XP__SYS3(SYS_lseek, fd, place, SEEK_SET) != place) {
+		if (place < 0)
+			error = -EOPNOTSUPP;
+		place = 0; /* where it stands: the inode has to do */
+	}
+	if (error) {
+		XP__SYS1(SYS_close, fd);
+		return (int)error;
+	}
+	kept->device = st.st_dev;
+	kept->inode = st.st_ino;
+	kept->place = place;
+	kept->fd = fd;
+	return 0;
+}
+
+int xp__kept_open(struct xp__kept *kept, uint32_t *mark, int at, const char *path, int flags, int64_t place)
+{
+	uint64_t all = ~0ull, before;
+	int error;
+
+	XP__SYS4(SYS_rt_sigprocmask, SIG_BLOCK, &all, &before, XP__NSIG_SIZE);
+	xp__kept_drop(kept);
+	error = open_blocked(kept, at, path, flags, place);
+	if (!error && mark)
+		*mark = 1;
+	XP__SYS4(SYS_rt_sigprocmask, SIG_SETMASK, &before, NULL, XP__NSIG_SIZE);
+	return error;
+}

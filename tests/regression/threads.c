@@ -1,0 +1,417 @@
+// SPDX-License-Identifier: MIT
+/*
+ * Whether a thread blocks SIGTRAP, asked of every thread by each commit with breakpoints: nobody is overlooked, whatever
+ * the system refuses and whoever came meanwhile; and nobody is waited for in vain, or accused without cause.
+ */
+#include "xp_child.h"
+#include "xp_subject.h"
+
+#include <fcntl.h>
+#include <linux/io_uring.h>
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <time.h>
+
+#ifndef XP_INJECT
+#error "this program is linked with a library built with XP_INJECT"
+#endif
+
+extern uint32_t xp__threads_patience_ms;
+
+static struct subject subject;
+
+static bool start(void)
+{
+	CHECK_EQ(xp_set_policy(XP_POLICY_BREAKPOINT), 0);
+	return xp_test_check(subject_make(&subject), "a subject", __FILE__, __LINE__);
+}
+
+/* ---- threads that set their mask when they are told to ---- */
+
+enum mask { OPEN, OWN, LIBCS };
+
+struct member {
+	pthread_t thread;
+	pthread_barrier_t barrier;
+	enum mask mask;
+	unsigned hold_ms; /* then the mask is open again, unasked */
+	int tid;
+	bool end;
+};
+
+/* As libc does: signals 32 and 33 included, which pthread_sigmask leaves out. */
+static void set_mask(enum mask mask)
+{
+	uint64_t all = ~0ull, none = 0;
+	sigset_t set;
+
+	if (mask == LIBCS) {
+		syscall(SYS_rt_sigprocmask, SIG_SETMASK, &all, NULL, 8);
+		return;
+	}
+	syscall(SYS_rt_sigprocmask, SIG_SETMASK, &none, NULL, 8);
+	sigfillset(&set);
+	if (mask == OWN)
+		pthread_sigmask(SIG_BLOCK, &set, NULL);
+}
+
+static void *obey(void *argument)
+{
+	struct member *self = argument;
+	struct timespec hold;
+
+	self->tid = (int)gettid();
+	for (;;) {
+		set_mask(self->mask);
+		pthread_barrier_wait(&self->barrier);
+		hold.tv_sec = self->hold_ms / 1000;
+		hold.tv_nsec = self->hold_ms % 1000 * 1000000;
+		if (self->hold_ms) {
+			nanosleep(&hold, NULL);
+			set_mask(OPEN);
+		}
+		pthread_barrier_wait(&self->barrier);
+		if (self->end)
+			return NULL;
+	}
+}
+
+/* Returns when the thread has its mask. */
+static bool member_start(struct member *member, enum mask mask, unsigned hold_ms)
+{
+	memset(member, 0, sizeof(*member));
+	member->mask = mask;
+	member->hold_ms = hold_ms;
+	pthread_barrier_init(&member->barrier, NULL, 2);
+	if (!xp_test_check_eq(pthread_create(&member->thread, NULL, obey, member), 0, "a thread", __FILE__, __LINE__))
+		return false;
+	pthread_barrier_wait(&member->barrier);
+	return true;
+}
+
+static void member_change(struct member *member, enum mask mask)
+{
+	member->mask = mask;
+	pthread_barrier_wait(&member->barrier);
+	pthread_barrier_wait(&member->barrier);
+}
+
+static void member_end(struct member *member)
+{
+	member->end = true;
+	pthread_barrier_wait(&member->barrier);
+	pthread_join(member->thread, NULL);
+}
+
+static void refused(const struct member *member)
+{
+	struct xp_diag diag;
+
+	subject_refused(&subject, &subject.on, -EBUSY, XP_PHASE_PREPARE, "SIGTRAP");
+	CHECK_EQ(xp_text_poke(&subject.on, &diag), -EBUSY);
+	CHECK_EQ(diag.tid, member->tid);
+}
+
+/* ---- the moment in which libc blocks everything ---- */
+
+/* Longer than a mask of the program's own is waited for; the system does that to a thread when others keep it busy. */
+static void libc_takes_long(void)
+{
+	struct member member;
+
+	if (!start() || !member_start(&member, LIBCS, 400))
+		return;
+	CHECK(subject_works(&subject));
+	member_end(&member);
+}
+
+XP_TEST(a_thread_inside_libc_is_waited_for)
+{
+	xp_child(libc_takes_long);
+}
+
+static void libc_takes_for_ever(void)
+{
+	struct member member;
+
+	xp__threads_patience_ms = 300;
+	alarm(5);
+	if (!start() || !member_start(&member, LIBCS, 0))
+		return;
+	refused(&member);
+	member_change(&member, OPEN);
+	CHECK(subject_works(&subject));
+	member_end(&member);
+}
+
+XP_TEST(but_not_for_ever)
+{
+	xp_child(libc_takes_for_ever);
+}
+
+/* With patience, longer than the child may live. */
+static void own_mask(void)
+{
+	struct member member;
+
+	alarm(5);
+	if (!start() || !member_start(&member, OWN, 0))
+		return;
+	for (unsigned i = 0; i < 2; i++)
+		refused(&member);
+	member_end(&member);
+	CHECK(subject_works(&subject));
+}
+
+XP_TEST(a_mask_of_its_own_is_reported_at_once)
+{
+	xp_child(own_mask);
+}
+
+/* ---- threads change: their mask, or themselves ---- */
+
+static void blocks_later(void)
+{
+	struct member member;
+
+	if (!start() || !member_start(&member, OPEN, 0))
+		return;
+	CHECK(subject_works(&subject));
+	for (unsigned i = 0; i < 3; i++) {
+		member_change(&member, OWN);
+		refused(&member);
+		member_change(&member, OPEN);
+		CHECK(subject_works(&subject));
+	}
+	member_end(&member);
+}
+
+XP_TEST(a_thread_that_blocks_later)
+{
+	xp_child(blocks_later);
+}
+
+enum { CROWD = 5 };
+
+/* As many threads as before, but one is another: the one that blocks. */
+static void churn(void)
+{
+	struct member members[CROWD];
+
+	if (!start())
+		return;
+	for (unsigned i = 0; i < CROWD; i++)
+		if (!member_start(&members[i], OPEN, 0))
+			return;
+	for (unsigned i = 0; i < CROWD; i++) {
+		struct member *member = &members[i % CROWD];
+
+		CHECK(subject_works(&subject));
+		member_end(member);
+		if (!member_start(member, OWN, 0))
+			return;
+		refused(member);
+		member_change(member, OPEN);
+	}
+	CHECK(subject_works(&subject));
+	for (unsigned i = 0; i < CROWD; i++)
+		member_end(&members[i]);
+}
+
+XP_TEST(threads_that_come_and_go)
+{
+	xp_child(churn);
+}
+
+/* More than are kept. */
+static void crowd(void)
+{
+	struct member members[24];
+	unsigned nr = sizeof(members) / sizeof(members[0]);
+
+	if (!start())
+		return;
+	for (unsigned i = 0; i < nr; i++)
+		if (!member_start(&members[i], OPEN, 0))
+			return;
+	CHECK(subject_works(&subject));
+	member_change(&members[nr - 1], OWN);
+	refused(&members[nr - 1]);
+	member_change(&members[nr - 1], OPEN);
+	for (unsigned i = 0; i < nr; i++)
+		member_end(&members[i]);
+	CHECK(subject_works(&subject));
+}
+
+XP_TEST(more_threads_than_are_kept)
+{
+	xp_child(crowd);
+}
+
+/* The kernel gives the next id to the next thread. */
+static bool set_last_pid(int pid)
+{
+	int fd = open("/proc/sys/kernel/ns_last_pid", O_WRONLY);
+	char text[16];
+	int len = snprintf(text, sizeof(text), "%d", pid);
+	bool done = fd >= 0 && write(fd, text, (size_t)len) == len;
+
+	if (fd >= 0)
+		close(fd);
+	return done;
+}
+
+static void reuse_id(void)
+{
+	struct member member;
+	int id, tries = 0;
+
+	if (!start() || !member_start(&member, OPEN, 0))
+		return;
+	CHECK(subject_works(&subject));
+	id = member.tid;
+	do {
+		member_end(&member);
+		if (!xp_test_check(set_last_pid(id - 1), "ns_last_pid", __FILE__, __LINE__) ||
+		    !member_start(&member, OWN, 0))
+			return;
+	} while (member.tid != id && tries++ < 1000);
+	CHECK_EQ(member.tid, id);
+	refused(&member);
+	member_end(&member);
+}
+
+XP_TEST(an_id_that_is_used_again)
+{
+	if (geteuid() != 0 || access("/proc/sys/kernel/ns_last_pid", W_OK))
+		SKIP("needs root and /proc/sys/kernel/ns_last_pid, to choose a thread's id");
+	xp_child(reuse_id);
+}
+
+/* ---- what the system refuses is no answer ---- */
+
+/* One descriptor more may be opened, for the listing; none for what it lists. */
+static void no_descriptors(void)
+{
+	struct rlimit limit;
+	struct member member;
+	int first;
+
+	if (!start())
+		return;
+	CHECK(subject_works(&subject));
+	if (!member_start(&member, OWN, 0))
+		return;
+	CHECK_EQ(getrlimit(RLIMIT_NOFILE, &limit), 0);
+	first = open("/", O_RDONLY | O_CLOEXEC);
+	close(first);
+	for (unsigned more = 0; more < 3; more++) {
+		struct rlimit low = {(rlim_t)first + more, limit.rlim_max};
+
+		CHECK_EQ(setrlimit(RLIMIT_NOFILE, &low), 0);
+		CHECK(xp_text_poke(&subject.on, NULL) < 0);
+		CHECK(subject_is(&subject, subject.nop));
+	}
+	CHECK_EQ(setrlimit(RLIMIT_NOFILE, &limit), 0);
+	refused(&member);
+	member_end(&member);
+	CHECK(subject_works(&subject));
+}
+
+XP_TEST(no_descriptor_is_left)
+{
+	xp_child(no_descriptors);
+}
+
+static char jail[] = "/tmp/crosspatch-test-XXXXXX";
+
+static bool leave_proc(void)
+{
+	return chroot(jail) == 0 && chdir("/") == 0 && access("/proc/self", F_OK) != 0;
+}
+
+/* Before the first commit that asks: then it cannot. */
+static void no_proc(void)
+{
+	struct xp_diag diag;
+	struct member member;
+
+	CHECK_EQ(xp_set_policy(XP_POLICY_BREAKPOINT), 0);
+	REQUIRE(leave_proc());
+	if (!member_start(&member, OWN, 0))
+		return;
+	CHECK(xp_static_branch_enable(&subject_key) < 0);
+	CHECK(!subject_key_site());
+	REQUIRE(subject_make(&subject));
+	CHECK(xp_text_poke(&subject.on, &diag) < 0);
+	CHECK(subject_is(&subject, subject.nop));
+	member_end(&member);
+	CHECK_EQ(xp_state(), XP_STATE_READY);
+}
+
+/* After it: what is open stays so, and leads to threads that are born later. */
+static void proc_lost(void)
+{
+	struct member member;
+
+	if (!start())
+		return;
+	CHECK(subject_works(&subject));
+	REQUIRE(leave_proc());
+	CHECK(subject_works(&subject));
+	if (!member_start(&member, OPEN, 0))
+		return;
+	CHECK(subject_works(&subject));
+	member_change(&member, OWN);
+	refused(&member);
+	member_end(&member);
+	CHECK(subject_works(&subject));
+}
+
+XP_TEST(without_proc)
+{
+	if (geteuid() != 0)
+		SKIP("needs root, for chroot");
+	REQUIRE(mkdtemp(jail) != NULL);
+	xp_child(no_proc);
+	xp_child(proc_lost);
+	rmdir(jail);
+}
+
+/* ---- threads of the kernel's own block everything, for ever, and never execute a site ---- */
+
+static void with_io_uring(void)
+{
+	struct io_uring_params params = {.flags = IORING_SETUP_SQPOLL, .sq_thread_idle = 1000};
+	int ring = (int)syscall(SYS_io_uring_setup, 4, &params);
+
+	alarm(10);
+	REQUIRE(ring >= 0);
+	if (!start())
+		return;
+	for (unsigned i = 0; i < 3; i++)
+		CHECK(subject_works(&subject));
+	CHECK_EQ(xp_set_sync(XP_SYNC_SIGNAL), 0);
+	for (unsigned i = 0; i < 3; i++)
+		CHECK(subject_works(&subject));
+	CHECK_EQ(xp_set_policy(XP_POLICY_QUIESCE), 0);
+	CHECK(subject_works(&subject));
+	close(ring);
+}
+
+XP_TEST(beside_threads_of_io_uring)
+{
+	struct io_uring_params params = {.flags = IORING_SETUP_SQPOLL};
+	int ring = (int)syscall(SYS_io_uring_setup, 4, &params);
+
+	if (ring < 0)
+		SKIP("io_uring is not allowed here");
+	close(ring);
+	xp_child(with_io_uring);
+}
+
+XP_TEST_MAIN()
