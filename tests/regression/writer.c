@@ -7,7 +7,9 @@
 #include "xp_subject.h"
 
 #include <fcntl.h>
+#include <signal.h>
 #include <sys/stat.h>
+#include <ucontext.h>
 
 #ifndef PR_SET_MDWE
 #define PR_SET_MDWE 65
@@ -17,6 +19,23 @@
 #define SYS_mseal 462
 #endif
 
+/* No page of this process is writable and executable. */
+static bool is_write_xor_execute(void)
+{
+	FILE *maps = fopen("/proc/self/maps", "r");
+	char line[512];
+	bool is = maps != NULL;
+
+	while (is && fgets(line, sizeof(line), maps)) {
+		const char *rights = strchr(line, ' ');
+
+		is = rights && !(rights[2] == 'w' && rights[3] == 'x');
+	}
+	if (maps)
+		fclose(maps);
+	return is;
+}
+
 static void check_works(void)
 {
 	struct subject s;
@@ -25,6 +44,7 @@ static void check_works(void)
 	CHECK(subject_works(&s));
 	key_works();
 	CHECK_EQ(xp_state(), XP_STATE_READY);
+	CHECK(is_write_xor_execute());
 	xp_text_free(&s.text);
 }
 
@@ -117,6 +137,146 @@ XP_TEST(mprotect_taken_away_later)
 	xp_child(refuse_mprotect_later);
 }
 
+/* ---- a window that the system does not let us close ---- */
+
+static unsigned closings, refusals; /* that go through; then as many that do not */
+
+/* Answers for the kernel when a page is made read-only and executable: pkey_mprotect without a key is mprotect. */
+static void close_or_refuse(int signal, siginfo_t *info, void *context)
+{
+	greg_t *regs = ((ucontext_t *)context)->uc_mcontext.gregs;
+	int before = errno;
+
+	(void)signal;
+	(void)info;
+	if (closings == 0 && refusals > 0) {
+		refusals--;
+		regs[REG_RAX] = -EACCES;
+		return;
+	}
+	closings -= closings > 0;
+	regs[REG_RAX] = syscall(SYS_pkey_mprotect, regs[REG_RDI], regs[REG_RSI], regs[REG_RDX], -1) ? -errno : 0;
+	errno = before;
+}
+
+static bool trap_closing(void)
+{
+	struct sock_filter code[] = {
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_mprotect, 0, 3),
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, args[2])),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, PROT_READ | PROT_EXEC, 0, 1),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_TRAP),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+	};
+	struct sock_fprog program = {sizeof(code) / sizeof(code[0]), code};
+	struct sigaction act = {.sa_sigaction = close_or_refuse, .sa_flags = SA_SIGINFO};
+
+	return sigaction(SIGSYS, &act, NULL) == 0 && prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 &&
+	       prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program, 0, 0) == 0;
+}
+
+enum { FOR_GOOD = 1000000 };
+
+static void closing_refused_once(void)
+{
+	struct subject s;
+
+	REQUIRE(subject_make(&s) && trap_closing());
+	CHECK_EQ(xp_set_writer(XP_WRITER_MPROTECT), 0);
+	refusals = 2;
+	CHECK(subject_works(&s));
+	CHECK_EQ(refusals, 0);
+	CHECK(is_write_xor_execute());
+}
+
+/* Said in each commit until it is closed, whichever writer serves; and everything is as it was. */
+static void closing_refused(enum xp_policy policy, unsigned after, size_t offset)
+{
+	struct subject s;
+
+	REQUIRE(subject_make_at(&s, offset));
+	CHECK_EQ(xp_set_policy(policy), 0);
+	CHECK_EQ(xp_set_writer(XP_WRITER_MPROTECT), 0);
+	CHECK(subject_works(&s));
+	closings = after;
+	refusals = FOR_GOOD;
+	subject_refused(&s, &s.on, -EACCES, XP_PHASE_STORE, "read-only again (errno 13)");
+	CHECK_EQ(subject_call(&s), SUBJECT_OFF);
+	CHECK(!is_write_xor_execute());
+	subject_refused(&s, &s.on, -EACCES, XP_PHASE_PREPARE, "read-only again (errno 13)");
+	CHECK_EQ(xp_set_writer(XP_WRITER_PROCMEM), 0);
+	subject_refused(&s, &s.on, -EACCES, XP_PHASE_PREPARE, "read-only again (errno 13)");
+	CHECK(refusals < FOR_GOOD);
+	refusals = 0;
+	CHECK(subject_works(&s));
+	CHECK(is_write_xor_execute());
+	xp_text_free(&s.text);
+}
+
+static void closing_refused_for_good(void)
+{
+	REQUIRE(trap_closing());
+	closing_refused(XP_POLICY_AUTO, 0, 64);
+	closing_refused(XP_POLICY_AUTO, 0, 4093);
+	for (unsigned after = 0; after < 3; after++)
+		closing_refused(XP_POLICY_BREAKPOINT, after, 61);
+	closing_refused(XP_POLICY_QUIESCE, 0, 61);
+	closing_refused(XP_POLICY_EARLY, 0, 61);
+}
+
+/* To undo the first one takes a window too, which does not close either: what counts is that the old bytes are back. */
+static void closing_refused_in_mid_batch(void)
+{
+	struct xp_batch *batch = xp_batch_new();
+	struct subject low, high;
+	struct xp_diag diag;
+
+	REQUIRE(subject_make_at(&low, 64) && subject_make_at(&high, 64) && trap_closing());
+	CHECK_EQ(xp_set_writer(XP_WRITER_MPROTECT), 0);
+	CHECK_EQ(xp_batch_add_poke(batch, &low.on), 0);
+	CHECK_EQ(xp_batch_add_poke(batch, &high.on), 0);
+	CHECK(subject_works(&low));
+	closings = 1;
+	refusals = FOR_GOOD;
+	CHECK_EQ(xp_batch_commit(batch, &diag), -EACCES);
+	CHECK_EQ(diag.phase, XP_PHASE_STORE);
+	CHECK_EQ(xp_state(), XP_STATE_READY);
+	CHECK(subject_is(&low, low.nop) && subject_is(&high, high.nop));
+	refusals = 0;
+	CHECK_EQ(xp_batch_commit(batch, &diag), 0);
+	CHECK(subject_call(&low) == SUBJECT_ON && subject_call(&high) == SUBJECT_ON);
+	CHECK(is_write_xor_execute());
+	xp_batch_free(batch);
+}
+
+/* What is not there any more is nothing to refuse a commit for. */
+static void unmapped_while_open(void)
+{
+	struct subject s;
+
+	REQUIRE(subject_make(&s) && trap_closing());
+	CHECK_EQ(xp_set_writer(XP_WRITER_MPROTECT), 0);
+	refusals = FOR_GOOD;
+	CHECK_EQ(xp_text_poke(&s.on, NULL), -EACCES);
+	xp_text_free(&s.text);
+	CHECK(is_write_xor_execute());
+	CHECK_EQ(xp_set_writer(XP_WRITER_PROCMEM), 0);
+	key_works();
+}
+
+XP_TEST(window_that_closes_late)
+{
+	xp_child(closing_refused_once);
+}
+
+XP_TEST(window_that_does_not_close)
+{
+	xp_child(closing_refused_for_good);
+	xp_child(closing_refused_in_mid_batch);
+	xp_child(unmapped_while_open);
+}
+
 /* ---- memory-deny-write-execute ---- */
 
 static bool mdwe(void)
@@ -137,7 +297,7 @@ static void under_mdwe(void)
 	CHECK(subject_works(&s));
 }
 
-/* Tried before: then refused in the window, and the text must not be left without its execute permission. */
+/* Asked before each commit, though it worked before: the window is not tried, and so cannot go wrong half-way. */
 static void under_mdwe_later(void)
 {
 	struct subject s;
@@ -146,8 +306,9 @@ static void under_mdwe_later(void)
 	CHECK_EQ(xp_set_writer(XP_WRITER_MPROTECT), 0);
 	CHECK(subject_works(&s));
 	REQUIRE(mdwe());
-	subject_refused(&s, &s.on, -EACCES, XP_PHASE_STORE, "(errno 13); everything was undone");
+	subject_refused(&s, &s.on, -XP_E_NO_WRITER, XP_PHASE_PREPARE, "mprotect");
 	CHECK_EQ(subject_call(&s), SUBJECT_OFF);
+	CHECK(is_write_xor_execute());
 	CHECK_EQ(xp_set_writer(XP_WRITER_AUTO), 0);
 	CHECK(subject_works(&s));
 }
@@ -183,6 +344,7 @@ static void under_seal(void)
 	CHECK(subject_is(&s, s.nop));
 	CHECK_EQ(subject_call(&s), SUBJECT_OFF);
 	CHECK_EQ(xp_state(), XP_STATE_READY);
+	CHECK(is_write_xor_execute());
 	CHECK_EQ(xp_set_writer(XP_WRITER_AUTO), 0);
 	CHECK(subject_works(&s));
 }
@@ -262,6 +424,33 @@ XP_TEST(descriptor_number_reused)
 XP_TEST(descriptor_is_closed_on_exec)
 {
 	xp_child(executed);
+}
+
+/* ---- a process that is not dumpable owns nothing in /proc: what is open stays open, and then mprotect serves ---- */
+
+static void as_nobody(void)
+{
+	if (setresgid(65534, 65534, 65534) || setresuid(65534, 65534, 65534))
+		_exit(99);
+}
+
+XP_CHILD_PROGRAM(not_dumpable)
+{
+	CHECK_EQ(xp_set_writer(XP_WRITER_PROCMEM), 0);
+	check_works();
+	CHECK_EQ(prctl(PR_SET_DUMPABLE, 0, 0, 0, 0), 0);
+	check_works();
+	CHECK_EQ(xp_set_writer(XP_WRITER_AUTO), 0);
+	xp_child(check_works);
+	check_works();
+	closefrom(3);
+	CHECK_EQ(xp_set_writer(XP_WRITER_PROCMEM), -XP_E_NO_WRITER);
+	check_works();
+}
+
+XP_TEST(process_that_is_not_dumpable)
+{
+	xp_child_program("not_dumpable", geteuid() == 0 ? as_nobody : NULL);
 }
 
 /* ---- after setuid /proc/self/mem can no longer be opened: it was, before; and in a child, mprotect serves ---- */

@@ -77,10 +77,13 @@ static int open_blocked(struct xp__kept *kept, int at, const char *path, int fla
 
 int xp__kept_open(struct xp__kept *kept, uint32_t *mark, int at, const char *path, int flags, int64_t place)
 {
-	uint64_t all = ~0ull, before;
+	/* But those that kill if they are blocked: a debugger's, a probe's, a filter's. */
+	uint64_t mask = ~(xp__sigbit(SIGSEGV) | xp__sigbit(SIGBUS) | xp__sigbit(SIGILL) | xp__sigbit(SIGFPE) |
+			  xp__sigbit(SIGTRAP) | xp__sigbit(SIGSYS));
+	uint64_t before;
 	int error;
 
-	XP__SYS4(SYS_rt_sigprocmask, SIG_BLOCK, &all, &before, XP__NSIG_SIZE);
+	XP__SYS4(SYS_rt_sigprocmask, SIG_BLOCK, &mask, &before, XP__NSIG_SIZE);
 	xp__kept_drop(kept);
 	error = open_blocked(kept, at, path, flags, place);
 	if (!error && mark)

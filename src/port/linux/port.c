@@ -37,6 +37,9 @@ static const struct xp__writer *writer; /* in force; NULL: none works, or none w
 static bool membarrier_works;
 static bool use_signal; /* the rendezvous is the sync in force */
 static bool shadow_stack;
+/* Of the commit that prepare() was last asked for. */
+static bool undoing;                /* something failed: whatever is written now gives back old bytes */
+static struct xp_diag *commit_diag; /* its caller's, for text_write(), which is given none */
 
 int xp__refuse(struct xp_diag *diag, int error, int system, const char *detail)
 {
@@ -150,16 +153,24 @@ static unsigned can(unsigned needs)
 	return served & needs;
 }
 
+static const char left_open[] = "the page was made writable, and the system refuses to make it read-only again";
+
 static int prepare(unsigned needs, struct xp_diag *diag)
 {
 	int error;
 
+	commit_diag = diag;
+	undoing = false;
 	if (writer == NULL || writer->probe() != 0) {
 		writer = writer_of(writer_wanted);
 		if (writer == NULL)
 			return xp__refuse(diag, -XP_E_NO_WRITER, 0,
 					  "neither /proc/self/mem nor mprotect may write program text here");
 	}
+	/* Whatever the writer in force: text that anybody may write to is not left unmentioned. */
+	error = xp__windows_close();
+	if (error)
+		return xp__refuse(diag, error, -error, left_open);
 	if (needs & XP_NEED_SYNC) {
 		error = choose_sync(sync_wanted, &use_signal);
 		if (error)
@@ -216,19 +227,29 @@ static int text_read(void *to, const void *addr, size_t len)
 
 static int text_write(void *addr, const void *bytes, size_t len, unsigned flags)
 {
-	return writer->write(addr, bytes, len, flags);
+	int error = writer->write(addr, bytes, len, undoing ? flags | XP__WRITE_UNDO : flags);
+
+	if (error) {
+		undoing = true;
+		if (commit_diag && xp__windows_left())
+			commit_diag->detail = left_open;
+	}
+	return error;
 }
 
 static int sync_core(void)
 {
 	int error;
 
-	if (use_signal)
-		return xp__rendezvous_sync();
-	error = xp__membarrier_sync();
-	/* A filter installed since may refuse it; the rendezvous needs none of that, but that everybody can come. */
-	if (error && xp__rendezvous_start() == 0 && xp__threads_accept(xp__rendezvous_signal(), NULL) == 0)
+	if (use_signal) {
 		error = xp__rendezvous_sync();
+	} else {
+		error = xp__membarrier_sync();
+		/* A filter installed since may refuse it; the rendezvous asks only that everybody can come. */
+		if (error && xp__rendezvous_start() == 0 && xp__threads_accept(xp__rendezvous_signal(), NULL) == 0)
+			error = xp__rendezvous_sync();
+	}
+	undoing = undoing || error;
 	return error;
 }
 

@@ -3,8 +3,12 @@
  * Writes text through a window in which its pages are writable and executable. Execution goes on meanwhile, so the
  * window keeps PROT_EXEC; it is closed before the write returns, also after an error.
  *
- * I1  Under MDWE the way in (RX to RWX) is refused, which harms nothing; the way back is a plain loss of PROT_WRITE.
+ * I1  Whether MDWE forbids the window is asked before each commit, and nothing is tried under it: the way in (RX to RWX)
+ *     is refused there.
  * I2  The protection given back is the one that the mapping had.
+ * I3  A window that the system does not let us close (a filter, a security module, no memory) is tried again at once,
+ *     then remembered: the write fails, and every later commit tries once more and is refused until it is closed or
+ *     no longer there. To undo the commit takes windows too: there, to have the old bytes back is success.
  * Single stores of up to 8 bytes inside an aligned quadword.
  */
 #include "port/linux/port.h"
@@ -20,7 +24,17 @@
 #define PR_GET_MDWE 66
 #endif
 
+#define CLOSE_TRIES 4
+#define LEFT_MAX 32
+
 static bool works; /* the last window opened and closed */
+
+struct window {
+	uintptr_t start, end;
+	int prot; /* to give back */
+};
+static struct window left[LEFT_MAX]; /* open, and not to be */
+static unsigned nr_left;
 
 /* One store of the whole quadword: the bytes around are read and written back, under the text lock. */
 static void store_quadword(void *addr, const void *bytes, size_t len)
@@ -34,10 +48,69 @@ static void store_quadword(void *addr, const void *bytes, size_t len)
 	__atomic_store_n(quadword, value, __ATOMIC_RELEASE);
 }
 
-/* [start, end) of pages inside one mapping; restores @prot. */
+/* Part by part, what is still there and both writable and executable: it may have been unmapped since. */
+static int close_parts(const struct window *window)
+{
+	int result = 0;
+
+	for (uintptr_t at = window->start; at < window->end;) {
+		struct xp__mapping mapping;
+		int error = xp__maps_find(at, &mapping);
+		uintptr_t end = window->end;
+
+		if (error == -XP_E_NOT_TEXT) {
+			at += PAGE;
+			continue;
+		}
+		if (!error && mapping.end < end)
+			end = mapping.end;
+		if (!error && mapping.prot & PROT_WRITE && mapping.prot & PROT_EXEC)
+			error = (int)XP__SYS3(SYS_mprotect, at, end - at, window->prot);
+		if (error)
+			result = error;
+		at = end;
+	}
+	return result;
+}
+
+static int close_window(const struct window *window)
+{
+	long error = 0;
+
+	for (int tries = 0; tries < CLOSE_TRIES; tries++) {
+		error = XP__SYS3(SYS_mprotect, window->start, window->end - window->start, window->prot);
+		if (error == 0)
+			return 0;
+		XP__SYS1(SYS_sched_yield, 0);
+	}
+	return close_parts(window);
+}
+
+int xp__windows_close(void)
+{
+	int result = 0;
+
+	for (unsigned i = nr_left; i-- > 0;) {
+		int error = close_window(&left[i]);
+
+		if (error)
+			result = error;
+		else
+			left[i] = left[--nr_left];
+	}
+	return result;
+}
+
+bool xp__windows_left(void)
+{
+	return nr_left > 0;
+}
+
+/* [start, end) of pages inside one mapping; gives back @prot. */
 static int with_window(uintptr_t start, uintptr_t end, int prot, void *addr, const void *bytes, size_t len,
 		       unsigned flags)
 {
+	const struct window window = {start, end, prot};
 	long error = 0;
 
 	if (!(prot & PROT_WRITE))
@@ -48,9 +121,15 @@ static int with_window(uintptr_t start, uintptr_t end, int prot, void *addr, con
 		store_quadword(addr, bytes, len);
 	else
 		memcpy(addr, bytes, len);
-	if (!(prot & PROT_WRITE))
-		error = XP__SYS3(SYS_mprotect, start, end - start, prot);
-	return (int)error;
+	if (prot & PROT_WRITE)
+		return 0;
+	error = close_window(&window);
+	if (error == 0)
+		return 0;
+	if (nr_left == LEFT_MAX)
+		return (int)error;
+	left[nr_left++] = window;
+	return flags & XP__WRITE_UNDO ? 0 : (int)error;
 }
 
 static int write_window(void *addr, const void *bytes, size_t len, unsigned flags)
@@ -83,10 +162,10 @@ static int write_window(void *addr, const void *bytes, size_t len, unsigned flag
 
 static int probe(void)
 {
-	if (works)
-		return 0;
 	if (XP__SYS6(SYS_prctl, PR_GET_MDWE, 0, 0, 0, 0, 0) > 0)
 		return -XP_E_NO_WRITER;
+	if (works)
+		return 0;
 	return write_window((void *)(uintptr_t)xp__probe_text, xp__probe_text, 1, 0) ? -XP_E_NO_WRITER : 0;
 }
 
