@@ -7,6 +7,7 @@
  *     pointer to the end of its mapping: a stale word may refuse, never permit.
  * I2  Nobody is parked when park() returns an error.
  */
+#include "arch/x86/sync.h"
 #include "port/linux/port.h"
 #include "port/linux/rendezvous.h"
 
@@ -35,7 +36,7 @@ static bool stack_holds(uintptr_t sp, const struct xp_range *ranges, size_t nr)
 	struct xp__mapping mapping;
 
 	if (xp__maps_find(sp, &mapping))
-		return false;
+		return true; /* I1: what cannot be looked at may hold one */
 	for (const uintptr_t *at = (const uintptr_t *)(sp & ~(uintptr_t)7); (uintptr_t)at < mapping.end; at++)
 		if (inside(*at, ranges, nr))
 			return true;
@@ -78,4 +79,6 @@ void xp__rendezvous_unpark(void)
 {
 	/* ordering: (S2) pairs with (P6): everybody serializes on leaving */
 	xp__rendezvous_release();
+	/* ordering: (S3) pairs with (W1): and the caller, who wrote and was not parked */
+	xp__serialize();
 }

@@ -37,7 +37,7 @@ static int write_mem(void *addr, const void *bytes, size_t len, unsigned flags)
 		if (error)
 			return error;
 	}
-	/* ordering: (W1) pairs with (S1) */
+	/* ordering: (W1) pairs with (S1), (S3) */
 	done = XP__SYS4(SYS_pwrite64, mem.fd, bytes, len, addr);
 	works = done >= 0 && (size_t)done == len;
 	return works ? 0 : done < 0 ? (int)done : -EIO;
