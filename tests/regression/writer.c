@@ -68,6 +68,35 @@ XP_TEST(without_procmem_mprotect_serves)
 	xp_child_program("without_procmem", refuse_pwrite);
 }
 
+/* Nor opened. Nothing but memory files is opened for both by this program, or by what loads it. */
+static void refuse_open(unsigned action)
+{
+	xp_child_filter(SYS_openat, action, O_RDWR | O_CLOEXEC);
+}
+
+static void refuse_open_eperm(void)
+{
+	refuse_open(SECCOMP_RET_ERRNO | EPERM);
+}
+
+static void refuse_open_enosys(void)
+{
+	refuse_open(SECCOMP_RET_ERRNO | ENOSYS);
+}
+
+/* Kills whoever has no handler for SIGSYS, and this program has none. */
+static void refuse_open_sigsys(void)
+{
+	refuse_open(SECCOMP_RET_TRAP);
+}
+
+XP_TEST(procmem_not_opened_mprotect_serves)
+{
+	xp_child_program("without_procmem", refuse_open_eperm);
+	xp_child_program("without_procmem", refuse_open_enosys);
+	xp_child_program("without_procmem", refuse_open_sigsys);
+}
+
 /* ---- nor may a page be writable and executable ---- */
 
 static void refuse_both(void)

@@ -12,6 +12,7 @@
 
 #include <asm/prctl.h>
 #include <errno.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/auxv.h>
@@ -36,6 +37,7 @@ static enum xp_writer writer_wanted = XP_WRITER_AUTO;
 static enum xp_sync sync_wanted = XP_SYNC_AUTO;
 static const struct xp__writer *writer; /* in force; NULL: none works, or none was tried yet */
 static bool membarrier_works;
+static bool mem_trapped; /* a filter answers the opening of /proc/self/mem with a signal that kills: not tried again */
 static bool use_signal; /* the rendezvous is the sync in force */
 static bool shadow_stack;
 /* Of the commit that prepare() was last asked for. */
@@ -79,7 +81,7 @@ void xp__release(void *memory, size_t size)
 
 static const struct xp__writer *writer_of(enum xp_writer wanted)
 {
-	if (wanted != XP_WRITER_MPROTECT && xp__writer_procmem.probe() == 0)
+	if (wanted != XP_WRITER_MPROTECT && !mem_trapped && xp__writer_procmem.probe() == 0)
 		return &xp__writer_procmem;
 	if (wanted != XP_WRITER_PROCMEM && xp__writer_mprotect.probe() == 0)
 		return &xp__writer_mprotect;
@@ -301,14 +303,20 @@ __attribute__((constructor(101))) static void start(void)
 	static const char *const policies[] = {"auto", "breakpoint", "quiesce", "early"};
 	static const char *const writers[] = {"auto", "procmem", "mprotect"};
 	static const char *const syncs[] = {"auto", "membarrier", "signal"};
+	struct xp__sigaction sigsys;
+	bool caught;
 
 	if (xp__fork_start())
 		return; /* without fork's handlers a child could hang: stay without a port */
+	caught = xp__sigsys_catch(&sigsys);
 	membarrier_works = xp__membarrier_start() == 0;
 	shadow_stack = find_shadow_stack();
+	(void)xp__sigsys_caught();
+	mem_trapped = xp__writer_procmem.probe() != 0 && xp__sigsys_caught();
+	if (caught)
+		xp__sigaction(SIGSYS, &sigsys, NULL);
 	(void)xp_set_policy((enum xp_policy)choice("CROSSPATCH_POLICY", policies, 4));
 	writer_wanted = (enum xp_writer)choice("CROSSPATCH_WRITER", writers, 3);
 	sync_wanted = (enum xp_sync)choice("CROSSPATCH_SYNC", syncs, 3);
-	(void)xp__writer_procmem.probe();
 	(void)xp_port_set(&port);
 }

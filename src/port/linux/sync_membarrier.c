@@ -8,11 +8,7 @@
 
 #include <errno.h>
 #include <linux/membarrier.h>
-#include <linux/seccomp.h>
-#include <signal.h>
-#include <sys/prctl.h>
 #include <sys/utsname.h>
-#include <ucontext.h>
 
 static bool at_least_5_10(void)
 {
@@ -31,25 +27,11 @@ static bool at_least_5_10(void)
 	return version[0] > 5 || (version[0] == 5 && version[1] >= 10);
 }
 
-/* A filter may answer with SIGSYS (SECCOMP_RET_TRAP); it kills unless handled. The call then reads as "no such call". */
-static void on_sigsys(int signal, siginfo_t *info, void *context)
-{
-	ucontext_t *uc = context;
-
-	(void)signal;
-	(void)info;
-	uc->uc_mcontext.gregs[REG_RAX] = -ENOSYS;
-}
-
 int xp__membarrier_start(void)
 {
-	struct xp__sigaction act = {.handler = (uintptr_t)on_sigsys, .flags = SA_SIGINFO}, old;
-	bool filtered = XP__SYS1(SYS_prctl, PR_GET_SECCOMP) == SECCOMP_MODE_FILTER;
 	long can;
 
 	if (!at_least_5_10())
-		return -XP_E_NO_SYNC;
-	if (filtered && xp__sigaction(SIGSYS, &act, &old))
 		return -XP_E_NO_SYNC;
 	can = XP__SYS3(SYS_membarrier, MEMBARRIER_CMD_QUERY, 0, 0);
 	if (can > 0 && can & MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED_SYNC_CORE)
@@ -58,8 +40,6 @@ int xp__membarrier_start(void)
 		can = -ENOSYS;
 	if (can == 0)
 		can = xp__membarrier_sync();
-	if (filtered)
-		xp__sigaction(SIGSYS, &old, NULL);
 	return can == 0 ? 0 : -XP_E_NO_SYNC;
 }
 

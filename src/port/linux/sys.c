@@ -2,10 +2,15 @@
 /* The few system calls that need more than a line. */
 #include "port/linux/sys.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <linux/futex.h>
+#include <linux/seccomp.h>
+#include <signal.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <time.h>
+#include <ucontext.h>
 
 #define SA_RESTORER_FLAG 0x04000000ul
 
@@ -39,6 +44,33 @@ int xp__sigaction(int signal, const struct xp__sigaction *act, struct xp__sigact
 		act = &with;
 	}
 	return (int)XP__SYS4(SYS_rt_sigaction, signal, act, old, XP__NSIG_SIZE);
+}
+
+static bool sigsys_caught;
+
+static void on_sigsys(int signal, siginfo_t *info, void *context)
+{
+	ucontext_t *uc = context;
+
+	(void)signal;
+	(void)info;
+	uc->uc_mcontext.gregs[REG_RAX] = -ENOSYS;
+	sigsys_caught = true;
+}
+
+bool xp__sigsys_caught(void)
+{
+	bool caught = sigsys_caught;
+
+	sigsys_caught = false;
+	return caught;
+}
+
+bool xp__sigsys_catch(struct xp__sigaction *before)
+{
+	struct xp__sigaction act = {.handler = (uintptr_t)on_sigsys, .flags = SA_SIGINFO};
+
+	return XP__SYS1(SYS_prctl, PR_GET_SECCOMP) == SECCOMP_MODE_FILTER && xp__sigaction(SIGSYS, &act, before) == 0;
 }
 
 long xp__futex_wait(uint32_t *word, uint32_t value, uint64_t timeout_ns)

@@ -51,6 +51,14 @@ struct xp__sigaction {
 int xp__sigaction(int signal, const struct xp__sigaction *act, struct xp__sigaction *old);
 
 /*
+ * xp__sigsys_catch - a system call that a filter answers with SIGSYS (SECCOMP_RET_TRAP), which kills unless handled,
+ * reads as "no such call" from here on. True if the handler was set, which is to be given back by xp__sigaction().
+ * Context: while there is one thread, and nobody else has a handler for it to lose: at start.
+ */
+bool xp__sigsys_catch(struct xp__sigaction *before);
+bool xp__sigsys_caught(void); /* whether one was answered so since the last question */
+
+/*
  * xp__futex_wait - until woken, or @timeout_ns later (0: no timeout), if *@word is still @value. Returns -ETIMEDOUT
  * after the timeout, else anything, also without cause.
  */
