@@ -237,6 +237,27 @@ static void handler_before(void)
 	check_our_traps();
 }
 
+/* The same in two pages: the one before need not be there, so nobody looks into it but by the kernel's hand. */
+static void split_int3(void)
+{
+	struct xp_text text;
+	uint8_t *code;
+
+	if (!start())
+		return;
+	install(with_info, 0);
+	CHECK(subject_works(&subject));
+	REQUIRE(xp_text_alloc(&text, 2 * XP_TEXT_PAGE));
+	code = text.base + XP_TEXT_PAGE - 1;
+	memcpy(code, foreign_cd03, 2);
+	code[2] = 0xc3; /* ret */
+	REQUIRE(xp_text_seal(&text));
+	(void)xp_text_call(code, 0, 0);
+	CHECK_EQ(seen.calls, 1);
+	CHECK_EQ(seen.ip, (uintptr_t)code + 2);
+	check_our_traps();
+}
+
 static void handler_after(void)
 {
 	if (!start())
@@ -289,6 +310,11 @@ static void sent_signal(void)
 XP_TEST(handler_installed_before)
 {
 	xp_child(handler_before);
+}
+
+XP_TEST(int3_of_two_bytes_in_two_pages)
+{
+	xp_child(split_int3);
 }
 
 XP_TEST(handler_installed_after)

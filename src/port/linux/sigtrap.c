@@ -79,6 +79,16 @@ static void pass_on(int signal, siginfo_t *info, void *context, bool int3)
 	XP__SYS4(SYS_rt_sigprocmask, SIG_SETMASK, &before, NULL, XP__NSIG_SIZE);
 }
 
+/* Whether the bytes before @ip are these. By the kernel's hand: the page before may not be there. */
+static bool ends_with(uintptr_t ip, const uint8_t *bytes, size_t len)
+{
+	uint8_t found[4];
+	struct iovec from = {(void *)(ip - len), len}, to = {found, len};
+
+	return XP__SYS6(SYS_process_vm_readv, XP__SYS1(SYS_getpid, 0), &to, 1, &from, 1, 0) == (long)len &&
+	       memcmp(found, bytes, len) == 0;
+}
+
 /*
  * The kernel moves a thread that a signal interrupts inside a restartable sequence to its abort address, which follows a
  * signature; the sequence, breakpoint and all, starts over. By that address a trap looks late, and is not: nothing is
@@ -87,13 +97,16 @@ static void pass_on(int signal, siginfo_t *info, void *context, bool int3)
 static bool at_rseq_abort(uintptr_t ip)
 {
 	static const uint8_t signature[4] = {0x53, 0x30, 0x05, 0x53};
-	uint8_t found[sizeof(signature)];
-	struct iovec from = {(void *)(ip - sizeof(found)), sizeof(found)}, to = {found, sizeof(found)};
 
-	/* By the kernel's hand: the site may be the first byte of a mapping. */
-	if (XP__SYS6(SYS_process_vm_readv, XP__SYS1(SYS_getpid, 0), &to, 1, &from, 1, 0) != sizeof(found))
-		return false;
-	return memcmp(found, signature, sizeof(signature)) == 0;
+	return ends_with(ip, signature, sizeof(signature));
+}
+
+/* int $3 in two bytes, in two pages: the core does not look into the page before, and takes it for a late trap. */
+static bool behind_split_int3(uintptr_t ip)
+{
+	static const uint8_t int3[2] = {0xcd, 0x03};
+
+	return (ip - 1) % 4096 == 0 && ends_with(ip, int3, sizeof(int3));
 }
 
 unsigned xp__trap_shard(void)
@@ -119,6 +132,8 @@ static enum xp_trap_verdict take(ucontext_t *uc)
 		return verdict;
 	if (verdict == XP_TRAP_RETRY && at_rseq_abort((uintptr_t)saved[REG_RIP]))
 		return XP_TRAP_DONE;
+	if (verdict == XP_TRAP_RETRY && behind_split_int3((uintptr_t)saved[REG_RIP]))
+		return XP_TRAP_FOREIGN;
 	for (int i = 0; i < 16; i++)
 		saved[gregs[i]] = (greg_t)regs.gpr[i];
 	saved[REG_RIP] = (greg_t)regs.ip;
