@@ -24,9 +24,9 @@
  *	store CC at byte 0                    old | trap
  *	(P2) sync                             trap            without it: B fetches old head with new tail
  *	store tail                            trap
- *	(P3) sync                             trap            without it: B fetches new head with old tail
+ *	(P2) sync                             trap            without it: B fetches new head with old tail
  *	store head                            trap | new
- *	(P4) sync                             new             without it: B runs old after the commit returned, or
+ *	(P2) sync                             new             without it: B runs old after the commit returned, or
  *	                                                      a breakpoint with no table
  *	(P5) retire table                     new; a trap taken before may still be on its way: trap.c, I2
  *

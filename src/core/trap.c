@@ -6,7 +6,7 @@
  *     is its thread's own (its shard).
  * I2  A trap is ours if the published table has its address. If no table has it and the text there is no breakpoint
  *     any more, the trap is late: executing again is right, whatever stands there now.
- * I3  Foreign is said only after a search and a look at the text between which no table came or went.
+ * I3  Foreign is said only after a search and a look at the text between which no table came.
  *
  * Ordering. W is the writer (text lock held), H a handler.
  *
@@ -15,17 +15,18 @@
  *	(T1) table = commit                          read generation              acquire
  *	(T7) generation++                       (T4) table ->                     acquire
  *	store breakpoints, …, store heads            search; miss: read the text
- *	(T3) table = NULL, generation++         (T8) read generation again        acquire
- *	     full barrier                       (T5) count out: shard->active--   release
- *	(T6) read every shard's active
+ *	(T3) table = NULL       full barrier    (T8) read generation again        acquire
+ *	(T6) read every shard's active          (T5) count out: shard->active--   release
  *
  * T1/T4: who sees the breakpoint in the text sees the table: the table is stored before it (release, and the port's
  *     sync between), and x86 does not reorder loads. Without T1 a trap of ours is called foreign and kills.
  * T7/T8: a late trap of the commit before may miss, and then read the breakpoint of the next commit at the same site.
  *     The generation was raised before that breakpoint was stored, so H, who read it before its search, sees it
  *     change and searches again. Raised before T1, H could read the raised one and still no table, and call it foreign.
- * T3/T2: either W reads active > 0 at T6, or H counted in after T3's barrier and reads no table, or a later one
- *     (store, full barrier, load on both sides). Without the barriers the table is reused under H's eyes.
+ * T3/T2: either W reads active > 0 at T6, or H counted in after T3 and reads no table, or a later one: a store, then a
+ *     load of what the other stored, on both sides, all four sequentially consistent (on x86 the stores are locked, the
+ *     loads plain). Otherwise the table is reused under H's eyes.
+ * A table that goes raises no generation: when it goes none of its breakpoints stands, so H finds none to call foreign.
  * T5/T6: what H read of the table it read before W finds the shard empty.
  * W needs to find each shard empty once, not all at the same time: a handler that enters later sees no retired table.
  */
@@ -61,9 +62,8 @@ void xp__trap_publish(const struct xp__commit *commit)
 
 void xp__trap_retire(void)
 {
-	/* ordering: (T3) pairs with (T2); the locked add is the full barrier */
+	/* ordering: (T3) pairs with (T2) */
 	__atomic_store_n(&table, NULL, __ATOMIC_SEQ_CST);
-	__atomic_add_fetch(&generation, 1, __ATOMIC_SEQ_CST);
 }
 
 bool xp__trap_quiescent(uint64_t waiting[XP__TRAP_WORDS])
@@ -77,7 +77,7 @@ bool xp__trap_quiescent(uint64_t waiting[XP__TRAP_WORDS])
 			unsigned bit = (unsigned)__builtin_ctzll(left);
 
 			/* ordering: (T6) pairs with (T5) */
-			if (__atomic_load_n(&shards[w * 64 + bit].active, __ATOMIC_ACQUIRE) == 0)
+			if (__atomic_load_n(&shards[w * 64 + bit].active, __ATOMIC_SEQ_CST) == 0)
 				waiting[w] &= ~(1ull << bit);
 		}
 		quiescent = quiescent && waiting[w] == 0;
@@ -152,7 +152,7 @@ static enum xp_trap_verdict decide(struct xp_regs *regs, struct shard *shard)
 		/* ordering: (T8) pairs with (T7) */
 		uint64_t before = __atomic_load_n(&generation, __ATOMIC_ACQUIRE);
 		/* ordering: (T4) pairs with (T1), (P1), (P5) */
-		const struct xp__commit *commit = __atomic_load_n(&table, __ATOMIC_ACQUIRE);
+		const struct xp__commit *commit = __atomic_load_n(&table, __ATOMIC_SEQ_CST);
 		const struct xp__plan *plan = commit ? search(commit, addr) : NULL;
 
 		if (plan) {
@@ -161,9 +161,9 @@ static enum xp_trap_verdict decide(struct xp_regs *regs, struct shard *shard)
 			__atomic_fetch_add(&shard->traps, 1, __ATOMIC_RELAXED);
 			return XP_TRAP_DONE;
 		}
+		XP__INJECT(XP__POINT_TRAP_MISSED);
 		if (before == 0)
 			return XP_TRAP_FOREIGN;
-		XP__INJECT(XP__POINT_TRAP_MISSED);
 		if (is_late(addr)) {
 			regs->ip = addr;
 			__atomic_fetch_add(&shard->late, 1, __ATOMIC_RELAXED);

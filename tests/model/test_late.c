@@ -384,6 +384,22 @@ XP_TEST(table_memory_is_kept_for_a_handler)
 	check_done(handler.trap, SITE, jmp);
 }
 
+/* T3 before T6: who comes in when the memory is about to be given back finds the table gone. */
+static void trap_when_retired(enum xp__point point)
+{
+	if (point == XP__POINT_RETIRED)
+		check_restarted(trap_at(SITE, 5), SITE);
+}
+
+XP_TEST(retired_before_its_memory_is_given_back)
+{
+	start();
+	at_point = trap_when_retired;
+	xp__inject = pass;
+	CHECK_EQ(commit(SITE, jmp), 0);
+	at_point = NULL;
+}
+
 XP_TEST(a_nested_trap_does_not_release_the_table)
 {
 	handler.nest = true;
