@@ -26,7 +26,7 @@ extern "C" {
 	X(NO_SYNC, 4208, "no way to synchronize the other processors is available")                     \
 	X(NO_WRITER, 4209, "no way to write program text is available")                                 \
 	X(NOT_READY, 4210, "the library has no port yet")                                               \
-	X(REENTRANT, 4211, "called from a signal handler that interrupted a commit of the same thread")     \
+	X(REENTRANT, 4211, "called from a handler of a trap, or of a signal that interrupted a commit of the same thread")     \
 	X(WEDGED, 4212, "an earlier commit could be neither finished nor undone; patching is disabled") \
 	X(UNDERFLOW, 4213, "the key's count is already zero")                                           \
 	X(OVERFLOW, 4214, "the key's count has reached its maximum")                                    \

@@ -52,7 +52,8 @@ struct xp_port {
 	/*
 	 * lock/unlock - the text lock: one writer at a time.
 	 * Ordering: lock() acquires what the last unlock() released. Errors: -XP_E_REENTRANT if the
-	 * caller already holds it (a signal handler that interrupted a commit). Progress: waits for the holder, without a bound.
+	 * caller already holds it (a signal handler that interrupted a commit), or runs in a handler that a
+	 * foreign trap was passed to. Progress: waits for the holder, without a bound.
 	 */
 	int (*lock)(void);
 	void (*unlock)(void);

@@ -40,7 +40,7 @@ struct xp_poke {
  * xp_text_poke - one patch, one commit.
  *
  * Context: thread; may wait for another commit. From a signal handler it works unless the handler interrupted a
- * commit of the same thread: then -XP_E_REENTRANT.
+ * commit of the same thread, or is the program's own for a trap that is not the library's: then -XP_E_REENTRANT.
  * Ordering: on return no processor executes the old instruction; a thread that learns of the return (through an
  * acquire load, a lock, a join) executes the new one. While it runs, every execution is the old or the new.
  * Errors (text unchanged unless wedged): -EINVAL, -XP_E_LENGTH, -XP_E_MISMATCH, -EBUSY (a foreign breakpoint at the

@@ -279,21 +279,29 @@ static int run_phases(const struct xp__commit *c, unsigned nr_phases, struct xp_
 	return 0;
 }
 
-/*
- * One pass of stores, everybody else parked or not there. The port may have stored through another address than the one
- * that is executed, so this processor serializes as well.
- */
+/* One pass of stores, everybody else parked or not there. */
 static int run_at_once(const struct xp__commit *c, struct xp_diag *diag)
 {
 	int error = store_phase(c, 0, false, diag);
 
-	if (!error) {
-		xp__serialize();
+	if (!error)
 		return 0;
-	}
 	count(&counters.rollbacks, 1);
 	if (store_phase(c, 0, true, NULL))
 		wedge(diag);
+	return error;
+}
+
+/*
+ * No sync follows: the writer serializes itself. The port may have stored to another address of the page, and a
+ * processor notices stores to the instructions that it executes by their linear address only.
+ */
+static int run_early(const struct xp__commit *c, struct xp_diag *diag)
+{
+	int error = run_at_once(c, diag);
+
+	/* ordering: (S3) pairs with (W1) */
+	xp__serialize();
 	return error;
 }
 
@@ -382,7 +390,7 @@ int xp__commit_run(struct xp__commit *c, struct xp_diag *diag)
 			count(&counters.sites, nr);
 		return error;
 	}
-	error = parked ? run_parked(c, diag) : early ? run_at_once(c, diag) : run_phases(c, nr_phases, diag);
+	error = parked ? run_parked(c, diag) : early ? run_early(c, diag) : run_phases(c, nr_phases, diag);
 	if (!error)
 		count(&counters.sites, c->nr);
 	xp__commit_free(c);

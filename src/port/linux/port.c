@@ -7,7 +7,6 @@
  *     the first commit that needs it.
  * I2  Nothing here needs malloc or a lock of libc's, so that a commit may run where they are held.
  */
-#include "arch/x86/sync.h"
 #include "port/linux/port.h"
 
 #include <asm/prctl.h>
@@ -41,7 +40,6 @@ static bool mem_trapped; /* a filter answers the opening of /proc/self/mem with 
 static bool use_signal; /* the rendezvous is the sync in force */
 static bool shadow_stack;
 /* Of the commit that prepare() was last asked for. */
-static bool alone;                  /* it is an early one */
 static bool undoing;                /* something failed: whatever is written now gives back old bytes */
 static struct xp_diag *commit_diag; /* its caller's, for text_write(), which is given none */
 
@@ -164,7 +162,6 @@ static int prepare(unsigned needs, struct xp_diag *diag)
 	int error;
 
 	commit_diag = diag;
-	alone = needs & XP_NEED_ALONE;
 	undoing = false;
 	if (writer == NULL || writer->probe() != 0) {
 		writer = writer_of(writer_wanted);
@@ -238,14 +235,6 @@ static int text_write(void *addr, const void *bytes, size_t len, unsigned flags)
 		undoing = true;
 		if (commit_diag && xp__windows_left())
 			commit_diag->detail = left_open;
-	}
-	/*
-	 * No sync follows: the writer serializes itself. It stored to the kernel's address of the page, and a processor
-	 * notices stores to the instructions that it executes by their linear address only.
-	 */
-	if (alone) {
-		/* ordering: (S3) pairs with (W1) */
-		xp__serialize();
 	}
 	return error;
 }
