@@ -99,7 +99,10 @@ int xp__rendezvous_start(void)
 	return -XP_E_NO_SYNC;
 }
 
-/* Whether it will never answer: it is gone, or executes no code of ours. If that cannot be told, it is waited for. */
+/*
+ * Whether it will never answer: it is gone, or executes no code of ours. Asked when it has not come in time, so each
+ * thread of the kernel's costs a round that time. If it cannot be told, it is waited for.
+ */
 static bool stays_away(int tid)
 {
 	uint64_t blocked, ignored;
