@@ -100,8 +100,8 @@ int xp__rendezvous_start(void)
 }
 
 /*
- * Whether it will never answer: it is gone, or executes no code of ours. Asked when it has not come in time, so each
- * thread of the kernel's costs a round that time. If it cannot be told, it is waited for.
+ * Whether it will never answer: it is gone, or executes no code of ours. Asked when somebody has not come in time: a
+ * round with threads of the kernel's takes that time. If it cannot be told, it is waited for.
  */
 static bool stays_away(int tid)
 {
@@ -178,10 +178,9 @@ static int ask(uint32_t i)
 	return error == -ESRCH ? 0 : error;
 }
 
-static void wait_for(uint32_t i)
+/* @late: somebody did not come in time this round. From then on whoever is not there is looked at before the wait. */
+static void wait_for(uint32_t i, bool *late)
 {
-	bool late = false;
-
 	for (;;) {
 		/* ordering: (R4) pairs with (R3) */
 		uint32_t seen = __atomic_load_n(&answers, __ATOMIC_ACQUIRE);
@@ -189,17 +188,19 @@ static void wait_for(uint32_t i)
 		/* ordering: (R4) pairs with (R3) */
 		if (__atomic_load_n(&slots[i].answer, __ATOMIC_ACQUIRE) == meeting)
 			return;
-		if (late && stays_away(slots[i].tid)) {
+		if (*late && stays_away(slots[i].tid)) {
 			slots[i].answer = meeting;
 			return;
 		}
-		late = xp__futex_wait(&answers, seen, WAIT_NS) == -ETIMEDOUT;
+		if (xp__futex_wait(&answers, seen, WAIT_NS) == -ETIMEDOUT)
+			*late = true;
 	}
 }
 
 int xp__rendezvous_meet(bool park)
 {
 	uint32_t asked = 0;
+	bool late = false;
 	int nr, error = 0;
 
 	parking = park;
@@ -215,7 +216,7 @@ int xp__rendezvous_meet(bool park)
 		for (uint32_t i = asked; i < nr_slots && !error; i++)
 			error = ask(i);
 		for (uint32_t i = asked; i < nr_slots && !error; i++)
-			wait_for(i);
+			wait_for(i, &late);
 		asked = nr_slots;
 	}
 	xp__serialize();
