@@ -78,7 +78,7 @@ struct xp_port {
 	 */
 	int (*prepare)(unsigned needs, struct xp_diag *diag);
 
-	/* text_check - 0 if [addr, addr+len) is mapped executable text, -XP_E_NOT_TEXT otherwise. */
+	/* text_check - 0 if [addr, addr+len) is mapped executable text, -XP_E_NOT_TEXT if not; -errno: it cannot tell. */
 	int (*text_check)(const void *addr, size_t len);
 
 	/* text_read - copies text; must not fault. 0 or -XP_E_NOT_TEXT. */
