@@ -2,8 +2,8 @@
 /*
  * The trap path: what happens to a bystander that executes our breakpoint.
  *
- * I1  The handler takes no lock, allocates nothing, calls nothing outside core and arch, and writes one cache line that
- *     is its thread's own (its shard).
+ * I1  The handler takes no lock, allocates nothing, calls nothing outside core and arch, not even memcpy, which may be
+ *     what is being patched, and writes one cache line that is its thread's own (its shard).
  * I2  A trap is ours if the published table has its address. If no table has it and the text there is no breakpoint
  *     any more, the trap is late: executing again is right, whatever stands there now.
  * I3  Foreign is said only after a search and a look at the text between which no table came.
@@ -122,10 +122,11 @@ static void resume(const struct xp__plan *plan, uintptr_t addr, struct xp_regs *
 	}
 	/* The bytes that the plan does not give stay as they are in the text: a branch site's displacement. */
 	if (plan->known < plan->len) {
+		const volatile uint8_t *text = (const volatile uint8_t *)addr; /* a plain loop would become memcpy: I1 */
 		uint8_t bytes[XP_MAX_LEN];
 
-		memcpy(bytes, (const void *)addr, plan->len);
-		memcpy(bytes, plan->new, plan->known);
+		for (unsigned i = 0; i < plan->len; i++)
+			bytes[i] = i < plan->known ? plan->new[i] : text[i];
 		xp__insn_decode(bytes, plan->len, &insn);
 	}
 	xp__emulate(&insn, addr, addr + plan->len, regs);
