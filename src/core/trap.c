@@ -122,9 +122,10 @@ static void resume(const struct xp__plan *plan, uintptr_t addr, struct xp_regs *
 	}
 	/* The bytes that the plan does not give stay as they are in the text: a branch site's displacement. */
 	if (plan->known < plan->len) {
-		const volatile uint8_t *text = (const volatile uint8_t *)addr; /* a plain loop would become memcpy: I1 */
+		const volatile uint8_t *text = (const volatile uint8_t *)addr;
 		uint8_t bytes[XP_MAX_LEN];
 
+		/* volatile: the loop would become memcpy (I1) */
 		for (unsigned i = 0; i < plan->len; i++)
 			bytes[i] = i < plan->known ? plan->new[i] : text[i];
 		xp__insn_decode(bytes, plan->len, &insn);
