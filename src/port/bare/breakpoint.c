@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: MIT
+/*
+ * Breakpoints, and the contexts that breakpoints may interrupt and be met in.
+ *
+ * I1  The breakpoint handler takes no lock and executes no site; it may stand anywhere, also inside itself.
+ * I2  Nesting. The processor puts a breakpoint's frame at the top of the stack that the TSS names, whether or not that
+ *     stack is in use. So whoever interrupts a breakpoint handler and may meet a breakpoint himself first moves the
+ *     TSS on to a stack of its own, and back at his end: NMI, machine check, and the foreign handler that ours calls. An
+ *     NMI that comes between the processor's push and the first instruction of the handler does so as well: there is
+ *     no window.
+ * I3  Before that move, and after the move back, no site is executed: neither here nor in the entry code.
+ */
+#include "port/bare/port.h"
+
+#define VECTOR_NMI 2
+#define VECTOR_BREAKPOINT 3
+#define VECTOR_MACHINE_CHECK 18
+
+static struct xp_bare_cpu *enter(void)
+{
+	struct xp_bare_cpu *self = xp__bare_self();
+
+	self->depth++;
+	*(volatile uint64_t *)self->trap_ist -= XP_BARE_TRAP_STACK;
+	return self;
+}
+
+static void leave(struct xp_bare_cpu *self)
+{
+	*(volatile uint64_t *)self->trap_ist += XP_BARE_TRAP_STACK;
+	self->depth--;
+}
+
+/* volatile: a plain loop would become memcpy, which may be what is being patched. */
+static void copy_registers(volatile uint64_t to[16], const uint64_t from[16])
+{
+	for (unsigned i = 0; i < 16; i++)
+		to[i] = from[i];
+}
+
+void xp_bare_trap(struct xp_bare_frame *frame)
+{
+	struct xp_regs regs;
+
+	copy_registers(regs.gpr, frame->gpr);
+	regs.gpr[4] = frame->sp;
+	regs.ip = frame->ip;
+	regs.flags = frame->flags;
+	if (xp_trap(&regs, xp__bare->cpu()) == XP_TRAP_FOREIGN) {
+		struct xp_bare_cpu *self = enter();
+
+		xp__bare->foreign(frame);
+		leave(self);
+		return;
+	}
+	copy_registers(frame->gpr, regs.gpr);
+	frame->sp = regs.gpr[4];
+	frame->ip = regs.ip;
+	frame->flags = regs.flags;
+}
+
+void xp_bare_nmi(struct xp_bare_frame *frame)
+{
+	struct xp_bare_cpu *self = enter();
+
+	xp__bare->nmi(frame);
+	leave(self);
+}
+
+void xp_bare_mce(struct xp_bare_frame *frame)
+{
+	struct xp_bare_cpu *self = enter();
+
+	xp__bare->mce(frame);
+	leave(self);
+}
+
+struct gate {
+	uint16_t offset_low, selector;
+	uint8_t ist, type;
+	uint16_t offset_middle;
+	uint32_t offset_high, reserved;
+};
+
+int xp__bare_gates(struct xp_diag *diag)
+{
+	struct {
+		uint16_t limit;
+		uint64_t base;
+	} __attribute__((packed)) idtr;
+	const struct gate *idt;
+	unsigned nmi, trap, mce;
+
+	__asm__ volatile("sidt %0" : "=m"(idtr));
+	idt = (const struct gate *)idtr.base;
+	if (idtr.limit < (VECTOR_MACHINE_CHECK + 1) * sizeof(*idt) - 1)
+		return xp__bare_refuse(diag, -XP_E_NO_METHOD, "the IDT has no gates for breakpoint and machine check");
+	nmi = idt[VECTOR_NMI].ist;
+	trap = idt[VECTOR_BREAKPOINT].ist;
+	mce = idt[VECTOR_MACHINE_CHECK].ist;
+	if (nmi == 0 || trap == 0 || mce == 0 || nmi == trap || nmi == mce || trap == mce)
+		return xp__bare_refuse(diag, -XP_E_NO_METHOD,
+				       "NMI, breakpoint and machine check need an interrupt stack each");
+	return 0;
+}

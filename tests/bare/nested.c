@@ -1,0 +1,442 @@
+// SPDX-License-Identifier: MIT
+/*
+ * One processor, and each nesting of breakpoint, NMI, machine check and foreign breakpoint made to happen at a known place:
+ * the patcher itself executes the sites between two steps of its own commit, when breakpoints stand at them.
+ */
+#include "xp_test.h"
+#include "xp_text.h"
+
+#include "core/inject.h"
+#include "port/bare/port.h"
+
+#include <crosspatch/crosspatch.h>
+
+XP_DEFINE_STATIC_KEY_FALSE(first_key);
+XP_DEFINE_STATIC_KEY_FALSE(second_key);
+
+static __attribute__((noinline)) bool first_site(void)
+{
+	return xp_static_branch_unlikely(&first_key);
+}
+
+static __attribute__((noinline)) bool second_site(void)
+{
+	return xp_static_branch_unlikely(&second_key);
+}
+
+static void (*at_breakpoints)(void); /* what is done once, while breakpoints stand */
+static void (*in_handler)(void);     /* once, in the handler that has found its site */
+static unsigned cpu_now;
+static int error_in_nmi, error_in_foreign;
+
+static void on_point(int point)
+{
+	void (*what)(void) = NULL;
+
+	if (point == XP__POINT_SYNCED && at_breakpoints) {
+		what = at_breakpoints;
+		at_breakpoints = NULL;
+	} else if (point == XP__POINT_TRAP_FOUND && in_handler) {
+		what = in_handler;
+		in_handler = NULL;
+	}
+	if (what)
+		what();
+}
+
+/* Both keys on and off again, by breakpoints; @during while they stand the first time. */
+static void commit(void (*during)(void))
+{
+	struct xp_batch *batch = xp_batch_new();
+
+	CHECK(batch != NULL);
+	CHECK_EQ(xp_set_policy(XP_POLICY_BREAKPOINT), 0);
+	machine_on_inject = on_point;
+	for (int on = 1; on >= 0; on--) {
+		CHECK_EQ(xp_batch_add_key(batch, &first_key.key, on), 0);
+		CHECK_EQ(xp_batch_add_key(batch, &second_key.key, on), 0);
+		at_breakpoints = on ? during : NULL;
+		CHECK_EQ(xp_batch_commit(batch, NULL), 0);
+		CHECK(at_breakpoints == NULL);
+		CHECK_EQ(first_site(), on);
+		CHECK_EQ(second_site(), on);
+	}
+	machine_on_inject = NULL;
+	machine_on_nmi = NULL;
+	machine_on_mce = NULL;
+	machine_on_foreign = NULL;
+	xp_batch_free(batch);
+}
+
+static const struct machine_counts *counts(void)
+{
+	return &machine_counts[cpu_now];
+}
+
+static void send_nmi(void)
+{
+	machine_send_nmi(cpu_now);
+}
+
+/* Sends an NMI to this processor and waits for it. Not from an NMI. */
+static void take_nmi(void)
+{
+	uint64_t before = counts()->nmis;
+
+	send_nmi();
+	while (*(volatile const uint64_t *)&counts()->nmis == before)
+		__builtin_ia32_pause();
+}
+
+/* Time enough for an NMI that nothing holds back. */
+static void dawdle(void)
+{
+	for (unsigned i = 0; i < 20000; i++)
+		__builtin_ia32_pause();
+}
+
+/* The machine check exception without a machine check: the same gate, stack and handler. */
+static void take_mce(void)
+{
+	__asm__ volatile("int $18" : : : "memory");
+}
+
+/* Executes the first site with every register known, and says which of them came back changed. */
+static uint64_t changed_registers(void)
+{
+	uint64_t changed = 0;
+
+	__asm__ volatile("pushq %%rbp\n\t"
+			 "pushq %%rbx\n\t"
+			 "movq $0x1111, %%rbx\n\tmovq $0x2222, %%rbp\n\tmovq $0x3333, %%r12\n\t"
+			 "movq $0x4444, %%r13\n\tmovq $0x5555, %%r14\n\tmovq $0x6666, %%r15\n\t"
+			 "movq $0x7777, %%r8\n\tmovq $0x8888, %%r9\n\tmovq $0x9999, %%r10\n\t"
+			 "movq $0xaaaa, %%r11\n\tmovq $0xbbbb, %%rsi\n\tmovq $0xcccc, %%rdi\n\t"
+			 "movq $0xdddd, %%rdx\n\tmovq $0xeeee, %%rcx\n\t"
+			 "call *%%rax\n\t"
+			 "xorq $0x1111, %%rbx\n\txorq $0x2222, %%rbp\n\txorq $0x3333, %%r12\n\t"
+			 "xorq $0x4444, %%r13\n\txorq $0x5555, %%r14\n\txorq $0x6666, %%r15\n\t"
+			 "xorq $0x7777, %%r8\n\txorq $0x8888, %%r9\n\txorq $0x9999, %%r10\n\t"
+			 "xorq $0xaaaa, %%r11\n\txorq $0xbbbb, %%rsi\n\txorq $0xcccc, %%rdi\n\t"
+			 "xorq $0xdddd, %%rdx\n\txorq $0xeeee, %%rcx\n\t"
+			 "movq %%rbx, %%rax\n\torq %%rbp, %%rax\n\torq %%r12, %%rax\n\torq %%r13, %%rax\n\t"
+			 "orq %%r14, %%rax\n\torq %%r15, %%rax\n\torq %%r8, %%rax\n\torq %%r9, %%rax\n\t"
+			 "orq %%r10, %%rax\n\torq %%r11, %%rax\n\torq %%rsi, %%rax\n\torq %%rdi, %%rax\n\t"
+			 "orq %%rdx, %%rax\n\torq %%rcx, %%rax\n\t"
+			 "popq %%rbx\n\t"
+			 "popq %%rbp"
+			 : "=a"(changed)
+			 : "0"((uintptr_t)first_site)
+			 : "rcx", "rdx", "rsi", "rdi", "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15", "memory",
+			   "cc");
+	return changed;
+}
+
+/* ---- one level ---- */
+
+static void execute_both(void)
+{
+	uint64_t before = counts()->traps;
+
+	/* The site changes eax alone. */
+	CHECK_EQ(changed_registers(), 0);
+	CHECK(first_site());
+	CHECK(second_site());
+	CHECK_EQ(counts()->traps - before, 3);
+}
+
+XP_TEST(trap)
+{
+	commit(execute_both);
+}
+
+/* ---- NMI inside a trap ---- */
+
+static void nmi_executes(struct xp_bare_frame *frame)
+{
+	(void)frame;
+	CHECK(second_site());
+	error_in_nmi = xp_static_branch_enable(&first_key);
+}
+
+static void execute_first(void)
+{
+	struct machine_counts before = *counts();
+
+	in_handler = take_nmi;
+	CHECK_EQ(changed_registers(), 0);
+	CHECK_EQ(counts()->nmis_in_trap - before.nmis_in_trap, 1);
+	CHECK_EQ(counts()->traps_in_trap - before.traps_in_trap, 1);
+	CHECK_EQ(counts()->traps_in_nmi - before.traps_in_nmi, 1);
+}
+
+XP_TEST(nmi_inside_a_trap)
+{
+	machine_on_nmi = nmi_executes;
+	commit(execute_first);
+	/* From an NMI nothing is patched, and nothing waited for. */
+	CHECK_EQ(error_in_nmi, -XP_E_REENTRANT);
+}
+
+/* ---- a trap inside an NMI leaves NMIs blocked ---- */
+
+static uint64_t nmis_after_trap;
+static void (*inside_nmi)(void);
+
+static void nmi_traps(struct xp_bare_frame *frame)
+{
+	uint64_t mine = counts()->nmis;
+
+	(void)frame;
+	if (inside_nmi == NULL)
+		return;
+	send_nmi(); /* pending until this one ends */
+	inside_nmi();
+	inside_nmi = NULL;
+	dawdle();
+	nmis_after_trap = *(volatile const uint64_t *)&counts()->nmis - mine;
+}
+
+static void nmi_with_second_pending(void)
+{
+	uint64_t before = counts()->nmis;
+
+	nmis_after_trap = 99;
+	take_nmi();
+	dawdle();
+	CHECK_EQ(nmis_after_trap, 0);
+	CHECK_EQ(counts()->nmis - before, 2);
+	CHECK_EQ(counts()->nested_nmis, 0);
+}
+
+XP_TEST(trap_inside_an_nmi)
+{
+	machine_on_nmi = nmi_traps;
+	inside_nmi = execute_both;
+	commit(nmi_with_second_pending);
+}
+
+XP_TEST(machine_check_inside_an_nmi)
+{
+	machine_on_nmi = nmi_traps;
+	inside_nmi = take_mce;
+	commit(nmi_with_second_pending);
+}
+
+/* ---- from an NMI or a machine check nothing is patched, not even while nobody else does ---- */
+
+static int error_in_mce;
+
+static void nmi_patches(struct xp_bare_frame *frame)
+{
+	(void)frame;
+	error_in_nmi = xp_static_branch_enable(&first_key);
+}
+
+static void mce_patches(struct xp_bare_frame *frame)
+{
+	(void)frame;
+	error_in_mce = xp_static_branch_enable(&first_key);
+}
+
+XP_TEST(nothing_is_patched_from_an_nmi)
+{
+	machine_on_nmi = nmi_patches;
+	machine_on_mce = mce_patches;
+	take_nmi();
+	take_mce();
+	machine_on_nmi = NULL;
+	machine_on_mce = NULL;
+	CHECK_EQ(error_in_nmi, -XP_E_REENTRANT);
+	CHECK_EQ(error_in_mce, -XP_E_REENTRANT);
+	CHECK(!first_site());
+}
+
+/* ---- a call that is emulated moves the stack pointer ---- */
+
+static struct xp_text calling;
+static unsigned called;
+
+static void execute_call(void)
+{
+	uint64_t before = counts()->traps;
+
+	called = xp_text_call(calling.base, 1, 0);
+	CHECK_EQ(counts()->traps - before, 1);
+}
+
+XP_TEST(call_is_emulated)
+{
+	/* nop5; inc %eax; ret - and at 16: mov $7, %eax; ret */
+	static const uint8_t code[] = {0x0f, 0x1f, 0x44, 0x00, 0x00, 0xff, 0xc0, 0xc3, 0xcc, 0xcc, 0xcc,
+				       0xcc, 0xcc, 0xcc, 0xcc, 0xcc, 0xb8, 7,    0,    0,    0,    0xc3};
+	uint8_t call[5];
+	struct xp_poke poke = {.expect = code, .replace = call, .len = 5};
+
+	REQUIRE(xp_text_make(&calling, code, sizeof(code)));
+	poke.addr = calling.base;
+	CHECK_EQ(xp_text_gen_insn(call, 0xe8, calling.base, calling.base + 16), 0);
+	CHECK_EQ(xp_set_policy(XP_POLICY_BREAKPOINT), 0);
+	machine_on_inject = on_point;
+	at_breakpoints = execute_call;
+	called = 0;
+	CHECK_EQ(xp_text_poke(&poke, NULL), 0);
+	machine_on_inject = NULL;
+	CHECK_EQ(called, 8);
+	CHECK_EQ(xp_text_call(calling.base, 1, 0), 8);
+	xp_text_free(&calling);
+}
+
+/* ---- machine check inside a trap, and everything at once ---- */
+
+static void mce_executes(struct xp_bare_frame *frame)
+{
+	(void)frame;
+	CHECK(first_site());
+	CHECK(second_site());
+}
+
+static void mce_in_handler(void)
+{
+	struct machine_counts before = *counts();
+
+	in_handler = take_mce;
+	CHECK_EQ(changed_registers(), 0);
+	CHECK_EQ(counts()->mces_in_trap - before.mces_in_trap, 1);
+	CHECK_EQ(counts()->traps_in_mce - before.traps_in_mce, 2);
+}
+
+XP_TEST(machine_check_inside_a_trap)
+{
+	machine_on_mce = mce_executes;
+	commit(mce_in_handler);
+}
+
+static void nmi_to_mce(struct xp_bare_frame *frame)
+{
+	(void)frame;
+	in_handler = take_mce;
+	CHECK(second_site());
+	CHECK(first_site());
+}
+
+/* trap → NMI → trap → machine check → trap */
+static void everything(void)
+{
+	struct machine_counts before = *counts();
+
+	in_handler = take_nmi;
+	CHECK_EQ(changed_registers(), 0);
+	CHECK_EQ(counts()->nmis - before.nmis, 1);
+	CHECK_EQ(counts()->mces - before.mces, 1);
+	CHECK_EQ(counts()->traps - before.traps, 5);
+	CHECK_EQ(counts()->traps_in_mce - before.traps_in_mce, 2);
+}
+
+XP_TEST(trap_nmi_trap_machine_check_trap)
+{
+	machine_on_nmi = nmi_to_mce;
+	machine_on_mce = mce_executes;
+	commit(everything);
+}
+
+/* ---- interrupts: a trap in a context that has them on returns to them on ---- */
+
+static bool interrupts_on(void)
+{
+	uint64_t flags;
+
+	__asm__ volatile("pushfq\n\tpopq %0" : "=r"(flags));
+	return flags & 0x200;
+}
+
+static void with_and_without_interrupts(void)
+{
+	CHECK(interrupts_on());
+	CHECK(first_site());
+	CHECK(interrupts_on());
+	__asm__ volatile("cli" : : : "memory");
+	CHECK(first_site());
+	CHECK(!interrupts_on());
+	__asm__ volatile("sti" : : : "memory");
+}
+
+XP_TEST(flags_come_back)
+{
+	commit(with_and_without_interrupts);
+}
+
+/* ---- a foreign prober beside ours ---- */
+
+static struct xp_text probed;
+static uint8_t *probe; /* its int3, where a nop was */
+static unsigned probes;
+
+static unsigned call_probed(void)
+{
+	return xp_text_call(probed.base, 1, 0);
+}
+
+static void on_probe(struct xp_bare_frame *frame)
+{
+	probes++;
+	CHECK_EQ(frame->ip, (uintptr_t)probe + 1); /* as if we were not there; behind it the function goes on */
+	CHECK_EQ(frame->gpr[0], 1);
+	error_in_foreign = xp_static_branch_enable(&first_key);
+	/* The prober's own handler meets our breakpoints, and its own. */
+	CHECK(first_site());
+	CHECK(second_site());
+	if (probes == 1)
+		CHECK_EQ(call_probed(), 1);
+}
+
+static void execute_probed(void)
+{
+	struct machine_counts before = *counts();
+
+	CHECK_EQ(call_probed(), 1);
+	CHECK_EQ(probes, 2);
+	CHECK_EQ(counts()->foreign - before.foreign, 2);
+	/* Two of the prober, two of ours in each of its handlers. */
+	CHECK_EQ(counts()->traps - before.traps, 6);
+}
+
+XP_TEST(foreign_breakpoint_beside_ours)
+{
+	static const uint8_t code[] = {0x90, 0x90, 0xc3}, int3 = 0xcc;
+
+	REQUIRE(xp_text_make(&probed, code, sizeof(code)));
+	probe = probed.base + 1;
+	probes = 0;
+	CHECK_EQ(xp__bare_text_write(probe, &int3, 1, 0), 0);
+	machine_on_foreign = on_probe;
+	commit(execute_probed);
+	CHECK_EQ(error_in_foreign, -XP_E_REENTRANT);
+	xp_text_free(&probed);
+}
+
+/* The prober's int3 stands at a site of ours: refused, and left alone. */
+XP_TEST(foreign_breakpoint_at_a_site)
+{
+	static const uint8_t code[] = {0x0f, 0x1f, 0x44, 0x00, 0x00, 0xc3}, int3 = 0xcc;
+	uint8_t replace[5];
+	struct xp_poke poke = {.expect = code, .replace = replace, .len = 5};
+	struct xp_diag diag;
+
+	REQUIRE(xp_text_make(&probed, code, sizeof(code)));
+	poke.addr = probed.base;
+	CHECK_EQ(xp_text_gen_insn(replace, 0xe9, probed.base, probed.base + 5), 0);
+	CHECK_EQ(xp__bare_text_write(probed.base, &int3, 1, 0), 0);
+	CHECK_EQ(xp_text_poke(&poke, &diag), -16);
+	CHECK(diag.site == probed.base);
+	CHECK_EQ(probed.base[0], 0xcc);
+	CHECK_MEM(probed.base + 1, code + 1, 5);
+	xp_text_free(&probed);
+}
+
+struct xp_test_state xp_test_state;
+int main(int argc, char **argv)
+{
+	cpu_now = machine_cpu();
+	return xp_test_main(argc, argv);
+}

@@ -1,0 +1,148 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Torture in which every processor executes and the patcher's part goes round: whoever has the turn makes a few commits and
+ * hands it on. Sites, raw sites and the rule by which a result is right are the hosted suites' (tests/lib).
+ *
+ * It runs for its time and then until everything has happened that the case is about (@enough), which no case may do
+ * without: a limit ends it, and the case fails.
+ */
+#ifndef ROTATION_H
+#define ROTATION_H
+
+#define XP_SITES_KEY sites_key
+#include "xp_pokes.h"
+#include "xp_sites.h"
+
+enum { COMMITS_PER_TURN = 1, LIMIT_SECONDS = 20 };
+
+struct rotation {
+	bool (*enough)(void);
+	void (*each_pass)(unsigned cpu); /* on each processor without the turn; may be NULL */
+	double seconds;
+};
+
+static const struct rotation *rotation;
+static struct xp_text poke_text;
+static struct poke_site pokes[NR_POKES];
+static unsigned turn;
+static bool rotation_stop;
+static unsigned pokes_wrong;
+static struct {
+	uint64_t executions, commits;
+} __attribute__((aligned(64))) rotated[MACHINE_CPUS_MAX];
+
+/* A commit is under way: of the key, or of a raw site. */
+static inline bool committing(void)
+{
+	return __atomic_load_n(&xp_sites_epoch, __ATOMIC_RELAXED) % 2;
+}
+
+static inline bool has_turn(unsigned cpu)
+{
+	return __atomic_load_n(&turn, __ATOMIC_ACQUIRE) == cpu;
+}
+
+static inline void check_commit(int error, const struct xp_diag *diag)
+{
+	CHECK_EQ(error, 0);
+	if (error)
+		xp_torture_note_diag(error, diag);
+}
+
+static inline void commit_key(uint64_t *random)
+{
+	struct xp_diag diag = {0};
+
+	check_commit(xp_sites_toggle(NULL, random, &diag), &diag);
+}
+
+static inline void commit_poke(uint64_t *random)
+{
+	struct poke_site *site = &pokes[xp_test_random(random) % NR_POKES];
+	struct xp_poke poke = poke_site_step(site, xp_epoch_state(*site->epoch));
+	struct xp_diag diag = {0};
+	int error;
+
+	xp_epoch_begin(site->epoch);
+	error = xp_text_poke(&poke, &diag);
+	if (!error)
+		xp_epoch_end(site->epoch);
+	check_commit(error, &diag);
+}
+
+static inline void rotation_execute(uint64_t *random)
+{
+	unsigned wrong;
+
+	xp_sites_execute(NULL, random);
+	wrong = poke_sites_execute(pokes, random);
+	if (wrong)
+		__atomic_add_fetch(&pokes_wrong, wrong, __ATOMIC_RELAXED);
+}
+
+static void rotation_member(void *number)
+{
+	unsigned self = (unsigned)(uintptr_t)number;
+	uint64_t random = self + 1, end = xp_now_ns() + (uint64_t)(rotation->seconds * 1e9),
+		 limit = xp_now_ns() + LIMIT_SECONDS * 1000000000ull;
+
+	while (!__atomic_load_n(&rotation_stop, __ATOMIC_ACQUIRE)) {
+		if (has_turn(self)) {
+			for (unsigned i = 0; i < COMMITS_PER_TURN; i++) {
+				commit_key(&random);
+				commit_poke(&random);
+			}
+			rotated[self].commits += 2 * COMMITS_PER_TURN;
+			__atomic_store_n(&turn, (self + 1) % machine_nr_cpus(), __ATOMIC_RELEASE);
+		} else {
+			rotation_execute(&random);
+			rotated[self].executions += XP_NR_SITES + NR_POKES;
+			if (rotation->each_pass)
+				rotation->each_pass(self);
+		}
+		if (self == 0 && xp_now_ns() > end && (rotation->enough() || xp_now_ns() > limit))
+			__atomic_store_n(&rotation_stop, true, __ATOMIC_RELEASE);
+	}
+}
+
+static inline bool everybody_patched(void)
+{
+	for (unsigned i = 0; i < machine_nr_cpus(); i++)
+		if (!__atomic_load_n(&rotated[i].commits, __ATOMIC_RELAXED) ||
+		    !__atomic_load_n(&rotated[i].executions, __ATOMIC_RELAXED))
+			return false;
+	return true;
+}
+
+static inline void rotation_run(const struct rotation *what, enum xp_policy policy)
+{
+	struct xp_stats before, stats;
+	uint64_t random = 0, toggles = xp_epoch_state(xp_sites_epoch);
+
+	if (poke_text.base == NULL)
+		CHECK(poke_sites_make(&poke_text, pokes, NULL));
+	CHECK_EQ(xp_set_policy(policy), 0);
+	xp_stats_read(&before);
+	memset(rotated, 0, sizeof(rotated));
+	rotation = what;
+	rotation_stop = false;
+	turn = 0;
+	for (unsigned i = 1; i < machine_nr_cpus(); i++)
+		machine_run(i, rotation_member, (void *)(uintptr_t)i);
+	rotation_member(NULL);
+	for (unsigned i = 1; i < machine_nr_cpus(); i++)
+		machine_wait(i);
+	rotation_execute(&random);
+	for (unsigned i = 0; i < machine_nr_cpus(); i++)
+		XP_TEST_NOTE("cpu %u: %llu executions, %llu commits", i, (unsigned long long)rotated[i].executions,
+			     (unsigned long long)rotated[i].commits);
+	stats = xp_torture_report(&before, xp_epoch_state(xp_sites_epoch) - toggles);
+	CHECK(everybody_patched());
+	CHECK(what->enough());
+	CHECK_EQ(xp_sites_wrong, 0);
+	CHECK_EQ(pokes_wrong, 0);
+	CHECK_EQ(stats.rollbacks, 0);
+	CHECK_EQ(xp_state(), XP_STATE_READY);
+}
+
+#endif
