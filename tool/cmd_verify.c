@@ -227,6 +227,8 @@ static int verify_all(struct xp__explorer *explorer, const struct arguments *a)
 	struct xp__matrix *matrix = malloc(sizeof(*matrix));
 	int error = matrix ? xp__matrix_run(explorer, a->models, a->nr_models, &watch, matrix) : -ENOMEM;
 
+	if (!error)
+		error = xp__matrix_run_two(explorer, &watch, matrix);
 	if (error) {
 		free(matrix);
 		return fail("--all", error);

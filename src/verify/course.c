@@ -40,7 +40,7 @@ static void roll_back(struct xp__course *course, const struct xp__plan *plan, un
 	}
 }
 
-void xp__course_of_plan(struct xp__course *course, const struct xp__plan *plan, unsigned fail)
+static void add_commit(struct xp__course *course, const struct xp__plan *plan, unsigned fail)
 {
 	/*
 	 * EARLY: one processor runs, and modifies what it executes itself later. Every model lets a processor see its
@@ -48,18 +48,12 @@ void xp__course_of_plan(struct xp__course *course, const struct xp__plan *plan, 
 	 */
 	bool apart = plan->method == XP__METHOD_QUIESCE || plan->method == XP__METHOD_EARLY;
 
-	memset(course, 0, sizeof(*course));
-	course->mode = 64;
-	course->len = plan->len;
-	course->resume = plan->resume ? XP__RESUME_OUT : XP__RESUME_EMULATE;
-	course->park_looks = !plan->single;
-	course->reclaim_waits = true;
-	memcpy(course->old, plan->old, plan->len);
-	memcpy(course->new, plan->new, plan->len);
-	if (plan->traps)
+	if (plan->traps) {
 		xp__course_add(course, XP__EVENT_PUBLISH);
+		xp__course_add(course, XP__EVENT_RAISE);
+	}
 	if (apart)
-		xp__course_add(course, XP__EVENT_PARK);
+		xp__course_add(course, XP__EVENT_PARK)->looks = !plan->single;
 	for (unsigned i = 0; i < plan->nr_stores && (i == 0 || i - 1 != fail); i++) {
 		add_store(course, &plan->store[i], plan->store[i].bytes);
 		if (!apart && i != fail)
@@ -74,6 +68,24 @@ void xp__course_of_plan(struct xp__course *course, const struct xp__plan *plan, 
 		xp__course_add(course, XP__EVENT_RETIRE);
 		xp__course_add(course, XP__EVENT_RECLAIM);
 	}
+}
+
+void xp__course_of_plan(struct xp__course *course, const struct xp__plan *plan, unsigned fail)
+{
+	memset(course, 0, sizeof(*course));
+	course->mode = 64;
+	course->len = plan->len;
+	course->resume = plan->resume ? XP__RESUME_OUT : XP__RESUME_EMULATE;
+	course->reclaim_waits = true;
+	memcpy(course->old, plan->old, plan->len);
+	memcpy(course->new, plan->new, plan->len);
+	add_commit(course, plan, fail);
+}
+
+void xp__course_continue(struct xp__course *course, const struct xp__plan *plan, unsigned fail)
+{
+	memcpy(xp__course_add(course, XP__EVENT_COMMIT)->bytes, plan->new, plan->len);
+	add_commit(course, plan, fail);
 }
 
 void xp__course_final(const struct xp__course *course, uint8_t bytes[XP_MAX_LEN])

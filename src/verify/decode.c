@@ -84,7 +84,7 @@ static struct xp__effect decode(const struct xp__decoder *decoder, const uint8_t
 	} else if (insn.mnemonic == ZYDIS_MNEMONIC_INT3) {
 		effect.kind = XP__EFFECT_INT3;
 	} else if (insn.mnemonic == ZYDIS_MNEMONIC_UD2) {
-		effect.kind = XP__EFFECT_UD2;
+		as_bytes(&effect, XP__EFFECT_UD2, bytes, at); /* the fault tells where it was */
 	} else if (insn.mnemonic == ZYDIS_MNEMONIC_CMC) {
 		effect.kind = XP__EFFECT_CMC;
 	} else if (insn.mnemonic == ZYDIS_MNEMONIC_CALL && insn.opcode == 0x9a) {

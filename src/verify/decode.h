@@ -32,10 +32,10 @@ struct xp__effect {
 	uint8_t kind; /* enum xp__effect_kind */
 	uint8_t len;
 	uint8_t width;     /* CALL, FARCALL: bits of the offset that is pushed; JCC: 1 taken, 0 not taken */
-	uint8_t at;        /* LEAVE, OTHER: offset in the site */
+	uint8_t at;        /* UD2, LEAVE, OTHER: offset in the site */
 	uint16_t selector; /* FARCALL */
 	int64_t target;    /* JMP, JCC, CALL, EXIT: relative to the site's first byte; FARCALL: the offset itself */
-	uint8_t bytes[15]; /* JCC (opcode), LEAVE, OTHER */
+	uint8_t bytes[15]; /* JCC (opcode), UD2, LEAVE, OTHER */
 };
 
 #define XP__DECODE_CACHE 4096

@@ -9,15 +9,18 @@
  * partial order; "(s, A) is not after (t, B)" if s < t, or s = t and A within B.
  *
  * A bystander's state: how many events have happened; where it executes, or rests in the trap handler; the earliest
- * instant it may still fetch (its bound); what it has done since it entered the site (its trace). It may rest before
- * any instruction for any number of events, so a saved program counter inside the site is a state like any other.
+ * instant it may still fetch (its bound); where it entered the site, and what it has done since (its trace). It may rest
+ * before any instruction for any number of events, so a saved program counter inside the site is a state like any other.
  *
  * I1  Of two fetches of the same bytes the one from the earlier instant allows more, later. So of each view of a block
  *     only the earliest instant that shows it is followed.
  * I2  A sync raises the bound to now. So does a return from a trap: IRET serializes.
  * I3  An execution is right if its trace is one that the old or the new bytes have when nobody changes them, or if it
  *     traps where the handler knows it and nothing was done before. Once the commit returned, an execution that begins
- *     must have a trace of the final bytes, and no trap.
+ *     must have a trace of the final bytes, and no trap. With several commits: of the bytes as the last commit that had
+ *     returned left them, or of those that a later one is for; and it may trap at what the text has had since.
+ * I4  A branch from elsewhere leads to the same offset whatever stands there: to the beginning of an instruction, counted
+ *     from the site's first byte, in old code and new. What is compared is what they do from there.
  */
 #include "verify/explore.h"
 
@@ -27,16 +30,21 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define MAX_TRACE 12
+#define MAX_TRACE 13
 #define MAX_EFFECTS 64
 #define MAX_TRACES 32
 #define MAX_STATES (4u << 20)
 #define MAX_FETCHES (100u << 20) /* a minute; the library's own plans take some thousands */
 #define NOT_SET 255
+#define NO_PARENT UINT32_MAX
 #define CMC 0 /* the number of its effect: known even if neither old nor new code has it, as two of them do nothing */
 
-/* BREAKPOINT, FAULT: trapped, not yet delivered. FOUND: the handler holds the record. */
-enum mode { RUN, BREAKPOINT, FAULT, FOUND };
+/*
+ * BREAKPOINT, FAULT: trapped, not yet delivered. ENTERED, FOUND, MISSED, DOUBT: between the steps of decide() in
+ * src/core/trap.c: it has read the generation; holds the record; found none; has read a breakpoint in the text. COPY: in
+ * the copy of the old code.
+ */
+enum mode { RUN, BREAKPOINT, FAULT, ENTERED, FOUND, MISSED, DOUBT, COPY };
 
 struct instant {
 	uint16_t pieces; /* changed bytes of the next store that have been stored */
@@ -46,9 +54,12 @@ struct instant {
 /* No padding: it is hashed and compared as bytes. */
 struct state {
 	uint8_t time, pc, mode, trap_at;
-	bool begun;   /* not before the first instruction any more */
-	bool late;    /* begun after the commit returned */
-	bool resumed; /* by the trap handler, inside the site */
+	bool begun;         /* not before the first instruction any more */
+	bool resumed;       /* by the trap handler, inside the site */
+	uint8_t returned;   /* commits that had, when it began */
+	uint8_t entry;      /* where it began, or will */
+	uint8_t commit;     /* FOUND, COPY: whose record it is */
+	uint8_t generation; /* ENTERED, MISSED, DOUBT: as it was read */
 	uint8_t nr_trace;
 	uint8_t trace[MAX_TRACE];
 	struct instant bound;
@@ -67,6 +78,11 @@ struct reference {
 		uint8_t nr;
 		uint8_t trace[MAX_TRACE];
 	} trace[MAX_TRACES];
+};
+
+struct commit {
+	unsigned returned, reclaimed; /* so many events had happened then; NOT_SET: never */
+	const uint8_t *new;           /* what it is for */
 };
 
 struct xp__explorer {
@@ -89,13 +105,19 @@ struct xp__explorer {
 	uint16_t piece[XP__MAX_EVENTS][XP_MAX_LEN];    /* the piece of store s that byte i belongs to */
 	uint8_t now[XP__MAX_EVENTS + 1];               /* stores among the first t events */
 	bool apart[XP__MAX_EVENTS + 1];                /* bystanders parked after t events */
-	unsigned published, returned, retired, reclaimed; /* so many events had happened then; NOT_SET: never */
+	uint8_t raised[XP__MAX_EVENTS + 1];            /* the generation after t events */
+	uint8_t record[XP__MAX_EVENTS + 1];            /* whose record the handler finds then, from 1; 0: none */
 	uint16_t block[XP_MAX_LEN];                    /* the granule that byte i belongs to */
+	unsigned nr_commits, freed;
+	struct commit commits[XP__MAX_COMMITS];
 
 	/* Effects that appear in references, and those. */
 	struct xp__effect effects[MAX_EFFECTS];
 	unsigned nr_effects;
-	struct reference old, new, final, resumed;
+	struct {
+		struct reference old, new[XP__MAX_COMMITS], final[XP__MAX_COMMITS];
+	} reference[XP_MAX_LEN]; /* of executions that begin there */
+	struct reference resumed;
 	struct reference *recording;
 };
 
@@ -175,11 +197,11 @@ static void add(struct xp__explorer *x, const struct state *state, uint32_t pare
 static void violation(struct xp__explorer *x, uint32_t at, const struct xp__step *step, const char *why)
 {
 	struct xp__result *result = x->result;
-	unsigned nr = 1;
+	unsigned nr = at == NO_PARENT ? 0 : 1;
 
 	if (!result->proven || x->recording)
 		return;
-	for (uint32_t i = at; i != 0; i = x->nodes[i].parent)
+	for (uint32_t i = at; at != NO_PARENT && x->nodes[i].parent != NO_PARENT; i = x->nodes[i].parent)
 		nr++;
 	result->proven = false;
 	result->why = why;
@@ -216,6 +238,7 @@ static struct instant join(const struct xp__explorer *x, struct instant a, struc
 /* ---- what the bystander did ---- */
 
 static const char not_final[] = "the commit had returned, and this is not the final code";
+static const char not_since[] = "a commit had returned, and this is what stood there before";
 
 static bool has_trace(const struct reference *reference, const struct state *state)
 {
@@ -243,14 +266,19 @@ static void record(struct xp__explorer *x, const struct state *state)
 /* The execution has left the site. */
 static void finish(struct xp__explorer *x, const struct state *state, uint32_t parent, const struct xp__step *step)
 {
-	bool old, new;
+	bool old, new = false, since;
 
 	if (x->recording) {
 		record(x, state);
 		return;
 	}
-	old = has_trace(&x->old, state);
-	new = has_trace(&x->new, state);
+	old = has_trace(&x->reference[state->entry].old, state);
+	since = state->returned == 0 || has_trace(&x->reference[state->entry].final[state->returned - 1], state);
+	for (unsigned c = 0; c < x->nr_commits; c++)
+		if (has_trace(&x->reference[state->entry].new[c], state)) {
+			new = true;
+			since = since || c >= state->returned;
+		}
 	if (state->resumed && has_trace(&x->resumed, state))
 		x->result->nr_trap++;
 	else if (!old && !new)
@@ -258,8 +286,8 @@ static void finish(struct xp__explorer *x, const struct state *state, uint32_t p
 			  memchr(state->trace, CMC, state->nr_trace) ?
 				  "one cmc of a pair was executed: the carry flag is inverted" :
 				  "the execution did what neither the old nor the new code does");
-	else if (state->late && !has_trace(&x->final, state))
-		violation(x, parent, step, not_final);
+	else if (!since)
+		violation(x, parent, step, state->returned == x->nr_commits ? not_final : not_since);
 	else if (new)
 		x->result->nr_new++;
 	else
@@ -320,14 +348,32 @@ static bool traps(const struct xp__course *course, const struct xp__effect *effe
 				  (effect->kind == XP__EFFECT_FARCALL && is_invalid(course, effect->selector)));
 }
 
+/* Whether every byte of the instruction has stood there at some time since commit @returned - 1 returned. */
+static bool stood_since(const struct xp__explorer *x, const struct state *state, const struct xp__step *step)
+{
+	for (unsigned i = 0; i < step->len; i++) {
+		unsigned s = x->now[x->commits[state->returned - 1].returned];
+
+		while (s <= x->now[state->time] && x->image[s][state->pc + i] != step->bytes[i])
+			s++;
+		if (s > x->now[state->time])
+			return false;
+	}
+	return true;
+}
+
 static void take_trap(struct xp__explorer *x, struct state state, const struct xp__effect *effect, uint32_t parent,
 		      struct xp__step *step)
 {
 	if (x->recording)
 		return;
-	if (state.late) {
+	if (state.returned == x->nr_commits) {
 		/* Handled it would be, but a bystander may by now block the signal that it is. */
 		violation(x, parent, step, not_final);
+		return;
+	}
+	if (state.returned && !stood_since(x, &state, step)) {
+		violation(x, parent, step, not_since);
 		return;
 	}
 	step->kind = XP__STEP_TRAP;
@@ -352,12 +398,22 @@ static void branch(struct xp__explorer *x, const struct state *from, struct xp__
 	}
 }
 
+static uint8_t nr_returned(const struct xp__explorer *x, unsigned time)
+{
+	uint8_t nr = 0;
+
+	for (unsigned c = 0; c < x->nr_commits; c++)
+		if (time >= x->commits[c].returned)
+			nr = (uint8_t)(c + 1);
+	return nr;
+}
+
 /* The instruction @effect has been fetched; @state carries the bound after it. */
 static void execute(struct xp__explorer *x, struct state state, const struct xp__effect *effect, uint32_t parent,
 		    struct xp__step *step)
 {
 	if (!state.begun)
-		state.late = state.time >= x->returned;
+		state.returned = nr_returned(x, state.time);
 	state.begun = true;
 	if (traps(x->course, effect)) {
 		take_trap(x, state, effect, parent, step);
@@ -502,25 +558,64 @@ static void restart(struct xp__explorer *x, struct state state, unsigned at, uin
 	step->at = (uint8_t)at;
 	state.mode = RUN;
 	state.pc = (uint8_t)at;
-	state.trap_at = 0;
-	state.begun = at != 0;
-	state.late = state.late && at != 0;
+	state.trap_at = state.commit = state.generation = 0;
+	state.begun = at != state.entry;
+	state.returned = state.begun ? state.returned : 0;
 	state.bound = (struct instant){0, x->now[state.time]};
 	add(x, &state, parent, step);
 }
 
-/* An int3: src/core/trap.c. */
+/* The handler of an int3 reads the generation: src/core/trap.c. */
 static void handle_breakpoint(struct xp__explorer *x, struct state state, uint32_t parent, struct xp__step *step)
 {
-	if (state.trap_at == 0 && state.time >= x->published && state.time < x->retired) {
+	step->kind = XP__STEP_ENTER;
+	state.mode = ENTERED;
+	state.generation = x->raised[state.time];
+	add(x, &state, parent, step);
+}
+
+/* It searches. */
+static void handle_entered(struct xp__explorer *x, struct state state, uint32_t parent, struct xp__step *step)
+{
+	step->kind = XP__STEP_MISSED;
+	state.mode = MISSED;
+	if (state.trap_at == 0 && x->record[state.time]) {
 		step->kind = XP__STEP_FOUND;
 		state.mode = FOUND;
-		add(x, &state, parent, step);
-	} else if (x->image[x->now[state.time]][state.trap_at] == XP__INSN_INT3_BYTE) {
-		violation(x, parent, step, "the trap handler has no record of this breakpoint");
-	} else {
-		restart(x, state, state.trap_at, parent, step);
+		state.commit = (uint8_t)(x->record[state.time] - 1);
+		state.generation = 0;
 	}
+	add(x, &state, parent, step);
+}
+
+/* It reads the text. */
+static void handle_missed(struct xp__explorer *x, struct state state, uint32_t parent, struct xp__step *step)
+{
+	if (x->image[x->now[state.time]][state.trap_at] != XP__INSN_INT3_BYTE) {
+		restart(x, state, state.trap_at, parent, step);
+		return;
+	}
+	step->kind = XP__STEP_INT3;
+	state.mode = DOUBT;
+	add(x, &state, parent, step);
+}
+
+/* It reads the generation again: the record of what it read in the text may have come after the search. */
+static void handle_doubt(struct xp__explorer *x, struct state state, uint32_t parent, struct xp__step *step)
+{
+	if (state.generation == x->raised[state.time])
+		violation(x, parent, step, "the trap handler has no record of this breakpoint");
+	else
+		handle_breakpoint(x, state, parent, step);
+}
+
+static void handle_copy(struct xp__explorer *x, const struct state *state, uint32_t parent, struct xp__step *step)
+{
+	step->kind = XP__STEP_COPY;
+	if (state->time >= x->freed)
+		violation(x, parent, step, "the copy that it executes has been freed");
+	else
+		x->result->nr_trap++;
 }
 
 static void handle_found(struct xp__explorer *x, struct state state, uint32_t parent, struct xp__step *step)
@@ -528,8 +623,12 @@ static void handle_found(struct xp__explorer *x, struct state state, uint32_t pa
 	int resume = x->course->resume;
 
 	step->kind = XP__STEP_RESUME;
-	if (state.time >= x->reclaimed) {
+	if (state.time >= x->commits[state.commit].reclaimed) {
 		violation(x, parent, step, "the trap handler uses a record whose memory was given back");
+	} else if (resume == XP__RESUME_COPY) {
+		step->kind = XP__STEP_COPY;
+		state.mode = COPY;
+		add(x, &state, parent, step);
 	} else if (resume < 0 || resume >= (int)x->len) {
 		x->result->nr_trap++;
 	} else {
@@ -548,7 +647,7 @@ static void handle_fault(struct xp__explorer *x, struct state state, uint32_t pa
 
 	if (x->course->restart_on_nop ? nop : !traps(x->course, &effect))
 		restart(x, state, at, parent, step);
-	else if (at != 0)
+	else if (at != state.entry)
 		violation(x, parent, step, "the fault is not at the beginning of the site: no handler expects it");
 	else if (now == x->nr_stores)
 		violation(x, parent, step, "the site is final, and the handler finds neither its gate nor a nop");
@@ -564,9 +663,10 @@ static void pass_time(struct xp__explorer *x, struct state state, uint32_t paren
 	struct xp__step step = {.kind = XP__STEP_TIME, .time = state.time};
 	bool inside = state.begun && state.mode == RUN;
 
-	if (event->kind == XP__EVENT_PARK && (inside || state.mode != RUN) && x->course->park_looks)
+	if (event->kind == XP__EVENT_PARK && (inside || state.mode != RUN) && event->looks)
 		return;
-	if (event->kind == XP__EVENT_RECLAIM && state.mode == FOUND && x->course->reclaim_waits)
+	if (event->kind == XP__EVENT_RECLAIM && state.mode == FOUND && x->course->reclaim_waits &&
+	    x->commits[state.commit].reclaimed == state.time + 1u)
 		return;
 	if (event->kind == XP__EVENT_SYNC || event->kind == XP__EVENT_UNPARK)
 		if (state.mode == RUN)
@@ -585,24 +685,49 @@ static void visit(struct xp__explorer *x, uint32_t number)
 		pass_time(x, state, number);
 	if (x->apart[state.time])
 		return;
-	if (state.mode == RUN)
+	switch (state.mode) {
+	case RUN:
 		fetch_more(x, &fetch);
-	else if (state.mode == FOUND)
-		handle_found(x, state, number, &step);
-	else if (state.mode == BREAKPOINT)
+		return;
+	case BREAKPOINT:
 		handle_breakpoint(x, state, number, &step);
-	else
+		return;
+	case ENTERED:
+		handle_entered(x, state, number, &step);
+		return;
+	case FOUND:
+		handle_found(x, state, number, &step);
+		return;
+	case MISSED:
+		handle_missed(x, state, number, &step);
+		return;
+	case DOUBT:
+		handle_doubt(x, state, number, &step);
+		return;
+	case COPY:
+		handle_copy(x, &state, number, &step);
+		return;
+	default:
 		handle_fault(x, state, number, &step);
+	}
 }
 
-static void explore_from(struct xp__explorer *x, const struct state *start)
+/* From the beginnings of executions that are the bits of @entries. */
+static void explore_from(struct xp__explorer *x, unsigned entries)
 {
 	struct xp__step none = {.kind = XP__STEP_TIME};
 
 	x->nr = 0;
 	if (x->slots)
 		memset(x->slots, 0, x->nr_slots * sizeof(*x->slots));
-	add(x, start, 0, &none);
+	for (unsigned i = 0; i < x->len; i++) {
+		struct state start;
+
+		memset(&start, 0, sizeof(start));
+		start.pc = start.entry = (uint8_t)i;
+		if (entries >> i & 1)
+			add(x, &start, NO_PARENT, &none);
+	}
 	for (size_t i = 0; i < x->nr && !x->error && x->result->proven; i++)
 		visit(x, (uint32_t)i);
 }
@@ -610,15 +735,12 @@ static void explore_from(struct xp__explorer *x, const struct state *start)
 /* Everything that unchanging bytes can do from @pc, into @reference. */
 static void make_reference(struct xp__explorer *x, struct reference *reference, const uint8_t *bytes, unsigned pc)
 {
-	struct state start;
 	uint8_t before[XP_MAX_LEN];
 
-	memset(&start, 0, sizeof(start));
-	start.pc = (uint8_t)pc;
 	memcpy(before, x->image[0], sizeof(before));
 	memcpy(x->image[0], bytes, sizeof(before));
 	x->recording = reference;
-	explore_from(x, &start);
+	explore_from(x, 1u << pc);
 	x->recording = NULL;
 	memcpy(x->image[0], before, sizeof(before));
 }
@@ -637,6 +759,29 @@ static void add_store(struct xp__explorer *x, const struct xp__event *event)
 		x->piece[s][i] = x->changed[s] & (event->single ? x->block[i] & covered : 1u << i);
 }
 
+static void begin_commit(struct xp__explorer *x, const uint8_t *new)
+{
+	if (x->nr_commits == XP__MAX_COMMITS)
+		x->error = -E2BIG;
+	else
+		x->commits[x->nr_commits++] = (struct commit){NOT_SET, NOT_SET, new};
+}
+
+/* Whether an instruction begins at @entry, if the first begins at 0 and each where the one before ends. */
+static bool begins_instruction(struct xp__explorer *x, const uint8_t *bytes, unsigned entry)
+{
+	unsigned at = 0;
+
+	while (at < entry) {
+		struct xp__effect effect = xp__decode(&x->decoder, bytes + at, x->len - at < 15 ? x->len - at : 15, at);
+
+		if (effect.kind == XP__EFFECT_MORE || effect.kind == XP__EFFECT_INVALID)
+			return false;
+		at += effect.len;
+	}
+	return at == entry;
+}
+
 static void prepare(struct xp__explorer *x, unsigned addr)
 {
 	const struct xp__course *course = x->course;
@@ -649,8 +794,16 @@ static void prepare(struct xp__explorer *x, unsigned addr)
 	x->nr_effects = 1;
 	memset(&x->effects[CMC], 0, sizeof(x->effects[CMC]));
 	x->effects[CMC].kind = XP__EFFECT_CMC;
-	x->old.nr = x->new.nr = x->final.nr = x->resumed.nr = 0;
-	x->published = x->returned = x->retired = x->reclaimed = NOT_SET;
+	for (unsigned i = 0; i < x->len; i++) {
+		x->reference[i].old.nr = 0;
+		for (unsigned c = 0; c < XP__MAX_COMMITS; c++)
+			x->reference[i].new[c].nr = x->reference[i].final[c].nr = 0;
+	}
+	x->resumed.nr = 0;
+	x->nr_commits = 0;
+	x->freed = NOT_SET;
+	begin_commit(x, course->new);
+	x->raised[0] = x->record[0] = 0;
 	memset(x->changed, 0, sizeof(x->changed));
 	memcpy(x->image[0], course->old, XP_MAX_LEN);
 	for (unsigned i = 0; i < x->len; i++) {
@@ -662,25 +815,51 @@ static void prepare(struct xp__explorer *x, unsigned addr)
 	x->now[0] = 0;
 	x->apart[0] = false;
 	for (unsigned t = 0; t < course->nr_events; t++) {
-		unsigned *when[] = {[XP__EVENT_PUBLISH] = &x->published, [XP__EVENT_RETURN] = &x->returned,
-				    [XP__EVENT_RETIRE] = &x->retired, [XP__EVENT_RECLAIM] = &x->reclaimed};
+		struct commit *commit = &x->commits[x->nr_commits - 1];
+		unsigned *when[XP__EVENT_COMMIT + 1] = {[XP__EVENT_RETURN] = &commit->returned,
+							[XP__EVENT_RECLAIM] = &commit->reclaimed,
+							[XP__EVENT_FREE] = &x->freed};
 		unsigned kind = course->event[t].kind;
 
 		if (kind == XP__EVENT_STORE)
 			add_store(x, &course->event[t]);
 		else if (kind == XP__EVENT_PARK || kind == XP__EVENT_UNPARK)
 			apart = kind == XP__EVENT_PARK;
-		else if (kind != XP__EVENT_SYNC && *when[kind] == NOT_SET)
+		else if (kind == XP__EVENT_COMMIT)
+			begin_commit(x, course->event[t].bytes);
+		else if (when[kind] && *when[kind] == NOT_SET)
 			*when[kind] = t + 1;
 		x->now[t + 1] = (uint8_t)x->nr_stores;
 		x->apart[t + 1] = apart;
+		x->record[t + 1] = kind == XP__EVENT_PUBLISH  ? (uint8_t)x->nr_commits
+				   : kind == XP__EVENT_RETIRE ? 0
+							      : x->record[t];
+		x->raised[t + 1] = (uint8_t)(x->raised[t] + (kind == XP__EVENT_RAISE));
 	}
+}
+
+/* What executions that begin at @entry may do. False: in some code there is no instruction that begins there. */
+static bool make_references(struct xp__explorer *x, unsigned entry)
+{
+	bool begins = begins_instruction(x, x->course->old, entry);
+
+	make_reference(x, &x->reference[entry].old, x->course->old, entry);
+	for (unsigned c = 0; c < x->nr_commits; c++) {
+		const struct commit *commit = &x->commits[c];
+
+		begins = begins && begins_instruction(x, commit->new, entry);
+		make_reference(x, &x->reference[entry].new[c], commit->new, entry);
+		if (commit->returned != NOT_SET)
+			make_reference(x, &x->reference[entry].final[c], x->image[x->now[commit->returned]], entry);
+	}
+	return begins;
 }
 
 int xp__explore(struct xp__explorer *x, const struct xp__course *course, unsigned addr, const struct xp__model *model,
 		struct xp__result *result)
 {
-	struct state start;
+	unsigned entries = (course->entries | 1u) & ((1u << course->len) - 1);
+	struct xp__step none = {.kind = XP__STEP_TIME};
 
 	memset(result, 0, sizeof(*result));
 	result->proven = true;
@@ -689,15 +868,15 @@ int xp__explore(struct xp__explorer *x, const struct xp__course *course, unsigne
 	x->result = result;
 	xp__decoder_set(&x->decoder, course->mode);
 	prepare(x, addr);
-	make_reference(x, &x->old, course->old, 0);
-	make_reference(x, &x->new, course->new, 0);
-	make_reference(x, &x->final, x->image[x->nr_stores], 0);
+	for (unsigned i = 0; i < x->len; i++)
+		if (entries >> i & 1 && !make_references(x, i))
+			violation(x, NO_PARENT, &none, "a branch leads into the middle of an instruction");
 	if (course->resume >= 0 && course->resume < (int)x->len) {
 		make_reference(x, &x->resumed, course->old, (unsigned)course->resume);
-		make_reference(x, &x->resumed, course->new, (unsigned)course->resume);
+		for (unsigned c = 0; c < x->nr_commits; c++)
+			make_reference(x, &x->resumed, x->commits[c].new, (unsigned)course->resume);
 	}
-	memset(&start, 0, sizeof(start));
-	explore_from(x, &start);
+	explore_from(x, entries);
 	result->nr_states = x->nr;
 	return x->error;
 }

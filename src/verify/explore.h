@@ -13,10 +13,14 @@
 enum xp__step_kind {
 	XP__STEP_TIME,    /* the course's next event */
 	XP__STEP_EXECUTE, /* one instruction */
-	XP__STEP_TRAP,    /* an instruction that traps: fetched, not yet delivered */
-	XP__STEP_FOUND,   /* the handler found the record */
+	XP__STEP_TRAP,    /* an instruction that traps: fetched, not yet delivered; without bytes: its fault is handled */
 	XP__STEP_RESUME,  /* the handler is done */
 	XP__STEP_RESTART, /* the handler found nothing to do: execute again */
+	XP__STEP_ENTER,   /* the handler of a breakpoint begins */
+	XP__STEP_FOUND,   /* it found the record */
+	XP__STEP_MISSED,  /* it found none */
+	XP__STEP_INT3,    /* and reads a breakpoint in the text */
+	XP__STEP_COPY,    /* it is done: execution goes on in the copy of the old code */
 };
 
 /* One step of a counterexample. */

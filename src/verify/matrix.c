@@ -13,9 +13,16 @@ const char *const xp__method_names[XP__NR_METHODS] = {
 #define RESUME XP__KIND_RESUME
 #define SEVERAL XP__KIND_SEVERAL
 
-/* All bytes that change differ in every kind but the flips: the hardest case. */
+/*
+ * The one table of what the library may do to a site: whoever teaches the selection a new change adds it here, in both
+ * directions, and everything else (crosspatch verify --all, the tests, doc/matrix.md) follows. All bytes that change differ
+ * in every kind but the flips: the hardest case. Kinds that can follow each other at one site (new bytes of one are the
+ * old bytes of another) are also tried one after the other.
+ */
 #define DISP1 0x11, 0x22, 0x33, 0x44
 #define DISP2 0x95, 0xa6, 0xb7, 0xc8
+#define DISP3 0x59, 0x6a, 0x7b, 0x8c
+#define SIGNATURE 0x58, 0x50
 #define PROLOGUE 0x55, 0x48, 0x89, 0xe5, 0x48, 0x83, 0xec, 0x10
 #define NOP2 0x66, 0x90
 #define NOP3 0x0f, 0x1f, 0x00
@@ -32,9 +39,11 @@ const struct xp__kind xp__kinds[] = {
 	{"nop5 to jmp", 5, 5, 0, {NOP5}, {0xe9, DISP1}},
 	{"jmp to nop5", 5, 5, 0, {0xe9, DISP1}, {NOP5}},
 	{"jmp to another jmp", 5, 5, 0, {0xe9, DISP1}, {0xe9, DISP2}},
+	{"jmp to a third jmp", 5, 5, 0, {0xe9, DISP2}, {0xe9, DISP3}},
 	{"nop5 to call", 5, 5, 0, {NOP5}, {0xe8, DISP1}},
 	{"call to nop5", 5, 5, 0, {0xe8, DISP1}, {NOP5}},
 	{"call to another call", 5, 5, 0, {0xe8, DISP1}, {0xe8, DISP2}},
+	{"call to a third call", 5, 5, 0, {0xe8, DISP2}, {0xe8, DISP3}},
 	{"call to jmp", 5, 5, 0, {0xe8, DISP1}, {0xe9, DISP2}},
 	{"call to xor eax, eax", 5, 5, 0, {0xe8, DISP1}, {0x66, 0x66, 0x48, 0x31, 0xc0}},
 	{"xor eax, eax to call", 5, 5, 0, {0x66, 0x66, 0x48, 0x31, 0xc0}, {0xe8, DISP1}},
@@ -60,10 +69,14 @@ const struct xp__kind xp__kinds[] = {
 	{"mov32 immediate", 5, 5, RESUME, {0xb8, DISP1}, {0xb8, DISP2}},
 	{"mov32 immediate with REX", 6, 6, RESUME, {0x41, 0xb8, DISP1}, {0x41, 0xb8, DISP2}},
 	{"mov64 immediate", 10, 10, RESUME, {0x48, 0xb8, DISP1, DISP2}, {0x48, 0xb8, DISP2, DISP1}},
+	{"jmp *memory to jmp", 8, 8, RESUME, {0xff, 0x25, DISP1, SIGNATURE}, {0xe9, DISP2, 0xcc, SIGNATURE}},
+	{"jmp to jmp *memory", 8, 8, RESUME, {0xe9, DISP2, 0xcc, SIGNATURE}, {0xff, 0x25, DISP1, SIGNATURE}},
 	{"mov64 immediate, no resume", 10, 10, 0, {0x48, 0xb8, DISP1, DISP2}, {0x48, 0xb8, DISP2, DISP1}},
 	/* Several instructions. The first of each is not known to the selection but in "five nops". */
 	{"five nops to jmp", 5, 5, 0, {0x90, 0x90, 0x90, 0x90, 0x90}, {0xe9, DISP1}},
 	{"push, mov, sub to jmp", 8, 8, SEVERAL, {PROLOGUE}, {0xe9, DISP1, NOP3}},
+	{"ud2 to call and add", 8, 8, SEVERAL, {0x0f, 0x0b, 0x34, 0x12}, {0xe8, DISP1, 0x83, 0xc0, 0x07}},
+	{"call and add to ud2", 8, 8, SEVERAL, {0xe8, DISP1, 0x83, 0xc0, 0x07}, {0x0f, 0x0b, 0x34, 0x12}},
 	{"jmp to push, mov, sub", 8, 8, SEVERAL, {0xe9, DISP1, NOP3}, {PROLOGUE}},
 };
 const unsigned xp__nr_kinds = sizeof(xp__kinds) / sizeof(xp__kinds[0]);
@@ -132,13 +145,19 @@ static unsigned judge(struct run *run, const struct xp__plan *plan, const char *
 	return nr_proven;
 }
 
+/* Whether a caller that keeps to the contract may ask for it. */
+static bool offered(const struct xp__kind *kind, enum xp_policy policy)
+{
+	return !(kind->flags & SEVERAL) || policy == XP_POLICY_QUIESCE || policy == XP_POLICY_EARLY;
+}
+
 static void fill(struct run *run, unsigned k, unsigned addr, enum xp_policy policy, unsigned can, unsigned m)
 {
 	const struct xp__kind *kind = &xp__kinds[k];
 	const struct xp__model *model = &run->matrix->models[m], *named = xp__model_find(model->name);
 	struct xp__plan plan, choice;
 
-	if (kind->flags & SEVERAL && (policy == XP_POLICY_AUTO || policy == XP_POLICY_BREAKPOINT))
+	if (!offered(kind, policy))
 		return;
 	/* The default model lets the selection offer every method it has; which of them hold under others is judged here. */
 	if (build(kind, addr, policy, can, XP__FETCH_AMD, &plan)) {
@@ -167,6 +186,88 @@ int xp__matrix_run(struct xp__explorer *explorer, const struct xp__model *models
 				for (unsigned c = 0; c < sizeof(ports) / sizeof(ports[0]); c++)
 					for (unsigned m = 0; m < nr_models; m++)
 						fill(&run, k, xp__address(a), policies[p], ports[c], m);
+	}
+	if (watch->progress)
+		watch->progress(watch->data, xp__nr_kinds, xp__nr_kinds);
+	return run.error;
+}
+
+/* ---- two commits ---- */
+
+static bool proves(const struct xp__model *model, const struct xp__plan *plan)
+{
+	return xp__method_proven((enum xp__method)plan->method, (enum xp__fetch)(model - xp__models));
+}
+
+/* Every @fail of the second commit after a first that did not fail; and the second after each first that did. */
+static void judge_two(struct run *run, const struct xp__plan *first, const struct xp__plan *second, unsigned fail_first,
+		      const char *name, unsigned addr)
+{
+	unsigned nr = fail_first == XP__NO_FAILURE ? second->nr_stores + 1u : 1;
+
+	for (unsigned fail = 0; fail < nr; fail++)
+		for (unsigned m = 0; m < run->matrix->nr_models && !run->error; m++) {
+			const struct xp__model *model = xp__model_find(run->matrix->models[m].name);
+			struct xp__course course;
+			struct xp__result result;
+
+			if (!model || !proves(model, first) || !proves(model, second))
+				continue;
+			xp__course_of_plan(&course, first, fail_first);
+			xp__course_continue(&course, second, fail + 1 < nr ? fail : XP__NO_FAILURE);
+			snprintf(course.name, sizeof(course.name), "%s, %s%s, then %s%s", name,
+				 xp__method_names[first->method],
+				 fail_first == XP__NO_FAILURE ? "" : " rolled back", xp__method_names[second->method],
+				 fail + 1 < nr ? " rolled back" : "");
+			run->error = xp__explore(run->explorer, &course, addr, model, &result);
+			run->matrix->nr_twice++;
+			run->matrix->nr_explored++;
+			run->matrix->nr_states += result.nr_states;
+			if (result.proven)
+				continue;
+			run->matrix->nr_wrong++;
+			if (run->watch->wrong)
+				run->watch->wrong(run->watch->data, &course, addr, model, &result);
+		}
+}
+
+/* Kind @k under one policy, then whatever may follow under another. */
+static void fill_two(struct run *run, unsigned k, unsigned addr, enum xp_policy policy, unsigned can)
+{
+	const struct xp__kind *kind = &xp__kinds[k];
+	struct xp__plan first, second;
+
+	if (!offered(kind, policy) || !build(kind, addr, policy, can, XP__FETCH_AMD, &first))
+		return;
+	for (unsigned fail = 0; fail < first.nr_stores; fail++)
+		judge_two(run, &first, &first, fail, kind->name, addr);
+	for (unsigned j = 0; j < xp__nr_kinds; j++) {
+		const struct xp__kind *next = &xp__kinds[j];
+
+		if (next->len != kind->len || memcmp(next->old, kind->new, kind->len) != 0)
+			continue;
+		for (unsigned p = 0; p < sizeof(policies) / sizeof(policies[0]); p++)
+			if (offered(next, policies[p]) &&
+			    build(next, addr, policies[p], can, XP__FETCH_AMD, &second))
+				judge_two(run, &first, &second, XP__NO_FAILURE, kind->name, addr);
+	}
+}
+
+int xp__matrix_run_two(struct xp__explorer *explorer, const struct xp__watch *watch, struct xp__matrix *matrix)
+{
+	struct run run = {.explorer = explorer, .watch = watch, .matrix = matrix};
+
+	for (unsigned k = 0; k < xp__nr_kinds && !run.error; k++) {
+		if (watch->progress)
+			watch->progress(watch->data, k, xp__nr_kinds);
+		for (unsigned addr = 0; addr < 64; addr++) {
+			/* Every place in a quadword, and every one that crosses a line: no others are cut differently. */
+			if (addr >= 8 && addr + xp__kinds[k].len <= 64)
+				continue;
+			for (unsigned p = 0; p < sizeof(policies) / sizeof(policies[0]); p++)
+				for (unsigned c = 0; c < sizeof(ports) / sizeof(ports[0]); c++)
+					fill_two(&run, k, addr, policies[p], ports[c]);
+		}
 	}
 	if (watch->progress)
 		watch->progress(watch->data, xp__nr_kinds, xp__nr_kinds);

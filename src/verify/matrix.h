@@ -16,7 +16,7 @@ struct xp__kind {
 #define XP__KIND_RESUME 1  /* the caller gives a resume address; else the new instruction is emulated */
 #define XP__KIND_SEVERAL 2 /* several instructions, unknown to the library: the contract allows quiesce and early only */
 
-#define XP__MAX_KINDS 48
+#define XP__MAX_KINDS 80
 
 extern const struct xp__kind xp__kinds[];
 extern const unsigned xp__nr_kinds;
@@ -37,6 +37,7 @@ struct xp__matrix {
 	/* The number of times that the selection, asked for a model, chose a plan that the model does not prove. */
 	unsigned nr_wrong;
 	size_t nr_explored, nr_states;
+	size_t nr_twice; /* of the explorations: of two commits at one site, one after the other */
 };
 
 typedef void xp__progress_fn(void *data, unsigned done, unsigned all);
@@ -56,6 +57,12 @@ struct xp__watch {
  */
 int xp__matrix_run(struct xp__explorer *explorer, const struct xp__model *models, unsigned nr_models,
 		   const struct xp__watch *watch, struct xp__matrix *matrix);
+
+/*
+ * xp__matrix_run_two - adds to @matrix: two commits in a row at one site, each by what the selection offers, under each of
+ * its models that is said to prove both. 0, -ENOMEM, -E2BIG.
+ */
+int xp__matrix_run_two(struct xp__explorer *explorer, const struct xp__watch *watch, struct xp__matrix *matrix);
 
 extern const char *const xp__method_names[XP__NR_METHODS];
 

@@ -29,8 +29,11 @@ struct reader {
 	/* The plan being read. */
 	struct xp__course *course;
 	unsigned plan_line, nr_states, nr_symbols, nr_stores, store_line, store_column;
-	unsigned resume_line, resume_column;
+	unsigned resume_line, resume_column, entry_line, entry_column;
+	unsigned first_event; /* of the commit being read */
+	unsigned commit_line, commit_states, nr_commits; /* of the commits after the first */
 	bool ends_in_sync;
+	uint8_t before[XP_MAX_LEN]; /* the code when the commit began */
 	uint8_t state[XP_MAX_LEN];
 	struct symbol symbols[MAX_SYMBOLS];
 	struct {
@@ -147,39 +150,58 @@ static struct symbol *find_symbol(struct reader *r, struct word word)
 	return NULL;
 }
 
-/* A breakpoint at the first byte, in any state, has a record, as the library's have. */
-static void add_record(struct xp__course *course)
+/* A breakpoint at the first byte, in any state of a commit, has a record, as the library's have. */
+static void add_record(struct xp__course *course, unsigned first, const uint8_t *before)
 {
-	bool breaks = course->old[0] == XP__INSN_INT3_BYTE;
+	bool breaks = before[0] == XP__INSN_INT3_BYTE;
 
-	for (unsigned i = 0; i < course->nr_events; i++)
+	for (unsigned i = first; i < course->nr_events; i++)
 		breaks |= course->event[i].kind == XP__EVENT_STORE && course->event[i].off == 0 &&
 			  course->event[i].bytes[0] == XP__INSN_INT3_BYTE;
 	if (!breaks)
 		return;
 	xp__course_add(course, XP__EVENT_RETIRE);
 	xp__course_add(course, XP__EVENT_RECLAIM);
-	memmove(course->event + 1, course->event, course->nr_events * sizeof(course->event[0]));
-	memset(&course->event[0], 0, sizeof(course->event[0]));
-	course->event[0].kind = XP__EVENT_PUBLISH;
-	course->nr_events++;
+	memmove(course->event + first + 2, course->event + first,
+		(course->nr_events - first) * sizeof(course->event[0]));
+	memset(&course->event[first], 0, 2 * sizeof(course->event[0]));
+	course->event[first].kind = XP__EVENT_PUBLISH;
+	course->event[first + 1].kind = XP__EVENT_RAISE;
+	course->nr_events += 2;
+}
+
+/* The commit is complete: what it was for is known now. */
+static int end_commit(struct reader *r)
+{
+	struct xp__course *course = r->course;
+
+	if (r->nr_stores)
+		return fail_at(r, r->store_line, r->store_column, "no state follows this store");
+	if (r->nr_states < 2)
+		return fail_at(r, r->plan_line, 1, "a plan has at least two states: the old code and the new");
+	if (r->commit_line && r->nr_states == r->commit_states)
+		return fail_at(r, r->commit_line, 1, "a commit has at least one state: the new code");
+	memcpy(r->commit_line ? course->event[r->first_event - 1].bytes : course->new, r->state, XP_MAX_LEN);
+	if (r->ends_in_sync)
+		xp__course_add(course, XP__EVENT_RETURN);
+	add_record(course, r->first_event, r->before);
+	return 0;
 }
 
 /* The plan is complete, or it is not. */
 static int end_plan(struct reader *r)
 {
+	int error;
+
 	if (r->course == NULL)
 		return 0;
-	if (r->nr_stores)
-		return fail_at(r, r->store_line, r->store_column, "no state follows this store");
-	if (r->nr_states < 2)
-		return fail_at(r, r->plan_line, 1, "a plan has at least two states: the old code and the new");
+	error = end_commit(r);
+	if (error)
+		return error;
 	if (r->course->resume > r->course->len)
 		return fail_at(r, r->resume_line, r->resume_column, "the site ends at offset %u", r->course->len);
-	memcpy(r->course->new, r->state, XP_MAX_LEN);
-	if (r->ends_in_sync)
-		xp__course_add(r->course, XP__EVENT_RETURN);
-	add_record(r->course);
+	if (r->course->entries >> r->course->len)
+		return fail_at(r, r->entry_line, r->entry_column, "the site ends at offset %u", r->course->len);
 	r->course = NULL;
 	return 0;
 }
@@ -213,6 +235,7 @@ static int read_plan(struct reader *r, struct word directive)
 	r->course->faults = r->course->reclaim_waits = true;
 	r->plan_line = r->nr_line;
 	r->nr_states = r->nr_symbols = r->nr_stores = 0;
+	r->first_event = r->commit_line = r->commit_states = r->nr_commits = 0;
 	r->ends_in_sync = false;
 	r->at = r->end;
 	(void)directive;
@@ -288,14 +311,21 @@ static int read_selectors(struct reader *r, struct word directive)
 	return 0;
 }
 
+static const char too_many[] = "more stores and syncs than the verifier takes";
+
+/* For one event, and the five that end_commit() adds. */
+static bool has_room(const struct reader *r)
+{
+	return r->course->nr_events + 6 <= XP__MAX_EVENTS;
+}
+
 /* One store of the bytes [off, off+len) of @state. */
 static int add_store(struct reader *r, struct word directive, const uint8_t *state, unsigned off, unsigned len)
 {
-	/* Room is kept for the four events that end_plan() adds. */
 	struct xp__event *event;
 
-	if (r->course->nr_events + 5 > XP__MAX_EVENTS)
-		return FAIL(r, directive.at, "more stores and syncs than the verifier takes");
+	if (!has_room(r))
+		return FAIL(r, directive.at, too_many);
 	event = xp__course_add(r->course, XP__EVENT_STORE);
 	event->off = (uint8_t)off;
 	event->len = (uint8_t)len;
@@ -363,6 +393,7 @@ static int read_state(struct reader *r, struct word directive)
 		return FAIL(r, directive.at, "the first state is not reached by a store");
 	r->course->len = (uint8_t)len;
 	memcpy(r->course->old, state, sizeof(state));
+	memcpy(r->before, state, sizeof(state));
 	memcpy(r->state, state, sizeof(state));
 	return 0;
 }
@@ -389,10 +420,60 @@ static int read_sync(struct reader *r, struct word directive)
 {
 	if (r->nr_states == 0 || r->nr_stores)
 		return FAIL(r, directive.at, "sync stands after a state");
-	if (r->course->nr_events + 5 > XP__MAX_EVENTS)
-		return FAIL(r, directive.at, "more stores and syncs than the verifier takes");
+	if (!has_room(r))
+		return FAIL(r, directive.at, too_many);
 	xp__course_add(r->course, XP__EVENT_SYNC);
 	r->ends_in_sync = r->nr_states > 1;
+	return 0;
+}
+
+static int read_commit(struct reader *r, struct word directive)
+{
+	int error;
+
+	if (r->nr_states < 2)
+		return FAIL(r, directive.at, "commit stands after the new code of the commit before");
+	error = end_commit(r);
+	if (error)
+		return error;
+	if (r->nr_commits++ == XP__MAX_COMMITS - 1)
+		return FAIL(r, directive.at, "more than %u commits", XP__MAX_COMMITS);
+	if (!has_room(r))
+		return FAIL(r, directive.at, too_many);
+	xp__course_add(r->course, XP__EVENT_COMMIT);
+	r->first_event = r->course->nr_events;
+	r->commit_line = r->nr_line;
+	r->commit_states = r->nr_states;
+	r->ends_in_sync = false;
+	memcpy(r->before, r->state, sizeof(r->before));
+	return 0;
+}
+
+static int read_free(struct reader *r, struct word directive)
+{
+	if (r->nr_states < 2 || r->nr_stores || r->course->resume != XP__RESUME_COPY)
+		return FAIL(r, directive.at, "free-copy stands after a state, in a plan with `resume copy`");
+	if (!has_room(r))
+		return FAIL(r, directive.at, too_many);
+	xp__course_add(r->course, XP__EVENT_FREE);
+	return 0;
+}
+
+static int read_entry(struct reader *r, struct word directive)
+{
+	struct word word = next_word(r);
+
+	(void)directive;
+	do {
+		int offset = number(word.at, word.len, 10, XP_MAX_LEN - 1);
+
+		if (offset < 0)
+			return FAIL(r, word.at, "an offset in the site is expected");
+		r->course->entries |= (uint16_t)(1u << offset);
+		r->entry_line = r->nr_line;
+		r->entry_column = column(r, word.at);
+		word = next_word(r);
+	} while (word.len);
 	return 0;
 }
 
@@ -409,8 +490,12 @@ static int read_resume(struct reader *r, struct word directive)
 	int offset = number(word.at, word.len, 10, XP_MAX_LEN);
 
 	(void)directive;
+	if (word_is(word, "copy")) {
+		r->course->resume = XP__RESUME_COPY;
+		return 0;
+	}
 	if (offset < 0)
-		return FAIL(r, word.at, "an offset in the site, or its length, is expected");
+		return FAIL(r, word.at, "an offset in the site, its length, or `copy` is expected");
 	r->course->resume = (int8_t)offset;
 	r->resume_line = r->nr_line;
 	r->resume_column = column(r, word.at);
@@ -426,6 +511,7 @@ static int read_line(struct reader *r)
 		{"plan", read_plan},   {"mode", read_mode},   {"let", read_let},
 		{"state", read_state}, {"store", read_store}, {"invalid-selectors", read_selectors},
 		{"sync", read_sync},   {"resume", read_resume}, {"restart-on-nop", read_restart},
+		{"entry", read_entry}, {"commit", read_commit}, {"free-copy", read_free},
 	};
 	struct word word = next_word(r);
 

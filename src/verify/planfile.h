@@ -14,7 +14,11 @@
  *	restart-on-nop                     the fault handler executes again if the instruction begins with a nop; without it,
  *	                                   if what is there now does not fault. What still faults at the site's first byte
  *	                                   is bound there, or waited for
- *	resume N                           a breakpoint continues at offset N; without it, as the new code
+ *	resume N|copy                      a breakpoint continues at offset N, or in an out-of-line copy of the old code;
+ *	                                   without it, as the new code
+ *	free-copy                          from here the memory of that copy is used for something else
+ *	entry N…                           branches from elsewhere lead to these offsets
+ *	commit                             what follows is another commit, whose old code is the state before
  *
  * Numbers of selectors and bytes are hexadecimal, others decimal. Hosted.
  */

@@ -8,6 +8,7 @@
 
 static const char *const event_names[] = {
 	[XP__EVENT_PUBLISH] = "trap record published",
+	[XP__EVENT_RAISE] = "generation raised",
 	[XP__EVENT_STORE] = "store",
 	[XP__EVENT_SYNC] = "sync",
 	[XP__EVENT_PARK] = "bystanders parked",
@@ -15,6 +16,8 @@ static const char *const event_names[] = {
 	[XP__EVENT_RETURN] = "commit returned",
 	[XP__EVENT_RETIRE] = "trap record retired",
 	[XP__EVENT_RECLAIM] = "trap record reclaimed",
+	[XP__EVENT_FREE] = "copy of the old code freed",
+	[XP__EVENT_COMMIT] = "another commit begins",
 };
 
 static void print_bytes(FILE *out, const uint8_t *bytes, unsigned len)
@@ -47,6 +50,13 @@ static void print_versions(FILE *out, const struct xp__course *course, unsigned 
 			continue;
 		}
 		image(course, version, bytes);
+		if (version == 0 && course->entries > 1) {
+			fputs("  branches lead to", out);
+			for (unsigned b = 1; b < course->len; b++)
+				if (course->entries >> b & 1)
+					fprintf(out, " +%u", b);
+			fputc('\n', out);
+		}
 		fprintf(out, "  version %-2u ", version++);
 		for (unsigned b = 0; b < course->len; b++)
 			fprintf(out, "%s%02x", b == 0 ? "" : starts >> b & 1 ? "|" : " ", bytes[b]);
@@ -100,11 +110,23 @@ static void print_step(FILE *out, const struct xp__course *course, const struct 
 			print_fetch(out, course, step);
 			fputs(", which traps", out);
 		} else {
-			fprintf(out, "enters the trap handler, for the trap at +%u", step->at);
+			fprintf(out, "enters the fault handler, for the fault at +%u", step->at);
 		}
 		break;
+	case XP__STEP_ENTER:
+		fprintf(out, "enters the trap handler, for the breakpoint at +%u", step->at);
+		break;
 	case XP__STEP_FOUND:
-		fputs("enters the trap handler, which finds the record", out);
+		fputs("finds the record", out);
+		break;
+	case XP__STEP_MISSED:
+		fputs("finds no record", out);
+		break;
+	case XP__STEP_INT3:
+		fputs("reads a breakpoint in the text", out);
+		break;
+	case XP__STEP_COPY:
+		fputs("leaves the trap handler, to the copy of the old code", out);
 		break;
 	case XP__STEP_RESUME:
 		fprintf(out, "leaves the trap handler, to +%u", step->at);
@@ -152,7 +174,8 @@ static void json_string(FILE *out, const char *text)
 
 static void json_step(FILE *out, const struct xp__course *course, const struct xp__step *step)
 {
-	static const char *const names[] = {"time", "execute", "trap", "found", "resume", "restart"};
+	static const char *const names[] = {"time", "execute", "trap", "resume", "restart",
+					    "enter", "found", "missed", "int3", "copy"};
 	char text[96];
 
 	if (step->kind == XP__STEP_TIME) {
@@ -233,8 +256,8 @@ static void matrix_json(FILE *out, const struct xp__matrix *matrix)
 {
 	const char *separator = "";
 
-	fprintf(out, "{\"explored\":%zu,\"states\":%zu,\"wrong\":%u,\"cells\":[", matrix->nr_explored,
-		matrix->nr_states, matrix->nr_wrong);
+	fprintf(out, "{\"explored\":%zu,\"two_commits\":%zu,\"states\":%zu,\"wrong\":%u,\"cells\":[",
+		matrix->nr_explored, matrix->nr_twice, matrix->nr_states, matrix->nr_wrong);
 	for (unsigned k = 0; k < xp__nr_kinds; k++)
 		for (unsigned method = XP__METHOD_FLIP; method < XP__NR_METHODS; method++)
 			for (unsigned m = 0; m < matrix->nr_models; m++) {
@@ -309,7 +332,8 @@ void xp__report_matrix(FILE *out, const struct xp__matrix *matrix, enum xp__form
 	}
 	matrix_table(out, matrix, format == XP__FORMAT_MARKDOWN);
 	if (format == XP__FORMAT_TEXT)
-		fprintf(out, "%zu explorations, %zu states; %s\n", matrix->nr_explored, matrix->nr_states,
+		fprintf(out, "%zu explorations, %zu of two commits in a row, %zu states; %s\n", matrix->nr_explored,
+			matrix->nr_twice, matrix->nr_states,
 			matrix->nr_wrong ? "THE SELECTION CHOOSES PLANS THAT ARE NOT PROVEN" :
 					   "the selection chooses no plan that the model asked for does not prove");
 }

@@ -104,8 +104,8 @@ XP_TEST(published_plans_get_the_verdict_expected)
 	}
 	closedir(dir);
 	XP_TEST_NOTE("%u verdicts", nr);
-	/* S3, S4, ten sequences of S8 twice, their replacements, S9, S12: five models each. */
-	CHECK(nr >= 5 * 50);
+	/* S3, S4, S5, ten sequences of S8 twice, their replacements, S9, S12, branches inside: five models each. */
+	CHECK(nr >= 5 * 80);
 	xp__explorer_free(explorer);
 }
 
@@ -218,9 +218,27 @@ XP_TEST(malformed_files)
 	refused("plan a\nstate 90 90\nstore 1 2\nstate 90 91\n", 3, 1, "the store reaches beyond the site");
 	refused("plan a\nstate 90 90\nstore 1 1\nstate 91 91\n", 4, 1,
 		"the stores before it do not lead to this state");
-	refused("plan a\nresume\nstate 90\nstate 91\n", 2, 7, "an offset in the site, or its length, is expected");
-	refused("plan a\nresume 17\nstate 90\nstate 91\n", 2, 8, "an offset in the site, or its length, is expected");
+	refused("plan a\nresume\nstate 90\nstate 91\n", 2, 7,
+		"an offset in the site, its length, or `copy` is expected");
+	refused("plan a\nresume 17\nstate 90\nstate 91\n", 2, 8,
+		"an offset in the site, its length, or `copy` is expected");
 	refused("plan a\nresume 2\nstate 90\nstate 91\n", 2, 8, "the site ends at offset 1");
+	refused("plan a\nentry\n", 2, 6, "an offset in the site is expected");
+	refused("plan a\nentry 1 x\n", 2, 9, "an offset in the site is expected");
+	refused("plan a\nentry 16\n", 2, 7, "an offset in the site is expected");
+	refused("plan a\nentry 0 1\nstate 90\nstate 91\n", 2, 9, "the site ends at offset 1");
+	refused("plan a\nstate 90\ncommit\n", 3, 1, "commit stands after the new code of the commit before");
+	refused("plan a\nstate 90\nstate 91\ncommit\n", 4, 1, "a commit has at least one state: the new code");
+	refused("plan a\nstate 90\nstate 91\ncommit\nsync\ncommit\n", 4, 1,
+		"a commit has at least one state: the new code");
+	refused("plan a\nstate 90\nstate 91\ncommit\nstate 92\ncommit\nstate 93\ncommit\nstate 94\ncommit\n", 10, 1,
+		"more than 4 commits");
+	refused("plan a\nstate 90\nstore 0 1\ncommit\n", 4, 1, "commit stands after the new code of the commit before");
+	refused("plan a\nstate 90\nstate 91\nstore 0 1\ncommit\n", 4, 1, "no state follows this store");
+	refused("plan a\nstate 90\nstate 91\nfree-copy\n", 4, 1,
+		"free-copy stands after a state, in a plan with `resume copy`");
+	refused("plan a\nresume copy\nstate 90\nfree-copy\n", 4, 1,
+		"free-copy stands after a state, in a plan with `resume copy`");
 	refused("plan a\nrestart-on-nop yes\n", 2, 16, "nothing more is expected on this line");
 	refused("plan a\nstate 90 \x80\n", 2, 10, "only printable ASCII is expected outside comments");
 	refused("plan a\x01\n", 1, 7, "only printable ASCII is expected outside comments");
@@ -260,9 +278,9 @@ XP_TEST(what_the_reader_makes)
 				   "state 91"; /* no newline at the end */
 	static const uint8_t old[] = {0x9a, 0x34, 0x12, 0xaa};
 	static const uint8_t new[] = {0xcc, 0x00, 0x90, 0x01};
-	static const uint8_t kinds[] = {XP__EVENT_PUBLISH, XP__EVENT_STORE,  XP__EVENT_SYNC,
-					XP__EVENT_STORE,   XP__EVENT_STORE,  XP__EVENT_SYNC,
-					XP__EVENT_RETURN,  XP__EVENT_RETIRE, XP__EVENT_RECLAIM};
+	static const uint8_t kinds[] = {XP__EVENT_PUBLISH, XP__EVENT_RAISE,  XP__EVENT_STORE,  XP__EVENT_SYNC,
+					XP__EVENT_STORE,   XP__EVENT_STORE,  XP__EVENT_SYNC,   XP__EVENT_RETURN,
+					XP__EVENT_RETIRE,  XP__EVENT_RECLAIM};
 	struct xp__planfile file;
 	const struct xp__course *course;
 
@@ -282,15 +300,52 @@ XP_TEST(what_the_reader_makes)
 	REQUIRE_EQ(course->nr_events, sizeof(kinds));
 	for (unsigned i = 0; i < sizeof(kinds); i++)
 		CHECK_EQ(course->event[i].kind, kinds[i]);
-	CHECK_EQ(course->event[1].off, 2);
-	CHECK_EQ(course->event[1].len, 1);
-	CHECK_EQ(course->event[3].off, 3);
-	CHECK_EQ(course->event[4].len, 2);
+	CHECK_EQ(course->event[2].off, 2);
+	CHECK_EQ(course->event[2].len, 1);
+	CHECK_EQ(course->event[4].off, 3);
+	CHECK_EQ(course->event[5].len, 2);
 	course = &file.courses[1];
 	CHECK_EQ(course->mode, 64);
 	CHECK_EQ(course->resume, 1);
 	CHECK(!course->restart_on_nop);
 	CHECK_EQ(course->nr_events, 1);
+	xp__planfile_free(&file);
+}
+
+XP_TEST(several_commits)
+{
+	static const char text[] = "plan a\n"
+				   "entry 1 0\n"
+				   "resume copy\n"
+				   "state 90 90\n"
+				   "state 91 90\n"
+				   "sync\n"
+				   "commit\n"
+				   "state cc 90\n"
+				   "sync\n"
+				   "state 92 90\n"
+				   "sync\n"
+				   "free-copy\n"
+				   "commit\n"
+				   "state 93 90\n";
+	static const uint8_t kinds[] = {XP__EVENT_STORE, XP__EVENT_SYNC,   XP__EVENT_RETURN, XP__EVENT_COMMIT,
+					XP__EVENT_PUBLISH, XP__EVENT_RAISE, XP__EVENT_STORE,  XP__EVENT_SYNC,
+					XP__EVENT_STORE,   XP__EVENT_SYNC,  XP__EVENT_FREE,   XP__EVENT_RETURN,
+					XP__EVENT_RETIRE,  XP__EVENT_RECLAIM, XP__EVENT_COMMIT, XP__EVENT_STORE};
+	struct xp__planfile file;
+	const struct xp__course *course;
+
+	REQUIRE_EQ(xp__planfile_read(&file, text, sizeof(text) - 1), 0);
+	course = &file.courses[0];
+	REQUIRE_EQ(course->nr_events, sizeof(kinds));
+	for (unsigned i = 0; i < sizeof(kinds); i++)
+		CHECK_EQ(course->event[i].kind, kinds[i]);
+	CHECK_EQ(course->entries, 3);
+	CHECK_EQ(course->resume, XP__RESUME_COPY);
+	CHECK_EQ(course->old[0], 0x90);
+	CHECK_EQ(course->new[0], 0x91);
+	CHECK_EQ(course->event[3].bytes[0], 0x92);
+	CHECK_EQ(course->event[14].bytes[0], 0x93);
 	xp__planfile_free(&file);
 }
 
