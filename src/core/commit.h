@@ -33,7 +33,7 @@ struct xp__commit {
 	uint32_t to_jmp, to_test; /* the shared plans of branch sites: number + 1, 0 as long as there is none */
 	size_t size;              /* of this block of memory */
 	struct xp__commit *next;
-	uint64_t waiting[XP__TRAP_WORDS]; /* shards not yet seen without a handler, once retired */
+	unsigned long waiting[XP__TRAP_WORDS]; /* shards not yet seen without a handler, once retired */
 };
 
 /* xp__commit_new - room for so many sites and plans, or NULL. Context: text lock, here and below. */

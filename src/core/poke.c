@@ -35,6 +35,7 @@
 #include "core/poke.h"
 
 #include "arch/x86/sync.h"
+#include "core/counter.h"
 #include "core/deps.h"
 #include "core/engine.h"
 #include "core/inject.h"
@@ -44,21 +45,17 @@
 #define SPAN_GAP 1024u       /* bytes that cost less to rewrite than another call; within a page any gap is joined */
 
 static uint8_t *span_buffer;
-static struct xp_stats counters;
-
-/* One writer, the holder of the text lock; whoever reads meanwhile sees a number from before or after. */
-static void count(uint64_t *counter, uint64_t n)
-{
-	__atomic_store_n(counter, *counter + n, __ATOMIC_RELAXED);
-}
+static struct {
+	struct xp__counter commits, rollbacks, syncs, writes, sites;
+} counters;
 
 void xp_stats_read(struct xp_stats *stats)
 {
-	stats->commits = __atomic_load_n(&counters.commits, __ATOMIC_RELAXED);
-	stats->rollbacks = __atomic_load_n(&counters.rollbacks, __ATOMIC_RELAXED);
-	stats->syncs = __atomic_load_n(&counters.syncs, __ATOMIC_RELAXED);
-	stats->writes = __atomic_load_n(&counters.writes, __ATOMIC_RELAXED);
-	stats->sites = __atomic_load_n(&counters.sites, __ATOMIC_RELAXED);
+	stats->commits = xp__counted(&counters.commits);
+	stats->rollbacks = xp__counted(&counters.rollbacks);
+	stats->syncs = xp__counted(&counters.syncs);
+	stats->writes = xp__counted(&counters.writes);
+	stats->sites = xp__counted(&counters.sites);
 	stats->traps = 0;
 	stats->late_traps = 0;
 	xp__trap_count(stats);
@@ -213,7 +210,7 @@ static int store_phase(const struct xp__commit *c, unsigned phase, bool back, st
 		if (error)
 			return error;
 		if (len > 0) {
-			count(&counters.writes, 1);
+			xp__count(&counters.writes, 1);
 			error = xp__port->text_write((void *)span.start, span_buffer, len, span.flags);
 		}
 		if (error)
@@ -227,7 +224,7 @@ static int sync_phase(struct xp_diag *diag)
 {
 	int error;
 
-	count(&counters.syncs, 1);
+	xp__count(&counters.syncs, 1);
 	/* ordering: (P2) pairs with (S1) */
 	error = xp__port->sync_core();
 	if (error)
@@ -250,11 +247,11 @@ static void wedge(struct xp_diag *diag)
  */
 static void roll_back(const struct xp__commit *c, unsigned phase, struct xp_diag *diag)
 {
-	count(&counters.rollbacks, 1);
+	xp__count(&counters.rollbacks, 1);
 	do {
-		uint64_t writes = counters.writes;
+		unsigned long writes = counters.writes.low;
 
-		if (store_phase(c, phase, true, NULL) || (counters.writes != writes && sync_phase(NULL))) {
+		if (store_phase(c, phase, true, NULL) || (counters.writes.low != writes && sync_phase(NULL))) {
 			wedge(diag);
 			return;
 		}
@@ -286,7 +283,7 @@ static int run_at_once(const struct xp__commit *c, struct xp_diag *diag)
 
 	if (!error)
 		return 0;
-	count(&counters.rollbacks, 1);
+	xp__count(&counters.rollbacks, 1);
 	if (store_phase(c, 0, true, NULL))
 		wedge(diag);
 	return error;
@@ -327,7 +324,7 @@ static int run_parked(const struct xp__commit *c, struct xp_diag *diag)
 		xp__fail(diag, error, XP_PHASE_PREPARE, diag ? diag->site : NULL, NULL);
 	} else {
 		error = run_at_once(c, diag);
-		count(&counters.syncs, 1);
+		xp__count(&counters.syncs, 1);
 		/* ordering: (P6) pairs with (S2) */
 		xp__port->unpark();
 	}
@@ -379,7 +376,7 @@ int xp__commit_run(struct xp__commit *c, struct xp_diag *diag)
 		return error;
 	}
 
-	count(&counters.commits, 1);
+	xp__count(&counters.commits, 1);
 	parked = needs & XP_NEED_PARK;
 	early = needs & XP_NEED_ALONE;
 	if (needs & XP_NEED_TRAP) {
@@ -387,12 +384,12 @@ int xp__commit_run(struct xp__commit *c, struct xp_diag *diag)
 
 		error = run_trapping(c, nr_phases, diag);
 		if (!error)
-			count(&counters.sites, nr);
+			xp__count(&counters.sites, nr);
 		return error;
 	}
 	error = parked ? run_parked(c, diag) : early ? run_early(c, diag) : run_phases(c, nr_phases, diag);
 	if (!error)
-		count(&counters.sites, c->nr);
+		xp__count(&counters.sites, c->nr);
 	xp__commit_free(c);
 	return error;
 }

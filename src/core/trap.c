@@ -34,19 +34,21 @@
 
 #include "arch/x86/emulate.h"
 #include "core/commit.h"
+#include "core/counter.h"
 #include "core/deps.h"
 #include "core/inject.h"
 
 struct shard {
-	uint64_t active; /* handlers running now */
-	uint64_t traps;
-	uint64_t late;
+	unsigned long active; /* handlers running now */
+	struct xp__counter traps;
+	struct xp__counter late;
 } __attribute__((aligned(64)));
 
 static struct shard shards[XP__TRAP_SHARDS];
-static uint64_t used[XP__TRAP_WORDS]; /* shards that ever counted: the others need no look */
+static unsigned long used[XP__TRAP_WORDS]; /* shards that ever counted: the others need no look */
 static const struct xp__commit *table;
-static uint64_t generation; /* of the table; 0: there never was one */
+/* Of the table; 0: there never was one. One per commit: no handler rests so long that 32 bits come round to the same. */
+static unsigned long generation;
 
 #ifdef XP_INJECT
 void (*xp__inject)(enum xp__point point);
@@ -66,19 +68,19 @@ void xp__trap_retire(void)
 	__atomic_store_n(&table, NULL, __ATOMIC_SEQ_CST);
 }
 
-bool xp__trap_quiescent(uint64_t waiting[XP__TRAP_WORDS])
+bool xp__trap_quiescent(unsigned long waiting[XP__TRAP_WORDS])
 {
 	bool quiescent = true;
 
 	for (unsigned w = 0; w < XP__TRAP_WORDS; w++) {
 		/* ordering: (T6) pairs with (T5) */
 		waiting[w] &= __atomic_load_n(&used[w], __ATOMIC_SEQ_CST);
-		for (uint64_t left = waiting[w]; left; left &= left - 1) {
-			unsigned bit = (unsigned)__builtin_ctzll(left);
+		for (unsigned long left = waiting[w]; left; left &= left - 1) {
+			unsigned bit = (unsigned)__builtin_ctzl(left);
 
 			/* ordering: (T6) pairs with (T5) */
-			if (__atomic_load_n(&shards[w * 64 + bit].active, __ATOMIC_SEQ_CST) == 0)
-				waiting[w] &= ~(1ull << bit);
+			if (__atomic_load_n(&shards[w * XP__TRAP_WORD_BITS + bit].active, __ATOMIC_SEQ_CST) == 0)
+				waiting[w] &= ~(1ul << bit);
 		}
 		quiescent = quiescent && waiting[w] == 0;
 	}
@@ -88,8 +90,8 @@ bool xp__trap_quiescent(uint64_t waiting[XP__TRAP_WORDS])
 void xp__trap_count(struct xp_stats *stats)
 {
 	for (unsigned i = 0; i < XP__TRAP_SHARDS; i++) {
-		stats->traps += __atomic_load_n(&shards[i].traps, __ATOMIC_RELAXED);
-		stats->late_traps += __atomic_load_n(&shards[i].late, __ATOMIC_RELAXED);
+		stats->traps += xp__counted(&shards[i].traps);
+		stats->late_traps += xp__counted(&shards[i].late);
 	}
 }
 
@@ -152,7 +154,7 @@ static enum xp_trap_verdict decide(struct xp_regs *regs, struct shard *shard)
 
 	for (;;) {
 		/* ordering: (T8) pairs with (T7) */
-		uint64_t before = __atomic_load_n(&generation, __ATOMIC_ACQUIRE);
+		unsigned long before = __atomic_load_n(&generation, __ATOMIC_ACQUIRE);
 		/* ordering: (T4) pairs with (T1), (P1), (P5) */
 		const struct xp__commit *commit = __atomic_load_n(&table, __ATOMIC_SEQ_CST);
 		const struct xp__plan *plan = commit ? search(commit, addr) : NULL;
@@ -160,7 +162,7 @@ static enum xp_trap_verdict decide(struct xp_regs *regs, struct shard *shard)
 		if (plan) {
 			XP__INJECT(XP__POINT_TRAP_FOUND);
 			resume(plan, addr, regs);
-			__atomic_fetch_add(&shard->traps, 1, __ATOMIC_RELAXED);
+			xp__count(&shard->traps, 1);
 			return XP_TRAP_DONE;
 		}
 		XP__INJECT(XP__POINT_TRAP_MISSED);
@@ -168,7 +170,7 @@ static enum xp_trap_verdict decide(struct xp_regs *regs, struct shard *shard)
 			return XP_TRAP_FOREIGN;
 		if (is_late(addr)) {
 			regs->ip = addr;
-			__atomic_fetch_add(&shard->late, 1, __ATOMIC_RELAXED);
+			xp__count(&shard->late, 1);
 			return XP_TRAP_RETRY;
 		}
 		/* ordering: (T8) pairs with (T7) */
@@ -188,8 +190,8 @@ void xp_trap_fork_child(unsigned number)
 enum xp_trap_verdict xp_trap(struct xp_regs *regs, unsigned number)
 {
 	struct shard *shard = &shards[number % XP__TRAP_SHARDS];
-	uint64_t *word = &used[number % XP__TRAP_SHARDS / 64];
-	uint64_t bit = 1ull << (number % 64);
+	unsigned long *word = &used[number % XP__TRAP_SHARDS / XP__TRAP_WORD_BITS];
+	unsigned long bit = 1ul << (number % XP__TRAP_WORD_BITS);
 	enum xp_trap_verdict verdict;
 
 	/* ordering: (T2) pairs with (T3) */

@@ -10,7 +10,8 @@
 
 /* Handlers count themselves in and out in shards of their own: see trap.c. */
 #define XP__TRAP_SHARDS 256
-#define XP__TRAP_WORDS (XP__TRAP_SHARDS / 64)
+#define XP__TRAP_WORD_BITS (8 * (unsigned)sizeof(unsigned long))
+#define XP__TRAP_WORDS (XP__TRAP_SHARDS / XP__TRAP_WORD_BITS)
 
 struct xp__commit;
 
@@ -28,7 +29,7 @@ void xp__trap_retire(void);
  * @waiting has one bit per shard, all set at first, and remembers the answer so far: no handler can starve a writer.
  * Context: text lock. Progress: wait-free.
  */
-bool xp__trap_quiescent(uint64_t waiting[XP__TRAP_WORDS]);
+bool xp__trap_quiescent(unsigned long waiting[XP__TRAP_WORDS]);
 
 /* xp__trap_count - sums the shards' counters into @stats. */
 void xp__trap_count(struct xp_stats *stats);

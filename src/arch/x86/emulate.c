@@ -28,7 +28,7 @@ enum {
 };
 
 /* A stack slot: the processor does not ask for alignment, and the memory has whatever type its owner gave it. */
-typedef uint64_t slot_t __attribute__((may_alias, aligned(1)));
+typedef uintptr_t slot_t __attribute__((may_alias, aligned(1)));
 
 bool xp__can_emulate(const struct xp__insn *insn)
 {
@@ -123,13 +123,13 @@ void xp__emulate(const struct xp__insn *insn, uintptr_t addr, uintptr_t fallthro
 		regs->ip = xp__condition(insn->cond, regs->flags) ? target : fallthrough;
 		break;
 	case XP__INSN_CALL:
-		regs->gpr[GPR_RSP] -= sizeof(slot_t);
+		regs->gpr[GPR_RSP] = (uintptr_t)(regs->gpr[GPR_RSP] - sizeof(slot_t));
 		*(slot_t *)(uintptr_t)regs->gpr[GPR_RSP] = fallthrough;
 		regs->ip = target;
 		break;
 	case XP__INSN_RET:
 		regs->ip = *(const slot_t *)(uintptr_t)regs->gpr[GPR_RSP];
-		regs->gpr[GPR_RSP] += sizeof(slot_t) + (uint64_t)insn->imm;
+		regs->gpr[GPR_RSP] = (uintptr_t)(regs->gpr[GPR_RSP] + sizeof(slot_t) + (uint64_t)insn->imm);
 		break;
 	case XP__INSN_TEST_IMM:
 		regs->flags = test_flags(insn, regs);

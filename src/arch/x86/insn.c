@@ -126,7 +126,7 @@ unsigned xp__insn_decode(const uint8_t *bytes, size_t avail, struct xp__insn *in
 		form.width = 2;
 		opcode = 2;
 		operand = 2;
-	} else if (first == REX_W && second == 0xa9) {
+	} else if (XP__CODE_BITS == 64 && first == REX_W && second == 0xa9) {
 		form.kind = XP__INSN_TEST_IMM;
 		form.width = 8;
 		opcode = 2;

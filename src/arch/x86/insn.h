@@ -7,6 +7,18 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/*
+ * Bits of the code that is patched: those of the processor's mode for which the core is compiled. Given from outside by
+ * who looks at code of another mode.
+ */
+#ifndef XP__CODE_BITS
+#ifdef __x86_64__
+#define XP__CODE_BITS 64
+#else
+#define XP__CODE_BITS 32
+#endif
+#endif
+
 enum xp__insn_kind {
 	XP__INSN_UNKNOWN,
 	XP__INSN_NOP,      /* 90, 66 90, 0F 1F /0 in all its forms, with 66 and 2E prefixes before it; not F3 90 (pause) */
@@ -14,7 +26,7 @@ enum xp__insn_kind {
 	XP__INSN_JCC,      /* 70+cc rel8, 0F 80+cc rel32 */
 	XP__INSN_CALL,     /* E8 rel32 */
 	XP__INSN_RET,      /* C3, C2 imm16 */
-	XP__INSN_TEST_IMM, /* A8 imm8, [66|48] A9 imm: test of al, ax, eax, rax */
+	XP__INSN_TEST_IMM, /* A8 imm8, [66|48] A9 imm: test of al, ax, eax, rax (48 in 64-bit code) */
 	XP__INSN_INT3,     /* CC */
 };
 
@@ -29,7 +41,7 @@ struct xp__insn {
 #define XP__INSN_INT3_BYTE 0xcc
 
 /*
- * xp__insn_decode - one instruction of 64-bit code from @avail bytes. Returns its length, 0 if it is not one of
+ * xp__insn_decode - one instruction of XP__CODE_BITS-bit code from @avail bytes. Returns its length, 0 if it is not one of
  * the kinds above or is cut off. Strict: a form with a prefix not named above is UNKNOWN.
  */
 unsigned xp__insn_decode(const uint8_t *bytes, size_t avail, struct xp__insn *insn);

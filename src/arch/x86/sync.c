@@ -12,66 +12,50 @@
  */
 #include "arch/x86/sync.h"
 
-#include <stdbool.h>
-#include <stdint.h>
+#include "arch/x86/cpuid.h"
 
-enum means {
-	UNTRIED,
-	ABSENT,
-	PRESENT,
-};
-
-static uint8_t serialize_insn; /* enum means; relaxed atomic */
-
-/* Serializing by itself. */
-static void cpuid(uint32_t leaf, uint32_t *eax, uint32_t *edx)
-{
-	uint32_t ebx, ecx = 0;
-
-	*eax = leaf;
-	__asm__ volatile("cpuid" : "+a"(*eax), "=b"(ebx), "+c"(ecx), "=d"(*edx) : : "memory");
-}
+static uint8_t serialize_insn; /* enum xp__feature; relaxed atomic */
 
 /* Whether CPUID.(EAX=7,ECX=0):EDX[14] announces SERIALIZE (Intel SDM vol. 2, CPUID). */
 static bool has_serialize(void)
 {
 	uint8_t known = __atomic_load_n(&serialize_insn, __ATOMIC_RELAXED);
-	uint32_t eax, edx;
 
-	if (known == UNTRIED) {
-		known = ABSENT;
-		cpuid(0, &eax, &edx);
-		if (eax >= 7) {
-			cpuid(7, &eax, &edx);
-			if (edx >> 14 & 1)
-				known = PRESENT;
-		}
+	if (known == XP__FEATURE_UNTRIED) {
+		known = xp__cpuid_edx(7) >> 14 & 1 ? XP__FEATURE_PRESENT : XP__FEATURE_ABSENT;
 		__atomic_store_n(&serialize_insn, known, __ATOMIC_RELAXED);
 	}
-	return known == PRESENT;
+	return known == XP__FEATURE_PRESENT;
 }
 
 /*
  * Whether IRET to the next instruction would do no more than that. It pops the shadow stack where there is one:
- * RDSSPQ reads its pointer, never 0, and is a no-op elsewhere. It faults if the nested-task flag is set, which any
+ * RDSSP reads its pointer, never 0, and is a no-op elsewhere. It faults if the nested-task flag is set, which any
  * program may do. The processor asks the flag as it is, not the one to be popped.
  */
 static bool iret_is_plain(void)
 {
-	uint64_t shadow_stack = 0;
-	const uint64_t nested_task = 1 << 14;
+	uintptr_t shadow_stack = 0;
+	const uintptr_t nested_task = 1 << 14;
 
-	/* rdsspq %rax, in bytes for assemblers that are not told of it */
+	/* rdsspq %rax, rdsspd %eax, in bytes for assemblers that are not told of it */
+#ifdef __x86_64__
 	__asm__ volatile(".byte 0xf3, 0x48, 0x0f, 0x1e, 0xc8" : "+a"(shadow_stack));
 	return !shadow_stack && !(__builtin_ia32_readeflags_u64() & nested_task);
+#else
+	__asm__ volatile(".byte 0xf3, 0x0f, 0x1e, 0xc8" : "+a"(shadow_stack));
+	return !shadow_stack && !(__builtin_ia32_readeflags_u32() & nested_task);
+#endif
 }
 
 /*
  * The frame goes below the red zone, and the stack pointer in it is the one from before, so that IRET undoes the
- * move. At CPL 0 an IRET also ends the blocking of NMIs: inside an NMI handler another NMI may then nest.
+ * move. In 32-bit code there is neither red zone nor, without a change of privilege, a stack pointer in the frame; the
+ * CALL pushes the address. At CPL 0 an IRET also ends the blocking of NMIs: inside an NMI handler another may then nest.
  */
 static void iret_to_next(void)
 {
+#ifdef __x86_64__
 	uint64_t stack, selector;
 
 	__asm__ volatile("movq %%rsp, %[stack]\n\t"
@@ -89,6 +73,18 @@ static void iret_to_next(void)
 			 : [stack] "=&r"(stack), [selector] "=&r"(selector)
 			 :
 			 : "memory");
+#else
+	__asm__ volatile("pushfl\n\t"
+			 "pushl %%cs\n\t"
+			 "call 1f\n\t"
+			 "jmp 2f\n"
+			 "1:\n\t"
+			 "iretl\n"
+			 "2:"
+			 :
+			 :
+			 : "memory");
+#endif
 }
 
 void xp__serialize(void)
@@ -97,8 +93,8 @@ void xp__serialize(void)
 
 	if (has_serialize())
 		__asm__ volatile(".byte 0x0f, 0x01, 0xe8" : : : "memory"); /* serialize */
-	else if (iret_is_plain())
+	else if (iret_is_plain() || !xp__has_cpuid())
 		iret_to_next();
 	else
-		cpuid(0, &eax, &edx);
+		xp__cpuid(0, &eax, &edx);
 }

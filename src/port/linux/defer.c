@@ -7,20 +7,36 @@
 
 #include <pthread.h>
 #include <signal.h>
-#include <time.h>
 
 #define NEVER UINT64_MAX
 
-static uint64_t deadline = NEVER;
+/*
+ * In halves, for processors that do not load 64 bits at once. The worker may see one half of a new deadline: `changed`,
+ * raised behind it, then wakes it again, and xp_deferred_run() looks at the deadlines themselves. What the worker writes
+ * over, xp_deferred_run() asks for anew.
+ */
+static uint32_t deadline_low = UINT32_MAX, deadline_high = UINT32_MAX;
 static uint32_t changed; /* futex: counts new deadlines */
 static bool running;     /* under the text lock */
 
 uint64_t xp__clock_ms(void)
 {
-	struct timespec now = {0, 0};
+	struct xp__time now = xp__monotonic();
 
-	XP__SYS2(SYS_clock_gettime, CLOCK_MONOTONIC, &now);
-	return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+	return (uint64_t)now.seconds * 1000 + (uint64_t)now.nanoseconds / 1000000;
+}
+
+static uint64_t load_deadline(void)
+{
+	uint64_t high = __atomic_load_n(&deadline_high, __ATOMIC_RELAXED);
+
+	return high << 32 | __atomic_load_n(&deadline_low, __ATOMIC_RELAXED);
+}
+
+static void store_deadline(uint64_t deadline)
+{
+	__atomic_store_n(&deadline_high, (uint32_t)(deadline >> 32), __ATOMIC_RELAXED);
+	__atomic_store_n(&deadline_low, (uint32_t)deadline, __ATOMIC_RELAXED);
 }
 
 /* Every signal that can be but those of the library's own, of which the rendezvous' may be chosen anew at any time. */
@@ -42,14 +58,14 @@ static void *worker(void *unused)
 		uint32_t seen = __atomic_load_n(&changed, __ATOMIC_ACQUIRE);
 
 		block_signals(SIG_SETMASK, NULL);
-		uint64_t until = __atomic_load_n(&deadline, __ATOMIC_RELAXED);
+		uint64_t until = load_deadline();
 		uint64_t now = xp__clock_ms();
 
 		if (until > now) {
 			xp__futex_wait(&changed, seen, until == NEVER ? 0 : (until - now) * 1000000);
 			continue;
 		}
-		__atomic_store_n(&deadline, NEVER, __ATOMIC_RELAXED);
+		store_deadline(NEVER);
 		xp_deferred_run();
 	}
 	return NULL;
@@ -80,8 +96,8 @@ void xp__defer_wake(void)
 
 int xp__defer(uint64_t deadline_ms)
 {
-	if (deadline_ms < __atomic_load_n(&deadline, __ATOMIC_RELAXED)) {
-		__atomic_store_n(&deadline, deadline_ms, __ATOMIC_RELAXED);
+	if (deadline_ms < load_deadline()) {
+		store_deadline(deadline_ms);
 		xp__defer_wake();
 	}
 	if (!running) {
@@ -97,5 +113,5 @@ int xp__defer(uint64_t deadline_ms)
 void xp__defer_fork(void)
 {
 	running = false;
-	deadline = NEVER;
+	store_deadline(NEVER);
 }

@@ -70,9 +70,9 @@ static void child(void)
 
 int xp__fork_start(void)
 {
-	long page = XP__SYS6(SYS_mmap, 0, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	long page = XP__SYS6(XP__SYS_MMAP, 0, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
-	if (page > 0) {
+	if (!xp__is_error(page)) {
 		xp__fork_marks = (uint32_t *)page; /* NOLINT: an address */
 		/* Without it, children of fork() are still noticed, by child(). */
 		XP__SYS3(SYS_madvise, page, 4096, MADV_WIPEONFORK);

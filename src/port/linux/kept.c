@@ -28,7 +28,7 @@ bool xp__kept_same(const struct xp__kept *kept, unsigned *links)
 {
 	struct stat st;
 
-	if (kept->fd < 0 || XP__SYS2(SYS_fstat, kept->fd, &st) || st.st_dev != kept->device ||
+	if (kept->fd < 0 || XP__SYS2(XP__SYS_FSTAT, kept->fd, &st) || st.st_dev != kept->device ||
 	    st.st_ino != kept->inode)
 		return false;
 	if (links)
@@ -38,7 +38,7 @@ bool xp__kept_same(const struct xp__kept *kept, unsigned *links)
 
 bool xp__kept_ours(const struct xp__kept *kept)
 {
-	return kept->fd >= 0 && XP__SYS3(SYS_lseek, kept->fd, 0, SEEK_CUR) == kept->place &&
+	return kept->fd >= 0 && xp__seek(kept->fd, 0, SEEK_CUR) == kept->place &&
 	       (kept->place < 0 || xp__kept_same(kept, NULL));
 }
 
@@ -58,8 +58,8 @@ static int open_blocked(struct xp__kept *kept, int at, const char *path, int fla
 	if (fd < 0)
 		return fd;
 	fd = xp__move_high(fd);
-	error = XP__SYS2(SYS_fstat, fd, &st);
-	if (error == 0 && XP__SYS3(SYS_lseek, fd, place, SEEK_SET) != place) {
+	error = XP__SYS2(XP__SYS_FSTAT, fd, &st);
+	if (error == 0 && xp__seek(fd, place, SEEK_SET) != place) {
 		if (place < 0)
 			error = -EOPNOTSUPP;
 		place = 0; /* where it stands: the inode has to do */

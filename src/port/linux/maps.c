@@ -53,7 +53,7 @@ struct reader {
 static int next_char(struct reader *r)
 {
 	if (r->at == r->filled) {
-		long n = XP__SYS4(SYS_pread64, maps.fd, r->buffer, sizeof(r->buffer), r->from);
+		long n = xp__pread(maps.fd, r->buffer, sizeof(r->buffer), (uint64_t)r->from);
 
 		if (n <= 0)
 			return -1;

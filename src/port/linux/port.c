@@ -7,6 +7,7 @@
  *     the first commit that needs it.
  * I2  Nothing here needs malloc or a lock of libc's, so that a commit may run where they are held.
  */
+#include "arch/x86/store.h"
 #include "port/linux/port.h"
 
 #include <asm/prctl.h>
@@ -61,9 +62,10 @@ static size_t round_up(size_t size)
 
 void *xp__alloc(size_t size)
 {
-	long memory = XP__SYS6(SYS_mmap, 0, round_up(size), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	long memory =
+		XP__SYS6(XP__SYS_MMAP, 0, round_up(size), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
-	if (memory < 0 && memory > -4096)
+	if (xp__is_error(memory))
 		return NULL;
 	if (size >= 2u << 20)
 		XP__SYS3(SYS_madvise, memory, round_up(size), MADV_HUGEPAGE); /* one fault instead of 512 */
@@ -147,7 +149,7 @@ static unsigned can(unsigned needs)
 	if (needs & XP_NEED_SINGLE) {
 		if (writer == NULL)
 			writer = writer_of(writer_wanted);
-		if (writer && writer->single)
+		if (writer && writer->single && xp__can_store_quadword())
 			served |= XP_NEED_SINGLE;
 	}
 	if (needs & XP_NEED_CALL && !shadow_stack)

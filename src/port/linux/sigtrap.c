@@ -37,8 +37,13 @@ bool xp__in_trap(void)
 	return false;
 }
 
-static const uint8_t gregs[16] = {REG_RAX, REG_RCX, REG_RDX, REG_RBX, REG_RSP, REG_RBP, REG_RSI, REG_RDI,
-				  REG_R8,  REG_R9,  REG_R10, REG_R11, REG_R12, REG_R13, REG_R14, REG_R15};
+#ifdef __x86_64__
+static const uint8_t gregs[] = {REG_RAX, REG_RCX, REG_RDX, REG_RBX, REG_RSP, REG_RBP, REG_RSI, REG_RDI,
+				REG_R8,  REG_R9,  REG_R10, REG_R11, REG_R12, REG_R13, REG_R14, REG_R15};
+#else
+static const uint8_t gregs[] = {REG_EAX, REG_ECX, REG_EDX, REG_EBX, REG_ESP, REG_EBP, REG_ESI, REG_EDI};
+#endif
+#define NR_GREGS (sizeof(gregs) / sizeof(gregs[0]))
 
 static void die(int signal, bool restart, ucontext_t *uc)
 {
@@ -47,7 +52,7 @@ static void die(int signal, bool restart, ucontext_t *uc)
 	/* The default action, where the trap happened: executes the breakpoint again, or takes the signal again. */
 	xp__sigaction(signal, &dfl, NULL);
 	if (restart)
-		uc->uc_mcontext.gregs[REG_RIP]--;
+		uc->uc_mcontext.gregs[XP__REG_IP]--;
 	else
 		XP__SYS3(SYS_tgkill, XP__SYS1(SYS_getpid, 0), XP__SYS1(SYS_gettid, 0), signal);
 }
@@ -123,20 +128,21 @@ static enum xp_trap_verdict take(ucontext_t *uc)
 	enum xp_trap_verdict verdict;
 	struct xp_regs regs;
 
-	for (int i = 0; i < 16; i++)
-		regs.gpr[i] = (uint64_t)saved[gregs[i]];
-	regs.ip = (uint64_t)saved[REG_RIP];
-	regs.flags = (uint64_t)saved[REG_EFL];
+	/* Zero-extended: a greg_t is signed. */
+	for (unsigned i = 0; i < 16; i++)
+		regs.gpr[i] = i < NR_GREGS ? (uintptr_t)saved[gregs[i]] : 0;
+	regs.ip = (uintptr_t)saved[XP__REG_IP];
+	regs.flags = (uintptr_t)saved[REG_EFL];
 	verdict = xp_trap(&regs, xp__trap_shard());
 	if (verdict == XP_TRAP_FOREIGN)
 		return verdict;
-	if (verdict == XP_TRAP_RETRY && at_rseq_abort((uintptr_t)saved[REG_RIP]))
+	if (verdict == XP_TRAP_RETRY && at_rseq_abort((uintptr_t)saved[XP__REG_IP]))
 		return XP_TRAP_DONE;
-	if (verdict == XP_TRAP_RETRY && behind_split_int3((uintptr_t)saved[REG_RIP]))
+	if (verdict == XP_TRAP_RETRY && behind_split_int3((uintptr_t)saved[XP__REG_IP]))
 		return XP_TRAP_FOREIGN;
-	for (int i = 0; i < 16; i++)
+	for (unsigned i = 0; i < NR_GREGS; i++)
 		saved[gregs[i]] = (greg_t)regs.gpr[i];
-	saved[REG_RIP] = (greg_t)regs.ip;
+	saved[XP__REG_IP] = (greg_t)regs.ip;
 	saved[REG_EFL] = (greg_t)regs.flags;
 	return verdict;
 }

@@ -33,24 +33,35 @@ static uint32_t meeting, released; /* released == meeting: nobody is to wait */
 static uint32_t answers;         /* futex: counts answers */
 static bool parking;
 
+/*
+ * What the signal carries: the round, and the slot. Of 32 bits the slot takes as many as a process can have threads,
+ * each with a page of stack in 4 GiB; the round's lowest tell it from those that failed, whose signals come first.
+ */
+#define INDEX_BITS (sizeof(void *) == 8 ? 32 : 20)
+#define INDEX_MASK (((uintptr_t)1 << INDEX_BITS) - 1)
+
+static uintptr_t invitation(uint32_t round, uint32_t index)
+{
+	return (uintptr_t)round << INDEX_BITS | index;
+}
+
 static void on_rendezvous(int signal, siginfo_t *info, void *context)
 {
 	ucontext_t *uc = context;
-	uint64_t value;
+	uint32_t mine, index;
 	struct xp__slot *slot;
-	uint32_t mine;
 
 	(void)signal;
 	if (info->si_code != SI_QUEUE || info->si_pid != (int)XP__SYS1(SYS_getpid, 0))
 		return;
-	memcpy(&value, &info->si_value, sizeof(value));
-	mine = (uint32_t)(value >> 32);
 	/* ordering: (R2) pairs with (R1) */
-	if (mine != __atomic_load_n(&meeting, __ATOMIC_ACQUIRE) || (uint32_t)value >= nr_slots)
+	mine = __atomic_load_n(&meeting, __ATOMIC_ACQUIRE);
+	index = (uint32_t)((uintptr_t)info->si_value.sival_ptr & INDEX_MASK);
+	if ((uintptr_t)info->si_value.sival_ptr != invitation(mine, index) || index >= nr_slots)
 		return;
-	slot = &slots[(uint32_t)value];
-	slot->pc = (uintptr_t)uc->uc_mcontext.gregs[REG_RIP];
-	slot->sp = (uintptr_t)uc->uc_mcontext.gregs[REG_RSP];
+	slot = &slots[index];
+	slot->pc = (uintptr_t)uc->uc_mcontext.gregs[XP__REG_IP];
+	slot->sp = (uintptr_t)uc->uc_mcontext.gregs[XP__REG_SP];
 	xp__serialize();
 	/* ordering: (R3) pairs with (R4) */
 	__atomic_store_n(&slot->answer, mine, __ATOMIC_RELEASE);
@@ -160,13 +171,12 @@ static int list_new(void)
 static int ask(uint32_t i)
 {
 	siginfo_t info;
-	uint64_t value = (uint64_t)meeting << 32 | i;
 	int error;
 
 	memset(&info, 0, sizeof(info));
 	info.si_code = SI_QUEUE;
 	info.si_pid = (int)XP__SYS1(SYS_getpid, 0);
-	memcpy(&info.si_value, &value, sizeof(value));
+	info.si_value.sival_ptr = (void *)invitation(meeting, i); /* NOLINT: a number */
 	/* EAGAIN: the queue of signals is full, and empties as they are handled. */
 	do {
 		error = (int)XP__SYS4(SYS_rt_tgsigqueueinfo, info.si_pid, slots[i].tid, number, &info);

@@ -26,8 +26,13 @@ __asm__(".pushsection .text\n"
 	".globl xp__sigreturn\n"
 	".type xp__sigreturn, @function\n"
 	"xp__sigreturn:\n\t"
+#ifdef __x86_64__
 	"movq $15, %rax\n\t" /* rt_sigreturn */
 	"syscall\n"
+#else
+	"movl $173, %eax\n\t"
+	"int $0x80\n"
+#endif
 	".size xp__sigreturn, . - xp__sigreturn\n"
 	".popsection");
 
@@ -37,7 +42,8 @@ int xp__sigaction(int signal, const struct xp__sigaction *act, struct xp__sigact
 
 	if (act) {
 		with = *act;
-		if (with.restorer == 0) {
+		/* In 32-bit processes the frame of a handler without SA_SIGINFO is another; the kernel's vDSO ends it. */
+		if (with.restorer == 0 && (sizeof(long) == 8 || with.flags & SA_SIGINFO)) {
 			with.flags |= SA_RESTORER_FLAG;
 			with.restorer = (uintptr_t)xp__sigreturn;
 		}
@@ -54,7 +60,7 @@ static void on_sigsys(int signal, siginfo_t *info, void *context)
 
 	(void)signal;
 	(void)info;
-	uc->uc_mcontext.gregs[REG_RAX] = -ENOSYS;
+	uc->uc_mcontext.gregs[XP__REG_AX] = -ENOSYS;
 	sigsys_caught = true;
 }
 
@@ -73,25 +79,118 @@ bool xp__sigsys_catch(struct xp__sigaction *before)
 	return XP__SYS1(SYS_prctl, PR_GET_SECCOMP) == SECCOMP_MODE_FILTER && xp__sigaction(SIGSYS, &act, before) == 0;
 }
 
+#ifdef __x86_64__
+static long futex(uint32_t *word, int operation, uint32_t value, const struct xp__time *timeout)
+{
+	return XP__SYS4(SYS_futex, word, operation, value, timeout);
+}
+
+struct xp__time xp__monotonic(void)
+{
+	struct xp__time now = {0, 0};
+
+	XP__SYS2(SYS_clock_gettime, CLOCK_MONOTONIC, &now);
+	return now;
+}
+#else
+/*
+ * 32-bit processes have each call twice: with times of 64 bits since Linux 5.1, with times of 32 bits unless the kernel
+ * was built without. The times meant here fit into both: since the start of the system, and from now.
+ */
+struct time32 {
+	int32_t seconds, nanoseconds;
+};
+
+static bool is_missing(long error)
+{
+	return error == -ENOSYS || error == -EPERM; /* what filters answer that do not know a call */
+}
+
+static long futex(uint32_t *word, int operation, uint32_t value, const struct xp__time *timeout)
+{
+	long error = XP__SYS4(SYS_futex_time64, word, operation, value, timeout);
+	struct time32 short_timeout;
+
+	if (!is_missing(error))
+		return error;
+	if (timeout) {
+		short_timeout.seconds = timeout->seconds > INT32_MAX ? INT32_MAX : (int32_t)timeout->seconds;
+		short_timeout.nanoseconds = (int32_t)timeout->nanoseconds;
+	}
+	return XP__SYS4(SYS_futex, word, operation, value, timeout ? &short_timeout : NULL);
+}
+
+struct xp__time xp__monotonic(void)
+{
+	struct xp__time now = {0, 0};
+	struct time32 short_now = {0, 0};
+
+	if (XP__SYS2(SYS_clock_gettime64, CLOCK_MONOTONIC, &now) == 0)
+		return now;
+	XP__SYS2(SYS_clock_gettime, CLOCK_MONOTONIC, &short_now);
+	now.seconds = short_now.seconds;
+	now.nanoseconds = short_now.nanoseconds;
+	return now;
+}
+#endif
+
 long xp__futex_wait(uint32_t *word, uint32_t value, uint64_t timeout_ns)
 {
-	struct timespec timeout = {(time_t)(timeout_ns / 1000000000u), (long)(timeout_ns % 1000000000u)};
+	const struct xp__time timeout = {(int64_t)(timeout_ns / 1000000000u), (int64_t)(timeout_ns % 1000000000u)};
 
-	return XP__SYS4(SYS_futex, word, FUTEX_WAIT_PRIVATE, value, timeout_ns ? &timeout : NULL);
+	return futex(word, FUTEX_WAIT_PRIVATE, value, timeout_ns ? &timeout : NULL);
 }
 
 void xp__futex_wake(uint32_t *word, int nr)
 {
-	XP__SYS3(SYS_futex, word, FUTEX_WAKE_PRIVATE, nr);
+	futex(word, FUTEX_WAKE_PRIVATE, (uint32_t)nr, NULL);
+}
+
+/*
+ * _llseek gives a position through a pointer, but a negative one only as the low half of it, in place of an error. All
+ * that is known of it then is that, and its sign.
+ */
+int64_t xp__seek(int fd, int64_t offset, int whence)
+{
+#ifdef __x86_64__
+	return XP__SYS3(SYS_lseek, fd, offset, whence);
+#else
+	int64_t position = 0;
+	long low = XP__SYS6(SYS__llseek, fd, offset >> 32, offset, &position, whence, 0);
+
+	if (low == 0 || xp__is_error(low))
+		return low ? low : position;
+	return INT64_MIN | (uint32_t)low;
+#endif
+}
+
+long xp__pread(int fd, void *bytes, size_t len, uint64_t at)
+{
+#ifdef __x86_64__
+	return XP__SYS4(SYS_pread64, fd, bytes, len, at);
+#else
+	return XP__SYS6(SYS_pread64, fd, bytes, len, at, at >> 32, 0);
+#endif
+}
+
+long xp__pwrite(int fd, const void *bytes, size_t len, uint64_t at)
+{
+#ifdef __x86_64__
+	return XP__SYS4(SYS_pwrite64, fd, bytes, len, at);
+#else
+	return XP__SYS6(SYS_pwrite64, fd, bytes, len, at, at >> 32, 0);
+#endif
 }
 
 int xp__move_high(int low)
 {
-	struct rlimit limit = {0, 0};
+	struct {
+		uint64_t now, most;
+	} limit = {0, 0};
 	int from = 0, high;
 
-	if (XP__SYS2(SYS_getrlimit, RLIMIT_NOFILE, &limit) == 0)
-		from = limit.rlim_cur > 4096 ? 4000 : (int)limit.rlim_cur - 32;
+	if (XP__SYS4(SYS_prlimit64, 0, RLIMIT_NOFILE, NULL, &limit) == 0)
+		from = limit.now > 4096 ? 4000 : (int)limit.now - 32;
 	high = (int)XP__SYS3(SYS_fcntl, low, F_DUPFD_CLOEXEC, from > 0 ? from : 0);
 	if (high < 0)
 		return low;

@@ -225,7 +225,7 @@ static int read_stat(int tid, char *buffer, size_t size)
 		if (threads_kept[i].tid != tid)
 			continue;
 		if (xp__kept_same(stat, NULL))
-			len = XP__SYS4(SYS_pread64, stat->fd, buffer, size, 0);
+			len = xp__pread(stat->fd, buffer, size, 0);
 		if (len > 0)
 			return (int)len;
 		drop_threads(); /* K2: somebody came or went, or a descriptor is not ours any more */

@@ -9,8 +9,9 @@
  * I3  A window that the system does not let us close (a filter, a security module, no memory) is tried again at once,
  *     then remembered: the write fails, and every later commit tries once more and is refused until it is closed or
  *     no longer there. To undo the commit takes windows too: there, to have the old bytes back is success.
- * Single stores of up to 8 bytes inside an aligned quadword.
+ * Single stores of up to 8 bytes inside an aligned quadword, where the processor has them (port.c asks).
  */
+#include "arch/x86/store.h"
 #include "port/linux/port.h"
 
 #include <errno.h>
@@ -35,18 +36,6 @@ struct window {
 };
 static struct window left[LEFT_MAX]; /* open, and not to be */
 static unsigned nr_left;
-
-/* One store of the whole quadword: the bytes around are read and written back, under the text lock. */
-static void store_quadword(void *addr, const void *bytes, size_t len)
-{
-	uintptr_t at = (uintptr_t)addr;
-	uint64_t *quadword = (uint64_t *)(at & ~(uintptr_t)7);
-	uint64_t value = __atomic_load_n(quadword, __ATOMIC_RELAXED);
-
-	memcpy((uint8_t *)&value + (at & 7), bytes, len);
-	/* ordering: (W2) pairs with (S1) */
-	__atomic_store_n(quadword, value, __ATOMIC_RELEASE);
-}
 
 /* Part by part, what is still there and both writable and executable: it may have been unmapped since. */
 static int close_parts(const struct window *window)
@@ -118,7 +107,7 @@ static int with_window(uintptr_t start, uintptr_t end, int prot, void *addr, con
 	if (error)
 		return (int)error;
 	if (flags & XP_WRITE_SINGLE)
-		store_quadword(addr, bytes, len);
+		xp__store_quadword(addr, bytes, len);
 	else
 		memcpy(addr, bytes, len);
 	if (prot & PROT_WRITE)
@@ -137,6 +126,8 @@ static int write_window(void *addr, const void *bytes, size_t len, unsigned flag
 	uintptr_t at = (uintptr_t)addr;
 	const uint8_t *from = bytes;
 
+	if (flags & XP_WRITE_SINGLE && !xp__can_store_quadword())
+		return -ENOTSUP;
 	if (flags & XP_WRITE_SINGLE && (len > 8 || at / 8 != (at + len - 1) / 8))
 		return -EINVAL;
 	while (len > 0) {

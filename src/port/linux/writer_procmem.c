@@ -14,7 +14,7 @@
 #include <errno.h>
 #include <fcntl.h>
 
-#define PLACE ((int64_t)0x8000706300000000ull) /* kept.c, K1: nobody's but a memory file's */
+#define PLACE ((int64_t)0x8000000070726f63ull) /* kept.c, K1: nobody's but a memory file's */
 
 static struct xp__kept mem = {.fd = -1};
 static bool works; /* the last write did */
@@ -38,7 +38,7 @@ static int write_mem(void *addr, const void *bytes, size_t len, unsigned flags)
 			return error;
 	}
 	/* ordering: (W1) pairs with (S1), (S3) */
-	done = XP__SYS4(SYS_pwrite64, mem.fd, bytes, len, addr);
+	done = xp__pwrite(mem.fd, bytes, len, (uintptr_t)addr);
 	works = done >= 0 && (size_t)done == len;
 	return works ? 0 : done < 0 ? (int)done : -EIO;
 }

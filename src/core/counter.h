@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Counters of 64 bits out of words that every processor adds to at once: on a 32-bit one the carries are counted apart.
+ * Whoever reads while others count may miss the carry of an addition that he sees; once nobody counts, nothing is missing.
+ */
+#ifndef XP_CORE_COUNTER_H
+#define XP_CORE_COUNTER_H
+
+#include <stdint.h>
+
+struct xp__counter {
+	unsigned long low, carries;
+};
+
+/* xp__count - adds @n. Context: any; several at once. Ordering: none. Progress: wait-free. */
+static inline void xp__count(struct xp__counter *counter, unsigned long n)
+{
+	if (__atomic_add_fetch(&counter->low, n, __ATOMIC_RELAXED) < n)
+		__atomic_add_fetch(&counter->carries, 1, __ATOMIC_RELAXED);
+}
+
+static inline uint64_t xp__counted(const struct xp__counter *counter)
+{
+	const unsigned bits = 8 * sizeof(counter->low);
+	uint64_t carries = __atomic_load_n(&counter->carries, __ATOMIC_RELAXED);
+
+	/* In two steps: a shift by all 64 bits has no meaning. */
+	return carries << (bits - 1) << 1 | __atomic_load_n(&counter->low, __ATOMIC_RELAXED);
+}
+
+#endif
