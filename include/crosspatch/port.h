@@ -33,7 +33,10 @@ enum xp_need {
 /* The write must reach instruction fetch as one store. The bytes lie inside one aligned quadword. */
 #define XP_WRITE_SINGLE 1u
 
-/* Integer registers of an interrupted x86 bystander, in the order of their encoding (rax, rcx, rdx, rbx, rsp, rbp, rsi, rdi, r8…). */
+/*
+ * Integer registers of an interrupted x86 bystander, in the order of their encoding (rax, rcx, rdx, rbx, rsp, rbp, rsi,
+ * rdi, r8…). One of 32-bit code has the first eight; its values are zero-extended, going in and coming out.
+ */
 struct xp_regs {
 	uint64_t gpr[16];
 	uint64_t ip;

@@ -58,7 +58,7 @@ struct xp_static_key {
 	{
 	}
 #endif
-};
+} __attribute__((aligned(8))); /* room for the flags of a record, whatever the size of a pointer */
 
 /* The two types differ in what the compiler emits, told by the size of a member that takes no room. */
 struct xp_static_key_true {

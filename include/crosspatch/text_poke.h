@@ -54,7 +54,7 @@ int xp_text_poke(const struct xp_poke *poke, struct xp_diag *diag);
 /*
  * xp_text_gen_insn - writes to @out the 5-byte call (@opcode 0xe8) or jmp (0xe9) at @addr to @target.
  * Context: any. Ordering: none. Errors: -EINVAL for another opcode, -XP_E_RANGE if the target is farther than a 32-bit
- * displacement reaches; @out is unchanged. Progress: wait-free.
+ * displacement reaches, which in 32-bit code nothing is; @out is unchanged. Progress: wait-free.
  */
 int xp_text_gen_insn(uint8_t *out, uint8_t opcode, const void *addr, const void *target);
 
