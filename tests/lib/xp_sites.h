@@ -24,7 +24,7 @@ XP_DEFINE_STATIC_KEY_FALSE(XP_SITES_KEY);
 			     ".skip " #align " + %c[xp__skip]\n"                                                       \
 			     "771:\n\t" XP__BRANCH_SITE                                                                \
 			     :                                                                                         \
-			     : [xp__key] "i"(&XP_SITES_KEY.key),                                                       \
+			     : [xp__key] XP__ADDRESS(&XP_SITES_KEY.key),                                               \
 			       [xp__opcode] "i"((offset)&1 ? XP__OPCODE_JMP : XP__OPCODE_TEST),                        \
 			       [xp__flags] "i"((offset)&1 ? XP_SITE_LIKELY : 0), [xp__skip] "i"(offset)                \
 			     : "cc"                                                                                    \

@@ -62,6 +62,7 @@ static inline bool xp_text_make(struct xp_text *text, const uint8_t *bytes, size
  */
 static inline unsigned xp_text_call(const void *site, unsigned value, unsigned flag)
 {
+#ifdef __x86_64__
 	/* The red zone is this function's own: the call must not run over it. */
 	__asm__ volatile("lea -128(%%rsp), %%rsp\n\t"
 			 "cmpl $0, %[flag]\n\t"
@@ -70,6 +71,13 @@ static inline unsigned xp_text_call(const void *site, unsigned value, unsigned f
 			 : "+a"(value)
 			 : [site] "r"(site), [flag] "r"(flag)
 			 : "rcx", "memory", "cc");
+#else
+	__asm__ volatile("cmpl $0, %[flag]\n\t"
+			 "call *%[site]"
+			 : "+a"(value)
+			 : [site] "r"(site), [flag] "r"(flag)
+			 : "ecx", "memory", "cc");
+#endif
 	return value;
 }
 

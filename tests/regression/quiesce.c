@@ -109,17 +109,21 @@ XP_TEST(threads_pass_through_the_range)
 
 /* ---- a thread rests inside ---- */
 
-/* At +0: mark, then a loop of two instructions until *stop: lock addq $1, (%rdi); cmpb $0, (%rsi); je back; ret */
 enum { LOOP_LEN = 11 };
 
+/* A loop until *stop: lock addq $1, (%rdi); cmpb $0, (%rsi); je back; ret. In 32 bits addl, (%eax) and (%edx), and nop. */
+#ifdef __x86_64__
 static const uint8_t loop_code[] = {0xf0, 0x48, 0x83, 0x07, 0x01, 0x80, 0x3e, 0x00, 0x74, 0xf6, 0xc3};
+typedef void loop_fn(uint64_t *calls, const bool *stop);
+#else
+static const uint8_t loop_code[] = {0xf0, 0x83, 0x00, 0x01, 0x80, 0x3a, 0x00, 0x74, 0xf7, 0xc3, 0x90};
+typedef void __attribute__((regparm(2))) loop_fn(uint64_t *calls, const bool *stop);
+#endif
 
 static void *loop(void *argument)
 {
 	struct runner *runner = argument;
-	void (*code)(uint64_t *, const bool *) = (void (*)(uint64_t *, const bool *))(uintptr_t)text.base;
-
-	code(&runner->calls, &runner->stop);
+	((loop_fn *)(uintptr_t)text.base)(&runner->calls, &runner->stop);
 	return NULL;
 }
 
@@ -169,7 +173,14 @@ static void wait_in_a_call(void)
 }
 
 /* sub $8, %rsp; mov $function, %rax; call *%rax; nop; add $8, %rsp; ret. The range: call and nop. */
-enum { CALL_AT = 14, CALL_LEN = 5 };
+#ifdef __x86_64__
+static const uint8_t call_before[] = {0x48, 0x83, 0xec, 0x08, 0x48, 0xb8};
+static const uint8_t call_behind[] = {0x48, 0x83, 0xc4, 0x08, 0xc3};
+#else /* sub $12, %esp; mov $function, %eax; … */
+static const uint8_t call_before[] = {0x83, 0xec, 0x0c, 0xb8};
+static const uint8_t call_behind[] = {0x83, 0xc4, 0x0c, 0xc3};
+#endif
+enum { CALL_AT = sizeof(call_before) + sizeof(void *), CALL_LEN = 5 };
 
 static const uint8_t call_range[CALL_LEN] = {0xff, 0xd0, 0x0f, 0x1f, 0x00};
 static const uint8_t nop_range[CALL_LEN] = {0x0f, 0x1f, 0x44, 0x00, 0x00};
@@ -182,15 +193,16 @@ static void *call(void *unused)
 
 static void thread_returns(void)
 {
-	uint8_t code[CALL_AT + CALL_LEN + 5] = {0x48, 0x83, 0xec, 0x08, 0x48, 0xb8};
+	uint8_t code[CALL_AT + CALL_LEN + sizeof(call_behind)];
 	uintptr_t function = (uintptr_t)wait_in_a_call;
 	struct xp_poke poke = {.expect = call_range, .replace = nop_range, .len = CALL_LEN};
 	struct xp_diag diag;
 	pthread_t thread;
 
-	memcpy(code + 6, &function, sizeof(function));
+	memcpy(code, call_before, sizeof(call_before));
+	memcpy(code + sizeof(call_before), &function, sizeof(function));
 	memcpy(code + CALL_AT, call_range, CALL_LEN);
-	memcpy(code + CALL_AT + CALL_LEN, "\x48\x83\xc4\x08\xc3", 5);
+	memcpy(code + CALL_AT + CALL_LEN, call_behind, sizeof(call_behind));
 	REQUIRE(xp_text_make(&text, code, sizeof(code)));
 	poke.addr = text.base + CALL_AT;
 	CHECK_EQ(xp_set_policy(XP_POLICY_QUIESCE), 0);

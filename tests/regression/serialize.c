@@ -4,11 +4,11 @@
  * another linear address. No execution shows whether it did, so it is watched instruction by instruction.
  */
 #include "xp_child.h"
+#include "xp_gregs.h"
 #include "xp_subject.h"
 
 #include <signal.h>
 #include <sys/ptrace.h>
-#include <sys/user.h>
 
 static struct subject subject;
 static enum xp_policy policy;
@@ -35,10 +35,18 @@ static bool is_insn(const uint8_t *text, const char *insn, size_t len)
 	return memcmp(text, insn, len) == 0;
 }
 
-/* SERIALIZE, IRETQ, CPUID: the Intel SDM's serializing instructions of user level. */
+/* SERIALIZE, IRETQ or IRETD, CPUID: the Intel SDM's serializing instructions of user level. */
 static bool serializes(const uint8_t *text)
 {
-	return is_insn(text, "\x0f\x01\xe8", 3) || is_insn(text, "\x48\xcf", 2) || is_insn(text, "\x0f\xa2", 2);
+	bool iret = sizeof(long) == 8 ? is_insn(text, "\x48\xcf", 2) : is_insn(text, "\xcf", 1);
+
+	return iret || is_insn(text, "\x0f\x01\xe8", 3) || is_insn(text, "\x0f\xa2", 2);
+}
+
+/* SYSCALL, SYSENTER, INT 80: the latter two in the vDSO of 32-bit processes. */
+static bool calls_system(const uint8_t *text)
+{
+	return is_insn(text, "\x0f\x05", 2) || is_insn(text, "\x0f\x34", 2) || is_insn(text, "\xcd\x80", 2);
 }
 
 struct watched {
@@ -61,8 +69,8 @@ static struct watched watch(pid_t child)
 		long word, now;
 
 		CHECK_EQ(ptrace(PTRACE_GETREGS, child, NULL, &regs), 0);
-		word = ptrace(PTRACE_PEEKTEXT, child, (void *)regs.rip, NULL);
-		if (is_insn((const uint8_t *)&word, "\x0f\x05", 2) && regs.rax == SYS_getpgrp && ++marks == 2) {
+		word = ptrace(PTRACE_PEEKTEXT, child, (void *)XP_USER_IP(regs), NULL);
+		if (calls_system((const uint8_t *)&word) && XP_USER_AX(regs) == SYS_getpgrp && ++marks == 2) {
 			seen.complete = true;
 			break;
 		}

@@ -4,14 +4,13 @@
  * ours, as if the library were not there.
  */
 #include "xp_child.h"
+#include "xp_gregs.h"
 #include "xp_subject.h"
 
 #include <pthread.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <sys/ptrace.h>
-#include <sys/user.h>
-#include <ucontext.h>
 
 static struct subject subject;
 
@@ -154,7 +153,7 @@ static void note(siginfo_t *info, ucontext_t *uc)
 
 	sigprocmask(SIG_SETMASK, NULL, &now);
 	seen.calls++;
-	seen.ip = uc ? (uintptr_t)uc->uc_mcontext.gregs[REG_RIP] : 0;
+	seen.ip = uc ? (uintptr_t)uc->uc_mcontext.gregs[XP_GREG_IP] : 0;
 	seen.code = info ? info->si_code : 0;
 	seen.trap_blocked = sigismember(&now, SIGTRAP);
 	seen.usr1_blocked = sigismember(&now, SIGUSR1);
@@ -494,7 +493,7 @@ XP_TEST(without_handler_the_process_dies_at_the_breakpoint)
 		CHECK_EQ(ptrace(PTRACE_CONT, child, NULL, (void *)(uintptr_t)signal), 0);
 	}
 	CHECK(WIFSIGNALED(status) && WTERMSIG(status) == SIGTRAP);
-	CHECK_EQ(regs.rip, (uintptr_t)foreign_int3 + 1);
+	CHECK_EQ(XP_USER_IP(regs), (uintptr_t)foreign_int3 + 1);
 	/* Once to our handler, once more where it put the process back. */
 	CHECK_EQ(stops, 2);
 }

@@ -4,12 +4,12 @@
  * it was.
  */
 #include "xp_child.h"
+#include "xp_gregs.h"
 #include "xp_subject.h"
 
 #include <fcntl.h>
 #include <signal.h>
 #include <sys/stat.h>
-#include <ucontext.h>
 
 #ifndef PR_SET_MDWE
 #define PR_SET_MDWE 65
@@ -175,16 +175,18 @@ static void close_or_refuse(int signal, siginfo_t *info, void *context)
 {
 	greg_t *regs = ((ucontext_t *)context)->uc_mcontext.gregs;
 	int before = errno;
+	long failed;
 
 	(void)signal;
 	(void)info;
 	if (closings == 0 && refusals > 0) {
 		refusals--;
-		regs[REG_RAX] = -EACCES;
+		regs[XP_GREG_AX] = -EACCES;
 		return;
 	}
 	closings -= closings > 0;
-	regs[REG_RAX] = syscall(SYS_pkey_mprotect, regs[REG_RDI], regs[REG_RSI], regs[REG_RDX], -1) ? -errno : 0;
+	failed = syscall(SYS_pkey_mprotect, regs[XP_GREG_ARG1], regs[XP_GREG_ARG2], regs[XP_GREG_ARG3], -1);
+	regs[XP_GREG_AX] = failed ? -errno : 0;
 	errno = before;
 }
 

@@ -18,6 +18,21 @@
 #include <ucontext.h>
 #include <unistd.h>
 
+#ifdef __x86_64__
+enum { NR_GPRS = 16 };
+static const int greg_of[NR_GPRS] = { REG_RAX, REG_RCX, REG_RDX, REG_RBX, REG_RSP, REG_RBP, REG_RSI, REG_RDI,
+				      REG_R8,  REG_R9,  REG_R10, REG_R11, REG_R12, REG_R13, REG_R14, REG_R15 };
+enum { GREG_IP = REG_RIP };
+#define RED_ZONE_DOWN "leaq -128(%%rsp), %%rsp\n\t"
+#define RED_ZONE_UP "leaq 128(%%rsp), %%rsp\n\t"
+#else
+enum { NR_GPRS = 8 };
+static const int greg_of[NR_GPRS] = { REG_EAX, REG_ECX, REG_EDX, REG_EBX, REG_ESP, REG_EBP, REG_ESI, REG_EDI };
+enum { GREG_IP = REG_EIP };
+#define RED_ZONE_DOWN ""
+#define RED_ZONE_UP ""
+#endif
+
 enum {
 	RAX,
 	RSP = 4,
@@ -55,16 +70,14 @@ static uint64_t flag_set(unsigned set)
 #define REAL_JCC(jcc)                                                                                       \
 	static bool real_##jcc(uint64_t flags)                                                              \
 	{                                                                                                   \
-		uint64_t taken = 1;                                                                         \
+		unsigned taken = 1;                                                                         \
                                                                                                             \
-		__asm__ volatile("leaq -128(%%rsp), %%rsp\n\t"                                              \
-				 "pushq %[flags]\n\t"                                                       \
-				 "popfq\n\t"                                                                \
-				 "leaq 128(%%rsp), %%rsp\n\t" #jcc " 1f\n\t"                                \
-				 "movq $0, %[taken]\n"                                                      \
-				 "1:"                                                                       \
+		__asm__ volatile(RED_ZONE_DOWN "push %[flags]\n\t"                                          \
+					       "popf\n\t" RED_ZONE_UP #jcc " 1f\n\t"                        \
+					       "movl $0, %[taken]\n"                                        \
+					       "1:"                                                         \
 				 : [taken] "+&r"(taken)                                                     \
-				 : [flags] "r"(flags)                                                       \
+				 : [flags] "r"((uintptr_t)flags)                                            \
 				 : "cc", "memory");                                                         \
 		return taken;                                                                               \
 	}
@@ -142,20 +155,17 @@ enum {
 	STACK_SLOTS = 64,
 };
 
-/* Far from anything else, so that every 32-bit displacement leads to a canonical address. */
-#define TEXT_HINT ((void *)0x200000000000)
+/* Far from anything else, so that every 32-bit displacement leads to a canonical address; anywhere in 32-bit code. */
+#define TEXT_HINT ((void *)(uintptr_t)0x200000000000)
 
 static uint8_t *text_write, *text_run; /* one page, mapped twice: writable, executable */
-static uint64_t stack[STACK_SLOTS];
-static uint64_t *const stack_middle = &stack[STACK_SLOTS / 2];
+static uintptr_t stack[STACK_SLOTS];
+static uintptr_t *const stack_middle = &stack[STACK_SLOTS / 2];
 
 static struct xp_regs step_regs;
 static gregset_t step_return;
 static volatile sig_atomic_t step_state; /* 0 idle, 1 load the frame, 2 the instruction was executed */
 static unsigned long nr_steps;
-
-static const int greg_of[16] = { REG_RAX, REG_RCX, REG_RDX, REG_RBX, REG_RSP, REG_RBP, REG_RSI, REG_RDI,
-				 REG_R8,  REG_R9,  REG_R10, REG_R11, REG_R12, REG_R13, REG_R14, REG_R15 };
 
 static void step_trap(int signal, siginfo_t *info, void *context)
 {
@@ -165,16 +175,16 @@ static void step_trap(int signal, siginfo_t *info, void *context)
 	(void)info;
 	if (step_state == 1) {
 		memcpy(step_return, gregs, sizeof(step_return));
-		for (unsigned i = 0; i < 16; i++)
+		for (unsigned i = 0; i < NR_GPRS; i++)
 			gregs[greg_of[i]] = (greg_t)step_regs.gpr[i];
-		gregs[REG_RIP] = (greg_t)step_regs.ip;
+		gregs[GREG_IP] = (greg_t)step_regs.ip;
 		gregs[REG_EFL] = (greg_t)(step_regs.flags | TF);
 		step_state = 2;
 	} else if (step_state == 2) {
-		for (unsigned i = 0; i < 16; i++)
-			step_regs.gpr[i] = (uint64_t)gregs[greg_of[i]];
-		step_regs.ip = (uint64_t)gregs[REG_RIP];
-		step_regs.flags = (uint64_t)gregs[REG_EFL] & ~(uint64_t)TF;
+		for (unsigned i = 0; i < NR_GPRS; i++)
+			step_regs.gpr[i] = (uintptr_t)gregs[greg_of[i]];
+		step_regs.ip = (uintptr_t)gregs[GREG_IP];
+		step_regs.flags = (uintptr_t)gregs[REG_EFL] & ~(uintptr_t)TF;
 		memcpy(gregs, step_return, sizeof(step_return));
 		step_state = 0;
 	} else {
@@ -237,7 +247,7 @@ static struct xp_regs frame(uint64_t flags)
 	struct xp_regs regs;
 
 	for (unsigned i = 0; i < 16; i++)
-		regs.gpr[i] = 0x0123456789abcdefu * (i + 1);
+		regs.gpr[i] = (uintptr_t)(0x0123456789abcdefu * (i + 1));
 	regs.gpr[RSP] = (uintptr_t)stack_middle;
 	regs.ip = 0xdead; /* ignored */
 	regs.flags = FIXED | flags;
@@ -247,14 +257,14 @@ static struct xp_regs frame(uint64_t flags)
 static void fill_stack(void)
 {
 	for (unsigned i = 0; i < STACK_SLOTS; i++)
-		stack[i] = 0x1111111111111111u * (i % 15 + 1);
+		stack[i] = (uintptr_t)(0x1111111111111111u * (i % 15 + 1));
 }
 
 /* Executes @bytes both ways on @start, compares frame and stack, but for AF after TEST. Returns where it led. */
-static uint64_t compare(const uint8_t *bytes, size_t len, const struct xp_regs *start)
+static int64_t compare(const uint8_t *bytes, size_t len, const struct xp_regs *start)
 {
 	enum { OFFSET = 0x100 };
-	uint64_t initial[STACK_SLOTS], emulated_stack[STACK_SLOTS];
+	uintptr_t initial[STACK_SLOTS], emulated_stack[STACK_SLOTS];
 	struct xp_regs emulated = *start, real = *start;
 	unsigned failures = xp_test_state.failures;
 	uintptr_t addr = (uintptr_t)text_run + OFFSET;
@@ -290,7 +300,7 @@ static uint64_t compare(const uint8_t *bytes, size_t len, const struct xp_regs *
 		printf(", rax %#llx, flags %#llx\n", (unsigned long long)start->gpr[RAX],
 		       (unsigned long long)start->flags);
 	}
-	return real.ip - addr - len;
+	return (intptr_t)(uintptr_t)(real.ip - addr - len);
 }
 
 static void put32(uint8_t *bytes, uint32_t value)
@@ -368,25 +378,26 @@ XP_TEST(calls)
 XP_TEST(returns)
 {
 	static const uint16_t drops[] = { 0, 1, 8, 16, 0xff, 0x100, 0x7fff, 0x8000, 0x8008, 0xffff };
-	static const uint64_t targets[] = { 0, 1, 0x400000, 0x7ffff7fc1000, 0x7fffffffefff };
+	static const uintptr_t targets[] = { 0, 1, 0x400000, (uintptr_t)0x7ffff7fc1000, (uintptr_t)0x7fffffffefff };
 
 	REQUIRE_ORACLE();
 	fill_stack();
 	for (size_t t = 0; t < sizeof(targets) / sizeof(targets[0]); t++) {
 		struct xp_regs regs = frame(flag_set((unsigned)t * 11 % 64) | DF);
-		uint64_t base = (uintptr_t)text_run + 0x100;
+		uintptr_t base = (uintptr_t)text_run + 0x100;
 		uint8_t ret[] = { 0xc3 };
 
 		*stack_middle = targets[t];
-		CHECK_EQ(compare(ret, sizeof(ret), &regs) + base + sizeof(ret), targets[t]);
+		CHECK_EQ((uintptr_t)compare(ret, sizeof(ret), &regs) + base + sizeof(ret), targets[t]);
 		for (size_t d = 0; d < sizeof(drops) / sizeof(drops[0]); d++) {
 			uint8_t ret_drop[] = { 0xc2, (uint8_t)drops[d], (uint8_t)(drops[d] >> 8) };
 
-			CHECK_EQ(compare(ret_drop, sizeof(ret_drop), &regs) + base + sizeof(ret_drop), targets[t]);
+			CHECK_EQ((uintptr_t)compare(ret_drop, sizeof(ret_drop), &regs) + base + sizeof(ret_drop),
+				 targets[t]);
 		}
 		regs.gpr[RSP] -= 3;
 		memcpy((char *)stack_middle - 3, &targets[t], sizeof(targets[t]));
-		CHECK_EQ(compare(ret, sizeof(ret), &regs) + base + sizeof(ret), targets[t]);
+		CHECK_EQ((uintptr_t)compare(ret, sizeof(ret), &regs) + base + sizeof(ret), targets[t]);
 	}
 }
 
@@ -408,7 +419,7 @@ XP_TEST(nops)
 	}
 }
 
-/* TEST of rax, value @value, with @imm in all four widths. */
+/* TEST of rax, value @value, with @imm in all widths. */
 static void compare_tests(uint64_t value, uint32_t imm, uint64_t flags)
 {
 	struct xp_regs regs = frame(flags);
@@ -419,11 +430,12 @@ static void compare_tests(uint64_t value, uint32_t imm, uint64_t flags)
 
 	put32(test32 + 1, imm);
 	put32(test64 + 2, imm);
-	regs.gpr[RAX] = value;
+	regs.gpr[RAX] = (uintptr_t)value;
 	CHECK_EQ(compare(test8, sizeof(test8), &regs), 0);
 	CHECK_EQ(compare(test16, sizeof(test16), &regs), 0);
 	CHECK_EQ(compare(test32, sizeof(test32), &regs), 0);
-	CHECK_EQ(compare(test64, sizeof(test64), &regs), 0);
+	if (XP__CODE_BITS == 64)
+		CHECK_EQ(compare(test64, sizeof(test64), &regs), 0);
 }
 
 XP_TEST(test_edges)
@@ -505,7 +517,7 @@ XP_TEST(padding)
 {
 	static const uint8_t jump[] = { 0xeb, 0x10 }, branch[] = { 0x74, 0xf0 }, test[] = { 0xa8, 0x01 };
 	static const uint8_t call[] = { 0xe8, 0x00, 0x01, 0x00, 0x00 }, nop[] = { 0x90 };
-	const uintptr_t addr = 0x7f0000001000, end = addr + 9;
+	const uintptr_t addr = (uintptr_t)0x7f0000001000, end = addr + 9;
 	struct xp__insn insn;
 	struct xp_regs regs;
 
