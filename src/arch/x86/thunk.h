@@ -1,0 +1,107 @@
+/* SPDX-License-Identifier: MIT */
+/* A way into C from the middle of somebody else's call: arguments and vector state survive it. */
+#ifndef XP_ARCH_X86_THUNK_H
+#define XP_ARCH_X86_THUNK_H
+
+#include <stdint.h>
+
+/*
+ * XP__THUNK(symbol, function) - defines the code @symbol, which asks
+ *
+ *	void *function(struct xp_object *object, uintptr_t return_address);
+ *
+ * where a call that is under way is to go, and goes there. At file scope; the function is global and hidden or internal
+ * to the library.
+ *
+ * Entered by a jump with the object in r11 and the stack as at the entry of any function: the caller's return address on
+ * top. Saved, and given to the target as they came: rdi rsi rdx rcx r8 r9, rax (how many vector arguments a call of a
+ * varargs function has), r10 (static chain); x87 and MMX, vector and mask registers, MXCSR, the upper 16 integer
+ * registers of APX: those of the components 0, 1, 2, 5, 6, 7 and 19 that XCR0 has on. Without OSXSAVE: FXSAVE. Not saved:
+ * r11, flags, AMX tiles, protection keys; the function must leave the last two alone.
+ * Context: as the function's; some 4 KiB of stack. Balanced as far as a shadow stack goes: no call without its return.
+ * Unwinding: through it, from the function, to the caller, with no frame in between.
+ * In 64-bit code only.
+ * Source: Intel SDM vol. 1, chapter 13 (XSAVE, standard form); System V ABI, x86-64, 3.2.3.
+ */
+#ifdef __x86_64__
+#define XP__THUNK(symbol, function)                                                                                    \
+	__asm__(".pushsection .text\n\t"                                                                               \
+		".balign 16\n\t"                                                                                       \
+		".hidden " #symbol "\n\t"                                                                              \
+		".globl " #symbol "\n\t"                                                                               \
+		".type " #symbol ", @function\n"                                                                       \
+		#symbol ":\n\t"                                                                                        \
+		".cfi_startproc\n\t"                                                                                   \
+		"endbr64\n\t"                                                                                          \
+		"pushq %rbp\n\t"                                                                                       \
+		".cfi_def_cfa_offset 16\n\t"                                                                           \
+		".cfi_offset %rbp, -16\n\t"                                                                            \
+		"movq %rsp, %rbp\n\t"                                                                                  \
+		".cfi_def_cfa_register %rbp\n\t"                                                                       \
+		"pushq %rdi\n\t"                                                                                       \
+		"pushq %rsi\n\t"                                                                                       \
+		"pushq %rdx\n\t"                                                                                       \
+		"pushq %rcx\n\t"                                                                                       \
+		"pushq %r8\n\t"                                                                                        \
+		"pushq %r9\n\t"                                                                                        \
+		"pushq %rax\n\t"                                                                                       \
+		"pushq %r10\n\t"                                                                                       \
+		/* Size in the high half, components in the low one; 0 as long as nobody looked. */                    \
+		"movq xp__thunk_state(%rip), %rax\n\t"                                                                 \
+		"testq %rax, %rax\n\t"                                                                                 \
+		"jnz 1f\n\t"                                                                                           \
+		"call xp__thunk_look\n"                                                                                \
+		"1:\n\t"                                                                                               \
+		"movq %rax, %rdx\n\t"                                                                                  \
+		"shrq $32, %rdx\n\t"                                                                                   \
+		"subq %rdx, %rsp\n\t"                                                                                  \
+		"andq $-64, %rsp\n\t"                                                                                  \
+		"xorl %edx, %edx\n\t"                                                                                  \
+		"testl %eax, %eax\n\t"                                                                                 \
+		"jz 2f\n\t"                                                                                            \
+		/* XSAVE leaves part of its header as it was, and XRSTOR wants zeros there. */                         \
+		"movq %rdx, 512(%rsp)\n\t"                                                                             \
+		"movq %rdx, 520(%rsp)\n\t"                                                                             \
+		"movq %rdx, 528(%rsp)\n\t"                                                                             \
+		"movq %rdx, 536(%rsp)\n\t"                                                                             \
+		"movq %rdx, 544(%rsp)\n\t"                                                                             \
+		"movq %rdx, 552(%rsp)\n\t"                                                                             \
+		"movq %rdx, 560(%rsp)\n\t"                                                                             \
+		"movq %rdx, 568(%rsp)\n\t"                                                                             \
+		"xsave64 (%rsp)\n\t"                                                                                   \
+		"jmp 3f\n"                                                                                             \
+		"2:\n\t"                                                                                               \
+		"fxsave64 (%rsp)\n"                                                                                    \
+		"3:\n\t"                                                                                               \
+		"movq %r11, %rdi\n\t"                                                                                  \
+		"movq 8(%rbp), %rsi\n\t"                                                                               \
+		"call " #function "\n\t"                                                                               \
+		"movq %rax, %r11\n\t"                                                                                  \
+		"movl xp__thunk_state(%rip), %eax\n\t"                                                                 \
+		"xorl %edx, %edx\n\t"                                                                                  \
+		"testl %eax, %eax\n\t"                                                                                 \
+		"jz 4f\n\t"                                                                                            \
+		"xrstor64 (%rsp)\n\t"                                                                                  \
+		"jmp 5f\n"                                                                                             \
+		"4:\n\t"                                                                                               \
+		"fxrstor64 (%rsp)\n"                                                                                   \
+		"5:\n\t"                                                                                               \
+		"leaq -64(%rbp), %rsp\n\t"                                                                             \
+		"popq %r10\n\t"                                                                                        \
+		"popq %rax\n\t"                                                                                        \
+		"popq %r9\n\t"                                                                                         \
+		"popq %r8\n\t"                                                                                         \
+		"popq %rcx\n\t"                                                                                        \
+		"popq %rdx\n\t"                                                                                        \
+		"popq %rsi\n\t"                                                                                        \
+		"popq %rdi\n\t"                                                                                        \
+		"popq %rbp\n\t"                                                                                        \
+		".cfi_restore %rbp\n\t"                                                                                \
+		".cfi_def_cfa %rsp, 8\n\t"                                                                             \
+		"jmpq *%r11\n\t"                                                                                       \
+		".cfi_endproc\n\t"                                                                                     \
+		".size " #symbol ", . - " #symbol "\n\t"                                                               \
+		".popsection")
+#endif
+
+#endif
