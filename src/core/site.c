@@ -15,6 +15,9 @@
 #include "core/deps.h"
 #include "core/engine.h"
 
+/* What compilers emit does not depend on the size of a pointer. */
+_Static_assert(sizeof(struct xp_branch_site) == 12, "record");
+
 enum { NEW, QUEUED, REGISTERED, LEFT }; /* xp_module.state; LEFT: was registered, its text may be patched */
 
 struct module {

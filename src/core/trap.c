@@ -38,6 +38,9 @@
 #include "core/deps.h"
 #include "core/inject.h"
 
+/* One structure for 64 and 32 bits. */
+_Static_assert(sizeof(struct xp_regs) == 144, "struct xp_regs");
+
 struct shard {
 	unsigned long active; /* handlers running now */
 	struct xp__counter traps;

@@ -24,6 +24,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+/* XP__SYS_FSTAT fills libc's structure, which is the kernel's only with numbers of 64 bits. */
+_Static_assert(sizeof(off_t) == 8, "32 bits: _FILE_OFFSET_BITS=64");
+
 bool xp__kept_same(const struct xp__kept *kept, unsigned *links)
 {
 	struct stat st;
