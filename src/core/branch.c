@@ -11,8 +11,6 @@
 
 #define BRANCH_LEN 5
 
-_Static_assert(_Alignof(struct xp_static_key) > XP_SITE_FLAGS, "the flags take the low bits of a key's address");
-
 enum { LIKELY, TRUE }; /* of xp__use.nr_flag */
 
 static const uint8_t branch_test[BRANCH_LEN] = {0xa9};

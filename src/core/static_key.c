@@ -25,6 +25,8 @@
 
 #define COUNTED 1u /* xp_object.flags */
 
+_Static_assert(_Alignof(struct xp_static_key) > XP_SITE_FLAGS, "the flags take the low bits of a key's address");
+
 static struct xp__deferred *pending; /* deferred decrements, unsorted: there are few */
 
 static struct xp_static_key *real_key(struct xp_static_key *key)
