@@ -261,7 +261,7 @@ static uint64_t physical_when_parked(const void *at)
 	open++;
 	for (unsigned i = 1; i < machine_nr_cpus(); i++)
 		seen[i] = __atomic_load_n(&moved[i], __ATOMIC_RELAXED);
-	for (unsigned i = 0; i < 5000; i++)
+	for (unsigned i = 0; i < 40000; i++)
 		__builtin_ia32_pause();
 	for (unsigned i = 1; i < machine_nr_cpus(); i++)
 		moving += seen[i] != __atomic_load_n(&moved[i], __ATOMIC_RELAXED);
