@@ -142,7 +142,8 @@ static bool anybody_inside(const struct xp_range *ranges, size_t nr)
 int xp__bare_park(const struct xp_range *ranges, size_t nr, struct xp_diag *diag)
 {
 	if (nr > 0 && stack_inside((uintptr_t)__builtin_frame_address(0), ranges, nr))
-		return xp__bare_refuse(diag, -XP_E_IN_RANGE, "the caller itself returns into the range");
+		return xp__bare_refuse(diag, -XP_E_IN_RANGE,
+				       "the caller's own stack holds an address inside the range");
 	for (int tries = 0; tries < TRIES; tries++) {
 		meet(true);
 		if (!anybody_inside(ranges, nr))
