@@ -48,9 +48,19 @@ struct xp_branch_site {
 #define XP_SITE_TRUE 2   /* emitted for a key that starts on */
 #define XP_SITE_FLAGS 7
 
+/* A call site: 8 bytes in section xp_call_sites, relative in the same way. */
+struct xp_call_site {
+	int32_t code; /* the 5-byte call or jmp, or the trampoline */
+	int32_t call; /* struct xp_static_call, plus XP_SITE_ flags */
+};
+
+#define XP_SITE_TAIL 1       /* a jmp in place of a call and a return */
+#define XP_SITE_TRAMPOLINE 2 /* the call's trampoline in this executable or shared object */
+
 /* The kinds of sites. An object that was built before a kind existed has fewer tables. */
 enum xp_site_kind {
 	XP_SITE_BRANCH,
+	XP_SITE_CALL,
 	XP_NR_SITE_KINDS,
 };
 
@@ -115,6 +125,9 @@ extern "C" {
 extern const struct xp_branch_site __start_xp_branch_sites[] __attribute__((weak, visibility("hidden")));
 extern const struct xp_branch_site __stop_xp_branch_sites[] __attribute__((weak, visibility("hidden")));
 
+extern const struct xp_call_site __start_xp_call_sites[] __attribute__((weak, visibility("hidden")));
+extern const struct xp_call_site __stop_xp_call_sites[] __attribute__((weak, visibility("hidden")));
+
 extern struct xp_module xp__module;
 struct xp_module xp__module __attribute__((weak, visibility("hidden"))) = {
 	XP_MODULE_ABI, 0, NULL, XP_NR_SITE_KINDS, {{NULL, NULL}}};
@@ -126,6 +139,8 @@ void xp__module_init(void)
 {
 	xp__module.tables[XP_SITE_BRANCH].start = __start_xp_branch_sites;
 	xp__module.tables[XP_SITE_BRANCH].end = __stop_xp_branch_sites;
+	xp__module.tables[XP_SITE_CALL].start = __start_xp_call_sites;
+	xp__module.tables[XP_SITE_CALL].end = __stop_xp_call_sites;
 	(void)xp_module_register(&xp__module);
 }
 

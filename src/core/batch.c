@@ -33,6 +33,12 @@ static int add(const struct xp__item *item, struct xp__commit *commit, struct xp
 	return error;
 }
 
+static void settle(const struct xp__item *item, const struct xp__use *use)
+{
+	if (use->front->settled)
+		use->front->settled(item, use);
+}
+
 /* A commit with room for @size; NULL, told to @diag, if there is no memory. */
 static struct xp__commit *new_commit(const struct xp__size *size, struct xp_diag *diag)
 {
@@ -70,7 +76,12 @@ int xp__patch_locked(const struct xp__item *items, size_t nr, struct xp_diag *di
 	for (size_t i = 0; i < nr && !error; i++)
 		if (!items[i].skip)
 			error = add(&items[i], commit, diag);
-	return run(commit, error, diag);
+	error = run(commit, error, diag);
+	for (size_t i = 0; i < nr && !error; i++)
+		if (!items[i].skip && items[i].object)
+			for (const struct xp__use *use = items[i].object->uses; use; use = use->next)
+				settle(&items[i], use);
+	return error;
 }
 
 /* The item that says what the object of @use is now. */
@@ -103,7 +114,13 @@ int xp__attach_locked(const struct xp__use *uses, size_t nr, enum xp__goal goal,
 
 		error = item.front->add(&item, &uses[i], commit, diag);
 	}
-	return run(commit, error, diag);
+	error = run(commit, error, diag);
+	for (size_t i = 0; i < nr && !error; i++) {
+		struct xp__item item = current(&uses[i], goal);
+
+		settle(&item, &uses[i]);
+	}
+	return error;
 }
 
 /* Marks all but the last item for each object. */

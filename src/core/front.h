@@ -41,6 +41,9 @@ struct xp__item {
 	union {
 		bool on;
 		struct xp__poke poke;
+		struct {
+			void (*func)(void);
+		} call;
 	};
 };
 
@@ -68,9 +71,12 @@ struct xp__front {
 	void (*measure)(const struct xp__item *item, const struct xp__use *use, struct xp__size *size);
 	int (*add)(const struct xp__item *item, const struct xp__use *use, struct xp__commit *commit,
 		   struct xp_diag *diag);
+
+	/* settled - after the commit: the text of @use is as @item says. May be NULL. */
+	void (*settled)(const struct xp__item *item, const struct xp__use *use);
 };
 
-extern const struct xp__front xp__branch_front, xp__poke_front;
+extern const struct xp__front xp__branch_front, xp__call_front, xp__poke_front;
 
 /* xp__front_of - the front whose sites are of kind @kind, enum xp_site_kind. */
 const struct xp__front *xp__front_of(unsigned kind);
