@@ -192,8 +192,19 @@ struct xp_batch *xp_batch_new(void)
 	return batch;
 }
 
+/* The batch is empty, or about to go. Context: no lock held: a shared object that nobody needs may go away with it. */
+static void drop_items(struct xp_batch *batch)
+{
+	for (size_t i = 0; i < batch->nr; i++)
+		if (batch->items[i].front->drop)
+			batch->items[i].front->drop(&batch->items[i]);
+	batch->nr = 0;
+}
+
 void xp_batch_free(struct xp_batch *batch)
 {
+	if (batch)
+		drop_items(batch);
 	/* Also in a wedged engine: memory is no patching. */
 	if (batch == NULL || xp__port->lock())
 		return;
@@ -251,6 +262,6 @@ int xp_batch_commit(struct xp_batch *batch, struct xp_diag *diag)
 	error = xp__apply_locked(batch->items, batch->nr, diag);
 	xp__unlock();
 	if (!error)
-		batch->nr = 0;
+		drop_items(batch);
 	return error;
 }

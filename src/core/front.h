@@ -43,6 +43,7 @@ struct xp__item {
 		struct xp__poke poke;
 		struct {
 			void (*func)(void);
+			void *pin; /* of func; after the commit of what was there before */
 		} call;
 	};
 };
@@ -74,6 +75,13 @@ struct xp__front {
 
 	/* settled - after the commit: the text of @use is as @item says. May be NULL. */
 	void (*settled)(const struct xp__item *item, const struct xp__use *use);
+
+	/*
+	 * drop - the item is needed no more. leave - the objects of the table go away. Both may be NULL.
+	 * Context: no lock held.
+	 */
+	void (*drop)(struct xp__item *item);
+	void (*leave)(const struct xp_site_table *table);
 };
 
 extern const struct xp__front xp__branch_front, xp__call_front, xp__poke_front;

@@ -10,6 +10,8 @@
  * I4  What the compiler left is right from the start, and what a later update did is right for objects that come
  *     later: their handle's word leads to the entry of the shared call. So registration has nothing to change, but
  *     where a call was updated while the text that goes there was not registered.
+ * I5  What a call goes to stays mapped: the port is asked to keep it before the text lock is taken, and to let go of what
+ *     was there before after it was given back. Whoever unmaps (dlclose) has the dynamic linker's lock and may want ours.
  */
 #include "core/batch.h"
 #include "core/deps.h"
@@ -211,14 +213,49 @@ static void settled(const struct xp__item *item, const struct xp__use *use)
 
 static void finish(struct xp__item *item, bool done)
 {
+	struct xp_static_call *call = call_of(item);
+	void *pin = call->pin;
+
+	if (!done)
+		return;
+	call->pin = item->call.pin;
+	item->call.pin = pin;
 	/* ordering: (K3) pairs with (K4) */
-	if (done)
-		__atomic_store_n(&call_of(item)->func, item->call.func, __ATOMIC_RELEASE);
+	__atomic_store_n(&call->func, item->call.func, __ATOMIC_RELEASE);
 }
 
 static void current(struct xp__item *item)
 {
 	item->call.func = call_of(item)->func;
+}
+
+/* ---- what is kept mapped ---- */
+
+static void *pin(const struct xp_static_call *call, xp__call_func *func)
+{
+	bool can = func && xp_state() != XP_STATE_NO_PORT && xp__port->pin;
+
+	return can ? xp__port->pin((const void *)(uintptr_t)func, call) : NULL;
+}
+
+static void drop(struct xp__item *item)
+{
+	if (item->call.pin)
+		xp__port->unpin(item->call.pin);
+	item->call.pin = NULL;
+}
+
+/* Calls that go away need their targets no more. Who updates one meanwhile is lost anyway. */
+static void leave(const struct xp_site_table *table)
+{
+	for (const struct xp_call_site *site = table->start; site < (const struct xp_call_site *)table->end; site++) {
+		struct xp_static_call *call = handle_of(site);
+
+		if (xp__site_flags(&site->call) & XP_SITE_TRAMPOLINE && call->pin) {
+			xp__port->unpin(call->pin);
+			call->pin = NULL;
+		}
+	}
 }
 
 const struct xp__front xp__call_front = {
@@ -229,24 +266,34 @@ const struct xp__front xp__call_front = {
 	.measure = measure,
 	.add = add,
 	.settled = settled,
+	.drop = drop,
+	.leave = leave,
 };
 
 static struct xp__item item_of(struct xp_static_call *call, xp__call_func *func)
 {
-	return (struct xp__item){
-		.front = &xp__call_front, .object = xp__real(&call->object), .call = {.func = func}};
+	struct xp__item item = {.front = &xp__call_front, .object = xp__real(&call->object)};
+
+	item.call.func = func;
+	item.call.pin = pin(call_of(&item), func);
+	return item;
 }
 
 int xp__static_call_update(struct xp_static_call *call, xp__call_func *func)
 {
 	struct xp__item item = item_of(call, func);
+	int error = xp__apply(&item, NULL);
 
-	return xp__apply(&item, NULL);
+	drop(&item);
+	return error;
 }
 
 int xp__batch_add_call(struct xp_batch *batch, struct xp_static_call *call, xp__call_func *func)
 {
 	struct xp__item item = item_of(call, func);
+	int error = xp__batch_add(batch, &item);
 
-	return xp__batch_add(batch, &item);
+	if (error)
+		drop(&item);
+	return error;
 }

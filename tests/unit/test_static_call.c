@@ -560,6 +560,74 @@ XP_TEST(a_far_target_beside_text_that_fails)
 	}
 }
 
+/* ---- what is kept mapped ---- */
+
+static int kept_a, kept_b;
+
+static void *keep(const void *target, const void *user)
+{
+	CHECK(!rec.locked);
+	CHECK(user == &call);
+	if (target == (const void *)(uintptr_t)FAR_A) {
+		kept_a++;
+		return &kept_a;
+	}
+	if (target == (const void *)(uintptr_t)FAR_B) {
+		kept_b++;
+		return &kept_b;
+	}
+	return NULL;
+}
+
+static void let_go(void *pin)
+{
+	CHECK(!rec.locked);
+	CHECK(pin == &kept_a || pin == &kept_b);
+	--*(int *)pin;
+}
+
+XP_TEST(targets_are_kept)
+{
+	struct xp_batch *batch;
+
+	start(NEAR_A);
+	kept_a = kept_b = 0;
+	rec_port.pin = keep;
+	rec_port.unpin = let_go;
+	update(FAR_A);
+	update(FAR_A);
+	CHECK_EQ(kept_a, 1);
+	rec_fail(REC_SYNC, 1 + rec.calls[REC_SYNC], 1, -EIO);
+	CHECK_EQ(xp__static_call_update(&call, FAR_B), -EIO);
+	rec_heal();
+	CHECK_EQ(kept_a, 1);
+	CHECK_EQ(kept_b, 0);
+	update(FAR_B);
+	CHECK_EQ(kept_a, 0);
+	CHECK_EQ(kept_b, 1);
+	batch = xp_batch_new();
+	CHECK_EQ(xp__batch_add_call(batch, &call, FAR_B), 0);
+	CHECK_EQ(xp__batch_add_call(batch, &call, FAR_A), 0);
+	CHECK_EQ(kept_a, 1);
+	CHECK_EQ(kept_b, 2);
+	CHECK_EQ(xp_batch_commit(batch, NULL), 0);
+	CHECK_EQ(kept_a, 1);
+	CHECK_EQ(kept_b, 0);
+	CHECK_EQ(xp__batch_add_call(batch, &call, FAR_B), 0);
+	rec_fail(REC_ALLOC, 1 + rec.calls[REC_ALLOC], REC_FOREVER, -ENOMEM);
+	for (int i = 0; i < 100; i++)
+		(void)xp__batch_add_call(batch, &call, FAR_B); /* until there is no room */
+	CHECK(kept_b < 100);
+	rec_heal();
+	xp_batch_free(batch);
+	CHECK_EQ(kept_a, 1);
+	CHECK_EQ(kept_b, 0);
+	end(); /* the call goes away */
+	CHECK_EQ(kept_a, 0);
+	rec_port.pin = NULL;
+	rec_port.unpin = NULL;
+}
+
 XP_TEST(a_batch_of_nothing)
 {
 	start(NEAR_A);
