@@ -51,6 +51,11 @@ struct xp_static_call {
 	void *pin;                /* keeps the target's shared object mapped */
 };
 
+/* 32-bit code has no jmp through a word that lies at a distance: there a call is a load and an indirect call. */
+#if defined(XP_NO_PATCHING) || defined(__i386__)
+#define XP__CALLS_LOAD
+#endif
+
 #define XP__CALL_THROUGH 48
 #ifdef __cplusplus
 #define XP__CALL_ASSERT(condition, text) static_assert(condition, text)
@@ -63,7 +68,9 @@ struct xp_static_call {
 #define XP__CALL_BEGIN
 #define XP__CALL_END _Static_assert(1, "")
 #endif
+#if !defined(XP__CALLS_LOAD)
 XP__CALL_ASSERT(offsetof(struct xp_static_call, through) == XP__CALL_THROUGH, "the trampolines know it");
+#endif
 
 /* The type of the functions that a call may have as target. */
 #define XP__CALL_TYPE(name) __typeof__(xp_trampoline_##name)
@@ -107,7 +114,7 @@ extern "C" {
 			NULL, NULL                                                                                     \
 	}
 
-#if defined(XP_NO_PATCHING)
+#if defined(XP__CALLS_LOAD)
 /* One of each kind of register that a value comes back in. */
 struct xp__call_zero {
 	intptr_t integer;
@@ -241,9 +248,9 @@ static inline xp__call_func *xp__static_call_query(const struct xp_static_call *
  * no value.
  * Context: any, signal handlers included; under a policy that uses breakpoints, not where SIGTRAP is blocked.
  * Ordering: none of its own. Errors: none. Progress: wait-free.
- * With XP_NO_PATCHING defined, a load and an indirect call.
+ * In 32-bit code, and with XP_NO_PATCHING defined, a load and an indirect call.
  */
-#if defined(XP_NO_PATCHING)
+#if defined(XP__CALLS_LOAD)
 static inline xp__call_func *xp__static_call_target(const struct xp_static_call *call)
 {
 	xp__call_func *func = xp__static_call_query(call);

@@ -94,6 +94,7 @@
 	})
 #endif
 
+#if defined(__x86_64__)
 /*
  * The trampoline of a static call: 8-byte aligned, so that one store changes it. What follows the jmp is never executed;
  * ud2 marks it, and keeps processors from running ahead there. No endbr64: only direct calls come here.
@@ -156,5 +157,7 @@
 	".size xp__call_stub, 17\n"                                                                                    \
 	".popsection\n"                                                                                                \
 	".endif\n"
+
+#endif
 
 #endif
