@@ -143,6 +143,11 @@
 #define XP__STRING_OF(x) #x
 
 /* endbr64; xor %eax,%eax; xor %edx,%edx; pxor %xmm0,%xmm0; pxor %xmm1,%xmm1; ret. One in each executable or object. */
+#if defined(__SSE2__)
+#define XP__CALL_STUB_VECTORS ".byte 0x66, 0x0f, 0xef, 0xc0, 0x66, 0x0f, 0xef, 0xc9\n"
+#else
+#define XP__CALL_STUB_VECTORS /* a kernel's code does not touch them */
+#endif
 #define XP__CALL_STUB                                                                                                  \
 	".ifndef xp__call_stub\n"                                                                                      \
 	".pushsection .text.xp__call_stub,\"axG\",@progbits,xp__call_stub,comdat\n"                                    \
@@ -152,9 +157,10 @@
 	".type xp__call_stub, @function\n"                                                                             \
 	"xp__call_stub:\n"                                                                                             \
 	".cfi_startproc\n"                                                                                             \
-	".byte 0xf3, 0x0f, 0x1e, 0xfa, 0x31, 0xc0, 0x31, 0xd2, 0x66, 0x0f, 0xef, 0xc0, 0x66, 0x0f, 0xef, 0xc9, 0xc3\n" \
+	".byte 0xf3, 0x0f, 0x1e, 0xfa, 0x31, 0xc0, 0x31, 0xd2\n" XP__CALL_STUB_VECTORS                                 \
+	".byte 0xc3\n"                                                                                                 \
 	".cfi_endproc\n"                                                                                               \
-	".size xp__call_stub, 17\n"                                                                                    \
+	".size xp__call_stub, . - xp__call_stub\n"                                                                     \
 	".popsection\n"                                                                                                \
 	".endif\n"
 
