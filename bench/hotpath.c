@@ -16,13 +16,31 @@
 
 static XP_DEFINE_STATIC_KEY_FALSE(off);
 static XP_DEFINE_STATIC_KEY_TRUE(on);
+static XP_DEFINE_STATIC_SWITCH(choice, 8, 0);
 
 bool plain_flag;
 volatile bool volatile_flag;
 bool atomic_flag;
 void (*function_pointer)(void);
+int plain_choice;
 
 #define BLOCK __asm__ volatile("# the block" ::: "memory")
+/* Eight blocks that differ, so that none is shared. */
+#define BLOCK_OF(i)                                                                                                    \
+	case i:                                                                                                        \
+		__asm__ volatile("# block %c0" : : "i"(i) : "memory");                                                 \
+		break;
+#define EIGHT(x)                                                                                                       \
+	switch (x) {                                                                                                   \
+		BLOCK_OF(0)                                                                                            \
+		BLOCK_OF(1)                                                                                            \
+		BLOCK_OF(2)                                                                                            \
+		BLOCK_OF(3)                                                                                            \
+		BLOCK_OF(4)                                                                                            \
+		BLOCK_OF(5)                                                                                            \
+		BLOCK_OF(6)                                                                                            \
+		BLOCK_OF(7)                                                                                            \
+	}
 /* "memory": a plain flag is loaded each time, as in a loop that does something. */
 #define LOOP(name, body)                                                                                               \
 	__attribute__((noinline, noclone, aligned(64))) static void loop_##name(uint64_t n)                            \
@@ -40,6 +58,8 @@ LOOP(plain, if (__builtin_expect(plain_flag, 0)) BLOCK;)
 LOOP(volatile, if (__builtin_expect(volatile_flag, 0)) BLOCK;)
 LOOP(relaxed, if (__builtin_expect(__atomic_load_n(&atomic_flag, __ATOMIC_RELAXED), 0)) BLOCK;)
 LOOP(pointer, function_pointer();)
+LOOP(switch, EIGHT(xp_static_switch(&choice)))
+LOOP(plain_switch, EIGHT(plain_choice))
 
 __attribute__((noinline, noclone)) static void empty(void)
 {
@@ -57,6 +77,8 @@ static const struct {
 	{"volatile", "volatile flag", loop_volatile},
 	{"relaxed", "atomic flag, relaxed", loop_relaxed},
 	{"pointer", "function pointer", loop_pointer},
+	{"switch", "static switch, 8 choices", loop_switch},
+	{"plain-switch", "switch on a variable, 8 cases", loop_plain_switch},
 };
 #define NR (sizeof(loops) / sizeof(loops[0]))
 #define ITERATIONS 200000u

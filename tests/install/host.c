@@ -6,6 +6,7 @@
 #include <stdio.h>
 
 XP_DEFINE_STATIC_KEY_SHARED_FALSE(common);
+XP_DEFINE_STATIC_SWITCH_SHARED(common_choice, 5, 3);
 
 static int failures;
 
@@ -23,6 +24,11 @@ static void expect(int found, int wanted, const char *expression, int line)
 static int look(void)
 {
 	return xp_static_branch_unlikely(&common) ? 2 : 0;
+}
+
+static int pick(void)
+{
+	return xp_static_switch(&common_choice);
 }
 
 static void use(const char *path, int before)
@@ -54,6 +60,12 @@ static void use(const char *path, int before)
 	EXPECT(plugin->enable_common(), 0);
 	EXPECT(look(), 2);
 
+	EXPECT(plugin->pick(), pick());
+	for (int i = 0; i < 5; i++) {
+		EXPECT(i % 2 ? plugin->choose(i) : xp_static_switch_set(&common_choice, i), 0);
+		EXPECT(plugin->pick(), i);
+		EXPECT(pick(), i);
+	}
 	EXPECT(plugin->disable_own(), 0);
 	EXPECT(plugin->look(), 2);
 	EXPECT(dlclose(handle), 0);
@@ -64,6 +76,7 @@ int main(int argc, char **argv)
 	if (argc != 2)
 		return 2;
 	EXPECT(look(), 0);
+	EXPECT(pick(), 3);
 	use(argv[1], 0);
 	/* The plugin is gone, its sites with it; the key is on. */
 	EXPECT(look(), 2);

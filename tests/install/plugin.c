@@ -28,5 +28,15 @@ static int disable_common(void)
 	return xp_static_branch_disable(&common);
 }
 
+static int pick(void)
+{
+	return xp_static_switch(&common_choice);
+}
+
+static int choose(int choice)
+{
+	return xp_static_switch_set(&common_choice, choice);
+}
+
 extern const struct plugin plugin;
-const struct plugin plugin = {look, enable_own, disable_own, enable_common, disable_common};
+const struct plugin plugin = {look, enable_own, disable_own, enable_common, disable_common, pick, choose};

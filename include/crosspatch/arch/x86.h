@@ -3,7 +3,7 @@
 #ifndef XP_ARCH_X86_H
 #define XP_ARCH_X86_H
 
-#if !defined(XP_STATIC_KEY_H) && !defined(XP_STATIC_CALL_H)
+#ifndef XP_STATIC_KEY_H
 #error "do not include <crosspatch/arch/x86.h>; include <crosspatch/static_key.h> or <crosspatch/crosspatch.h>"
 #endif
 
@@ -19,7 +19,7 @@
  */
 #if defined(__i386__) && defined(__PIC__)
 #define XP__ADDRESS "X"
-#define XP__CONSTANT(key) static const struct xp_static_key *const xp__constant __attribute__((unused)) = (key)
+#define XP__CONSTANT(key) static const void *const xp__constant __attribute__((unused)) = (key)
 #define XP__PRINT_ADDRESS(operand) "%p[" #operand "]"
 #else
 #define XP__ADDRESS "i"
@@ -94,76 +94,133 @@
 	})
 #endif
 
-#if defined(__x86_64__)
 /*
- * The trampoline of a static call: 8-byte aligned, so that one store changes it. What follows the jmp is never executed;
- * ud2 marks it, and keeps processors from running ahead there. No endbr64: only direct calls come here.
- * Each has its section, which the linker may drop, and its record with it. `.ifndef`: several files of one LTO unit.
- * Bytes, not mnemonics: the file may be compiled with -masm=intel.
- * The jmp's load of the word: ordering: (C2) pairs with (C1)
+ * A switch site is a jmp rel32 whose displacement lies inside one aligned quadword. Beside the record stands the array
+ * of its targets: a word that says how many there are (XP_SWITCH_PART), a distance for each, that word's complement.
+ * To the compiler each choice is a label of the asm; behind the label stands the number of the choice, from where it
+ * threads the jump into the user's own switch. An asm goto of GCC's has room for 30 operands and labels: there the
+ * labels come in groups of 24, each an asm of its own with a part of the array. The first holds the jmp; the others, to
+ * which it would fall through if it ever did, an UD1 whose operand is the part: so the parts are found through the text,
+ * wherever the compiler puts them, and however many copies of them it makes.
+ * Choice 0 stands first in each of these asms: GCC makes an edge of the first label of each, where its forward threader
+ * does not look; so all of them lead to the same block.
  */
-#define XP__TRAMPOLINE(trampoline, call) XP__TRAMPOLINE_ASM(#trampoline, #call, "ax", "", ".globl")
-/* In every file that includes a header; the linker keeps one. */
-#define XP__TRAMPOLINE_SHARED(trampoline, call)                                                                        \
-	XP__TRAMPOLINE_ASM(#trampoline, #call, "axG", "," #trampoline ",comdat", ".weak")
-/* Exported, and taken the address of: endbr64; jmp trampoline. */
-#define XP__TRAMPOLINE_ENTRY(entry, trampoline) XP__TRAMPOLINE_ENTRY_ASM(#entry, #trampoline)
-#define XP__TRAMPOLINE_ENTRY_ASM(entry, trampoline)                                                                    \
-	__asm__(".pushsection .text." entry ",\"ax\",@progbits\n"                                                     \
-		".balign 16\n"                                                                                         \
-		".globl " entry "\n"                                                                                   \
-		".type " entry ", @function\n" entry ":\n"                                                             \
-		".cfi_startproc\n"                                                                                     \
-		".byte 0xf3, 0x0f, 0x1e, 0xfa, 0xe9\n"                                                                 \
-		".long " trampoline " - (. + 4)\n"                                                                     \
-		".cfi_endproc\n"                                                                                       \
-		".size " entry ", 9\n"                                                                                 \
-		".popsection\n")
-#define XP__TRAMPOLINE_ASM(trampoline, call, section_flags, group, binding)                                            \
-	__asm__(XP__CALL_STUB                                                                                          \
-		".ifndef " trampoline "\n"                                                                             \
-		".pushsection .text." trampoline ",\"" section_flags "\",@progbits" group "\n"                         \
-		".balign 8\n" binding " " trampoline "\n"                                                              \
-		".hidden " trampoline "\n"                                                                             \
-		".type " trampoline ", @function\n" trampoline ":\n"                                                   \
-		".cfi_startproc\n"                                                                                     \
-		".byte 0xff, 0x25\n"                                                                                   \
-		".long " call " + " XP__STRING(XP__CALL_THROUGH) " - (. + 4)\n"                                        \
-		".byte 0x0f, 0x0b\n"                                                                                   \
-		".cfi_endproc\n"                                                                                       \
-		".size " trampoline ", 8\n"                                                                            \
-		".pushsection xp_call_sites,\"ao?\",@progbits," trampoline "\n"                                        \
-		".balign 4\n"                                                                                          \
-		".long " trampoline " - .\n"                                                                           \
-		".long " call " + 2 - .\n"                                                                             \
-		".popsection\n"                                                                                        \
-		".popsection\n"                                                                                        \
-		".endif\n")
-#define XP__STRING(x) XP__STRING_OF(x)
-#define XP__STRING_OF(x) #x
+#define XP__23(M, g)                                                                                                   \
+	M(g, 1) M(g, 2) M(g, 3) M(g, 4) M(g, 5) M(g, 6) M(g, 7) M(g, 8) M(g, 9) M(g, 10) M(g, 11) M(g, 12)             \
+	M(g, 13) M(g, 14) M(g, 15) M(g, 16) M(g, 17) M(g, 18) M(g, 19) M(g, 20) M(g, 21) M(g, 22) M(g, 23)
+#define XP__24(M, g) M(g, 0) XP__23(M, g)
+#define XP__GROUPS_FROM_1(M) M(1) M(2) M(3) M(4) M(5) M(6) M(7) M(8) M(9) M(10)
+#define XP__GROUPS(M) M(0) XP__GROUPS_FROM_1(M)
 
-/* endbr64; xor %eax,%eax; xor %edx,%edx; pxor %xmm0,%xmm0; pxor %xmm1,%xmm1; ret. One in each executable or object. */
-#if defined(__SSE2__)
-#define XP__CALL_STUB_VECTORS ".byte 0x66, 0x0f, 0xef, 0xc0, 0x66, 0x0f, 0xef, 0xc9\n"
+#define XP__SWITCH_ENTRY(g, j)                                                                                         \
+	".if %c[xp__nr] > 24 * " #g " + " #j "\n\t"                                                                    \
+	".long %l[xp__l" #g "_" #j "] - .\n\t"                                                                         \
+	".endif\n\t"
+#define XP__SWITCH_ENTRIES(g) XP__24(XP__SWITCH_ENTRY, g)
+#define XP__SWITCH_OPERAND(g, j) , xp__l##g##_##j
+#define XP__SWITCH_OPERANDS(g) XP__24(XP__SWITCH_OPERAND, g)
+#define XP__SWITCH_OPERANDS_FIRST xp__l0_0 XP__23(XP__SWITCH_OPERAND, 0)
+
+#define XP__SWITCH_SITE                                                                                                \
+	".p2align 3,,4\n"                                                                                              \
+	".Lxp_switch%=:\n\t"                                                                                           \
+	".byte 0xe9\n\t"                                                                                               \
+	".long %l[xp__l0_0] - (. + 4)\n\t"                                                                             \
+	".pushsection xp_switch_sites,\"ao?\",@progbits,.Lxp_switch%=\n\t"                                             \
+	".balign 4\n\t"                                                                                                \
+	".long .Lxp_switch%= - .\n\t"                                                                                  \
+	".long " XP__PRINT_ADDRESS(xp__key) " - .\n\t"                                                                 \
+	".long .Lxp_targets%= - .\n\t"                                                                                 \
+	".popsection\n\t"
+#define XP__SWITCH_BEHIND                                                                                              \
+	".Lxp_switch%=:\n\t"                                                                                           \
+	".byte 0x0f, 0xb9, 0x05\n\t"                                                                                   \
+	".long .Lxp_targets%= - (. + 4)\n\t"
+#define XP__SWITCH_TARGETS(entries)                                                                                    \
+	".pushsection xp_switch_targets,\"ao?\",@progbits,.Lxp_switch%=\n\t"                                           \
+	".balign 4\n\t"                                                                                                \
+	".long %c[xp__part]\n"                                                                                         \
+	".Lxp_targets%=:\n\t" entries ".long ~%c[xp__part]\n\t"                                                        \
+	".popsection\n\t"
+#define XP__SWITCH_INPUTS(key, part) [xp__key] XP__ADDRESS(key), [xp__nr] "i"(xp__nr), [xp__part] "i"(part)
+
+#ifdef __clang__
+/* Clang has room for any number of labels. At -O0 it emits the asm that is not chosen, too: .if keeps that one empty. */
+#define XP__SWITCH_ONE(condition, key, entries, operands)                                                              \
+	__asm__ __inline__ goto(".if %c[xp__nr] " condition "\n\t" XP__SWITCH_SITE XP__SWITCH_TARGETS(entries)         \
+				".endif"                                                                               \
+				:                                                                                      \
+				: XP__SWITCH_INPUTS(key, XP_SWITCH_PART(xp__nr, 0, xp__nr))                            \
+				:                                                                                      \
+				: operands)
+#define XP__SWITCH_ASM(key)                                                                                            \
+	if (xp__nr <= 24)                                                                                              \
+		XP__SWITCH_ONE("<= 24", key, XP__SWITCH_ENTRIES(0), XP__SWITCH_OPERANDS_FIRST);                        \
+	else                                                                                                           \
+		XP__SWITCH_ONE("> 24", key, XP__GROUPS(XP__SWITCH_ENTRIES),                                            \
+			       XP__SWITCH_OPERANDS_FIRST XP__GROUPS_FROM_1(XP__SWITCH_OPERANDS));
 #else
-#define XP__CALL_STUB_VECTORS /* a kernel's code does not touch them */
+#define XP__SWITCH_INPUTS_OF(key, g)                                                                                   \
+	XP__SWITCH_INPUTS(key, XP_SWITCH_PART(xp__nr, 24 * g, xp__nr > 24 * g + 24 ? 24 : xp__nr - 24 * g))
+#define XP__SWITCH_FIRST(key)                                                                                          \
+	__asm__ __inline__ goto(XP__SWITCH_SITE XP__SWITCH_TARGETS(XP__SWITCH_ENTRIES(0))                              \
+				:                                                                                      \
+				: XP__SWITCH_INPUTS_OF(key, 0)                                                         \
+				:                                                                                      \
+				: XP__SWITCH_OPERANDS_FIRST);
+#define XP__SWITCH_NEXT(key, g)                                                                                        \
+	if (xp__nr > 24 * g)                                                                                           \
+		__asm__ __inline__ goto(XP__SWITCH_BEHIND XP__SWITCH_TARGETS(XP__SWITCH_ENTRIES(g))                    \
+					:                                                                              \
+					: XP__SWITCH_INPUTS_OF(key, g)                                                 \
+					:                                                                              \
+					: xp__l0_0 XP__SWITCH_OPERANDS(g));
+#define XP__SWITCH_ASM(key)                                                                                            \
+	XP__SWITCH_FIRST(key)                                                                                          \
+	XP__SWITCH_NEXT(key, 1)                                                                                        \
+	XP__SWITCH_NEXT(key, 2)                                                                                        \
+	XP__SWITCH_NEXT(key, 3)                                                                                        \
+	XP__SWITCH_NEXT(key, 4)                                                                                        \
+	XP__SWITCH_NEXT(key, 5)                                                                                        \
+	XP__SWITCH_NEXT(key, 6)                                                                                        \
+	XP__SWITCH_NEXT(key, 7)                                                                                        \
+	XP__SWITCH_NEXT(key, 8)                                                                                        \
+	XP__SWITCH_NEXT(key, 9)                                                                                        \
+	XP__SWITCH_NEXT(key, 10)
 #endif
-#define XP__CALL_STUB                                                                                                  \
-	".ifndef xp__call_stub\n"                                                                                      \
-	".pushsection .text.xp__call_stub,\"axG\",@progbits,xp__call_stub,comdat\n"                                    \
-	".balign 16\n"                                                                                                 \
-	".weak xp__call_stub\n"                                                                                        \
-	".hidden xp__call_stub\n"                                                                                      \
-	".type xp__call_stub, @function\n"                                                                             \
-	"xp__call_stub:\n"                                                                                             \
-	".cfi_startproc\n"                                                                                             \
-	".byte 0xf3, 0x0f, 0x1e, 0xfa, 0x31, 0xc0, 0x31, 0xd2\n" XP__CALL_STUB_VECTORS                                 \
-	".byte 0xc3\n"                                                                                                 \
-	".cfi_endproc\n"                                                                                               \
-	".size xp__call_stub, . - xp__call_stub\n"                                                                     \
-	".popsection\n"                                                                                                \
-	".endif\n"
 
+/* XP__SWITCH - the number of the choice, an int. In C++ a lambda, for the reason given at XP__BRANCH. */
+#define XP__SWITCH_CHOICE(g, j)                                                                                        \
+	xp__l##g##_##j : xp__choice = 24 * g + j < xp__nr ? 24 * g + j : 0;                                            \
+	goto xp__chosen;
+#define XP__SWITCH_CHOICES(g) XP__24(XP__SWITCH_CHOICE, g)
+#define XP__SWITCH_BODY(key, nr)                                                                                   \
+	enum { xp__nr = nr };                                                                                          \
+	int xp__choice;                                                                                                \
+	XP__SWITCH_ASM(key)                                                                                            \
+	__builtin_unreachable();                                                                                       \
+	XP__GROUPS(XP__SWITCH_CHOICES)                                                                                 \
+xp__chosen:
+
+#if defined(__i386__) && defined(__PIC__) && defined(__clang__)
+#define XP__SWITCH(key, nr) XP__BRANCH(key, 0, 0)
+#elif defined(__cplusplus)
+#define XP__SWITCH(key, nr)                                                                                        \
+	([]() __attribute__((always_inline)) -> int {                                                                  \
+		XP__SWITCH_BODY(key, nr)                                                                           \
+		return xp__choice;                                                                                     \
+	}())
+#else
+#define XP__SWITCH_LABEL(g, j) __label__ xp__l##g##_##j;
+#define XP__SWITCH_LABELS(g) XP__24(XP__SWITCH_LABEL, g)
+#define XP__SWITCH(key, nr)                                                                                        \
+	__extension__({                                                                                                \
+		XP__GROUPS(XP__SWITCH_LABELS)                                                                          \
+		__label__ xp__chosen;                                                                                  \
+		XP__CONSTANT(key);                                                                                     \
+		XP__SWITCH_BODY(key, nr)                                                                           \
+		xp__choice;                                                                                            \
+	})
 #endif
 
 #endif
