@@ -42,23 +42,37 @@ XP_TEST(lock_refuses_its_holder)
 	}
 }
 
-static unsigned under_lock, together, started;
+enum { TURNS = 100 };
 
-static void *take_lock(void *unused)
+static unsigned under_lock, together;
+static bool asks[2]; /* each: before it asks for the lock until it has it, and when it wants it no more */
+
+static void ask(unsigned self, bool yes)
 {
-	(void)unused;
-	__atomic_add_fetch(&started, 1, __ATOMIC_SEQ_CST);
-	while (__atomic_load_n(&started, __ATOMIC_SEQ_CST) < 2)
-		sched_yield();
-	for (int i = 0; i < 1000; i++) {
+	__atomic_store_n(&asks[self], yes, __ATOMIC_SEQ_CST);
+}
+
+/* Holds the lock until the other one asks for it, and some time more. */
+static void *take_lock(void *number)
+{
+	unsigned self = number != NULL;
+
+	for (unsigned i = 0; i < TURNS; i++) {
+		ask(self, true);
 		if (port()->lock())
 			continue;
-		together += under_lock++ != 0;
-		for (int j = 0; j < 500; j++)
+		together += __atomic_fetch_add(&under_lock, 1, __ATOMIC_SEQ_CST) != 0;
+		ask(self, false);
+		/* Two in here would wait for each other. */
+		while (!__atomic_load_n(&asks[!self], __ATOMIC_SEQ_CST) &&
+		       __atomic_load_n(&under_lock, __ATOMIC_SEQ_CST) == 1)
+			sched_yield();
+		for (unsigned j = 0; j < 5000; j++)
 			__asm__ volatile("" : : : "memory");
-		under_lock--;
+		together += __atomic_fetch_sub(&under_lock, 1, __ATOMIC_SEQ_CST) != 1;
 		port()->unlock();
 	}
+	ask(self, true);
 	return NULL;
 }
 
@@ -66,8 +80,7 @@ XP_TEST(lock_has_one_holder)
 {
 	pthread_t other;
 
-	together = started = 0;
-	CHECK_EQ(pthread_create(&other, NULL, take_lock, NULL), 0);
+	CHECK_EQ(pthread_create(&other, NULL, take_lock, &together), 0);
 	take_lock(NULL);
 	pthread_join(other, NULL);
 	CHECK_EQ(together, 0);
