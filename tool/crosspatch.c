@@ -13,6 +13,9 @@ static const struct {
 #ifdef XP_TOOL_VERIFY
 	{"verify", cmd_verify, "prove plans of code changes, or show the execution that breaks them"},
 #endif
+#ifdef XP_TOOL_ANNOTATE
+	{"annotate", cmd_annotate, "add the records of call sites to object files"},
+#endif
 	{"litmus", cmd_litmus, "race stores against execution on this machine and count what tears"},
 	{NULL, NULL, NULL},
 };

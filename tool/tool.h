@@ -13,6 +13,7 @@ enum {
 	TOOL_UNKNOWN = 3,
 };
 
+int cmd_annotate(int argc, char **argv);
 int cmd_litmus(int argc, char **argv);
 int cmd_verify(int argc, char **argv);
 

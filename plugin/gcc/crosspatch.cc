@@ -1,0 +1,255 @@
+// SPDX-License-Identifier: MIT
+/*
+ * The plugin for gcc: finds the calls of static calls, aligns them and writes their records, so that callers write
+ * ordinary calls and have them changed in place. (A call without a record goes on through the trampoline.)
+ *
+ *	gcc -fplugin=…/crosspatch.so -c file.c        and, with -flto, the same option when linking
+ *
+ * I1  A site is a call, or a jmp in place of one, that the compiler emits as one instruction of 5 bytes whose target
+ *     is a trampoline of the same executable or shared object: a function named xp_trampoline_NAME, or one declared
+ *     with __attribute__((xp_static_call)); the record names the object xp_call_NAME. Indirect calls (-mcmodel=large,
+ *     -fno-plt of what is not hidden), calls that carry a prefix (notrack) and conditional jumps are none.
+ * I2  The pass runs when the code is final but for its addresses, and adds directives, no instruction: what the
+ *     assembler makes of them is padding before the site and the record. Nothing that the compiler decides changes.
+ * I3  The record stands in the section group of its function ("?") and is linked to its section ("o"), as those of
+ *     static branches.
+ *
+ * Arguments, -fplugin-arg-crosspatch-KEY=VALUE:
+ *	align=quadword|none	pad so that the 5 bytes lie in one aligned quadword: the default
+ *	sites=calls|all		all: pad every direct call and write no record, to measure what that costs
+ */
+#include "gcc-plugin.h"
+#include "plugin-version.h"
+#include "tree.h"
+#include "tree-pass.h"
+#include "context.h"
+#include "stringpool.h"
+#include "attribs.h"
+#include "rtl.h"
+#include "memmodel.h"
+#include "emit-rtl.h"
+#include "function.h"
+#include "diagnostic-core.h"
+#include "options.h"
+#include "tm.h"
+
+#if !defined(TARGET_64BIT)
+#error "this plugin is for a compiler for x86"
+#endif
+
+/* The licence of this file is compatible with the GPL. */
+int plugin_is_GPL_compatible;
+
+static const char attribute_name[] = "xp_static_call";
+static const char trampoline_prefix[] = "xp_trampoline_";
+static bool quadword = true;
+static bool every_call;
+
+/* ---- the attribute ---- */
+
+/*
+ * Leaves xp_static_call("NAME") on the declaration, whatever was written: NAME is the function's own if none was given.
+ * The function is hidden: a call through a PLT would not be a call of the trampoline.
+ */
+static tree handle_attribute(tree *node, tree name, tree args, int, bool *no_add_attrs)
+{
+	tree decl = *node, value;
+
+	*no_add_attrs = true;
+	if (TREE_CODE(decl) != FUNCTION_DECL || !TREE_PUBLIC(decl)) {
+		error("attribute %qE is for functions with external linkage", name);
+		return NULL_TREE;
+	}
+	if (args && TREE_CODE(TREE_VALUE(args)) != STRING_CST) {
+		error("attribute %qE: the name of the static call is a string", name);
+		return NULL_TREE;
+	}
+	if (DECL_VISIBILITY_SPECIFIED(decl) && DECL_VISIBILITY(decl) != VISIBILITY_HIDDEN) {
+		error("attribute %qE: %qD must be hidden, as its trampoline is", name, decl);
+		return NULL_TREE;
+	}
+	value = args ? TREE_VALUE(args)
+		     : build_string(IDENTIFIER_LENGTH(DECL_NAME(decl)) + 1, IDENTIFIER_POINTER(DECL_NAME(decl)));
+	DECL_VISIBILITY(decl) = VISIBILITY_HIDDEN;
+	DECL_VISIBILITY_SPECIFIED(decl) = 1;
+	if (!lookup_attribute(attribute_name, DECL_ATTRIBUTES(decl)))
+		DECL_ATTRIBUTES(decl) = tree_cons(get_identifier(attribute_name), build_tree_list(NULL_TREE, value),
+						  DECL_ATTRIBUTES(decl));
+	return NULL_TREE;
+}
+
+static const struct attribute_spec attribute = {
+	attribute_name, 0, 1, true, false, false, false, handle_attribute, NULL,
+};
+
+static void register_attributes(void *, void *)
+{
+	register_attribute(&attribute);
+}
+
+/* A function that has a body is not the trampoline. */
+static void refuse_body(void *gcc_data, void *)
+{
+	tree decl = (tree)gcc_data;
+
+	if (lookup_attribute(attribute_name, DECL_ATTRIBUTES(decl)))
+		error_at(DECL_SOURCE_LOCATION(decl), "%qD is a static call (attribute %qs) and has no body of its own",
+			 decl, attribute_name);
+}
+
+/* ---- the pass ---- */
+
+/*
+ * The NAME of the static call whose trampoline @symbol is; NULL: of none. A trampoline is hidden, and made by the
+ * assembler: a function that the compiler sees the body of is none, whatever its name.
+ */
+static const char *call_name(const_rtx symbol)
+{
+	tree decl = SYMBOL_REF_DECL(symbol);
+	const char *name = XSTR(symbol, 0);
+	tree attr;
+
+	if (!decl || TREE_CODE(decl) != FUNCTION_DECL || !DECL_EXTERNAL(decl) || DECL_WEAK(decl) ||
+	    DECL_VISIBILITY(decl) != VISIBILITY_HIDDEN)
+		return NULL;
+	attr = lookup_attribute(attribute_name, DECL_ATTRIBUTES(decl));
+	if (attr)
+		return TREE_STRING_POINTER(TREE_VALUE(TREE_VALUE(attr)));
+	name += *name == '*';
+	if (strncmp(name, trampoline_prefix, sizeof(trampoline_prefix) - 1) != 0)
+		return NULL;
+	return name + sizeof(trampoline_prefix) - 1;
+}
+
+/* The target of a call that the compiler will emit as E8 or E9 and a displacement; NULL: of none such. */
+static rtx direct_target(const rtx_insn *insn)
+{
+	rtx call = CALL_P(insn) ? get_call_rtx_from(const_cast<rtx_insn *>(insn)) : NULL_RTX;
+	rtx target = call ? XEXP(XEXP(call, 0), 0) : NULL_RTX;
+
+	if (!target || GET_CODE(target) != SYMBOL_REF)
+		return NULL_RTX;
+	/* notrack */
+	if (find_reg_note(insn, REG_CALL_NOCF_CHECK, NULL_RTX))
+		return NULL_RTX;
+	/* call *target@GOTPCREL(%rip) */
+	if (!SYMBOL_REF_LOCAL_P(target) && !flag_plt)
+		return NULL_RTX;
+	/* Part of a sequence of the thread-local storage that the linker recognises as a whole. */
+	if (strcmp(XSTR(target, 0), "__tls_get_addr") == 0)
+		return NULL_RTX;
+	return target;
+}
+
+/* The directives before a site; NULL: it is none. */
+static char *directives(const rtx_insn *insn)
+{
+	static unsigned nr;
+	const char *align = quadword ? ".p2align 3,,4\n" : "";
+	const_rtx target = direct_target(insn);
+	const char *name;
+
+	if (!target)
+		return NULL;
+	if (every_call)
+		return quadword ? xstrdup(align) : NULL;
+	name = call_name(target);
+	if (!name)
+		return NULL;
+	nr++;
+	return xasprintf("%s.Lxp_call_site%u:\n"
+			 "\t.hidden xp_call_%s\n"
+			 "\t.pushsection xp_call_sites,\"ao?\",@progbits,.Lxp_call_site%u\n"
+			 "\t.balign 4\n"
+			 "\t.long .Lxp_call_site%u - .\n"
+			 "\t.long xp_call_%s + %d - .\n"
+			 "\t.popsection",
+			 align, nr, name, nr, nr, name, SIBLING_CALL_P(insn) ? 1 : 0);
+}
+
+static void emit_before(rtx_insn *insn, const char *text)
+{
+	/* final looks the location up, and an unknown one has no file; this one has no line either, so none is printed. */
+	rtx input = gen_rtx_ASM_INPUT_loc(VOIDmode, ggc_strdup(text), BUILTINS_LOCATION);
+
+	/* The padding belongs to the line of the call. */
+	emit_insn_before_setloc(input, insn, INSN_LOCATION(insn));
+}
+
+static const pass_data call_sites_data = {
+	RTL_PASS, "xp_call_sites", OPTGROUP_NONE, TV_NONE, 0, 0, 0, 0, 0,
+};
+
+class call_sites : public rtl_opt_pass
+{
+public:
+	explicit call_sites(gcc::context *context) : rtl_opt_pass(call_sites_data, context) {}
+
+	/* The library knows no 32-bit code and no x32 yet. */
+	bool gate(function *) final override
+	{
+		return TARGET_64BIT && Pmode == DImode && POINTER_SIZE == 64;
+	}
+
+	unsigned execute(function *) final override
+	{
+		for (rtx_insn *insn = get_insns(); insn; insn = NEXT_INSN(insn)) {
+			char *text = directives(insn);
+
+			if (text)
+				emit_before(insn, text);
+			free(text);
+		}
+		return 0;
+	}
+};
+
+/* ---- start ---- */
+
+static bool is(const char *value, const char *expected)
+{
+	return value && strcmp(value, expected) == 0;
+}
+
+static bool set_argument(const char *key, const char *value)
+{
+	if (is(key, "align") && (is(value, "quadword") || is(value, "none")))
+		quadword = is(value, "quadword");
+	else if (is(key, "sites") && (is(value, "calls") || is(value, "all")))
+		every_call = is(value, "all");
+	else
+		return false;
+	return true;
+}
+
+int plugin_init(struct plugin_name_args *plugin, struct plugin_gcc_version *version)
+{
+	static struct plugin_info info = {
+		XP_VERSION,
+		"align=quadword|none  pad before calls of static calls\n"
+		"sites=calls|all      all: pad every direct call, write no record",
+	};
+	static struct register_pass_info pass;
+
+	if (!plugin_default_version_check(version, &gcc_version)) {
+		error("%s is built for gcc %s and cannot be used by gcc %s", plugin->full_name, gcc_version.basever,
+		      version->basever);
+		return 1;
+	}
+	for (int i = 0; i < plugin->argc; i++)
+		if (!set_argument(plugin->argv[i].key, plugin->argv[i].value)) {
+			error("%<-fplugin-arg-%s-%s%s%s%>: there are align=quadword, align=none, sites=calls, sites=all",
+			      plugin->base_name, plugin->argv[i].key, plugin->argv[i].value ? "=" : "",
+			      plugin->argv[i].value ? plugin->argv[i].value : "");
+			return 1;
+		}
+	pass.pass = new call_sites(g);
+	pass.reference_pass_name = "shorten";
+	pass.ref_pass_instance_number = 1;
+	pass.pos_op = PASS_POS_INSERT_BEFORE;
+	register_callback(plugin->base_name, PLUGIN_INFO, NULL, &info);
+	register_callback(plugin->base_name, PLUGIN_PASS_MANAGER_SETUP, NULL, &pass);
+	register_callback(plugin->base_name, PLUGIN_ATTRIBUTES, register_attributes, NULL);
+	register_callback(plugin->base_name, PLUGIN_PRE_GENERICIZE, refuse_body, NULL);
+	return 0;
+}
