@@ -73,7 +73,7 @@ static void add_commit(struct xp__course *course, const struct xp__plan *plan, u
 void xp__course_of_plan(struct xp__course *course, const struct xp__plan *plan, unsigned fail)
 {
 	memset(course, 0, sizeof(*course));
-	course->mode = 64;
+	course->mode = XP__CODE_BITS;
 	course->len = plan->len;
 	course->resume = plan->resume ? XP__RESUME_OUT : XP__RESUME_EMULATE;
 	course->reclaim_waits = true;

@@ -12,6 +12,7 @@ const char *const xp__method_names[XP__NR_METHODS] = {
 
 #define RESUME XP__KIND_RESUME
 #define SEVERAL XP__KIND_SEVERAL
+#define REX XP__KIND_REX
 
 /*
  * The one table of what the library may do to a site: whoever teaches the selection a new change adds it here, in both
@@ -45,8 +46,8 @@ const struct xp__kind xp__kinds[] = {
 	{"call to another call", 5, 5, 0, {0xe8, DISP1}, {0xe8, DISP2}},
 	{"call to a third call", 5, 5, 0, {0xe8, DISP2}, {0xe8, DISP3}},
 	{"call to jmp", 5, 5, 0, {0xe8, DISP1}, {0xe9, DISP2}},
-	{"call to xor eax, eax", 5, 5, 0, {0xe8, DISP1}, {0x66, 0x66, 0x48, 0x31, 0xc0}},
-	{"xor eax, eax to call", 5, 5, 0, {0x66, 0x66, 0x48, 0x31, 0xc0}, {0xe8, DISP1}},
+	{"call to xor eax, eax", 5, 5, REX, {0xe8, DISP1}, {0x66, 0x66, 0x48, 0x31, 0xc0}},
+	{"xor eax, eax to call", 5, 5, REX, {0x66, 0x66, 0x48, 0x31, 0xc0}, {0xe8, DISP1}},
 	{"nop5 to jmp, resume given", 5, 5, RESUME, {NOP5}, {0xe9, DISP1}},
 	{"nop2 to jmp8", 2, 2, 0, {NOP2}, {0xeb, 0x11}},
 	{"jmp8 to nop2", 2, 2, 0, {0xeb, 0x11}, {NOP2}},
@@ -63,15 +64,15 @@ const struct xp__kind xp__kinds[] = {
 	{"test8 immediate", 2, 2, 0, {0xa8, 0x11}, {0xa8, 0x95}},
 	{"test16 immediate", 4, 4, 0, {0x66, 0xa9, 0x11, 0x22}, {0x66, 0xa9, 0x95, 0xa6}},
 	{"test32 immediate", 5, 5, 0, {0xa9, DISP1}, {0xa9, DISP2}},
-	{"test64 immediate", 6, 6, 0, {0x48, 0xa9, DISP1}, {0x48, 0xa9, DISP2}},
+	{"test64 immediate", 6, 6, REX, {0x48, 0xa9, DISP1}, {0x48, 0xa9, DISP2}},
 	{"mov8 immediate", 2, 2, RESUME, {0xb0, 0x11}, {0xb0, 0x95}},
 	{"mov16 immediate", 4, 4, RESUME, {0x66, 0xb8, 0x11, 0x22}, {0x66, 0xb8, 0x95, 0xa6}},
 	{"mov32 immediate", 5, 5, RESUME, {0xb8, DISP1}, {0xb8, DISP2}},
-	{"mov32 immediate with REX", 6, 6, RESUME, {0x41, 0xb8, DISP1}, {0x41, 0xb8, DISP2}},
-	{"mov64 immediate", 10, 10, RESUME, {0x48, 0xb8, DISP1, DISP2}, {0x48, 0xb8, DISP2, DISP1}},
+	{"mov32 immediate with REX", 6, 6, RESUME | REX, {0x41, 0xb8, DISP1}, {0x41, 0xb8, DISP2}},
+	{"mov64 immediate", 10, 10, RESUME | REX, {0x48, 0xb8, DISP1, DISP2}, {0x48, 0xb8, DISP2, DISP1}},
 	{"jmp *memory to jmp", 8, 8, RESUME, {0xff, 0x25, DISP1, SIGNATURE}, {0xe9, DISP2, 0xcc, SIGNATURE}},
 	{"jmp to jmp *memory", 8, 8, RESUME, {0xe9, DISP2, 0xcc, SIGNATURE}, {0xff, 0x25, DISP1, SIGNATURE}},
-	{"mov64 immediate, no resume", 10, 10, 0, {0x48, 0xb8, DISP1, DISP2}, {0x48, 0xb8, DISP2, DISP1}},
+	{"mov64 immediate, no resume", 10, 10, REX, {0x48, 0xb8, DISP1, DISP2}, {0x48, 0xb8, DISP2, DISP1}},
 	/* Several instructions. The first of each is not known to the selection but in "five nops". */
 	{"five nops to jmp", 5, 5, 0, {0x90, 0x90, 0x90, 0x90, 0x90}, {0xe9, DISP1}},
 	{"push, mov, sub to jmp", 8, 8, SEVERAL, {PROLOGUE}, {0xe9, DISP1, NOP3}},
@@ -145,9 +146,11 @@ static unsigned judge(struct run *run, const struct xp__plan *plan, const char *
 	return nr_proven;
 }
 
-/* Whether a caller that keeps to the contract may ask for it. */
+/* Whether a caller that keeps to the contract may ask for it, in the code that the selection was compiled for. */
 static bool offered(const struct xp__kind *kind, enum xp_policy policy)
 {
+	if (kind->flags & REX && XP__CODE_BITS != 64)
+		return false;
 	return !(kind->flags & SEVERAL) || policy == XP_POLICY_QUIESCE || policy == XP_POLICY_EARLY;
 }
 
