@@ -115,7 +115,7 @@ XP_TEST(memory_is_zeroed_and_aligned)
 			if (memory[i])
 				port()->release(memory[i], sizes[i]);
 	}
-	CHECK(port()->alloc(SIZE_MAX / 2) == NULL);
+	CHECK(port()->alloc(SIZE_MAX - 2 * 4096) == NULL);
 	port()->unlock();
 }
 
