@@ -106,11 +106,7 @@ void (*machine_on_nmi)(struct xp_bare_frame *frame);
 void (*machine_on_mce)(struct xp_bare_frame *frame);
 void (*machine_on_foreign)(struct xp_bare_frame *frame);
 void (*machine_on_inject)(int point);
-struct xp_module machine_module = {
-	.abi = XP_MODULE_ABI,
-	.nr_tables = XP_NR_SITE_KINDS,
-	.tables = {[XP_SITE_BRANCH] = {__start_xp_branch_sites, __stop_xp_branch_sites}},
-};
+struct xp_module machine_module = {.abi = XP_MODULE_ABI, .nr_tables = XP_NR_SITE_KINDS};
 
 __attribute__((weak)) size_t machine_memory_size(void)
 {
@@ -708,6 +704,10 @@ void machine_start(uint32_t info)
 	machine_bare.window_entry = entry_of(machine_window);
 	if (xp_bare_start(&machine_bare))
 		machine_bail("the port does not start");
+	machine_module.tables[XP_SITE_BRANCH] =
+		(struct xp_site_table){__start_xp_branch_sites, __stop_xp_branch_sites};
+	machine_module.tables[XP_SITE_SWITCH] =
+		(struct xp_site_table){__start_xp_switch_sites, __stop_xp_switch_sites};
 	if (xp_module_register(&machine_module))
 		machine_bail("the sites cannot be registered");
 	xp__inject = inject;

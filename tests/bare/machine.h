@@ -29,6 +29,7 @@ extern struct xp_bare machine_bare;
 extern struct xp_module machine_module;
 /* The bounds that <crosspatch/site.h> declares where it defines a module; hosted sources look at them. */
 extern const struct xp_branch_site __start_xp_branch_sites[], __stop_xp_branch_sites[];
+extern const struct xp_switch_site __start_xp_switch_sites[], __stop_xp_switch_sites[];
 
 unsigned machine_cpu(void);
 unsigned machine_nr_cpus(void);
