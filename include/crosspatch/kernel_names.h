@@ -3,6 +3,7 @@
 #ifndef XP_KERNEL_NAMES_H
 #define XP_KERNEL_NAMES_H
 
+#include <crosspatch/static_call.h>
 #include <crosspatch/static_key.h>
 
 #define static_key xp_static_key
@@ -40,5 +41,15 @@
 #define static_key_slow_dec xp_static_key_dec
 #define static_key_enable xp_static_key_enable
 #define static_key_disable xp_static_key_disable
+
+#define DEFINE_STATIC_CALL XP_DEFINE_STATIC_CALL
+#define DEFINE_STATIC_CALL_NULL XP_DEFINE_STATIC_CALL_NULL
+#define DEFINE_STATIC_CALL_RET0 XP_DEFINE_STATIC_CALL_RET0
+#define DECLARE_STATIC_CALL XP_DECLARE_STATIC_CALL
+#define static_call xp_static_call
+#define static_call_cond xp_static_call_cond
+/* The kernel's own returns nothing. */
+#define static_call_update xp_static_call_update
+#define static_call_query xp_static_call_query
 
 #endif

@@ -118,6 +118,14 @@ struct xp_port {
 	 */
 	int (*defer)(uint64_t deadline_ms);
 	uint64_t (*clock_ms)(void);
+
+	/*
+	 * pin - keeps the text at @target from going away until unpin(), because a call whose object lies at @user goes
+	 * there. NULL: there is nothing to keep. Both without the text lock, in the context of an update. Either both are
+	 * NULL, where text never goes away, or none.
+	 */
+	void *(*pin)(const void *target, const void *user);
+	void (*unpin)(void *pin);
 };
 
 /*

@@ -48,6 +48,15 @@ struct xp_branch_site {
 #define XP_SITE_TRUE 2   /* emitted for a key that starts on */
 #define XP_SITE_FLAGS 7
 
+/* A call site: 8 bytes in section xp_call_sites, relative in the same way. */
+struct xp_call_site {
+	int32_t code; /* the 5-byte call or jmp, or the trampoline */
+	int32_t call; /* struct xp_static_call, plus XP_SITE_ flags */
+};
+
+#define XP_SITE_TAIL 1       /* a jmp in place of a call and a return */
+#define XP_SITE_TRAMPOLINE 2 /* the call's trampoline in this executable or shared object */
+
 /*
  * A switch site: 12 bytes in section xp_switch_sites. The targets are an array of int32_t, one for each choice, each
  * relative to its own address; the word before it says how many there are, the word behind it is that word's complement.
@@ -65,6 +74,7 @@ struct xp_switch_site {
 /* The kinds of sites. An object that was built before a kind existed has fewer tables. */
 enum xp_site_kind {
 	XP_SITE_BRANCH,
+	XP_SITE_CALL,
 	XP_SITE_SWITCH,
 	XP_NR_SITE_KINDS,
 };
@@ -132,6 +142,9 @@ extern const struct xp_branch_site __stop_xp_branch_sites[] __attribute__((weak,
 extern const struct xp_switch_site __start_xp_switch_sites[] __attribute__((weak, visibility("hidden")));
 extern const struct xp_switch_site __stop_xp_switch_sites[] __attribute__((weak, visibility("hidden")));
 
+extern const struct xp_call_site __start_xp_call_sites[] __attribute__((weak, visibility("hidden")));
+extern const struct xp_call_site __stop_xp_call_sites[] __attribute__((weak, visibility("hidden")));
+
 extern struct xp_module xp__module;
 struct xp_module xp__module __attribute__((weak, visibility("hidden"))) = {
 	XP_MODULE_ABI, 0, NULL, XP_NR_SITE_KINDS, {{NULL, NULL}}};
@@ -143,6 +156,8 @@ void xp__module_init(void)
 {
 	xp__module.tables[XP_SITE_BRANCH].start = __start_xp_branch_sites;
 	xp__module.tables[XP_SITE_BRANCH].end = __stop_xp_branch_sites;
+	xp__module.tables[XP_SITE_CALL].start = __start_xp_call_sites;
+	xp__module.tables[XP_SITE_CALL].end = __stop_xp_call_sites;
 	xp__module.tables[XP_SITE_SWITCH].start = __start_xp_switch_sites;
 	xp__module.tables[XP_SITE_SWITCH].end = __stop_xp_switch_sites;
 	(void)xp_module_register(&xp__module);

@@ -33,6 +33,12 @@ static int add(const struct xp__item *item, struct xp__commit *commit, struct xp
 	return error;
 }
 
+static void settle(const struct xp__item *item, const struct xp__use *use)
+{
+	if (use->front->settled)
+		use->front->settled(item, use);
+}
+
 /* A commit with room for @size; NULL, told to @diag, if there is no memory. */
 static struct xp__commit *new_commit(const struct xp__size *size, struct xp_diag *diag)
 {
@@ -70,7 +76,12 @@ int xp__patch_locked(const struct xp__item *items, size_t nr, struct xp_diag *di
 	for (size_t i = 0; i < nr && !error; i++)
 		if (!items[i].skip)
 			error = add(&items[i], commit, diag);
-	return run(commit, error, diag);
+	error = run(commit, error, diag);
+	for (size_t i = 0; i < nr && !error; i++)
+		if (!items[i].skip && items[i].object)
+			for (const struct xp__use *use = items[i].object->uses; use; use = use->next)
+				settle(&items[i], use);
+	return error;
 }
 
 /* The item that says what the object of @use is now. */
@@ -103,7 +114,13 @@ int xp__attach_locked(const struct xp__use *uses, size_t nr, enum xp__goal goal,
 
 		error = item.front->add(&item, &uses[i], commit, diag);
 	}
-	return run(commit, error, diag);
+	error = run(commit, error, diag);
+	for (size_t i = 0; i < nr && !error; i++) {
+		struct xp__item item = current(&uses[i], goal);
+
+		settle(&item, &uses[i]);
+	}
+	return error;
 }
 
 /* Marks all but the last item for each object. */
@@ -175,8 +192,19 @@ struct xp_batch *xp_batch_new(void)
 	return batch;
 }
 
+/* The batch is empty, or about to go. Context: no lock held: a shared object that nobody needs may go away with it. */
+static void drop_items(struct xp_batch *batch)
+{
+	for (size_t i = 0; i < batch->nr; i++)
+		if (batch->items[i].front->drop)
+			batch->items[i].front->drop(&batch->items[i]);
+	batch->nr = 0;
+}
+
 void xp_batch_free(struct xp_batch *batch)
 {
+	if (batch)
+		drop_items(batch);
 	/* Also in a wedged engine: memory is no patching. */
 	if (batch == NULL || xp__port->lock())
 		return;
@@ -234,6 +262,6 @@ int xp_batch_commit(struct xp_batch *batch, struct xp_diag *diag)
 	error = xp__apply_locked(batch->items, batch->nr, diag);
 	xp__unlock();
 	if (!error)
-		batch->nr = 0;
+		drop_items(batch);
 	return error;
 }

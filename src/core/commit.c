@@ -60,7 +60,8 @@ struct xp__commit *xp__commit_new(const struct xp__size *room)
 	size_t addr_size = room->sites * sizeof(uintptr_t);
 	size_t plan_of_size = room->plans > 1 ? room->sites * sizeof(uint32_t) : 0;
 	size_t plans_size = room->plans * sizeof(struct xp__plan);
-	size_t size = sizeof(struct xp__commit) + addr_size + plans_size + plan_of_size;
+	size_t pointers_size = room->pointers * sizeof(struct xp__pointer);
+	size_t size = sizeof(struct xp__commit) + addr_size + plans_size + pointers_size + plan_of_size;
 	struct xp__commit *commit;
 	uint8_t *at;
 
@@ -86,6 +87,8 @@ struct xp__commit *xp__commit_new(const struct xp__size *room)
 	at += addr_size;
 	commit->plans = (struct xp__plan *)at;
 	at += plans_size;
+	commit->pointers = (struct xp__pointer *)at;
+	at += pointers_size;
 	if (plan_of_size)
 		commit->plan_of = (uint32_t *)at;
 	return commit;
@@ -123,6 +126,11 @@ int xp__commit_change(struct xp__commit *commit, struct xp__change *change, size
 	}
 	xp__commit_add(commit, change->addr, (uint32_t)number);
 	return 0;
+}
+
+void xp__commit_pointer(struct xp__commit *commit, void (**at)(void), void (*new)(void))
+{
+	commit->pointers[commit->nr_pointers++] = (struct xp__pointer){.at = at, .old = *at, .new = new};
 }
 
 /* ---- order ---- */

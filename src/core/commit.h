@@ -13,7 +13,17 @@
 struct xp__size {
 	size_t sites;
 	size_t plans;
+	size_t pointers;
 	bool to_jmp, to_test; /* the two plans that all branch sites share are counted in */
+};
+
+/*
+ * Data that text jumps through. It belongs to the commit like its sites: stored before the first store of text, given
+ * back after the last of a rollback.
+ */
+struct xp__pointer {
+	void (**at)(void);
+	void (*old)(void), (*new)(void);
 };
 
 /*
@@ -26,6 +36,8 @@ struct xp__commit {
 	uintptr_t *addr;
 	uint32_t *plan_of; /* NULL: all have plan 0 */
 	struct xp__plan *plans;
+	struct xp__pointer *pointers;
+	size_t nr_pointers;
 	uintptr_t end;            /* of the last site */
 	bool unordered;           /* a site begins before the end of the one added before it: to be sorted and checked */
 	unsigned can;             /* what the port can serve, enum xp_need: asked once, when the commit is made */
@@ -57,6 +69,9 @@ int xp__commit_plan_add(struct xp__commit *commit, struct xp__change *change, co
  */
 #define XP__PLAN_OWN SIZE_MAX /* no other site has a plan like this */
 int xp__commit_change(struct xp__commit *commit, struct xp__change *change, size_t first, struct xp_diag *diag);
+
+/* xp__commit_pointer - adds data: *@at becomes @new. */
+void xp__commit_pointer(struct xp__commit *commit, void (**at)(void), void (*new)(void));
 
 /* xp__commit_order - sorts the sites. Errors: -ENOMEM, -XP_E_OVERLAP. */
 int xp__commit_order(struct xp__commit *commit, struct xp_diag *diag);

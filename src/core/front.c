@@ -6,6 +6,7 @@ const struct xp__front *xp__front_of(unsigned kind)
 {
 	static const struct xp__front *const fronts[XP_NR_SITE_KINDS] = {
 		[XP_SITE_BRANCH] = &xp__branch_front,
+		[XP_SITE_CALL] = &xp__call_front,
 		[XP_SITE_SWITCH] = &xp__switch_front,
 	};
 

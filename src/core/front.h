@@ -42,6 +42,10 @@ struct xp__item {
 		bool on;
 		uint32_t choice;
 		struct xp__poke poke;
+		struct {
+			void (*func)(void);
+			void *pin; /* of func; after the commit of what was there before */
+		} call;
 	};
 };
 
@@ -69,9 +73,19 @@ struct xp__front {
 	void (*measure)(const struct xp__item *item, const struct xp__use *use, struct xp__size *size);
 	int (*add)(const struct xp__item *item, const struct xp__use *use, struct xp__commit *commit,
 		   struct xp_diag *diag);
+
+	/* settled - after the commit: the text of @use is as @item says. May be NULL. */
+	void (*settled)(const struct xp__item *item, const struct xp__use *use);
+
+	/*
+	 * drop - the item is needed no more. leave - the objects of the table go away. Both may be NULL.
+	 * Context: no lock held.
+	 */
+	void (*drop)(struct xp__item *item);
+	void (*leave)(const struct xp_site_table *table);
 };
 
-extern const struct xp__front xp__branch_front, xp__poke_front, xp__switch_front;
+extern const struct xp__front xp__branch_front, xp__call_front, xp__poke_front, xp__switch_front;
 
 /* xp__front_of - the front whose sites are of kind @kind, enum xp_site_kind. */
 const struct xp__front *xp__front_of(unsigned kind);

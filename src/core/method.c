@@ -118,8 +118,9 @@ static bool try_word(const struct xp__change *c, const struct span *span, const 
 {
 	if (!(c->can & XP_NEED_SINGLE) || (c->addr + span->first) / 8 != (c->addr + span->last) / 8)
 		return false;
-	if (new->len != 0 && new->len != c->len)
-		return false; /* the instruction boundaries must stay */
+	/* The instruction boundaries must stay; behind a jmp there is none that anybody comes to. */
+	if (new->len != 0 && new->len != c->len && !(is_final(new) && all_nops(c->new + new->len, c->len - new->len)))
+		return false;
 	plan->method = XP__METHOD_WORD;
 	plan->needs = XP_NEED_SYNC | XP_NEED_SINGLE;
 	add_store(plan, plan->new, span->first, span->last - span->first + 1, XP_WRITE_SINGLE);

@@ -4,7 +4,7 @@
  *
  *	1  sort; refuse overlaps. Expected bytes were checked when the sites were added. Ask the port to prepare.
  *	   Up to here a failure leaves the text untouched.
- *	2  if any plan traps: publish the trap table
+ *	2  if any plan traps: publish the trap table. Store the data that text jumps through
  *	3  for each phase k: store number k of every plan that has one; then one sync
  *	4  retire the trap table; keep its memory until no handler can look at it
  *
@@ -31,6 +31,11 @@
  *	(P5) retire table                     new; a trap taken before may still be on its way: trap.c, I2
  *
  * A failure in phase k goes back through the same states: what phase k stored is set to what it was, sync; then k-1.
+ *
+ * Data that text jumps through (the word behind the trampoline of a static call) changes by one store. Text that jumps
+ * through it before the commit goes to the old or the new target from that store on; text that begins to jump through
+ * it in this commit finds the new one (C1). The last sync covers it: the load behind a jmp is done before its processor
+ * serializes.
  */
 #include "core/poke.h"
 
@@ -241,6 +246,16 @@ static void wedge(struct xp_diag *diag)
 		diag->phase = XP_PHASE_ROLLBACK;
 }
 
+static void store_pointers(const struct xp__commit *c, bool back)
+{
+	for (size_t i = 0; i < c->nr_pointers; i++) {
+		const struct xp__pointer *pointer = &c->pointers[i];
+
+		/* ordering: (C1) pairs with (C2) */
+		__atomic_store_n(pointer->at, back ? pointer->old : pointer->new, __ATOMIC_RELEASE);
+	}
+}
+
 /*
  * Undoes phases @phase…0. Of the last, part or all may not have happened: if there is nothing to undo, nobody can have
  * fetched any of it, and the sync before it still holds.
@@ -256,10 +271,14 @@ static void roll_back(const struct xp__commit *c, unsigned phase, struct xp_diag
 			return;
 		}
 	} while (phase-- > 0);
+	store_pointers(c, true);
+	if (c->nr_pointers > 0 && sync_phase(NULL))
+		wedge(diag);
 }
 
 static int run_phases(const struct xp__commit *c, unsigned nr_phases, struct xp_diag *diag)
 {
+	store_pointers(c, false);
 	for (unsigned phase = 0; phase < nr_phases; phase++) {
 		int error = store_phase(c, phase, false, diag);
 
@@ -279,13 +298,17 @@ static int run_phases(const struct xp__commit *c, unsigned nr_phases, struct xp_
 /* One pass of stores, everybody else parked or not there. */
 static int run_at_once(const struct xp__commit *c, struct xp_diag *diag)
 {
-	int error = store_phase(c, 0, false, diag);
+	int error;
 
+	store_pointers(c, false);
+	error = store_phase(c, 0, false, diag);
 	if (!error)
 		return 0;
 	xp__count(&counters.rollbacks, 1);
 	if (store_phase(c, 0, true, NULL))
 		wedge(diag);
+	else
+		store_pointers(c, true);
 	return error;
 }
 
@@ -361,17 +384,25 @@ int xp__commit_run(struct xp__commit *c, struct xp_diag *diag)
 		if (c->plans[i].nr_stores > nr_phases)
 			nr_phases = c->plans[i].nr_stores;
 	}
+	/* Shared plans that no site needed are none. */
+	if (c->nr == 0)
+		nr_phases = needs = 0;
+	/* Data alone has one phase without a store of text. */
+	if (nr_phases == 0 && c->nr_pointers > 0) {
+		nr_phases = 1;
+		needs = XP_NEED_SYNC;
+	}
 	if (!error && span_buffer == NULL) {
 		span_buffer = port->alloc(SPAN_MAX);
 		if (span_buffer == NULL)
 			error = xp__fail(diag, -XP__ENOMEM, XP_PHASE_PREPARE, NULL, NULL);
 	}
-	if (!error && nr_phases > 0 && c->nr > 0) {
+	if (!error && nr_phases > 0) {
 		error = port->prepare(needs, diag);
 		if (error)
 			xp__fail(diag, error, XP_PHASE_PREPARE, diag ? diag->site : NULL, NULL);
 	}
-	if (error || nr_phases == 0 || c->nr == 0) {
+	if (error || nr_phases == 0) {
 		xp__commit_free(c);
 		return error;
 	}

@@ -241,6 +241,9 @@ int xp_module_unregister(struct xp_module *public)
 	public->private_data = NULL;
 	public->state = LEFT;
 	xp__unlock();
+	for (unsigned kind = 0; kind < public->nr_tables; kind++)
+		if (xp__front_of(kind)->leave)
+			xp__front_of(kind)->leave(&public->tables[kind]);
 	return 0;
 }
 

@@ -478,3 +478,51 @@ void rec_branch(struct xp_branch_site *site, size_t offset, size_t target, struc
 	site->target = relative(&site->target, (uintptr_t)(rec_text + target));
 	site->key = relative(&site->key, (uintptr_t)key | flags);
 }
+
+static void rec_call_record(struct xp_call_site *site, size_t offset, struct xp_static_call *call, unsigned flags)
+{
+	site->code = relative(&site->code, (uintptr_t)(rec_text + offset));
+	site->call = relative(&site->call, (uintptr_t)call | flags);
+}
+
+void rec_call(struct xp_static_call *call, struct xp_call_site *site, size_t trampoline, size_t stub,
+	      xp__call_func *func)
+{
+	uint8_t bytes[REC_TRAMPOLINE_LEN] = {0xff, 0x25, 0, 0, 0, 0, 0x0f, 0x0b};
+	int32_t displacement = relative(rec_text + trampoline + 6, (uintptr_t)&call->through);
+
+	memcpy(bytes + 2, &displacement, sizeof(displacement));
+	rec_put(trampoline, bytes, sizeof(bytes));
+	*call = (struct xp_static_call){
+		.object = {.name = "call"},
+		.func = func,
+		.trampoline = (xp__call_func *)(uintptr_t)(rec_text + trampoline),
+		.stub = (xp__call_func *)(uintptr_t)(rec_text + stub),
+	};
+	call->through = func ? func : call->stub;
+	rec_call_record(site, trampoline, call, XP_SITE_TRAMPOLINE);
+}
+
+void rec_call_site(struct xp_call_site *site, size_t offset, struct xp_static_call *call, unsigned flags)
+{
+	uint8_t bytes[REC_CALL_LEN] = {flags & XP_SITE_TAIL ? 0xe9 : 0xe8};
+	int32_t displacement = relative(rec_text + offset + REC_CALL_LEN, (uintptr_t)call->trampoline);
+
+	memcpy(bytes + 1, &displacement, sizeof(displacement));
+	rec_put(offset, bytes, sizeof(bytes));
+	rec_call_record(site, offset, call, flags);
+}
+
+uintptr_t rec_goes_to(size_t offset)
+{
+	const uint8_t *text = rec_text + offset;
+	bool indirect = text[0] == 0xff && text[1] == 0x25;
+	uintptr_t to;
+	int32_t displacement;
+
+	memcpy(&displacement, text + (indirect ? 2 : 1), sizeof(displacement));
+	to = (uintptr_t)text + (indirect ? 6 : 5) + (uintptr_t)(intptr_t)displacement;
+	if (indirect)
+		return *(const uintptr_t *)to;
+	return text[0] == 0xe8 || text[0] == 0xe9 ? to : 0;
+}

@@ -21,6 +21,7 @@
 
 #include <crosspatch/port.h>
 #include <crosspatch/site.h>
+#include <crosspatch/static_call.h>
 #include <crosspatch/static_key.h>
 #include <crosspatch/static_switch.h>
 #include <crosspatch/text_poke.h>
@@ -121,6 +122,21 @@ void rec_put(size_t offset, const uint8_t *bytes, size_t len);
 void rec_branch(struct xp_branch_site *site, size_t offset, size_t target, struct xp_static_key *key, unsigned flags);
 
 #define REC_BRANCH_LEN 5
+
+/*
+ * rec_call - a call without a module, as XP_DEFINE_STATIC_CALL emits it: trampoline at rec_text + @trampoline, which goes
+ * to @func (NULL: to rec_text + @stub), and its record.
+ * rec_call_site - a call of its trampoline at rec_text + @offset, a jmp if @flags says XP_SITE_TAIL, and its record.
+ */
+void rec_call(struct xp_static_call *call, struct xp_call_site *site, size_t trampoline, size_t stub,
+	      xp__call_func *func);
+void rec_call_site(struct xp_call_site *site, size_t offset, struct xp_static_call *call, unsigned flags);
+
+#define REC_CALL_LEN 5
+#define REC_TRAMPOLINE_LEN 8
+
+/* rec_goes_to - where the call, jmp or trampoline at rec_text + @offset goes as it stands there; 0: it is none of these. */
+uintptr_t rec_goes_to(size_t offset);
 
 /* rec_switch - text and record of a switch site at rec_text + @offset, as the compiler emits it: it jumps to *@targets. */
 void rec_switch(struct xp_switch_site *site, size_t offset, struct xp_static_switch *key, const int32_t *targets);

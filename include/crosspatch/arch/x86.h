@@ -3,7 +3,7 @@
 #ifndef XP_ARCH_X86_H
 #define XP_ARCH_X86_H
 
-#ifndef XP_STATIC_KEY_H
+#if !defined(XP_STATIC_KEY_H) && !defined(XP_STATIC_CALL_H)
 #error "do not include <crosspatch/arch/x86.h>; include <crosspatch/static_key.h> or <crosspatch/crosspatch.h>"
 #endif
 
@@ -92,6 +92,78 @@
 		}                                                                                                      \
 		xp__jumped;                                                                                            \
 	})
+#endif
+
+#if defined(__x86_64__)
+/*
+ * The trampoline of a static call: 8-byte aligned, so that one store changes it. What follows the jmp is never executed;
+ * ud2 marks it, and keeps processors from running ahead there. No endbr64: only direct calls come here.
+ * Each has its section, which the linker may drop, and its record with it. `.ifndef`: several files of one LTO unit.
+ * Bytes, not mnemonics: the file may be compiled with -masm=intel.
+ * The jmp's load of the word: ordering: (C2) pairs with (C1)
+ */
+#define XP__TRAMPOLINE(trampoline, call) XP__TRAMPOLINE_ASM(#trampoline, #call, "ax", "", ".globl")
+/* In every file that includes a header; the linker keeps one. */
+#define XP__TRAMPOLINE_SHARED(trampoline, call)                                                                        \
+	XP__TRAMPOLINE_ASM(#trampoline, #call, "axG", "," #trampoline ",comdat", ".weak")
+/* Exported, and taken the address of: endbr64; jmp trampoline. */
+#define XP__TRAMPOLINE_ENTRY(entry, trampoline) XP__TRAMPOLINE_ENTRY_ASM(#entry, #trampoline)
+#define XP__TRAMPOLINE_ENTRY_ASM(entry, trampoline)                                                                    \
+	__asm__(".pushsection .text." entry ",\"ax\",@progbits\n"                                                     \
+		".balign 16\n"                                                                                         \
+		".globl " entry "\n"                                                                                   \
+		".type " entry ", @function\n" entry ":\n"                                                             \
+		".cfi_startproc\n"                                                                                     \
+		".byte 0xf3, 0x0f, 0x1e, 0xfa, 0xe9\n"                                                                 \
+		".long " trampoline " - (. + 4)\n"                                                                     \
+		".cfi_endproc\n"                                                                                       \
+		".size " entry ", 9\n"                                                                                 \
+		".popsection\n")
+#define XP__TRAMPOLINE_ASM(trampoline, call, section_flags, group, binding)                                            \
+	__asm__(XP__CALL_STUB                                                                                          \
+		".ifndef " trampoline "\n"                                                                             \
+		".pushsection .text." trampoline ",\"" section_flags "\",@progbits" group "\n"                         \
+		".balign 8\n" binding " " trampoline "\n"                                                              \
+		".hidden " trampoline "\n"                                                                             \
+		".type " trampoline ", @function\n" trampoline ":\n"                                                   \
+		".cfi_startproc\n"                                                                                     \
+		".byte 0xff, 0x25\n"                                                                                   \
+		".long " call " + " XP__STRING(XP__CALL_THROUGH) " - (. + 4)\n"                                        \
+		".byte 0x0f, 0x0b\n"                                                                                   \
+		".cfi_endproc\n"                                                                                       \
+		".size " trampoline ", 8\n"                                                                            \
+		".pushsection xp_call_sites,\"ao?\",@progbits," trampoline "\n"                                        \
+		".balign 4\n"                                                                                          \
+		".long " trampoline " - .\n"                                                                           \
+		".long " call " + 2 - .\n"                                                                             \
+		".popsection\n"                                                                                        \
+		".popsection\n"                                                                                        \
+		".endif\n")
+#define XP__STRING(x) XP__STRING_OF(x)
+#define XP__STRING_OF(x) #x
+
+/* endbr64; xor %eax,%eax; xor %edx,%edx; pxor %xmm0,%xmm0; pxor %xmm1,%xmm1; ret. One in each executable or object. */
+#if defined(__SSE2__)
+#define XP__CALL_STUB_VECTORS ".byte 0x66, 0x0f, 0xef, 0xc0, 0x66, 0x0f, 0xef, 0xc9\n"
+#else
+#define XP__CALL_STUB_VECTORS /* a kernel's code does not touch them */
+#endif
+#define XP__CALL_STUB                                                                                                  \
+	".ifndef xp__call_stub\n"                                                                                      \
+	".pushsection .text.xp__call_stub,\"axG\",@progbits,xp__call_stub,comdat\n"                                    \
+	".balign 16\n"                                                                                                 \
+	".weak xp__call_stub\n"                                                                                        \
+	".hidden xp__call_stub\n"                                                                                      \
+	".type xp__call_stub, @function\n"                                                                             \
+	"xp__call_stub:\n"                                                                                             \
+	".cfi_startproc\n"                                                                                             \
+	".byte 0xf3, 0x0f, 0x1e, 0xfa, 0x31, 0xc0, 0x31, 0xd2\n" XP__CALL_STUB_VECTORS                                 \
+	".byte 0xc3\n"                                                                                                 \
+	".cfi_endproc\n"                                                                                               \
+	".size xp__call_stub, . - xp__call_stub\n"                                                                     \
+	".popsection\n"                                                                                                \
+	".endif\n"
+
 #endif
 
 /*

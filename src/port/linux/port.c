@@ -274,6 +274,8 @@ static const struct xp_port port = {
 	.unpark = xp__rendezvous_unpark,
 	.defer = xp__defer,
 	.clock_ms = xp__clock_ms,
+	.pin = xp__pin,
+	.unpin = xp__unpin,
 };
 
 /* ---- start ---- */

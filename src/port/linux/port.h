@@ -110,6 +110,10 @@ bool xp__text_trylock(void);    /* without a wait, and from inside a trap too */
 /* xp__text_lock_fork - in the child: the lock belongs to the forking thread's new self if @held, else to nobody. */
 void xp__text_lock_fork(bool held);
 
+/* ---- pin.c ---- */
+void *xp__pin(const void *target, const void *user);
+void xp__unpin(void *pin);
+
 /* ---- defer.c ---- */
 int xp__defer(uint64_t deadline_ms);
 uint64_t xp__clock_ms(void);

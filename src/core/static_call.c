@@ -1,0 +1,299 @@
+// SPDX-License-Identifier: MIT
+/*
+ * Static calls: targets, trampolines, call sites.
+ *
+ * I1  A site of an executable or shared object goes to the object's trampoline or to handle->placed; a trampoline jumps
+ *     through handle->through, or directly to handle->placed. Any other text is refused, and nothing is changed.
+ * I2  Text that jumps through the word is right only as long as the word is: the word changes first, and a trampoline
+ *     whose target comes into reach leaves it as it was.
+ * I3  call->func changes after the text did: K3 is what K1 is to keys.
+ * I4  What the compiler left is right from the start, and what a later update did is right for objects that come
+ *     later: their handle's word leads to the entry of the shared call. So registration has nothing to change, but
+ *     where a call was updated while the text that goes there was not registered.
+ * I5  What a call goes to stays mapped: the port is asked to keep it before the text lock is taken, and to let go of what
+ *     was there before after it was given back. Whoever unmaps (dlclose) has the dynamic linker's lock and may want ours.
+ */
+#include "core/batch.h"
+#include "core/deps.h"
+#include "core/engine.h"
+
+#define XP_NO_PATCHING /* the library has no calls of its own */
+#include <crosspatch/static_call.h>
+
+enum {
+	SITE_LEN = 5,
+	TRAMPOLINE_LEN = 8,
+	TRAMPOLINE_JMP = 6, /* bytes of it that are executed or padding: the rest never changes */
+};
+
+static struct xp_static_call *call_of(const struct xp__item *item)
+{
+	return (struct xp_static_call *)item->object;
+}
+
+/* The handle that the record names, not the shared call behind it. */
+static struct xp_static_call *handle_of(const struct xp_call_site *site)
+{
+	return (struct xp_static_call *)(xp__relative(&site->call) & ~(uintptr_t)XP_SITE_FLAGS);
+}
+
+/* Where the object of @handle goes to call @func. */
+static uintptr_t destination(const struct xp_static_call *handle, xp__call_func *func)
+{
+	return (uintptr_t)(func ? func : handle->stub);
+}
+
+static int fail_site(const struct xp_call_site *site, const uint8_t *expected, unsigned len, struct xp_diag *diag)
+{
+	const uint8_t *code = (const uint8_t *)xp__relative(&site->code);
+	int error = xp__fail_text(diag, code, expected, code, len);
+
+	if (diag)
+		diag->key = handle_of(site)->object.name;
+	return error;
+}
+
+static int fail_record(const struct xp_call_site *site, const char *detail, struct xp_diag *diag)
+{
+	if (diag)
+		diag->key = handle_of(site)->object.name;
+	return xp__fail(diag, -XP_E_CORRUPT, XP_PHASE_VALIDATE, (const void *)xp__relative(&site->code), detail);
+}
+
+/* ---- trampolines ---- */
+
+/* FF 25 disp32, and what follows in either form. */
+static void indirect_form(uint8_t *bytes, uintptr_t code, const struct xp_static_call *handle)
+{
+	int32_t disp = (int32_t)((uintptr_t)&handle->through - (code + TRAMPOLINE_JMP));
+
+	bytes[0] = 0xff;
+	bytes[1] = 0x25;
+	memcpy(bytes + 2, &disp, sizeof(disp));
+	bytes[6] = 0x0f;
+	bytes[7] = 0x0b;
+}
+
+/* E9 disp32 90; false: out of reach. */
+static bool direct_form(uint8_t *bytes, uintptr_t code, uintptr_t to)
+{
+	bytes[5] = 0x90;
+	bytes[6] = 0x0f;
+	bytes[7] = 0x0b;
+	return xp__insn_rel32(bytes, 0xe9, code, to);
+}
+
+/* What a trampoline is and what it must become. A trapped thread continues at the target in either form. */
+static int add_trampoline(const struct xp__item *item, const struct xp_call_site *site, struct xp__commit *commit,
+			  size_t first, struct xp_diag *diag)
+{
+	struct xp_static_call *handle = handle_of(site);
+	uintptr_t code = xp__relative(&site->code), to = destination(handle, item->call.func);
+	const uint8_t *text = (const uint8_t *)code;
+	bool direct = handle->placed && text[0] == 0xe9, near;
+	uint8_t old[TRAMPOLINE_LEN], new[TRAMPOLINE_LEN];
+	struct xp__change change = {
+		.addr = code,
+		.old = old,
+		.new = new,
+		.len = TRAMPOLINE_JMP,
+		.known = TRAMPOLINE_JMP,
+		.resume = XP_RESUME_AT,
+		.resume_at = to,
+	};
+	int error;
+
+	if (code % TRAMPOLINE_LEN != 0)
+		return fail_record(site, "a trampoline that is not aligned", diag);
+	if (direct)
+		(void)direct_form(old, code, (uintptr_t)handle->placed);
+	else
+		indirect_form(old, code, handle);
+	if (memcmp(text, old, TRAMPOLINE_LEN) != 0)
+		return fail_site(site, old, TRAMPOLINE_LEN, diag);
+
+	if (item->goal != XP__GOAL_CHANGE) {
+		uintptr_t goes_to = (uintptr_t)(direct ? handle->placed : handle->through);
+
+		/* A handle's word leads to the entry of the shared call, which is right whatever comes. */
+		if (goes_to == to || (handle->object.real && goes_to == (uintptr_t)handle->func))
+			return 0;
+	}
+	near = direct_form(new, code, to);
+	if (!near) {
+		indirect_form(new, code, handle);
+		if ((uintptr_t)handle->through != to)
+			xp__commit_pointer(commit, &handle->through, (xp__call_func *)to);
+	}
+	if (memcmp(old, new, TRAMPOLINE_JMP) == 0)
+		return 0;
+	error = xp__commit_change(commit, &change, first, diag);
+	return error < 0 ? error : 0;
+}
+
+/* ---- call sites ---- */
+
+/* The displacement lies inside one aligned quadword: one store changes it, whatever the writer of today can do. */
+static bool fits(uintptr_t code)
+{
+	return (code + 1) / 8 == (code + SITE_LEN - 1) / 8;
+}
+
+static int add_site(const struct xp__item *item, const struct xp_call_site *site, struct xp__commit *commit,
+		    size_t first, struct xp_diag *diag)
+{
+	const struct xp_static_call *handle = handle_of(site);
+	uintptr_t code = xp__relative(&site->code), to = destination(handle, item->call.func);
+	const uint8_t opcode = xp__site_flags(&site->call) & XP_SITE_TAIL ? 0xe9 : 0xe8;
+	uint8_t by_trampoline[SITE_LEN], placed[SITE_LEN], direct[SITE_LEN];
+	const uint8_t *text = (const uint8_t *)code;
+	struct xp__change change = {.addr = code, .len = SITE_LEN, .known = SITE_LEN, .resume = XP_RESUME_EMULATE};
+	int error;
+
+	if (!xp__insn_rel32(by_trampoline, opcode, code, (uintptr_t)handle->trampoline))
+		return fail_record(site, "a call out of reach of its trampoline", diag);
+	if (memcmp(text, by_trampoline, SITE_LEN) == 0)
+		change.old = by_trampoline;
+	else if (handle->placed && xp__insn_rel32(placed, opcode, code, (uintptr_t)handle->placed) &&
+		 memcmp(text, placed, SITE_LEN) == 0)
+		change.old = placed;
+	else
+		return fail_site(site, by_trampoline, SITE_LEN, diag);
+
+	if (item->goal != XP__GOAL_CHANGE && change.old == by_trampoline)
+		return 0;
+	change.new = fits(code) && xp__insn_rel32(direct, opcode, code, to) ? direct : by_trampoline;
+	if (memcmp(change.old, change.new, SITE_LEN) == 0)
+		return 0;
+	/* Under shadow stacks a call is not emulated: if that is the only way, the site stays on its trampoline. */
+	if (change.old == by_trampoline) {
+		error = xp__commit_change(commit, &change, first, NULL);
+		if (error >= 0 || error == -XP_E_SHADOW_STACK)
+			return 0;
+	}
+	error = xp__commit_change(commit, &change, first, diag);
+	return error < 0 ? error : 0;
+}
+
+/* ---- the front ---- */
+
+static void measure(const struct xp__item *item, const struct xp__use *use, struct xp__size *size)
+{
+	(void)item;
+	size->sites += use->nr;
+	size->plans += use->nr;
+	size->pointers += use->nr_flag[1];
+}
+
+static int add(const struct xp__item *item, const struct xp__use *use, struct xp__commit *commit, struct xp_diag *diag)
+{
+	const struct xp_call_site *sites = use->records;
+	size_t first = commit->nr_plans;
+	int error = 0;
+
+	for (uint32_t i = 0; i < use->nr && !error; i++) {
+		const struct xp_call_site *site = &sites[use->numbers[i]];
+		bool trampoline = xp__site_flags(&site->call) & XP_SITE_TRAMPOLINE;
+
+		error = (trampoline ? add_trampoline : add_site)(item, site, commit, first, diag);
+	}
+	return error;
+}
+
+static void settled(const struct xp__item *item, const struct xp__use *use)
+{
+	const struct xp_call_site *sites = use->records;
+
+	for (uint32_t i = 0; i < use->nr; i++) {
+		struct xp_static_call *handle = handle_of(&sites[use->numbers[i]]);
+
+		handle->placed = (xp__call_func *)destination(handle, item->call.func);
+	}
+}
+
+static void finish(struct xp__item *item, bool done)
+{
+	struct xp_static_call *call = call_of(item);
+	void *pin = call->pin;
+
+	if (!done)
+		return;
+	call->pin = item->call.pin;
+	item->call.pin = pin;
+	/* ordering: (K3) pairs with (K4) */
+	__atomic_store_n(&call->func, item->call.func, __ATOMIC_RELEASE);
+}
+
+static void current(struct xp__item *item)
+{
+	item->call.func = call_of(item)->func;
+}
+
+/* ---- what is kept mapped ---- */
+
+static void *pin(const struct xp_static_call *call, xp__call_func *func)
+{
+	bool can = func && xp_state() != XP_STATE_NO_PORT && xp__port->pin;
+
+	return can ? xp__port->pin((const void *)(uintptr_t)func, call) : NULL;
+}
+
+static void drop(struct xp__item *item)
+{
+	if (item->call.pin)
+		xp__port->unpin(item->call.pin);
+	item->call.pin = NULL;
+}
+
+/* Calls that go away need their targets no more. Who updates one meanwhile is lost anyway. */
+static void leave(const struct xp_site_table *table)
+{
+	for (const struct xp_call_site *site = table->start; site < (const struct xp_call_site *)table->end; site++) {
+		struct xp_static_call *call = handle_of(site);
+
+		if (xp__site_flags(&site->call) & XP_SITE_TRAMPOLINE && call->pin) {
+			xp__port->unpin(call->pin);
+			call->pin = NULL;
+		}
+	}
+}
+
+const struct xp__front xp__call_front = {
+	.record_size = sizeof(struct xp_call_site),
+	.object_at = offsetof(struct xp_call_site, call),
+	.finish = finish,
+	.current = current,
+	.measure = measure,
+	.add = add,
+	.settled = settled,
+	.drop = drop,
+	.leave = leave,
+};
+
+static struct xp__item item_of(struct xp_static_call *call, xp__call_func *func)
+{
+	struct xp__item item = {.front = &xp__call_front, .object = xp__real(&call->object)};
+
+	item.call.func = func;
+	item.call.pin = pin(call_of(&item), func);
+	return item;
+}
+
+int xp__static_call_update(struct xp_static_call *call, xp__call_func *func)
+{
+	struct xp__item item = item_of(call, func);
+	int error = xp__apply(&item, NULL);
+
+	drop(&item);
+	return error;
+}
+
+int xp__batch_add_call(struct xp_batch *batch, struct xp_static_call *call, xp__call_func *func)
+{
+	struct xp__item item = item_of(call, func);
+	int error = xp__batch_add(batch, &item);
+
+	if (error)
+		drop(&item);
+	return error;
+}
