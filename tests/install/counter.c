@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* The least program: two keys, a switch, on and off. C and C++ compile it alike. */
+/* The least program: two keys, a switch, on and off; two static calls. C and C++ compile it alike. */
 #include <crosspatch/crosspatch.h>
 #include <crosspatch/kernel_names.h>
 #include <stdio.h>
@@ -7,6 +7,19 @@
 DEFINE_STATIC_KEY_FALSE(off_at_first);
 static XP_DEFINE_STATIC_KEY_TRUE(on_at_first);
 XP_DEFINE_STATIC_SWITCH(many, 30, 1);
+
+static int one(int x)
+{
+	return x + 1;
+}
+
+static int two(int x)
+{
+	return x + 2;
+}
+
+DEFINE_STATIC_CALL(step, one);
+XP_DEFINE_STATIC_CALL_NULL(jump, one);
 
 /* Not inlined: each copy of a site would be one more to patch. */
 __attribute__((noinline)) static int look(void)
@@ -50,5 +63,15 @@ int main(void)
 	bad += expect(pick(), 29, 0);
 	xp_stats_read(&stats);
 	bad += expect((int)stats.sites, 5, 0); /* one of them at start: the switch begins with choice 1 */
+
+	bad += expect(static_call(step)(0), 1, 0);
+	bad += expect(0, 0, static_call_update(step, two));
+	bad += expect(xp_static_call(step)(1), 3, 0);
+	bad += expect(static_call_query(step) == two, 1, 0);
+	static_call_cond(jump)(0);
+	bad += expect(0, 0, xp_static_call_update(jump, two));
+	bad += expect(xp_static_call(jump)(3), 5, 0);
+	bad += expect(0, 0, xp_static_call_update(jump, NULL));
+	static_call_cond(jump)(3);
 	return bad != 0;
 }

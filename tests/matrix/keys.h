@@ -23,6 +23,14 @@ XP_DECLARE_STATIC_KEY_SHARED_TRUE(common_true);
 extern "C" {
 #endif
 
+/* What the calls below go to: says its own number, from arguments of several sorts. */
+struct amounts {
+	double real;
+	int whole;
+};
+int first_target(int x, double y, struct amounts z);
+int second_target(int x, double y, struct amounts z);
+
 /* Whether all sites of a file agree with its keys; each compares its sites with the plain loads. */
 int look_main(void);
 int look_first(void);
@@ -30,11 +38,33 @@ int look_second(void);
 __attribute__((visibility("default"))) int look_library(void);
 __attribute__((visibility("default"))) int switch_library(int on);
 
+/* Of a shared call: the library changes it. 0: to its own function, 1: to none. */
+__attribute__((visibility("default"))) int update_library(int none);
+
 /* Counts a disagreement. */
 static inline int differ(int site, int key)
 {
 	return !site != !key;
 }
+
+/* Defined in C, in C++, and one for all objects of the process, by the main program. */
+XP_DECLARE_STATIC_CALL(call_c, first_target);
+XP_DECLARE_STATIC_CALL(call_cxx, first_target);
+XP_DECLARE_STATIC_CALL_SHARED(common_call, first_target);
+
+#define CALL(name) xp_static_call(name)(1, 2.0, amounts_of(3))
+
+static inline struct amounts amounts_of(int n)
+{
+	struct amounts amounts;
+
+	amounts.real = n;
+	amounts.whole = n;
+	return amounts;
+}
+
+/* The target by the call, and by asking for it. */
+#define QUERY(name) (xp_static_call_query(name) ? xp_static_call_query(name)(1, 2.0, amounts_of(3)) : 0)
 
 /* In every file that includes this: C's inline function, C++'s too. */
 static inline int look_inline(void)
@@ -43,6 +73,17 @@ static inline int look_inline(void)
 
 	bad += differ(xp_static_branch_unlikely(&common_false), xp_static_key_enabled(&common_false));
 	bad += differ(xp_static_branch_likely(&common_true), xp_static_key_enabled(&common_true));
+	bad += CALL(common_call) != QUERY(common_call);
+	return bad;
+}
+
+/* The same of what is hidden in the program. */
+static inline int look_calls(void)
+{
+	int bad = 0;
+
+	bad += CALL(call_c) != QUERY(call_c);
+	bad += CALL(call_cxx) != QUERY(call_cxx);
 	return bad;
 }
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 /*
- * Every kind of key and of site, in C; switches each on and off under two policies, and after each switch asks every
+ * Every kind of key, call and site, in C; switches each on and off under two policies, and after each change asks every
  * file whether its sites agree. Prints the number of its site records.
  */
 #include "keys.h"
@@ -17,6 +17,20 @@ XP_DEFINE_STATIC_KEY_ARRAY_TRUE(keys_true, 2);
 XP_DEFINE_STATIC_KEY_DEFERRED_FALSE(key_deferred, 1);
 XP_DEFINE_STATIC_KEY_SHARED_FALSE(common_false);
 XP_DEFINE_STATIC_KEY_SHARED_TRUE(common_true);
+
+int first_target(int x, double y, struct amounts z)
+{
+	return 100 + x + (int)y + (int)z.real + z.whole;
+}
+
+int second_target(int x, double y, struct amounts z)
+{
+	return 200 + x + (int)y + (int)z.real + z.whole;
+}
+
+XP_DEFINE_STATIC_CALL(call_c, first_target);
+XP_DEFINE_STATIC_CALL_RET0(call_nothing, first_target);
+XP_DEFINE_STATIC_CALL_SHARED(common_call, first_target);
 
 static volatile int sink;
 
@@ -48,7 +62,9 @@ static int in_a_loop(int n)
 
 int look_main(void)
 {
-	int bad = look_inline();
+	int bad = look_inline() + look_calls();
+
+	bad += CALL(call_nothing) != 0;
 
 #define AGREE(x)                                                                                                       \
 	do {                                                                                                           \
@@ -121,6 +137,28 @@ static void switch_all(void)
 	check("flushed", xp_static_key_enabled(&key_deferred.key) ? -1 : 0);
 }
 
+/* What the calls go to, from every file of the program and from the library. */
+static void goes(const char *what, int error, int c, int cxx, int common)
+{
+	check(what, error);
+	check(what, CALL(call_c) == c && CALL(call_cxx) == cxx && CALL(common_call) == common ? 0 : -1);
+}
+
+static void update_all(void)
+{
+	goes("calls", 0, 109, 109, 109);
+	goes("call_c", xp_static_call_update(call_c, second_target), 209, 109, 109);
+	goes("call_cxx", xp_static_call_update(call_cxx, second_target), 209, 209, 109);
+	goes("common_call", xp_static_call_update(common_call, second_target), 209, 209, 209);
+	goes("library's", update_library(0), 209, 209, 309);
+	goes("library's, none", update_library(1), 209, 209, 0);
+	goes("call_c, none", xp_static_call_update(call_c, NULL), 0, 209, 0);
+	goes("call_cxx, zero", xp_static_call_update(call_cxx, XP_STATIC_CALL_RET0(call_cxx)), 0, 0, 0);
+	goes("call_c, back", xp_static_call_update(call_c, first_target), 109, 0, 0);
+	goes("call_cxx, back", xp_static_call_update(call_cxx, first_target), 109, 109, 0);
+	goes("common_call, back", xp_static_call_update(common_call, first_target), 109, 109, 109);
+}
+
 int main(void)
 {
 	const struct xp_branch_site *site = __start_xp_branch_sites;
@@ -137,8 +175,10 @@ int main(void)
 		failures += malformed(site);
 
 	switch_all();
+	update_all();
 	check("policy", xp_set_policy(XP_POLICY_BREAKPOINT));
 	switch_all();
+	update_all();
 	printf("%ld records, %d failures\n", nr, failures);
 	return failures != 0;
 }

@@ -21,5 +21,6 @@ int look_second(void)
 	} catch (int caught) {
 		thrown = caught;
 	}
-	return all<int>() + all<char>() + look_inline() + differ(thrown, xp_static_key_enabled(&key_false));
+	return all<int>() + all<char>() + look_inline() + look_calls() +
+	       differ(thrown, xp_static_key_enabled(&key_false));
 }
