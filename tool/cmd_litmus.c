@@ -25,8 +25,8 @@ static const char usage[] =
 	"  --seconds N   how long, 1 to 86400; 30 by default\n"
 	"  --quick       3 seconds\n"
 	"  --seed N      of the pauses between stores and the order of the races; the clock by default\n"
-	"  --path LIST   store paths: alias, mprotect, procmem; all by default\n"
-	"  --width LIST  widths of stores: 1, 2, 4, 8, 16; all by default\n"
+	"  --path LIST   store paths: alias, window, xchg, mprotect, procmem; all by default\n"
+	"  --width LIST  widths of stores in the tables of torn executions: 1, 2, 4, 8, 16; all by default\n"
 	"  --cpus P,E    processors of the patcher and of the executing thread\n"
 	"  --json        JSON instead of tables\n"
 	"  --svg FILE    also a heat map\n"
@@ -138,7 +138,7 @@ static int parse_option(struct arguments *a, int option, const char *value)
 		return parse_list(value, LITMUS_NR_PATHS, path_name, &a->options.paths)
 			       ? 0
 			       : wrong("--path", value,
-				       "is not a list of alias, mprotect, procmem, separated by commas");
+				       "is not a list of alias, window, xchg, mprotect, procmem, separated by commas");
 	case 'w':
 		return parse_list(value, LITMUS_NR_WIDTHS, width_name, &a->options.widths)
 			       ? 0

@@ -4,23 +4,43 @@
  *
  *	alias     a memfd mapped twice, RX and RW: one plain mov (movups for 16 bytes) through the RW mapping. What
  *	          trampolines and JIT-compiled code are written through, and the only path whose store is known exactly.
+ *	window    private memory, RWX from the beginning to the end of the run: one plain mov to the very address that is
+ *	          executed
+ *	xchg      mapped as for alias: one locked exchange of 1 to 8 bytes, across a line, too. S8's question: does fetch
+ *	          obey the lock?
  *	mprotect  private memory, RX; the library's writer opens a window for each store
  *	procmem   private memory, RX; the library's writer calls pwrite on /proc/self/mem
  *
- * I1  Nothing is mapped writable and executable at once, except in the window of the mprotect path.
+ * I1  Nothing is mapped writable and executable at once, except in the window of the mprotect path and in the area of
+ *     the window path, which nothing else uses and which is gone after the run.
  */
 #include "litmus/litmus.h"
 
 #include "port/linux/port.h"
 
 #include <errno.h>
+#include <signal.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
-const char *const litmus_path_names[LITMUS_NR_PATHS] = {"alias", "mprotect", "procmem"};
+const char *const litmus_path_names[LITMUS_NR_PATHS] = {"alias", "window", "xchg", "mprotect", "procmem"};
 
-static const struct xp__writer *const writers[LITMUS_NR_PATHS] = {NULL, &xp__writer_mprotect, &xp__writer_procmem};
+static const struct xp__writer *const writers[LITMUS_NR_PATHS] = {
+	[LITMUS_MPROTECT] = &xp__writer_mprotect,
+	[LITMUS_PROCMEM] = &xp__writer_procmem,
+};
+
+bool litmus_path_single(enum litmus_path path)
+{
+	return path == LITMUS_ALIAS || path == LITMUS_WINDOW || path == LITMUS_XCHG;
+}
+
+bool litmus_path_takes(enum litmus_path path, unsigned width)
+{
+	return path != LITMUS_XCHG || width <= 8;
+}
 
 static void *map(int prot, int flags, int fd)
 {
@@ -55,8 +75,13 @@ static int fill_pads(struct litmus_area *area, uint8_t *to)
 			memcpy(to + LITMUS_AT(place) + disp, pad, sizeof(pad));
 		}
 	}
-	if (area->data == NULL && mprotect(area->code, LITMUS_AREA_SIZE, PROT_READ | PROT_EXEC))
+	if (area->path == LITMUS_WINDOW) {
+		if (mprotect(area->code, LITMUS_AREA_SIZE, PROT_READ | PROT_WRITE | PROT_EXEC))
+			return -errno;
+		area->data = area->code;
+	} else if (area->data == NULL && mprotect(area->code, LITMUS_AREA_SIZE, PROT_READ | PROT_EXEC)) {
 		return -errno;
+	}
 	return 0;
 }
 
@@ -65,10 +90,10 @@ int litmus_area_open(struct litmus_area *area, enum litmus_path path)
 	int error = 0;
 
 	*area = (struct litmus_area){.path = path};
-	if (path == LITMUS_ALIAS) {
+	if (path == LITMUS_ALIAS || path == LITMUS_XCHG) {
 		error = map_alias(area);
 	} else {
-		error = writers[path]->probe();
+		error = writers[path] ? writers[path]->probe() : 0;
 		if (error)
 			return error;
 		area->code = map(PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1);
@@ -86,7 +111,7 @@ void litmus_area_close(struct litmus_area *area)
 {
 	if (area->code && area->code != MAP_FAILED)
 		munmap(area->code, LITMUS_AREA_SIZE);
-	if (area->data && area->data != MAP_FAILED)
+	if (area->data && area->data != MAP_FAILED && area->data != area->code)
 		munmap(area->data, LITMUS_AREA_SIZE);
 	area->code = area->data = NULL;
 }
@@ -131,11 +156,57 @@ static void store(uint8_t *to, const uint8_t *bytes, unsigned width)
 	}
 }
 
+/* xchg with memory locks the bus, or the line, by itself. */
+static int exchange(uint8_t *to, const uint8_t *bytes, unsigned width)
+{
+	uint64_t value;
+
+	memcpy(&value, bytes, width < 8 ? width : 8);
+	switch (width) {
+	case 1:
+		__asm__ volatile("xchgb %b0, (%1)" : "+q"(value) : "r"(to) : "memory");
+		return 0;
+	case 2:
+		__asm__ volatile("xchgw %w0, (%1)" : "+r"(value) : "r"(to) : "memory");
+		return 0;
+	case 4:
+		__asm__ volatile("xchgl %k0, (%1)" : "+r"(value) : "r"(to) : "memory");
+		return 0;
+	case 8:
+		__asm__ volatile("xchgq %0, (%1)" : "+r"(value) : "r"(to) : "memory");
+		return 0;
+	default:
+		return -EINVAL;
+	}
+}
+
+int litmus_split_lock(void)
+{
+	static uint8_t lines[128] __attribute__((aligned(64)));
+	int status;
+	pid_t child = fork();
+
+	if (child < 0)
+		return -errno;
+	if (child == 0) {
+		/* The action of a parent that catches it is not ours to run. */
+		signal(SIGBUS, SIG_DFL);
+		exchange(lines + 60, lines, 8);
+		_exit(0);
+	}
+	while (waitpid(child, &status, 0) < 0)
+		if (errno != EINTR)
+			return -errno;
+	return WIFEXITED(status) ? 0 : -EFAULT;
+}
+
 int litmus_area_store(struct litmus_area *area, unsigned at, const void *bytes, unsigned width)
 {
 	bool quadword = at / 8 == (at + width - 1) / 8;
 
-	if (area->path == LITMUS_ALIAS) {
+	if (area->path == LITMUS_XCHG)
+		return exchange(area->data + at, bytes, width);
+	if (area->data) {
 		store(area->data + at, bytes, width);
 		return 0;
 	}

@@ -87,7 +87,7 @@ uint32_t litmus_pad(unsigned i, uint8_t pad[128]);
 
 /* ---- area.c ---- */
 
-enum litmus_path { LITMUS_ALIAS, LITMUS_MPROTECT, LITMUS_PROCMEM, LITMUS_NR_PATHS };
+enum litmus_path { LITMUS_ALIAS, LITMUS_WINDOW, LITMUS_XCHG, LITMUS_MPROTECT, LITMUS_PROCMEM, LITMUS_NR_PATHS };
 extern const char *const litmus_path_names[LITMUS_NR_PATHS];
 
 #define LITMUS_AREA_SIZE 0x1210000u
@@ -97,8 +97,15 @@ extern const char *const litmus_path_names[LITMUS_NR_PATHS];
 struct litmus_area {
 	enum litmus_path path;
 	uint8_t *code; /* readable and executable */
-	uint8_t *data; /* the same memory, readable and writable; LITMUS_ALIAS only */
+	uint8_t *data; /* the same memory, readable and writable; NULL: only the library's writers write it */
 };
+
+/* litmus_path_single - whether the path's store is known to be one instruction, which names the bytes that change. */
+bool litmus_path_single(enum litmus_path path);
+/* litmus_path_takes - whether the path has stores of @width bytes: a locked exchange has 8 at most. */
+bool litmus_path_takes(enum litmus_path path, unsigned width);
+/* litmus_split_lock - 0: a locked exchange across a line works here; -EFAULT: it raises SIGBUS (tried in a child); -errno. */
+int litmus_split_lock(void);
 
 /* litmus_area_open - maps an area with landing pads; -errno or -XP_E_NO_WRITER if the path does not work here. */
 int litmus_area_open(struct litmus_area *area, enum litmus_path path);
@@ -248,6 +255,7 @@ struct litmus_report {
 	double took;                     /* s */
 	int path_error[LITMUS_NR_PATHS]; /* why a path took no part; 0 if it did */
 	bool sync_works;
+	int split_lock;                  /* as litmus_split_lock(): if not 0, xchg was raced inside lines only */
 	struct litmus_cell control[2]; /* across a line, across a page */
 	struct litmus_cell *cells;
 	unsigned nr_cells;

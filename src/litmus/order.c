@@ -54,6 +54,8 @@ static const struct race races[] = {
 	{"A-B, one store, quadword", ONE_STORE_8, A, 0, LITMUS_MID, 8},
 	{"A-B, one store of 16", ONE_STORE_16, A, 0, LITMUS_MID, 3},
 	{"data, then code", DATA, A, 0, LITMUS_MID, 1},
+	{"data, then code", DATA, LITMUS_WINDOW, 0, LITMUS_MID, 1},
+	{"data, then code", DATA, LITMUS_XCHG, 0, LITMUS_MID, 1},
 	{"data, then code", DATA, LITMUS_PROCMEM, 0, LITMUS_MID, 1},
 	{"flag, then code", FLAG, A, 0, LITMUS_MID, 1},
 	{"flag after sync, then code", FLAG, A, 1, LITMUS_MID, 1},
@@ -330,6 +332,8 @@ static const struct {
 	{"alias: seen as data by a polling thread", A, false, true},
 	{"alias: executed, no sync", A, false, false},
 	{"alias: sync_core returned", A, true, false},
+	{"window: executed, no sync", LITMUS_WINDOW, false, false},
+	{"xchg: executed, no sync", LITMUS_XCHG, false, false},
 	{"mprotect: executed, no sync", LITMUS_MPROTECT, false, false},
 	{"procmem: executed, no sync", LITMUS_PROCMEM, false, false},
 };

@@ -9,6 +9,7 @@
 #include <crosspatch/crosspatch.h>
 
 #include <ctype.h>
+#include <errno.h>
 #include <inttypes.h>
 #include <string.h>
 #include <sys/utsname.h>
@@ -222,6 +223,27 @@ static void print_spreads(const struct litmus_report *report, FILE *out)
 	}
 }
 
+/* Does fetch obey the lock? Only across a line could it: inside one a plain store is not torn either. */
+static void print_locked(const struct litmus_report *report, FILE *out, uint64_t torn)
+{
+	uint64_t writes = sum(report, (struct filter){LITMUS_XCHG, -1, -1, -1, LITMUS_LINE}).writes +
+			  sum(report, (struct filter){LITMUS_XCHG, -1, -1, -1, LITMUS_PAGE}).writes;
+
+	if (report->split_lock)
+		fprintf(out, "Path xchg was raced inside lines only: across a line a locked exchange %s.\n",
+			report->split_lock == -EFAULT ? "raises SIGBUS here (split_lock_detect)"
+						      : "could not be tried");
+	else if (torn)
+		fprintf(out,
+			"Fetch does not obey the lock of xchg: %" PRIu64
+			" locked exchanges across a line or page, and %" PRIu64 " torn executions.\n",
+			writes, torn);
+	else
+		fprintf(out,
+			"Path xchg: %" PRIu64 " locked exchanges across a line or page tore no execution.\n",
+			writes);
+}
+
 static void print_verdict(const struct litmus_report *report, FILE *out)
 {
 	const struct litmus_cell *line = &report->control[0], *page = &report->control[1];
@@ -244,13 +266,16 @@ static void print_verdict(const struct litmus_report *report, FILE *out)
 		if (report->path_error[path])
 			fprintf(out, "Path %s did not take part: %s.\n", litmus_path_names[path],
 				xp_strerror(report->path_error[path]));
+		else if (path == LITMUS_XCHG && path_ran(report, path))
+			print_locked(report, out, torn);
 		else if (path_ran(report, path) && torn == 0)
 			fprintf(out, "Path %s: its own line-crossing stores did not tear, so its zeros say nothing.\n",
 				litmus_path_names[path]);
 	}
 	if (!report->verdict) {
 		fprintf(out,
-			"Nothing on fetch models: they are judged by path alias, whose store is known to be one.\n");
+			"Nothing on fetch models: they are judged by the paths alias, window and xchg, whose store is known to\n"
+			"be one.\n");
 		return;
 	}
 	fprintf(out, "Consistent with these fetch models, as far as %s executions that saw %s changes can tell:\n",
@@ -404,9 +429,9 @@ static void json_head(FILE *out, const struct litmus_report *report)
 	fprintf(out,
 		"\"options\": {\"seconds\": %g, \"seed\": %" PRIu64
 		", \"paths\": %u, \"widths\": %u, \"cpus\": [%d, %d]},\n"
-		"\"seconds\": %.2f, \"sync_works\": %s,\n",
+		"\"seconds\": %.2f, \"sync_works\": %s, \"split_lock\": %s,\n",
 		o->seconds, o->seed, o->paths, o->widths, o->cpus[0], o->cpus[1], report->took,
-		report->sync_works ? "true" : "false");
+		report->sync_works ? "true" : "false", report->split_lock ? "false" : "true");
 }
 
 void litmus_print_json(const struct litmus_report *report, FILE *out)

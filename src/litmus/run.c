@@ -24,6 +24,12 @@ const char *const litmus_model_names[LITMUS_NR_MODELS] = {"byte", "amd", "line64
 #define MATRIX_SHARE 0.66
 #define PASS_NS 15e9 /* a pass of the matrix: shorter ones spend their time on starting and stopping */
 
+/* Whether the store itself reaches into the next line; what changes may not. */
+static bool is_split(const struct litmus_cell *cell)
+{
+	return cell->offset + cell->width > 64;
+}
+
 static void add_cells(struct litmus_report *report, struct litmus_cell cell)
 {
 	struct litmus_code code;
@@ -34,6 +40,8 @@ static void add_cells(struct litmus_report *report, struct litmus_cell cell)
 			cell.place = (uint8_t)place;
 			cell.offset = (uint8_t)offset;
 			cell.bound = (uint8_t)litmus_code_bound(&code, offset, place);
+			if (cell.path == LITMUS_XCHG && report->split_lock && is_split(&cell))
+				continue;
 			/* The last line of a page differs from any other only where it is left. */
 			if (place == LITMUS_MID || cell.bound == LITMUS_PAGE)
 				report->cells[report->nr_cells++] = cell;
@@ -53,7 +61,7 @@ static int make_cells(struct litmus_report *report)
 			for (unsigned shape = 0; shape < LITMUS_NR_SHAPES; shape++)
 				for (unsigned w = 0; w < LITMUS_NR_WIDTHS; w++)
 					if (report->options.paths >> path & report->options.widths >> w & 1 &&
-					    !report->path_error[path])
+					    !report->path_error[path] && litmus_path_takes(path, LITMUS_WIDTH(w)))
 						add_cells(report, (struct litmus_cell){
 									  .path = (uint8_t)path,
 									  .sync = (uint8_t)sync,
@@ -66,7 +74,7 @@ static int make_cells(struct litmus_report *report)
 /* The time that a cell takes of a pass, in parts: more where a race is quick and nothing helps the other thread. */
 static unsigned parts(const struct litmus_cell *cell)
 {
-	return cell->sync ? 1 : cell->path == LITMUS_ALIAS ? 3 : 2;
+	return cell->sync ? 1 : litmus_path_single(cell->path) ? 3 : 2;
 }
 
 static void shuffle(unsigned *order, unsigned nr, uint64_t *random)
@@ -192,6 +200,7 @@ int litmus_run(const struct litmus_options *options, struct litmus_report *repor
 	if (error)
 		return error;
 	report->sync_works = xp__membarrier_sync() == 0;
+	report->split_lock = litmus_split_lock();
 	for (unsigned path = 0; path < LITMUS_NR_PATHS; path++)
 		report->path_error[path] = litmus_area_open(&areas[path], path);
 	error = report->path_error[LITMUS_ALIAS];
@@ -245,7 +254,7 @@ struct litmus_cell litmus_cells_sum(const struct litmus_report *report,
 static bool is_single_store(const struct litmus_cell *cell, const void *arg)
 {
 	(void)arg;
-	return cell->path == LITMUS_ALIAS;
+	return litmus_path_single(cell->path);
 }
 
 static bool is_any(const struct litmus_cell *cell, const void *arg)
@@ -260,16 +269,16 @@ static bool is_any(const struct litmus_cell *cell, const void *arg)
  *	amd        and: one aligned quadword partly old in one instruction; fetches against the order of the stores
  *	line64     and: one line partly old in one instruction
  *	intel-sdm  old code after a sync; it promises nothing else
- * A store is known to be one only on the alias path: torn executions elsewhere may be the path's doing.
+ * A store is known to be one only on the paths alias, window and xchg: torn executions elsewhere may be the path's doing.
  */
 void litmus_judge(struct litmus_report *report)
 {
 	struct litmus_cell any = litmus_cells_sum(report, is_any, NULL);
-	struct litmus_cell alias = litmus_cells_sum(report, is_single_store, NULL);
+	struct litmus_cell single = litmus_cells_sum(report, is_single_store, NULL);
 	uint64_t stale = 0, disorder = 0;
 
-	report->rests_on = alias.runs;
-	report->changes = alias.seen;
+	report->rests_on = single.runs;
+	report->changes = single.seen;
 	for (unsigned i = 0; i < report->nr_orders; i++) {
 		const struct litmus_order *order = &report->orders[i];
 
@@ -282,9 +291,9 @@ void litmus_judge(struct litmus_report *report)
 		}
 	}
 	report->power = report->control[0].torn + report->control[1].torn > 0;
-	report->verdict = report->power && alias.runs > 0;
+	report->verdict = report->power && single.runs > 0;
 	report->contrary[LITMUS_SDM] = stale;
 	report->contrary[LITMUS_BYTE] = stale + any.strange + any.trapped;
-	report->contrary[LITMUS_AMD] = report->contrary[LITMUS_BYTE] + disorder + alias.torn_quad;
-	report->contrary[LITMUS_LINE64] = report->contrary[LITMUS_BYTE] + disorder + alias.torn_line;
+	report->contrary[LITMUS_AMD] = report->contrary[LITMUS_BYTE] + disorder + single.torn_quad;
+	report->contrary[LITMUS_LINE64] = report->contrary[LITMUS_BYTE] + disorder + single.torn_line;
 }

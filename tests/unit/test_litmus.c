@@ -9,6 +9,7 @@
 
 #include <Zydis/Zydis.h>
 #include <ctype.h>
+#include <errno.h>
 #include <sched.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -460,6 +461,74 @@ XP_TEST(svg_is_well_formed)
 	CHECK(!xml_good("<a><b></a></b>") && !xml_good("<a>") && !xml_good("<a>&</a>") && !xml_good("<a <b>"));
 }
 
+/* S8: does fetch obey the lock? The answer is said, or why there is none. */
+XP_TEST(what_is_said_of_the_lock)
+{
+	struct litmus_report report = some_report();
+	char *text;
+
+	some_cells[0].path = LITMUS_XCHG;
+	some_cells[0].offset = 60;
+	some_cells[0].bound = LITMUS_LINE;
+	some_cells[0].torn = 7;
+	litmus_judge(&report);
+	CHECK(report.verdict);
+	text = printed(&report, litmus_print);
+	CHECK(strstr(text, "Fetch does not obey the lock of xchg: 1000 locked exchanges across a line or page, and 7"));
+	free(text);
+	some_cells[0].torn = 0;
+	text = printed(&report, litmus_print);
+	CHECK(strstr(text, "Path xchg: 1000 locked exchanges across a line or page tore no execution."));
+	CHECK(!strstr(text, "Path xchg: its own"));
+	free(text);
+	report.split_lock = -EFAULT;
+	text = printed(&report, litmus_print);
+	CHECK(strstr(text, "across a line a locked exchange raises SIGBUS here (split_lock_detect)"));
+	free(text);
+	text = printed(&report, litmus_print_json);
+	CHECK(strstr(text, "\"split_lock\": false"));
+	free(text);
+}
+
+/* Each path writes what it is asked to, at once or not, and nothing beside it. */
+XP_TEST(each_path_stores)
+{
+	static const uint8_t to[16] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16};
+	int split = litmus_split_lock();
+
+	CHECK(split == 0 || split == -EFAULT);
+	XP_TEST_NOTE("locked exchanges across a line %s", split ? "raise SIGBUS" : "work");
+	for (unsigned path = 0; path < LITMUS_NR_PATHS; path++) {
+		struct litmus_area area;
+		int error = litmus_area_open(&area, path);
+
+		if (error) {
+			XP_TEST_NOTE("path %s: error %d", litmus_path_names[path], error);
+			continue;
+		}
+		for (unsigned w = 0; w < LITMUS_NR_WIDTHS; w++)
+			for (unsigned offset = 50; offset < 64; offset += 5) {
+				unsigned width = LITMUS_WIDTH(w), at = LITMUS_AT(LITMUS_MID) + offset;
+				uint8_t before[40], expected[40];
+
+				if (!litmus_path_takes(path, width)) {
+					CHECK(litmus_area_store(&area, at, to, width) == -EINVAL);
+					continue;
+				}
+				if (path == LITMUS_XCHG && split && offset + width > 64)
+					continue;
+				memset(before, 0xcc, sizeof(before));
+				CHECK_EQ(litmus_area_fill(&area, at - 12, before, sizeof(before)), 0);
+				memcpy(expected, before, sizeof(before));
+				memcpy(expected + 12, to, width);
+				CHECK_EQ(litmus_area_store(&area, at, to, width), 0);
+				CHECK_MEM(area.code + at - 12, expected, sizeof(expected));
+			}
+		litmus_area_close(&area);
+		CHECK(area.code == NULL && area.data == NULL);
+	}
+}
+
 XP_TEST(tables_never_say_safe)
 {
 	struct litmus_report report = some_report();
@@ -528,7 +597,7 @@ XP_TEST(wrong_arguments_are_named)
 		{{"litmus", "--seconds=nan", NULL}, "--seconds: \"nan\" is not", 2},
 		{{"litmus", "--seconds", NULL}, "--seconds: needs a value", 2},
 		{{"litmus", "--seed=-1", NULL}, "--seed: \"-1\" is not a whole number", 2},
-		{{"litmus", "--path=alias,ram", NULL}, "--path: \"alias,ram\" is not a list of alias, mprotect", 2},
+		{{"litmus", "--path=alias,ram", NULL}, "--path: \"alias,ram\" is not a list of alias, window, xchg", 2},
 		{{"litmus", "--width=3", NULL}, "--width: \"3\" is not a list of 1, 2, 4, 8, 16", 2},
 		{{"litmus", "--width=", NULL}, "--width: \"\" is not a list", 2},
 		{{"litmus", "--cpus=1", NULL}, "--cpus: \"1\" is not two different processors", 2},
