@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 const char *const xp__method_names[XP__NR_METHODS] = {
@@ -96,12 +97,88 @@ static const unsigned ports[] = {~0u, ~(unsigned)XP_NEED_SINGLE};
 
 static const enum xp_policy policies[] = {XP_POLICY_AUTO, XP_POLICY_BREAKPOINT, XP_POLICY_QUIESCE, XP_POLICY_EARLY};
 
+/* One or two commits, the second if it has a length. */
+struct question {
+	struct xp__plan plan[2];
+	unsigned fail[2], model, boundaries;
+};
+
+/* The same plan at addresses that cut it at the same places has the same answer (explore.h): it is asked once. */
+struct answer {
+	struct question question;
+	bool known, proven;
+};
+
+#define NR_ANSWERS 4096u
+
 struct run {
 	struct xp__explorer *explorer;
 	const struct xp__watch *watch;
 	struct xp__matrix *matrix;
+	struct answer *answers;
 	int error;
 };
+
+static struct answer *find_answer(struct run *run, const struct question *question)
+{
+	const uint8_t *bytes = (const uint8_t *)question;
+	uint64_t hash = 0xcbf29ce484222325u;
+
+	for (size_t i = 0; i < sizeof(*question); i++)
+		hash = (hash ^ bytes[i]) * 0x100000001b3u;
+	return &run->answers[(hash ^ hash >> 32) % NR_ANSWERS];
+}
+
+/* Whether the course of @question is proven at @addr. @wrong: it should be, so a counterexample is reported. */
+static bool ask(struct run *run, const struct question *question, const char *name, unsigned addr, bool wrong)
+{
+	const struct xp__plan *plan = question->plan;
+	const struct xp__model *model = &run->matrix->models[question->model];
+	struct answer *answer = find_answer(run, question);
+	struct xp__course course;
+	struct xp__result result;
+	bool known = answer->known && memcmp(&answer->question, question, sizeof(*question)) == 0;
+
+	run->matrix->nr_asked++;
+	if (known && (answer->proven || !wrong))
+		return answer->proven;
+	xp__course_of_plan(&course, &plan[0], question->fail[0]);
+	if (plan[1].len)
+		xp__course_continue(&course, &plan[1], question->fail[1]);
+	snprintf(course.name, sizeof(course.name), "%s, %s%s%s%s%s", name, xp__method_names[plan[0].method],
+		 question->fail[0] == XP__NO_FAILURE ? "" : " rolled back", plan[1].len ? ", then " : "",
+		 plan[1].len ? xp__method_names[plan[1].method] : "",
+		 plan[1].len && question->fail[1] != XP__NO_FAILURE ? " rolled back" : "");
+	run->error = xp__explore(run->explorer, &course, addr, model, &result);
+	run->matrix->nr_explored++;
+	run->matrix->nr_states += result.nr_states;
+	answer->question = *question;
+	answer->known = run->error == 0;
+	answer->proven = result.proven;
+	if (wrong && !result.proven) {
+		run->matrix->nr_wrong++;
+		if (run->watch->wrong)
+			run->watch->wrong(run->watch->data, &course, addr, model, &result);
+	}
+	return result.proven;
+}
+
+static struct question make_question(const struct run *run, const struct xp__plan *first, unsigned fail_first,
+				     const struct xp__plan *second, unsigned fail_second, unsigned addr, unsigned m)
+{
+	struct question question;
+
+	/* It is hashed and compared as bytes. */
+	memset(&question, 0, sizeof(question));
+	question.plan[0] = *first;
+	question.fail[0] = fail_first;
+	if (second)
+		question.plan[1] = *second;
+	question.fail[1] = fail_second;
+	question.model = m;
+	question.boundaries = xp__boundaries(addr, first->len, run->matrix->models[m].granule);
+	return question;
+}
 
 static bool build(const struct xp__kind *kind, unsigned addr, enum xp_policy policy, unsigned can, enum xp__fetch fetch,
 		  struct xp__plan *plan)
@@ -124,27 +201,16 @@ static bool build(const struct xp__kind *kind, unsigned addr, enum xp_policy pol
 }
 
 /* The plan, and each of its rollbacks. Returns how many are proven, of plan->nr_stores + 1. */
-static unsigned judge(struct run *run, const struct xp__plan *plan, const char *name, unsigned addr,
-		      const struct xp__model *model, bool chosen)
+static unsigned judge(struct run *run, const struct xp__plan *plan, const char *name, unsigned addr, unsigned m,
+		      bool chosen)
 {
 	unsigned nr_proven = 0;
 
 	for (unsigned fail = 0; fail <= plan->nr_stores && !run->error; fail++) {
-		struct xp__course course;
-		struct xp__result result;
+		struct question question = make_question(run, plan, fail < plan->nr_stores ? fail : XP__NO_FAILURE,
+							 NULL, 0, addr, m);
 
-		xp__course_of_plan(&course, plan, fail < plan->nr_stores ? fail : XP__NO_FAILURE);
-		snprintf(course.name, sizeof(course.name), "%s, %s%s", name, xp__method_names[plan->method],
-			 fail < plan->nr_stores ? ", rolled back" : "");
-		run->error = xp__explore(run->explorer, &course, addr, model, &result);
-		run->matrix->nr_explored++;
-		run->matrix->nr_states += result.nr_states;
-		nr_proven += result.proven;
-		if (chosen && !result.proven) {
-			run->matrix->nr_wrong++;
-			if (run->watch->wrong)
-				run->watch->wrong(run->watch->data, &course, addr, model, &result);
-		}
+		nr_proven += ask(run, &question, name, addr, chosen);
 	}
 	return nr_proven;
 }
@@ -160,7 +226,7 @@ static bool offered(const struct xp__kind *kind, enum xp_policy policy)
 static void fill(struct run *run, unsigned k, unsigned addr, enum xp_policy policy, unsigned can, unsigned m)
 {
 	const struct xp__kind *kind = &xp__kinds[k];
-	const struct xp__model *model = &run->matrix->models[m], *named = xp__model_find(model->name);
+	const struct xp__model *named = xp__model_find(run->matrix->models[m].name);
 	struct xp__plan plan, choice;
 
 	if (!offered(kind, policy))
@@ -170,10 +236,10 @@ static void fill(struct run *run, unsigned k, unsigned addr, enum xp_policy poli
 		struct xp__cell *cell = &run->matrix->cell[k][plan.method][m];
 
 		cell->nr_plans += plan.nr_stores + 1u;
-		cell->nr_proven += judge(run, &plan, kind->name, addr, model, false);
+		cell->nr_proven += judge(run, &plan, kind->name, addr, m, false);
 	}
 	if (named && build(kind, addr, policy, can, (enum xp__fetch)(named - xp__models), &choice))
-		judge(run, &choice, kind->name, addr, model, true);
+		judge(run, &choice, kind->name, addr, m, true);
 }
 
 int xp__matrix_run(struct xp__explorer *explorer, const struct xp__model *models, unsigned nr_models,
@@ -181,6 +247,9 @@ int xp__matrix_run(struct xp__explorer *explorer, const struct xp__model *models
 {
 	struct run run = {.explorer = explorer, .watch = watch, .matrix = matrix};
 
+	run.answers = calloc(NR_ANSWERS, sizeof(*run.answers));
+	if (run.answers == NULL)
+		return -ENOMEM;
 	memset(matrix, 0, sizeof(*matrix));
 	matrix->models = models;
 	matrix->nr_models = nr_models;
@@ -195,6 +264,7 @@ int xp__matrix_run(struct xp__explorer *explorer, const struct xp__model *models
 	}
 	if (watch->progress)
 		watch->progress(watch->data, xp__nr_kinds, xp__nr_kinds);
+	free(run.answers);
 	return run.error;
 }
 
@@ -214,26 +284,14 @@ static void judge_two(struct run *run, const struct xp__plan *first, const struc
 	for (unsigned fail = 0; fail < nr; fail++)
 		for (unsigned m = 0; m < run->matrix->nr_models && !run->error; m++) {
 			const struct xp__model *model = xp__model_find(run->matrix->models[m].name);
-			struct xp__course course;
-			struct xp__result result;
+			struct question question =
+				make_question(run, first, fail_first, second,
+					      fail + 1 < nr ? fail : XP__NO_FAILURE, addr, m);
 
 			if (!model || !proves(model, first) || !proves(model, second))
 				continue;
-			xp__course_of_plan(&course, first, fail_first);
-			xp__course_continue(&course, second, fail + 1 < nr ? fail : XP__NO_FAILURE);
-			snprintf(course.name, sizeof(course.name), "%s, %s%s, then %s%s", name,
-				 xp__method_names[first->method],
-				 fail_first == XP__NO_FAILURE ? "" : " rolled back", xp__method_names[second->method],
-				 fail + 1 < nr ? " rolled back" : "");
-			run->error = xp__explore(run->explorer, &course, addr, model, &result);
 			run->matrix->nr_twice++;
-			run->matrix->nr_explored++;
-			run->matrix->nr_states += result.nr_states;
-			if (result.proven)
-				continue;
-			run->matrix->nr_wrong++;
-			if (run->watch->wrong)
-				run->watch->wrong(run->watch->data, &course, addr, model, &result);
+			ask(run, &question, name, addr, true);
 		}
 }
 
@@ -263,6 +321,9 @@ int xp__matrix_run_two(struct xp__explorer *explorer, const struct xp__watch *wa
 {
 	struct run run = {.explorer = explorer, .watch = watch, .matrix = matrix};
 
+	run.answers = calloc(NR_ANSWERS, sizeof(*run.answers));
+	if (run.answers == NULL)
+		return -ENOMEM;
 	for (unsigned k = 0; k < xp__nr_kinds && !run.error; k++) {
 		if (watch->progress)
 			watch->progress(watch->data, k, xp__nr_kinds);
@@ -277,5 +338,6 @@ int xp__matrix_run_two(struct xp__explorer *explorer, const struct xp__watch *wa
 	}
 	if (watch->progress)
 		watch->progress(watch->data, xp__nr_kinds, xp__nr_kinds);
+	free(run.answers);
 	return run.error;
 }

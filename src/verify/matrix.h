@@ -37,8 +37,9 @@ struct xp__matrix {
 	struct xp__cell cell[XP__MAX_KINDS][XP__NR_METHODS][XP__NR_MODELS];
 	/* The number of times that the selection, asked for a model, chose a plan that the model does not prove. */
 	unsigned nr_wrong;
+	size_t nr_asked; /* plans judged, at one address under one model each, rollbacks counted */
+	size_t nr_twice; /* of these: of two commits at one site, one after the other */
 	size_t nr_explored, nr_states;
-	size_t nr_twice; /* of the explorations: of two commits at one site, one after the other */
 };
 
 typedef void xp__progress_fn(void *data, unsigned done, unsigned all);

@@ -256,8 +256,8 @@ static void matrix_json(FILE *out, const struct xp__matrix *matrix)
 {
 	const char *separator = "";
 
-	fprintf(out, "{\"explored\":%zu,\"two_commits\":%zu,\"states\":%zu,\"wrong\":%u,\"cells\":[",
-		matrix->nr_explored, matrix->nr_twice, matrix->nr_states, matrix->nr_wrong);
+	fprintf(out, "{\"judged\":%zu,\"two_commits\":%zu,\"explored\":%zu,\"states\":%zu,\"wrong\":%u,\"cells\":[",
+		matrix->nr_asked, matrix->nr_twice, matrix->nr_explored, matrix->nr_states, matrix->nr_wrong);
 	for (unsigned k = 0; k < xp__nr_kinds; k++)
 		for (unsigned method = XP__METHOD_FLIP; method < XP__NR_METHODS; method++)
 			for (unsigned m = 0; m < matrix->nr_models; m++) {
@@ -332,8 +332,8 @@ void xp__report_matrix(FILE *out, const struct xp__matrix *matrix, enum xp__form
 	}
 	matrix_table(out, matrix, format == XP__FORMAT_MARKDOWN);
 	if (format == XP__FORMAT_TEXT)
-		fprintf(out, "%zu explorations, %zu of two commits in a row, %zu states; %s\n", matrix->nr_explored,
-			matrix->nr_twice, matrix->nr_states,
+		fprintf(out, "%zu plans and places, %zu of two commits in a row; %zu explorations, %zu states; %s\n",
+			matrix->nr_asked, matrix->nr_twice, matrix->nr_explored, matrix->nr_states,
 			matrix->nr_wrong ? "THE SELECTION CHOOSES PLANS THAT ARE NOT PROVEN" :
 					   "the selection chooses no plan that the model asked for does not prove");
 }

@@ -591,7 +591,7 @@ XP_TEST(nothing_unsynchronized_under_intel_sdm)
 /* A jump's target counts from the site, and a load's operand may count from itself: the place belongs to the effect. */
 XP_TEST(one_instruction_at_two_places)
 {
-	static const uint8_t jmp[] = {0xeb, 0x03}, load[] = {0x8b, 0x05, 0x00, 0x00, 0x00, 0x00};
+	static const uint8_t jmp[] = {0xeb, 0x03}, load[] = {0x8b, 0x05, 0x00, 0x00, 0x00, 0x00}, ud2[] = {0x0f, 0x0b};
 	struct xp__decoder *decoder = calloc(1, sizeof(*decoder));
 	struct xp__effect first, second;
 
@@ -604,6 +604,9 @@ XP_TEST(one_instruction_at_two_places)
 	first = xp__decode(decoder, load, sizeof(load), 0);
 	second = xp__decode(decoder, load, sizeof(load), 4);
 	CHECK(!xp__effect_same(&first, &second));
+	first = xp__decode(decoder, ud2, sizeof(ud2), 0);
+	second = xp__decode(decoder, ud2, sizeof(ud2), 4);
+	CHECK(!xp__effect_same(&first, &second)); /* the fault tells where it was */
 	free(decoder);
 }
 
@@ -704,7 +707,8 @@ XP_TEST(the_table_of_what_is_proven)
 			}
 			CHECK(nr_plans > 0);
 		}
-	XP_TEST_NOTE("%zu explorations, %zu states", matrix.nr_explored, matrix.nr_states);
+	XP_TEST_NOTE("%zu plans and places, %zu explorations, %zu states", matrix.nr_asked, matrix.nr_explored,
+		     matrix.nr_states);
 }
 
 static void say_wrong(void *data, const struct xp__course *course, unsigned addr, const struct xp__model *model,
