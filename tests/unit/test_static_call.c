@@ -158,6 +158,35 @@ XP_TEST(costs)
 	end();
 }
 
+/* What the port is asked for, call by call: the displacements alone; the table before the first store. */
+XP_TEST(traces)
+{
+	start(NEAR_A);
+	update(NEAR_A);
+	rec_forget();
+	update(NEAR_B);
+	CHECK_STR(rec_trace(), "lock\n"
+			       "prepare SYNC SINGLE\n"
+			       "write single 0x81+3: d1 33 02\n"
+			       "write single 0x201+3: 51 32 02\n"
+			       "write single 0x214+3: 3e 32 02\n"
+			       "sync\n"
+			       "unlock\n");
+	rec.can &= ~(unsigned)XP_NEED_SINGLE;
+	rec_forget();
+	update(NEAR_A);
+	CHECK_STR(rec_trace(), "lock\n"
+			       "prepare SYNC TRAP\n"
+			       "write 0x80+404: cc d1 33 02 00 90 0f 0b f4 f4 f4 f4 f4 f4 f4 f4 ...\n"
+			       "sync\n"
+			       "write 0x81+406: 7b 0f 00 00 90 0f 0b f4 f4 f4 f4 f4 f4 f4 f4 f4 ...\n"
+			       "sync\n"
+			       "write 0x80+404: e9 7b 0f 00 00 90 0f 0b f4 f4 f4 f4 f4 f4 f4 f4 ...\n"
+			       "sync\n"
+			       "unlock\n");
+	end();
+}
+
 /* The present target again: sites that are still on their trampoline come in place. */
 XP_TEST(an_update_to_the_same_brings_sites_in_place)
 {
