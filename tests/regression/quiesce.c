@@ -109,14 +109,17 @@ XP_TEST(threads_pass_through_the_range)
 
 /* ---- a thread rests inside ---- */
 
-enum { LOOP_LEN = 11 };
+enum { LOOP_LEN = 12 };
 
-/* A loop until *stop: lock addq $1, (%rdi); cmpb $0, (%rsi); je back; ret. In 32 bits addl, (%eax) and (%edx), and nop. */
+/*
+ * nop, then a loop until *stop: lock addq $1, (%rdi); cmpb $0, (%rsi); je back; ret. In 32 bits addl, (%eax) and (%edx).
+ * The nop, since a thread at the first byte of a site has nothing behind it and is not inside.
+ */
 #ifdef __x86_64__
-static const uint8_t loop_code[] = {0xf0, 0x48, 0x83, 0x07, 0x01, 0x80, 0x3e, 0x00, 0x74, 0xf6, 0xc3};
+static const uint8_t loop_code[] = {0x90, 0xf0, 0x48, 0x83, 0x07, 0x01, 0x80, 0x3e, 0x00, 0x74, 0xf6, 0xc3};
 typedef void loop_fn(uint64_t *calls, const bool *stop);
 #else
-static const uint8_t loop_code[] = {0xf0, 0x83, 0x00, 0x01, 0x80, 0x3a, 0x00, 0x74, 0xf7, 0xc3, 0x90};
+static const uint8_t loop_code[] = {0x90, 0xf0, 0x83, 0x00, 0x01, 0x80, 0x3a, 0x00, 0x74, 0xf7, 0xc3, 0x90};
 typedef void __attribute__((regparm(2))) loop_fn(uint64_t *calls, const bool *stop);
 #endif
 
@@ -129,7 +132,8 @@ static void *loop(void *argument)
 
 static void thread_stays(void)
 {
-	static const uint8_t replace[LOOP_LEN] = {0xc3, 0x0f, 0x1f, 0x84, 0x00, 0x00, 0x00, 0x00, 0x00, 0x66, 0x90};
+	static const uint8_t replace[LOOP_LEN] = {0xc3, 0x0f, 0x1f, 0x84, 0x00, 0x00, 0x00, 0x00,
+						 0x00, 0x0f, 0x1f, 0x00};
 	struct runner inside;
 	struct xp_diag diag;
 	struct xp_poke poke = {.expect = loop_code, .replace = replace, .len = LOOP_LEN};
