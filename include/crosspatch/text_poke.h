@@ -21,9 +21,9 @@ enum xp_resume {
 /*
  * One patch. `expect` and `replace` are `len` bytes each, 1 to XP_MAX_LEN.
  *
- * The site is one instruction. The library recognises nop, jmp, jcc, call, ret and test-immediate, and refuses a site
- * that begins with one of these and is longer than it (-XP_E_MULTI: a thread may rest on the second instruction);
- * for anything else the caller promises it. `replace` is one instruction too, or a jmp or ret followed by nops.
+ * The site is one instruction. The library recognises nop, jmp, jcc, call, ret, test-immediate and mov of an immediate to
+ * a register, and refuses a site that begins with one of these and is longer than it (-XP_E_MULTI: a thread may rest on
+ * the second instruction); for anything else the caller promises it. `replace` is one instruction too, or a jmp or ret followed by nops.
  * A call may take the place of another instruction only where the stack below the stack pointer is free: not in a
  * leaf function that uses the red zone.
  */

@@ -68,7 +68,8 @@ XP_TEST(sixteen_bytes)
 		s.site[0].old[i] = (uint8_t)(0xb8 + (i ? i : 0));
 		s.site[0].new[i] = (uint8_t)(0xb8 - i);
 	}
-	s.site[0].new[0] = 0xb9;
+	s.site[0].old[0] = 0x05; /* no instruction that the engine knows */
+	s.site[0].new[0] = 0x0d;
 	commit_watched(&s);
 }
 

@@ -12,7 +12,7 @@ static const uint8_t nop5[5] = {0x0f, 0x1f, 0x44, 0x00, 0x00};
 static const uint8_t jmp[5] = {0xe9, 0x11, 0x22, 0x33, 0x04};
 static const uint8_t call[5] = {0xe8, 0x11, 0x22, 0x33, 0x04};
 static const uint8_t ret[5] = {0xc3, 0x90, 0x90, 0x90, 0x90};
-static const uint8_t mov[5] = {0xb8, 0x11, 0x22, 0x33, 0x04};
+static const uint8_t add[5] = {0x05, 0x11, 0x22, 0x33, 0x04};
 static const uint8_t nops[5] = {0x90, 0x90, 0x90, 0x90, 0x90};
 static const uint8_t int3[5] = {0xcc, 0x90, 0x90, 0x90, 0x90};
 
@@ -272,12 +272,12 @@ XP_TEST(not_emulated)
 
 	rec_start();
 	rec.can = CAN_ALL & ~XP_NEED_SINGLE;
-	refused(nop5, nop5, mov, 5, -XP_E_EMULATE);
+	refused(nop5, nop5, add, 5, -XP_E_EMULATE);
 	refused(nop5, nop5, pause_and_nops, 5, -XP_E_EMULATE);
 	refused(nop5, nop5, short_jmp_and_junk, 5, -XP_E_EMULATE);
 	refused(nop5, nop5, int3, 5, -XP_E_EMULATE);
 	/* With a resume address it is the caller's business. */
-	poke = poke_at(SITE, nop5, mov, 5);
+	poke = poke_at(SITE, nop5, add, 5);
 	poke.resume = XP_RESUME_AT;
 	poke.resume_at = rec_text + 0x1000;
 	rec_put(SITE, nop5, 5);

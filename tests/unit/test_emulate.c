@@ -491,12 +491,89 @@ XP_TEST(test_random)
 	XP_TEST_NOTE("%lu steps of the processor", nr_steps);
 }
 
+static uint64_t wide_immediates[] = {0,
+				     1,
+				     0x7f,
+				     0x80,
+				     0xff,
+				     0x7fff,
+				     0x8000,
+				     0x12345678,
+				     0x7fffffff,
+				     0x80000000,
+				     0xffffffff,
+				     0x100000000,
+				     0x0123456789abcdef,
+				     0x8000000000000000,
+				     0xffffffffffffffff};
+
+/* Appends REX, if there is one, an opcode and, for the long forms, ModRM. */
+static unsigned put_mov(uint8_t *bytes, unsigned prefix, unsigned rex, unsigned opcode, unsigned reg, bool modrm)
+{
+	unsigned at = 0;
+
+	if (prefix)
+		bytes[at++] = (uint8_t)prefix;
+	if (rex)
+		bytes[at++] = (uint8_t)rex;
+	bytes[at++] = (uint8_t)(modrm ? opcode : opcode + reg % 8);
+	if (modrm)
+		bytes[at++] = (uint8_t)(0xc0 + reg % 8);
+	return at;
+}
+
+static void compare_mov(const uint8_t *bytes, unsigned len, unsigned operand, unsigned flags)
+{
+	struct xp_regs regs = frame(flag_set(flags % 64));
+	uint8_t code[16];
+
+	/* Its low bytes may come to anything: not near the signal stack, where the kernel would take the thread for nested. */
+	regs.gpr[RSP] = (uintptr_t)0x123456789abcdef0;
+	memcpy(code, bytes, len);
+	for (size_t i = 0; i < sizeof(wide_immediates) / sizeof(wide_immediates[0]); i++) {
+		memcpy(code + len, &wide_immediates[i], operand);
+		CHECK_EQ(compare(code, len + operand, &regs), 0);
+	}
+}
+
+/* Every register and width, in the short and the long form; byte registers with REX and without it. */
+XP_TEST(moves)
+{
+	enum { REX_B = 0x41, REX_W = 0x48 };
+	unsigned nr_forms = 0;
+
+	REQUIRE_ORACLE();
+	fill_stack();
+	for (unsigned reg = 0; reg < XP__CODE_BITS / 4; reg++) { /* REX comes with 16 of them, and with 64 bits */
+		unsigned b = reg >= 8 ? REX_B : 0, w = (reg >= 8 ? REX_B : 0) | REX_W;
+		uint8_t code[8];
+
+		for (unsigned modrm = 0; modrm < 2; modrm++) {
+			unsigned full = modrm ? 0xc7 : 0xb8, byte = modrm ? 0xc6 : 0xb0;
+
+			compare_mov(code, put_mov(code, 0x66, b, full, reg, modrm), 2, reg);
+			compare_mov(code, put_mov(code, 0, b, full, reg, modrm), 4, reg * 5);
+			if (XP__CODE_BITS == 64)
+				compare_mov(code, put_mov(code, 0, w, full, reg, modrm), modrm ? 4 : 8, reg * 11);
+			/* 4 to 7 without REX are ah, ch, dh and bh. */
+			compare_mov(code, put_mov(code, 0, b, byte, reg, modrm), 1, reg * 3);
+			nr_forms += XP__CODE_BITS == 64 ? 4 : 3;
+			if (XP__CODE_BITS == 64 && reg >= 4 && reg < 8) {
+				compare_mov(code, put_mov(code, 0, 0x40, byte, reg, modrm), 1, reg * 7);
+				nr_forms++;
+			}
+		}
+	}
+	CHECK_EQ(nr_forms, XP__CODE_BITS == 64 ? 136 : 48);
+	XP_TEST_NOTE("%u forms, %lu steps of the processor", nr_forms, nr_steps);
+}
+
 /* The direction flag, which a handler itself must not keep, is the thread's and stays. */
 XP_TEST(other_flags_stay)
 {
 	static const uint64_t others[] = { 0, DF, DF | FIXED, 0x40000 /* AC */, 0x200000 /* ID */, 0x4000 /* NT */,
 					   0x10000 /* RF */, TF };
-	static const uint8_t code[][6] = { { 0xa9, 1, 2, 3, 4 }, { 0xeb, 1 }, { 0x75, 1 }, { 0x90 }, { 0xe8, 1 } };
+	static const uint8_t code[][6] = { { 0xa9, 1, 2, 3, 4 }, { 0xeb, 1 }, { 0x75, 1 }, { 0x90 }, { 0xe8, 1 }, { 0xb8, 1 } };
 
 	fill_stack();
 	for (size_t o = 0; o < sizeof(others) / sizeof(others[0]); o++) {
@@ -516,7 +593,7 @@ XP_TEST(other_flags_stay)
 XP_TEST(padding)
 {
 	static const uint8_t jump[] = { 0xeb, 0x10 }, branch[] = { 0x74, 0xf0 }, test[] = { 0xa8, 0x01 };
-	static const uint8_t call[] = { 0xe8, 0x00, 0x01, 0x00, 0x00 }, nop[] = { 0x90 };
+	static const uint8_t call[] = { 0xe8, 0x00, 0x01, 0x00, 0x00 }, nop[] = { 0x90 }, mov[] = { 0xb4, 0x01 };
 	const uintptr_t addr = (uintptr_t)0x7f0000001000, end = addr + 9;
 	struct xp__insn insn;
 	struct xp_regs regs;
@@ -545,6 +622,11 @@ XP_TEST(padding)
 	xp__emulate(&insn, addr, end, &regs);
 	CHECK_EQ(regs.ip, end);
 
+	CHECK(xp__insn_decode(mov, sizeof(mov), &insn));
+	regs = frame(0);
+	xp__emulate(&insn, addr, end, &regs);
+	CHECK_EQ(regs.ip, end);
+
 	CHECK(xp__insn_decode(call, sizeof(call), &insn));
 	regs = frame(0);
 	xp__emulate(&insn, addr, end, &regs);
@@ -556,7 +638,7 @@ XP_TEST(padding)
 XP_TEST(entry_ip_ignored)
 {
 	static const uint8_t code[][6] = { { 0xeb, 0x10 }, { 0x74, 0x10 }, { 0x75, 0x10 }, { 0x90 }, { 0xa8, 1 },
-					   { 0xe8, 1 },    { 0xc3 } };
+					   { 0xe8, 1 },    { 0xc3 }, { 0xb0, 1 } };
 
 	fill_stack();
 	for (size_t c = 0; c < sizeof(code) / sizeof(code[0]); c++) {

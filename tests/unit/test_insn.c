@@ -60,7 +60,8 @@ static void note_bytes(const uint8_t *bytes, size_t len)
 
 static bool same_insn(const struct xp__insn *a, const struct xp__insn *b)
 {
-	return a->kind == b->kind && a->len == b->len && a->cond == b->cond && a->width == b->width && a->imm == b->imm;
+	return a->kind == b->kind && a->len == b->len && a->cond == b->cond && a->width == b->width &&
+	       a->imm == b->imm && a->reg == b->reg && a->high == b->high && a->size == b->size && a->zero == b->zero;
 }
 
 static const struct xp__insn unknown = { .kind = XP__INSN_UNKNOWN };
@@ -102,54 +103,83 @@ struct golden {
 };
 
 static const struct golden golden[] = {
-	{ { 0x90 }, { XP__INSN_NOP, 1, 0, 0, 0 } },
-	{ { 0x66, 0x90 }, { XP__INSN_NOP, 2, 0, 0, 0 } },
-	{ { 0x0f, 0x1f, 0x00 }, { XP__INSN_NOP, 3, 0, 0, 0 } },                               /* [rax] */
-	{ { 0x0f, 0x1f, 0xc0 }, { XP__INSN_NOP, 3, 0, 0, 0 } },                               /* eax */
-	{ { 0x0f, 0x1f, 0xc4 }, { XP__INSN_NOP, 3, 0, 0, 0 } },                               /* esp: no SIB */
-	{ { 0x0f, 0x1f, 0x04, 0x00 }, { XP__INSN_NOP, 4, 0, 0, 0 } },                         /* [rax+rax] */
-	{ { 0x0f, 0x1f, 0x40, 0x00 }, { XP__INSN_NOP, 4, 0, 0, 0 } },                         /* [rax+disp8] */
-	{ { 0x0f, 0x1f, 0x44, 0x00, 0x00 }, { XP__INSN_NOP, 5, 0, 0, 0 } },                   /* [rax+rax+disp8] */
-	{ { 0x0f, 0x1f, 0x44, 0x05, 0x00 }, { XP__INSN_NOP, 5, 0, 0, 0 } },                   /* [rbp+rax+disp8] */
-	{ { 0x0f, 0x1f, 0x05, 1, 2, 3, 4 }, { XP__INSN_NOP, 7, 0, 0, 0 } },                   /* [rip+disp32] */
-	{ { 0x0f, 0x1f, 0x80, 1, 2, 3, 4 }, { XP__INSN_NOP, 7, 0, 0, 0 } },                   /* [rax+disp32] */
-	{ { 0x0f, 0x1f, 0x04, 0x05, 1, 2, 3, 4 }, { XP__INSN_NOP, 8, 0, 0, 0 } },             /* [rax*1+disp32] */
-	{ { 0x0f, 0x1f, 0x84, 0x00, 1, 2, 3, 4 }, { XP__INSN_NOP, 8, 0, 0, 0 } },             /* [rax+rax+disp32] */
-	{ { 0x66, 0x0f, 0x1f, 0x00 }, { XP__INSN_NOP, 4, 0, 0, 0 } },
-	{ { 0x2e, 0x0f, 0x1f, 0x00 }, { XP__INSN_NOP, 4, 0, 0, 0 } },
-	{ { 0x66, 0x0f, 0x1f, 0x44, 0x00, 0x00 }, { XP__INSN_NOP, 6, 0, 0, 0 } },
-	{ { 0x66, 0x2e, 0x0f, 0x1f, 0x84, 0, 0, 0, 0, 0 }, { XP__INSN_NOP, 10, 0, 0, 0 } },   /* what gas emits */
-	{ { 0x2e, 0x66, 0x66, 0x0f, 0x1f, 0x40, 0x00 }, { XP__INSN_NOP, 7, 0, 0, 0 } },
+	{ { 0x90 }, { XP__INSN_NOP, 1, 0, 0, .imm = 0 } },
+	{ { 0x66, 0x90 }, { XP__INSN_NOP, 2, 0, 0, .imm = 0 } },
+	{ { 0x0f, 0x1f, 0x00 }, { XP__INSN_NOP, 3, 0, 0, .imm = 0 } },                               /* [rax] */
+	{ { 0x0f, 0x1f, 0xc0 }, { XP__INSN_NOP, 3, 0, 0, .imm = 0 } },                               /* eax */
+	{ { 0x0f, 0x1f, 0xc4 }, { XP__INSN_NOP, 3, 0, 0, .imm = 0 } },                               /* esp: no SIB */
+	{ { 0x0f, 0x1f, 0x04, 0x00 }, { XP__INSN_NOP, 4, 0, 0, .imm = 0 } },                         /* [rax+rax] */
+	{ { 0x0f, 0x1f, 0x40, 0x00 }, { XP__INSN_NOP, 4, 0, 0, .imm = 0 } },                         /* [rax+disp8] */
+	{ { 0x0f, 0x1f, 0x44, 0x00, 0x00 }, { XP__INSN_NOP, 5, 0, 0, .imm = 0 } },                   /* [rax+rax+disp8] */
+	{ { 0x0f, 0x1f, 0x44, 0x05, 0x00 }, { XP__INSN_NOP, 5, 0, 0, .imm = 0 } },                   /* [rbp+rax+disp8] */
+	{ { 0x0f, 0x1f, 0x05, 1, 2, 3, 4 }, { XP__INSN_NOP, 7, 0, 0, .imm = 0 } },                   /* [rip+disp32] */
+	{ { 0x0f, 0x1f, 0x80, 1, 2, 3, 4 }, { XP__INSN_NOP, 7, 0, 0, .imm = 0 } },                   /* [rax+disp32] */
+	{ { 0x0f, 0x1f, 0x04, 0x05, 1, 2, 3, 4 }, { XP__INSN_NOP, 8, 0, 0, .imm = 0 } },             /* [rax*1+disp32] */
+	{ { 0x0f, 0x1f, 0x84, 0x00, 1, 2, 3, 4 }, { XP__INSN_NOP, 8, 0, 0, .imm = 0 } },             /* [rax+rax+disp32] */
+	{ { 0x66, 0x0f, 0x1f, 0x00 }, { XP__INSN_NOP, 4, 0, 0, .imm = 0 } },
+	{ { 0x2e, 0x0f, 0x1f, 0x00 }, { XP__INSN_NOP, 4, 0, 0, .imm = 0 } },
+	{ { 0x66, 0x0f, 0x1f, 0x44, 0x00, 0x00 }, { XP__INSN_NOP, 6, 0, 0, .imm = 0 } },
+	{ { 0x66, 0x2e, 0x0f, 0x1f, 0x84, 0, 0, 0, 0, 0 }, { XP__INSN_NOP, 10, 0, 0, .imm = 0 } },   /* what gas emits */
+	{ { 0x2e, 0x66, 0x66, 0x0f, 0x1f, 0x40, 0x00 }, { XP__INSN_NOP, 7, 0, 0, .imm = 0 } },
 	{ { 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x2e, 0x0f, 0x1f, 0x84, 0, 0, 0, 0, 0 },
-	  { XP__INSN_NOP, 15, 0, 0, 0 } },
-	{ { 0xeb, 0x00 }, { XP__INSN_JMP, 2, 0, 0, 0 } },
-	{ { 0xeb, 0x7f }, { XP__INSN_JMP, 2, 0, 0, 127 } },
-	{ { 0xeb, 0x80 }, { XP__INSN_JMP, 2, 0, 0, -128 } },
-	{ { 0xeb, 0xfe }, { XP__INSN_JMP, 2, 0, 0, -2 } },
-	{ { 0xe9, 0x01, 0x02, 0x03, 0x04 }, { XP__INSN_JMP, 5, 0, 0, 0x04030201 } },
-	{ { 0xe9, 0xff, 0xff, 0xff, 0x7f }, { XP__INSN_JMP, 5, 0, 0, INT32_MAX } },
-	{ { 0xe9, 0x00, 0x00, 0x00, 0x80 }, { XP__INSN_JMP, 5, 0, 0, INT32_MIN } },
-	{ { 0xe9, 0xfb, 0xff, 0xff, 0xff }, { XP__INSN_JMP, 5, 0, 0, -5 } },
-	{ { 0xe9, 0xff, 0x00, 0x00, 0x00 }, { XP__INSN_JMP, 5, 0, 0, 255 } },
-	{ { 0xe8, 0x78, 0x56, 0x34, 0x12 }, { XP__INSN_CALL, 5, 0, 0, 0x12345678 } },
-	{ { 0xe8, 0x00, 0x00, 0x00, 0x80 }, { XP__INSN_CALL, 5, 0, 0, INT32_MIN } },
-	{ { 0xe8, 0xfe, 0xff, 0xff, 0xff }, { XP__INSN_CALL, 5, 0, 0, -2 } },
-	{ { 0xc3 }, { XP__INSN_RET, 1, 0, 0, 0 } },
-	{ { 0xc2, 0x00, 0x00 }, { XP__INSN_RET, 3, 0, 0, 0 } },
-	{ { 0xc2, 0x08, 0x01 }, { XP__INSN_RET, 3, 0, 0, 0x108 } },
-	{ { 0xc2, 0x00, 0x80 }, { XP__INSN_RET, 3, 0, 0, 0x8000 } }, /* unsigned */
-	{ { 0xc2, 0xff, 0xff }, { XP__INSN_RET, 3, 0, 0, 0xffff } },
-	{ { 0xa8, 0x7f }, { XP__INSN_TEST_IMM, 2, 0, 1, 127 } },
-	{ { 0xa8, 0x80 }, { XP__INSN_TEST_IMM, 2, 0, 1, -128 } },
-	{ { 0xa9, 0x01, 0x02, 0x03, 0x04 }, { XP__INSN_TEST_IMM, 5, 0, 4, 0x04030201 } },
-	{ { 0xa9, 0x00, 0x00, 0x00, 0x80 }, { XP__INSN_TEST_IMM, 5, 0, 4, INT32_MIN } },
-	{ { 0x66, 0xa9, 0xff, 0x7f }, { XP__INSN_TEST_IMM, 4, 0, 2, 32767 } },
-	{ { 0x66, 0xa9, 0x00, 0x80 }, { XP__INSN_TEST_IMM, 4, 0, 2, -32768 } },
+	  { XP__INSN_NOP, 15, 0, 0, .imm = 0 } },
+	{ { 0xeb, 0x00 }, { XP__INSN_JMP, 2, 0, 0, .imm = 0 } },
+	{ { 0xeb, 0x7f }, { XP__INSN_JMP, 2, 0, 0, .imm = 127 } },
+	{ { 0xeb, 0x80 }, { XP__INSN_JMP, 2, 0, 0, .imm = -128 } },
+	{ { 0xeb, 0xfe }, { XP__INSN_JMP, 2, 0, 0, .imm = -2 } },
+	{ { 0xe9, 0x01, 0x02, 0x03, 0x04 }, { XP__INSN_JMP, 5, 0, 0, .imm = 0x04030201 } },
+	{ { 0xe9, 0xff, 0xff, 0xff, 0x7f }, { XP__INSN_JMP, 5, 0, 0, .imm = INT32_MAX } },
+	{ { 0xe9, 0x00, 0x00, 0x00, 0x80 }, { XP__INSN_JMP, 5, 0, 0, .imm = INT32_MIN } },
+	{ { 0xe9, 0xfb, 0xff, 0xff, 0xff }, { XP__INSN_JMP, 5, 0, 0, .imm = -5 } },
+	{ { 0xe9, 0xff, 0x00, 0x00, 0x00 }, { XP__INSN_JMP, 5, 0, 0, .imm = 255 } },
+	{ { 0xe8, 0x78, 0x56, 0x34, 0x12 }, { XP__INSN_CALL, 5, 0, 0, .imm = 0x12345678 } },
+	{ { 0xe8, 0x00, 0x00, 0x00, 0x80 }, { XP__INSN_CALL, 5, 0, 0, .imm = INT32_MIN } },
+	{ { 0xe8, 0xfe, 0xff, 0xff, 0xff }, { XP__INSN_CALL, 5, 0, 0, .imm = -2 } },
+	{ { 0xc3 }, { XP__INSN_RET, 1, 0, 0, .imm = 0 } },
+	{ { 0xc2, 0x00, 0x00 }, { XP__INSN_RET, 3, 0, 0, .imm = 0 } },
+	{ { 0xc2, 0x08, 0x01 }, { XP__INSN_RET, 3, 0, 0, .imm = 0x108 } },
+	{ { 0xc2, 0x00, 0x80 }, { XP__INSN_RET, 3, 0, 0, .imm = 0x8000 } }, /* unsigned */
+	{ { 0xc2, 0xff, 0xff }, { XP__INSN_RET, 3, 0, 0, .imm = 0xffff } },
+	{ { 0xa8, 0x7f }, { XP__INSN_TEST_IMM, 2, 0, 1, .imm = 127 } },
+	{ { 0xa8, 0x80 }, { XP__INSN_TEST_IMM, 2, 0, 1, .imm = -128 } },
+	{ { 0xa9, 0x01, 0x02, 0x03, 0x04 }, { XP__INSN_TEST_IMM, 5, 0, 4, .imm = 0x04030201 } },
+	{ { 0xa9, 0x00, 0x00, 0x00, 0x80 }, { XP__INSN_TEST_IMM, 5, 0, 4, .imm = INT32_MIN } },
+	{ { 0x66, 0xa9, 0xff, 0x7f }, { XP__INSN_TEST_IMM, 4, 0, 2, .imm = 32767 } },
+	{ { 0x66, 0xa9, 0x00, 0x80 }, { XP__INSN_TEST_IMM, 4, 0, 2, .imm = -32768 } },
+	{ { 0xcc }, { XP__INSN_INT3, 1, 0, 0, .imm = 0 } },
+#define MOV(len, width, reg, high, size, imm) { XP__INSN_MOV_IMM, len, 0, width, reg, high, size, 0, imm }
+	{ { 0xb0, 0x80 }, MOV(2, 1, 0, 0, 1, -128) },
+	{ { 0xb3, 0x7f }, MOV(2, 1, 3, 0, 1, 127) },
+	{ { 0xb4, 0x01 }, MOV(2, 1, 0, 1, 1, 1) },                                       /* ah */
+	{ { 0xb7, 0x01 }, MOV(2, 1, 3, 1, 1, 1) },                                       /* bh */
+	{ { 0x66, 0xb8, 0x00, 0x80 }, MOV(4, 2, 0, 0, 2, -32768) },
+	{ { 0x66, 0xbc, 0xff, 0x7f }, MOV(4, 2, 4, 0, 2, 32767) },
+	{ { 0xb8, 0x01, 0x02, 0x03, 0x84 }, MOV(5, 4, 0, 0, 4, (int32_t)0x84030201) },
+	{ { 0xbf, 0x01, 0x02, 0x03, 0x04 }, MOV(5, 4, 7, 0, 4, 0x04030201) },
+	{ { 0xc6, 0xc1, 0x05 }, MOV(3, 1, 1, 0, 1, 5) },
+	{ { 0xc6, 0xc5, 0x05 }, MOV(3, 1, 1, 1, 1, 5) },                                 /* ch */
+	{ { 0x66, 0xc7, 0xc0, 0x01, 0x02 }, MOV(5, 2, 0, 0, 2, 0x201) },
+	{ { 0xc7, 0xc4, 1, 2, 3, 4 }, MOV(6, 4, 4, 0, 4, 0x04030201) },
 #if XP__CODE_BITS == 64
-	{ { 0x48, 0xa9, 0x01, 0x02, 0x03, 0x04 }, { XP__INSN_TEST_IMM, 6, 0, 8, 0x04030201 } },
-	{ { 0x48, 0xa9, 0xff, 0xff, 0xff, 0xff }, { XP__INSN_TEST_IMM, 6, 0, 8, -1 } },
+	{ { 0x48, 0xa9, 0x01, 0x02, 0x03, 0x04 }, { XP__INSN_TEST_IMM, 6, 0, 8, .imm = 0x04030201 } },
+	{ { 0x48, 0xa9, 0xff, 0xff, 0xff, 0xff }, { XP__INSN_TEST_IMM, 6, 0, 8, .imm = -1 } },
+	{ { 0x40, 0xb4, 0x01 }, MOV(3, 1, 4, 0, 1, 1) },                                 /* spl */
+	{ { 0x40, 0xb7, 0xff }, MOV(3, 1, 7, 0, 1, -1) },                                /* dil */
+	{ { 0x41, 0xb0, 0x01 }, MOV(3, 1, 8, 0, 1, 1) },
+	{ { 0x41, 0xb4, 0x01 }, MOV(3, 1, 12, 0, 1, 1) },
+	{ { 0x41, 0xb7, 0x01 }, MOV(3, 1, 15, 0, 1, 1) },
+	{ { 0x66, 0x41, 0xbf, 0x02, 0x01 }, MOV(5, 2, 15, 0, 2, 0x102) },
+	{ { 0x41, 0xbf, 0x01, 0x02, 0x03, 0x04 }, MOV(6, 4, 15, 0, 4, 0x04030201) },
+	{ { 0x48, 0xb8, 1, 2, 3, 4, 5, 6, 7, 8 }, MOV(10, 8, 0, 0, 8, 0x0807060504030201) },
+	{ { 0x48, 0xbf, 1, 2, 3, 4, 5, 6, 7, 0x80 }, MOV(10, 8, 7, 0, 8, (int64_t)0x8007060504030201) },
+	{ { 0x49, 0xb8, 1, 2, 3, 4, 0, 0, 0, 0 }, MOV(10, 8, 8, 0, 8, 0x04030201) },
+	{ { 0x40, 0xc6, 0xc5, 0x05 }, MOV(4, 1, 5, 0, 1, 5) },                           /* bpl */
+	{ { 0x41, 0xc6, 0xc5, 0x05 }, MOV(4, 1, 13, 0, 1, 5) },
+	{ { 0x66, 0x41, 0xc7, 0xc0, 0x01, 0x02 }, MOV(6, 2, 8, 0, 2, 0x201) },
+	{ { 0x41, 0xc7, 0xc4, 1, 2, 3, 4 }, MOV(7, 4, 12, 0, 4, 0x04030201) },
+	{ { 0x48, 0xc7, 0xc0, 1, 2, 3, 0x84 }, MOV(7, 8, 0, 0, 4, (int32_t)0x84030201) }, /* sign-extended */
+	{ { 0x49, 0xc7, 0xc7, 1, 2, 3, 4 }, MOV(7, 8, 15, 0, 4, 0x04030201) },
 #endif
-	{ { 0xcc }, { XP__INSN_INT3, 1, 0, 0, 0 } },
 };
 
 XP_TEST(documented_forms)
@@ -164,8 +194,8 @@ XP_TEST(conditional_jumps)
 		const uint8_t near_jump[] = { 0x0f, (uint8_t)(0x80 + cond), 0xfe, 0xff, 0xff, 0xff };
 		const uint8_t short_jump[] = { (uint8_t)(0x70 + cond), 0x80 };
 
-		check_accepted(near_jump, &(struct xp__insn){ XP__INSN_JCC, 6, cond, 0, -2 });
-		check_accepted(short_jump, &(struct xp__insn){ XP__INSN_JCC, 2, cond, 0, -128 });
+		check_accepted(near_jump, &(struct xp__insn){ XP__INSN_JCC, 6, cond, 0, .imm = -2 });
+		check_accepted(short_jump, &(struct xp__insn){ XP__INSN_JCC, 2, cond, 0, .imm = -128 });
 	}
 }
 
@@ -194,7 +224,16 @@ static bool prefix_documented(uint8_t prefix, const struct golden *form)
 		return prefix == 0x66;
 	if (bytes[0] == 0xa9)
 		return prefix == 0x66 || (XP__CODE_BITS == 64 && prefix == 0x48);
-	return false;
+	if (form->insn.kind != XP__INSN_MOV_IMM || bytes[0] == 0x66)
+		return false;
+	/* The operand of each grows with the prefix, or shrinks; 40 renames the high bytes. None before another REX. */
+	if ((bytes[0] & 0xf0) == 0x40)
+		return prefix == 0x66 && bytes[0] == 0x41 && form->insn.width == 4;
+	if (prefix == 0x66)
+		return form->insn.width == 4;
+	if (prefix == 0x40)
+		return XP__CODE_BITS == 64 && form->insn.high;
+	return XP__CODE_BITS == 64 && (prefix == 0x41 || (form->insn.width == 4 && (prefix & 0xfe) == 0x48));
 }
 
 XP_TEST(other_prefixes_refused)
@@ -246,6 +285,20 @@ XP_TEST(neighbours_refused)
 		{ 0x66, 0x66, 0xa9, 0, 0 },
 		{ 0x66, 0x48, 0xa9, 0, 0, 0, 0 },
 		{ 0x48, 0x66, 0xa9, 0, 0 },
+		{ 0xc6, 0x00, 1 },                /* mov to memory */
+		{ 0xc7, 0x05, 0, 0, 0, 0, 1, 0 },
+		{ 0xc6, 0xf8, 1 },                /* xabort */
+		{ 0xc7, 0xc8, 0, 0, 0, 0 },       /* C7 /1: none */
+		{ 0xa0, 0, 0, 0, 0, 0, 0, 0 },    /* mov al, moffs */
+		{ 0x40, 0xb8, 1, 2, 3, 4 },       /* REX that changes nothing */
+		{ 0x40, 0xb3, 1 },
+		{ 0x40, 0xc6, 0xc3, 1 },
+		{ 0x42, 0xb8, 1, 2, 3, 4 },
+		{ 0x44, 0xc7, 0xc0, 1, 2, 3, 4 },
+		{ 0x48, 0xb0, 1 },
+		{ 0x66, 0x48, 0xb8, 1, 2, 3, 4, 5 },
+		{ 0x66, 0xb0, 1 },
+		{ 0x48, 0x66, 0xb8, 1, 2, 3, 4 }, /* REX not last */
 	};
 	uint8_t bytes[WINDOW];
 
@@ -272,8 +325,8 @@ XP_TEST(length_limit)
 			bytes[nr + 1] = 0x1f;
 			bytes[nr + 2] = forms[i].modrm;
 			if (nr + forms[i].length <= LENGTH_MAX)
-				check_accepted(bytes, &(struct xp__insn){
-							      XP__INSN_NOP, (uint8_t)(nr + forms[i].length), 0, 0, 0 });
+				check_accepted(bytes, &(struct xp__insn){XP__INSN_NOP, (uint8_t)(nr + forms[i].length),
+									 0, 0, .imm = 0});
 			else
 				check_refused(bytes, sizeof(bytes));
 		}
@@ -294,9 +347,36 @@ XP_TEST(zydis)
 static ZydisDecoder zydis;
 
 /* The low @bits of @value, sign-extended. */
-static int32_t sign_extend(uint64_t value, unsigned bits)
+static int64_t sign_extend(uint64_t value, unsigned bits)
 {
-	return (int32_t)((int64_t)(value << (64 - bits)) >> (64 - bits));
+	return (int64_t)(value << (64 - bits)) >> (64 - bits);
+}
+
+/* Mov of an immediate to a register, with no prefix but those that change it. */
+static bool zydis_mov_imm(const ZydisDecodedInstruction *insn, const ZydisDecodedOperand *operands,
+			  struct xp__insn *expect)
+{
+	static const ZydisRegister first[] = {ZYDIS_REGISTER_AX, ZYDIS_REGISTER_EAX, ZYDIS_REGISTER_RAX};
+	ZydisRegister reg = operands[0].reg.value;
+	unsigned nr_needed = 0;
+
+	if (operands[0].type != ZYDIS_OPERAND_TYPE_REGISTER || operands[1].type != ZYDIS_OPERAND_TYPE_IMMEDIATE)
+		return false;
+	expect->width = (uint8_t)(operands[0].size / 8);
+	expect->size = insn->raw.imm[0].size / 8;
+	expect->imm = sign_extend(insn->raw.imm[0].value.u, insn->raw.imm[0].size);
+	expect->high = reg >= ZYDIS_REGISTER_AH && reg <= ZYDIS_REGISTER_BH;
+	/* Zydis has al…bl, ah…bh, spl…dil, r8b…r15b in a row. */
+	if (expect->high)
+		expect->reg = (uint8_t)(reg - ZYDIS_REGISTER_AH);
+	else if (expect->width == 1)
+		expect->reg = (uint8_t)(reg - ZYDIS_REGISTER_AL - (reg >= ZYDIS_REGISTER_SPL ? 4 : 0));
+	else
+		expect->reg = (uint8_t)(reg - first[expect->width / 4]);
+	nr_needed += expect->width == 2;
+	nr_needed += expect->width == 8 || expect->reg >= 8 || (expect->width == 1 && expect->reg >= 4);
+	return insn->raw.prefix_count == nr_needed && !insn->raw.rex.R && !insn->raw.rex.X &&
+	       (!insn->raw.rex.W || expect->width == 8);
 }
 
 static bool zydis_condition(ZydisMnemonic mnemonic, uint8_t *cond)
@@ -319,11 +399,13 @@ static struct xp__insn zydis_decode(const uint8_t *bytes, size_t len)
 {
 	struct xp__insn expect = unknown;
 	ZydisDecodedInstruction insn;
+	ZydisDecoderContext context;
+	ZydisDecodedOperand operands[ZYDIS_MAX_OPERAND_COUNT];
 	unsigned nr_66 = 0, nr_2e = 0, nr_48 = 0, nr_prefixes;
 	uint64_t imm;
 	uint8_t cond;
 
-	if (!ZYAN_SUCCESS(ZydisDecoderDecodeInstruction(&zydis, NULL, bytes, len, &insn)))
+	if (!ZYAN_SUCCESS(ZydisDecoderDecodeInstruction(&zydis, &context, bytes, len, &insn)))
 		return unknown;
 	if (insn.encoding != ZYDIS_INSTRUCTION_ENCODING_LEGACY)
 		return unknown;
@@ -367,6 +449,13 @@ static struct xp__insn zydis_decode(const uint8_t *bytes, size_t len)
 		expect.kind = XP__INSN_TEST_IMM;
 		expect.width = (uint8_t)(insn.operand_width / 8);
 		expect.imm = sign_extend(imm, insn.raw.imm[0].size);
+		break;
+	case ZYDIS_MNEMONIC_MOV:
+		if (!insn.raw.imm[0].size || !ZYAN_SUCCESS(ZydisDecoderDecodeOperands(&zydis, &context, &insn, operands,
+										      insn.operand_count)) ||
+		    !zydis_mov_imm(&insn, operands, &expect))
+			return unknown;
+		expect.kind = XP__INSN_MOV_IMM;
 		break;
 	case ZYDIS_MNEMONIC_INT3:
 		if (nr_prefixes)
@@ -532,7 +621,7 @@ XP_TEST(nops)
 		memcpy(bytes, canary, sizeof(bytes));
 		xp__insn_nop(bytes, len);
 		CHECK_MEM(bytes + len, canary, sizeof(bytes) - len);
-		check_accepted(bytes, &(struct xp__insn){ XP__INSN_NOP, len, 0, 0, 0 });
+		check_accepted(bytes, &(struct xp__insn){ XP__INSN_NOP, len, 0, 0, .imm = 0 });
 	}
 	memcpy(bytes, canary, sizeof(bytes));
 	xp__insn_nop(bytes, 0);

@@ -15,7 +15,7 @@ static const uint8_t jmp_last_byte[5] = {0xe9, 0x11, 0x22, 0x33, 0x05};
 static const uint8_t test[5] = {0xa9, 0x11, 0x22, 0x33, 0x04};
 static const uint8_t call[5] = {0xe8, 0x71, 0x62, 0x53, 0x08};
 static const uint8_t ret[5] = {0xc3, 0x90, 0x90, 0x90, 0x90};
-static const uint8_t mov[5] = {0xb8, 0x55, 0x66, 0x77, 0x08};
+static const uint8_t add[5] = {0x05, 0x55, 0x66, 0x77, 0x08};
 static const uint8_t je[6] = {0x0f, 0x84, 0x11, 0x22, 0x33, 0x04};
 static const uint8_t jne[6] = {0x0f, 0x85, 0x71, 0x62, 0x53, 0x08};
 static const uint8_t short_jmp[2] = {0xeb, 0x20};
@@ -124,7 +124,7 @@ XP_TEST(a_word_is_stored_where_it_fits)
 	choose(call, nop5, 5, XP_POLICY_AUTO, SINGLE, "wwwwbbbb");
 	choose(je, jne, 6, XP_POLICY_AUTO, SINGLE, "wwwbbbbw");
 	choose(nop2, short_jmp, 2, XP_POLICY_AUTO, SINGLE, "wwwwwwwb");
-	choose(mov, jmp_elsewhere, 5, XP_POLICY_AUTO, SINGLE, "wwwwwbbb"); /* the last byte is the same */
+	choose(add, jmp_elsewhere, 5, XP_POLICY_AUTO, SINGLE, "wwwwwbbb"); /* the last byte is the same */
 }
 
 XP_TEST(without_single_stores_a_breakpoint)
@@ -225,7 +225,7 @@ XP_TEST(who_may_be_found_inside)
 {
 	CHECK(plan_of(nop5, jmp, 5, XP_POLICY_QUIESCE).single);
 	CHECK(!plan_of(nops5x1, jmp, 5, XP_POLICY_QUIESCE).single);
-	CHECK(!plan_of(mov, jmp, 5, XP_POLICY_QUIESCE).single); /* the engine does not know it */
+	CHECK(!plan_of(add, jmp, 5, XP_POLICY_QUIESCE).single); /* the engine does not know it */
 }
 
 /* Of a branch site only the first byte is given; the displacement stays, whatever it is. */
@@ -251,7 +251,7 @@ XP_TEST(a_resume_address_replaces_emulation)
 {
 	struct xp__change c = {.addr = 0x400005,
 			       .old = nop5,
-			       .new = mov,
+			       .new = add,
 			       .len = 5,
 			       .known = 5,
 			       .policy = XP_POLICY_AUTO,
@@ -268,7 +268,7 @@ XP_TEST(a_resume_address_replaces_emulation)
 	c.resume = XP_RESUME_EMULATE;
 	CHECK_EQ(xp__plan_build(&c, &plan, &detail), -XP_E_SHADOW_STACK);
 	CHECK(detail != NULL);
-	c.new = mov;
+	c.new = add;
 	CHECK_EQ(xp__plan_build(&c, &plan, &detail), -XP_E_EMULATE);
 	c.new = jmp;
 	CHECK_EQ(xp__plan_build(&c, &plan, &detail), 0);

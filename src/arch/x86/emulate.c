@@ -39,6 +39,7 @@ bool xp__can_emulate(const struct xp__insn *insn)
 	case XP__INSN_CALL:
 	case XP__INSN_RET:
 	case XP__INSN_TEST_IMM:
+	case XP__INSN_MOV_IMM:
 		return true;
 	default:
 		return false;
@@ -107,6 +108,18 @@ static uint64_t test_flags(const struct xp__insn *insn, const struct xp_regs *re
 	return logic_flags(regs->flags, result, bits - 1);
 }
 
+/* The register after MOV: four bytes clear the upper half, one and two leave the rest (Intel SDM vol. 1, 3.4.1.1). */
+static uint64_t mov_result(const struct xp__insn *insn, uint64_t before)
+{
+	unsigned shift = insn->high ? 8 : 0;
+	uint64_t mask;
+
+	if (insn->width >= 4)
+		return insn->width == 4 ? (uint32_t)insn->imm : (uint64_t)insn->imm;
+	mask = (insn->width == 1 ? (uint64_t)0xff : (uint64_t)0xffff) << shift;
+	return (before & ~mask) | ((uint64_t)insn->imm << shift & mask);
+}
+
 void xp__emulate(const struct xp__insn *insn, uintptr_t addr, uintptr_t fallthrough, struct xp_regs *regs)
 {
 	/* Displacements count from the instruction's end, which is not the site's end if there is padding. */
@@ -133,6 +146,10 @@ void xp__emulate(const struct xp__insn *insn, uintptr_t addr, uintptr_t fallthro
 		break;
 	case XP__INSN_TEST_IMM:
 		regs->flags = test_flags(insn, regs);
+		regs->ip = fallthrough;
+		break;
+	case XP__INSN_MOV_IMM:
+		regs->gpr[insn->reg] = mov_result(insn, regs->gpr[insn->reg]);
 		regs->ip = fallthrough;
 		break;
 	default: /* xp__can_emulate() said no: whoever calls nevertheless finds the registers untouched */

@@ -15,22 +15,28 @@
 enum {
 	OPERAND_SIZE = 0x66,
 	SEGMENT_CS = 0x2e,
-	REX_W = 0x48,
+	REX = 0x40,
+	REX_W = 0x48, /* 64-bit operand */
+	BIT_W = 8,
+	BIT_RX = 6,
+	BIT_B = 1,
 	LENGTH_MAX = 15, /* of any instruction; a longer one faults (Intel SDM vol. 2, 2.3.11) */
 };
 
-/* A little-endian integer of @size 0, 1, 2 or 4 bytes, sign-extended. */
-static int32_t load_signed(const uint8_t *bytes, unsigned size)
+/* A little-endian integer of @size 0, 1, 2, 4 or 8 bytes, sign-extended. */
+static int64_t load_signed(const uint8_t *bytes, unsigned size)
 {
-	uint32_t value = 0;
+	uint64_t value = 0;
 
 	for (unsigned i = 0; i < size; i++)
-		value |= (uint32_t)bytes[i] << 8 * i;
+		value |= (uint64_t)bytes[i] << 8 * i;
 	switch (size) {
 	case 1:
 		return (int8_t)value;
 	case 2:
 		return (int16_t)value;
+	case 8:
+		return (int64_t)value;
 	default:
 		return (int32_t)value;
 	}
@@ -70,6 +76,41 @@ static unsigned long_nop_length(const uint8_t *bytes, size_t avail)
 	at += 2;
 	modrm = modrm_length(bytes + at, avail - at);
 	return modrm && modrm <= avail - at ? at + modrm : 0;
+}
+
+/*
+ * Mov of an immediate to a register (Intel SDM vol. 2, MOV; 2.2.1 on REX, table 3-1 on byte registers). Returns the
+ * length of what stands before the immediate, and fills in the form but for len and imm; or 0. REX.R and REX.X extend
+ * nothing here, 40 alone turns ah…bh into spl…dil and changes no other register.
+ */
+static unsigned mov_imm(const uint8_t *bytes, size_t avail, struct xp__insn *form)
+{
+	unsigned at = 0, rex = 0, reg;
+	bool word = avail > 0 && bytes[0] == OPERAND_SIZE, byte, modrm;
+
+	at += word;
+	if (XP__CODE_BITS == 64 && at < avail && (bytes[at] & 0xf0) == REX)
+		rex = bytes[at++];
+	if (at >= avail)
+		return 0;
+	modrm = bytes[at] == 0xc6 || bytes[at] == 0xc7;
+	if (!modrm && (bytes[at] & 0xf0) != 0xb0)
+		return 0;
+	if (modrm && (avail - at < 2 || (bytes[at + 1] & 0xf8) != 0xc0))
+		return 0; /* memory, or another instruction of the group */
+	byte = modrm ? bytes[at] == 0xc6 : bytes[at] < 0xb8;
+	reg = bytes[at + modrm] & 7;
+	if (rex & BIT_RX || (byte && word) || (rex & BIT_W && (byte || word)))
+		return 0;
+	if (rex == REX && !(byte && reg >= 4))
+		return 0;
+
+	form->kind = XP__INSN_MOV_IMM;
+	form->width = byte ? 1 : word ? 2 : rex & BIT_W ? 8 : 4;
+	form->size = modrm && form->width == 8 ? 4 : form->width;
+	form->high = byte && !rex && reg >= 4;
+	form->reg = (uint8_t)(form->high ? reg - 4 : reg + (rex & BIT_B) * 8);
+	return at + modrm + 1;
 }
 
 unsigned xp__insn_decode(const uint8_t *bytes, size_t avail, struct xp__insn *insn)
@@ -134,10 +175,14 @@ unsigned xp__insn_decode(const uint8_t *bytes, size_t avail, struct xp__insn *in
 	} else if (first == XP__INSN_INT3_BYTE) {
 		form.kind = XP__INSN_INT3;
 	} else {
-		opcode = long_nop_length(bytes, avail);
+		opcode = mov_imm(bytes, avail, &form);
+		operand = form.size;
+		if (!opcode) {
+			opcode = long_nop_length(bytes, avail);
+			form.kind = XP__INSN_NOP;
+		}
 		if (!opcode)
 			return 0;
-		form.kind = XP__INSN_NOP;
 	}
 
 	if (avail < opcode + operand)

@@ -27,6 +27,7 @@ enum xp__insn_kind {
 	XP__INSN_CALL,     /* E8 rel32 */
 	XP__INSN_RET,      /* C3, C2 imm16 */
 	XP__INSN_TEST_IMM, /* A8 imm8, [66|48] A9 imm: test of al, ax, eax, rax (48 in 64-bit code) */
+	XP__INSN_MOV_IMM,  /* B0+r imm8, [66] B8+r imm, C6 /0 imm8, [66] C7 /0 imm: mov to a register; in 64-bit code with REX */
 	XP__INSN_INT3,     /* CC */
 };
 
@@ -34,15 +35,20 @@ struct xp__insn {
 	uint8_t kind;  /* enum xp__insn_kind */
 	uint8_t len;   /* bytes, prefixes included; 0 if UNKNOWN */
 	uint8_t cond;  /* JCC: condition 0…15 */
-	uint8_t width; /* TEST_IMM: operand bytes 1, 2, 4, 8 */
-	int32_t imm;   /* displacement relative to the end; immediate, sign-extended as the processor does; RET: bytes to drop */
+	uint8_t width; /* TEST_IMM, MOV_IMM: operand bytes 1, 2, 4, 8 */
+	uint8_t reg;   /* MOV_IMM: register 0…15 */
+	uint8_t high;  /* MOV_IMM: 1 for its second byte, ah…bh; reg is 0…3 */
+	uint8_t size;  /* MOV_IMM: bytes of the immediate, the last of the instruction */
+	uint8_t zero;  /* no padding: plans with an instruction in them are compared as memory */
+	int64_t imm;   /* displacement relative to the end; immediate, sign-extended as the processor does; RET: bytes to drop */
 };
 
 #define XP__INSN_INT3_BYTE 0xcc
 
 /*
  * xp__insn_decode - one instruction of XP__CODE_BITS-bit code from @avail bytes. Returns its length, 0 if it is not one of
- * the kinds above or is cut off. Strict: a form with a prefix not named above is UNKNOWN.
+ * the kinds above or is cut off. Strict: a form with a prefix not named above is UNKNOWN, and so is a REX prefix that
+ * changes nothing.
  */
 unsigned xp__insn_decode(const uint8_t *bytes, size_t avail, struct xp__insn *insn);
 
