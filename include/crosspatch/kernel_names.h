@@ -3,6 +3,7 @@
 #ifndef XP_KERNEL_NAMES_H
 #define XP_KERNEL_NAMES_H
 
+#include <crosspatch/imv.h>
 #include <crosspatch/static_call.h>
 #include <crosspatch/static_key.h>
 
@@ -51,5 +52,11 @@
 /* The kernel's own returns nothing. */
 #define static_call_update xp_static_call_update
 #define static_call_query xp_static_call_query
+
+/* imv_set() returns an error here. */
+#define DEFINE_IMV XP_DEFINE_IMV
+#define DECLARE_IMV XP_DECLARE_IMV
+#define imv_read xp_imv_read
+#define imv_set xp_imv_set
 
 #endif

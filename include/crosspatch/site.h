@@ -71,11 +71,24 @@ struct xp_switch_site {
 /* What the word says: @nr choices in all; in this part @count of them, from number @first on. */
 #define XP_SWITCH_PART(nr, first, count) ((nr) + (first) * 0x400 + (count) * 0x100000)
 
+/*
+ * An immediate site: 12 bytes in section xp_imv_sites. The instruction is a mov of an immediate to a register, without a
+ * needless prefix; its operand are its last `size` bytes.
+ */
+struct xp_imv_site {
+	int32_t code; /* the instruction */
+	int32_t imv;  /* struct xp_imv */
+	uint8_t len;  /* of the instruction */
+	uint8_t size; /* of the operand, and of the value: 1, 2, 4, 8 */
+	uint16_t zero;
+};
+
 /* The kinds of sites. An object that was built before a kind existed has fewer tables. */
 enum xp_site_kind {
 	XP_SITE_BRANCH,
 	XP_SITE_CALL,
 	XP_SITE_SWITCH,
+	XP_SITE_IMV,
 	XP_NR_SITE_KINDS,
 };
 
@@ -141,7 +154,8 @@ extern const struct xp_branch_site __start_xp_branch_sites[] __attribute__((weak
 extern const struct xp_branch_site __stop_xp_branch_sites[] __attribute__((weak, visibility("hidden")));
 extern const struct xp_switch_site __start_xp_switch_sites[] __attribute__((weak, visibility("hidden")));
 extern const struct xp_switch_site __stop_xp_switch_sites[] __attribute__((weak, visibility("hidden")));
-
+extern const struct xp_imv_site __start_xp_imv_sites[] __attribute__((weak, visibility("hidden")));
+extern const struct xp_imv_site __stop_xp_imv_sites[] __attribute__((weak, visibility("hidden")));
 extern const struct xp_call_site __start_xp_call_sites[] __attribute__((weak, visibility("hidden")));
 extern const struct xp_call_site __stop_xp_call_sites[] __attribute__((weak, visibility("hidden")));
 
@@ -160,6 +174,8 @@ void xp__module_init(void)
 	xp__module.tables[XP_SITE_CALL].end = __stop_xp_call_sites;
 	xp__module.tables[XP_SITE_SWITCH].start = __start_xp_switch_sites;
 	xp__module.tables[XP_SITE_SWITCH].end = __stop_xp_switch_sites;
+	xp__module.tables[XP_SITE_IMV].start = __start_xp_imv_sites;
+	xp__module.tables[XP_SITE_IMV].end = __stop_xp_imv_sites;
 	(void)xp_module_register(&xp__module);
 }
 

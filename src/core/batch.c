@@ -93,12 +93,15 @@ static struct xp__item current(const struct xp__use *use, enum xp__goal goal)
 	return item;
 }
 
-int xp__attach_locked(const struct xp__use *uses, size_t nr, enum xp__goal goal, struct xp_diag *diag)
+/* A commit with what the sites of the uses lack; NULL if they lack nothing. */
+static int build_attach(const struct xp__use *uses, size_t nr, enum xp__goal goal, bool early,
+			struct xp__commit **result, struct xp_diag *diag)
 {
 	struct xp__size size = {0};
 	struct xp__commit *commit;
 	int error = 0;
 
+	*result = NULL;
 	for (size_t i = 0; i < nr; i++) {
 		struct xp__item item = current(&uses[i], goal);
 
@@ -109,12 +112,44 @@ int xp__attach_locked(const struct xp__use *uses, size_t nr, enum xp__goal goal,
 	commit = new_commit(&size, diag);
 	if (commit == NULL)
 		return -XP__ENOMEM;
+	if (early)
+		commit->policy = XP_POLICY_EARLY;
 	for (size_t i = 0; i < nr && !error; i++) {
 		struct xp__item item = current(&uses[i], goal);
 
 		error = item.front->add(&item, &uses[i], commit, diag);
 	}
-	error = run(commit, error, diag);
+	if (error)
+		xp__commit_free(commit);
+	else
+		*result = commit;
+	return error;
+}
+
+static bool traps(const struct xp__commit *commit)
+{
+	for (size_t i = 0; i < commit->nr_plans; i++)
+		if (commit->plans[i].traps)
+			return true;
+	return false;
+}
+
+int xp__attach_locked(const struct xp__use *uses, size_t nr, enum xp__goal goal, struct xp_diag *diag)
+{
+	struct xp__commit *commit;
+	int error = build_attach(uses, nr, goal, false, &commit, diag);
+
+	/*
+	 * Breakpoints ask for a handler and that no thread blocks its signal. A program that begins, alone, shall not have
+	 * to do with that because it has a value that does not begin as 0.
+	 */
+	if (!error && commit && traps(commit) && xp__port->prepare(XP_NEED_ALONE, NULL) == 0) {
+		xp__commit_free(commit);
+		error = build_attach(uses, nr, goal, true, &commit, diag);
+	}
+	if (error || commit == NULL)
+		return error;
+	error = xp__commit_run(commit, diag);
 	for (size_t i = 0; i < nr && !error; i++) {
 		struct xp__item item = current(&uses[i], goal);
 

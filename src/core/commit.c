@@ -11,7 +11,6 @@
 #include "core/engine.h"
 
 #define CACHE_MAX (32u << 20) /* memory kept for the next commit: one of a million sites fits */
-#define SHARE_MAX 64u         /* plans that a new one is compared with */
 
 static struct xp__commit *cache;   /* one block, free to use */
 static struct xp__commit *retired; /* blocks that a handler may still look at */
@@ -112,7 +111,7 @@ int xp__commit_plan_add(struct xp__commit *commit, struct xp__change *change, co
 int xp__commit_change(struct xp__commit *commit, struct xp__change *change, size_t first, struct xp_diag *diag)
 {
 	int number = xp__commit_plan_add(commit, change, (const void *)change->addr, diag);
-	size_t last = first < SIZE_MAX - SHARE_MAX ? first + SHARE_MAX : 0;
+	size_t last = first < SIZE_MAX - XP__PLAN_SHARE ? first + XP__PLAN_SHARE : 0;
 
 	if (number < 0)
 		return number;

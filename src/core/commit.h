@@ -68,6 +68,7 @@ int xp__commit_plan_add(struct xp__commit *commit, struct xp__change *change, co
  * from number @first on: the caller's own, which bounds the search. Errors: as above.
  */
 #define XP__PLAN_OWN SIZE_MAX /* no other site has a plan like this */
+#define XP__PLAN_SHARE 128u   /* plans that a new one is compared with */
 int xp__commit_change(struct xp__commit *commit, struct xp__change *change, size_t first, struct xp_diag *diag);
 
 /* xp__commit_pointer - adds data: *@at becomes @new. */

@@ -8,6 +8,7 @@ const struct xp__front *xp__front_of(unsigned kind)
 		[XP_SITE_BRANCH] = &xp__branch_front,
 		[XP_SITE_CALL] = &xp__call_front,
 		[XP_SITE_SWITCH] = &xp__switch_front,
+		[XP_SITE_IMV] = &xp__imv_front,
 	};
 
 	return fronts[kind];

@@ -41,6 +41,7 @@ struct xp__item {
 	union {
 		bool on;
 		uint32_t choice;
+		uint64_t bits; /* of an immediate value */
 		struct xp__poke poke;
 		struct {
 			void (*func)(void);
@@ -85,7 +86,7 @@ struct xp__front {
 	void (*leave)(const struct xp_site_table *table);
 };
 
-extern const struct xp__front xp__branch_front, xp__call_front, xp__poke_front, xp__switch_front;
+extern const struct xp__front xp__branch_front, xp__call_front, xp__imv_front, xp__poke_front, xp__switch_front;
 
 /* xp__front_of - the front whose sites are of kind @kind, enum xp_site_kind. */
 const struct xp__front *xp__front_of(unsigned kind);

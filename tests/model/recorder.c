@@ -526,3 +526,11 @@ uintptr_t rec_goes_to(size_t offset)
 		return *(const uintptr_t *)to;
 	return text[0] == 0xe8 || text[0] == 0xe9 ? to : 0;
 }
+
+void rec_mov(struct xp_imv_site *site, size_t offset, const uint8_t *insn, size_t len, struct xp_imv *imv)
+{
+	rec_put(offset, insn, len);
+	*site = (struct xp_imv_site){.len = (uint8_t)len, .size = (uint8_t)imv->size};
+	site->code = relative(&site->code, (uintptr_t)(rec_text + offset));
+	site->imv = relative(&site->imv, (uintptr_t)imv);
+}

@@ -19,6 +19,7 @@
 
 #include "core/inject.h"
 
+#include <crosspatch/imv.h>
 #include <crosspatch/port.h>
 #include <crosspatch/site.h>
 #include <crosspatch/static_call.h>
@@ -146,5 +147,8 @@ void rec_switch(struct xp_switch_site *site, size_t offset, struct xp_static_swi
  * leads to rec_text + @target + i * @stride.
  */
 void rec_targets(int32_t *part, unsigned nr, unsigned first, unsigned count, size_t target, size_t stride);
+
+/* rec_mov - text and record of an immediate site: @insn, @len bytes, at rec_text + @offset. */
+void rec_mov(struct xp_imv_site *site, size_t offset, const uint8_t *insn, size_t len, struct xp_imv *imv);
 
 #endif

@@ -80,7 +80,14 @@ const struct scenario scenarios[] = {
 	{"breakpoint, policy", XP_POLICY_BREAKPOINT, SCENARIO_SINGLE, 3, {{0x40, 5, {NOP5}, {JMP}, 0}}, 0, 0, false},
 	{"breakpoint, 3 adjacent", XP_POLICY_AUTO, SCENARIO_PLAIN, 3, {{0x45, 5, {NOP5}, {JMP}, 0}}, 3, 5, false},
 	{"breakpoint, 3 far apart", XP_POLICY_AUTO, SCENARIO_PLAIN, 3, {{0x45, 5, {NOP5}, {JMP}, 0}}, 3, 8192, false},
-	{"breakpoint, keys", XP_POLICY_BREAKPOINT, SCENARIO_PLAIN, 3, {{0x45, 5, {NOP5}, {JMP}, 0}}, 0, 0, true},
+	{"breakpoint, keys",
+	 XP_POLICY_BREAKPOINT,
+	 SCENARIO_PLAIN,
+	 3,
+	 {{0x45, 5, {NOP5}, {JMP}, 0}},
+	 0,
+	 0,
+	 SCENARIO_KEYS},
 	{"quiesce", XP_POLICY_QUIESCE, SCENARIO_PLAIN, 0, {{0x45, 5, {NOP5}, {JMP}, 0}}, 0, 0, false},
 	{"quiesce, several instructions",
 	 XP_POLICY_QUIESCE,
@@ -90,7 +97,7 @@ const struct scenario scenarios[] = {
 	 2,
 	 8192,
 	 false},
-	{"quiesce, keys", XP_POLICY_QUIESCE, SCENARIO_PLAIN, 0, {{0x45, 5, {NOP5}, {JMP}, 0}}, 0, 0, true},
+	{"quiesce, keys", XP_POLICY_QUIESCE, SCENARIO_PLAIN, 0, {{0x45, 5, {NOP5}, {JMP}, 0}}, 0, 0, SCENARIO_KEYS},
 	{"early", XP_POLICY_EARLY, SCENARIO_PLAIN, 0, {{0x45, 5, {NOPS_5X1}, {JMP}, 0}}, 2, 8192, false},
 	{"mixed, flip and word",
 	 XP_POLICY_AUTO,
@@ -121,8 +128,44 @@ const struct scenario scenarios[] = {
 	  {0x74, 5, {NOP5}, {JMP}, 0}},
 	 2,
 	 6000,
-	 true},
-	{"keys alone", XP_POLICY_AUTO, SCENARIO_PLAIN, 1, {{0, 0, {0}, {0}, 0}}, 0, 0, true},
+	 SCENARIO_KEYS},
+	{"breakpoint nop to mov", XP_POLICY_AUTO, SCENARIO_PLAIN, 3, {{0x45, 5, {NOP5}, {MOV_EAX}, 0}}, 0, 0, false},
+	{"breakpoint mov to mov",
+	 XP_POLICY_AUTO,
+	 SCENARIO_SINGLE,
+	 3,
+	 {{0x45, 5, {MOV_EAX}, {MOV_EAX_OTHER}, 0}},
+	 0,
+	 0,
+	 false},
+	{"values alone", XP_POLICY_AUTO, SCENARIO_SINGLE, 1, {{0, 0, {0}, {0}, 0}}, 0, 0, SCENARIO_VALUES},
+	{"values, no single stores",
+	 XP_POLICY_AUTO,
+	 SCENARIO_PLAIN,
+	 3,
+	 {{0x45, 5, {NOP5}, {JMP}, 0}},
+	 0,
+	 0,
+	 SCENARIO_VALUES},
+	{"values, breakpoint",
+	 XP_POLICY_BREAKPOINT,
+	 SCENARIO_SINGLE,
+	 3,
+	 {{0x45, 5, {NOP5}, {JMP}, 0}},
+	 0,
+	 0,
+	 SCENARIO_VALUES},
+	{"values, quiesce", XP_POLICY_QUIESCE, SCENARIO_PLAIN, 0, {{0, 0, {0}, {0}, 0}}, 0, 0, SCENARIO_VALUES},
+	{"values, early", XP_POLICY_EARLY, SCENARIO_PLAIN, 0, {{0, 0, {0}, {0}, 0}}, 0, 0, SCENARIO_VALUES},
+	{"values, keys and calls",
+	 XP_POLICY_AUTO,
+	 SCENARIO_PLAIN,
+	 3,
+	 {{0x45, 5, {CALL}, {NOP5}, 0}},
+	 0,
+	 0,
+	 SCENARIO_KEYS | SCENARIO_VALUES},
+	{"keys alone", XP_POLICY_AUTO, SCENARIO_PLAIN, 1, {{0, 0, {0}, {0}, 0}}, 0, 0, SCENARIO_KEYS},
 };
 
 const size_t nr_scenarios = sizeof(scenarios) / sizeof(scenarios[0]);
@@ -134,7 +177,7 @@ const size_t nr_scenarios = sizeof(scenarios) / sizeof(scenarios[0]);
 
 static const struct {
 	bool from, to;
-} key_plan[SCENARIO_MAX_KEYS] = {{false, true}, {true, false}, {false, true}};
+} key_plan[SCENARIO_MAX_KEYS] = {{false, SCENARIO_KEYS}, {true, false}, {false, true}};
 
 static struct xp_static_key keys[SCENARIO_MAX_KEYS];
 static struct xp_branch_site records[SCENARIO_MAX_KEYS * SITES_PER_KEY];
@@ -170,9 +213,6 @@ static void start_keys(void)
 		key_bytes(i, true, new);
 		bystander_watch(key_site(i), old, new, REC_BRANCH_LEN, 0);
 	}
-	module = (struct xp_module){.abi = XP_MODULE_ABI,
-				    .nr_tables = 1, .tables = {{records, records + SCENARIO_MAX_KEYS * SITES_PER_KEY}}};
-	CHECK_EQ(xp_module_register(&module), 0);
 }
 
 static bool key_text_is(bool new)
@@ -187,12 +227,103 @@ static bool key_text_is(bool new)
 	return true;
 }
 
+/* ---- values: two sites each, as the compiler emits them ---- */
+
+#define VALUES_AT 0x7000u
+#define NR_VALUES 4
+#define SITES_PER_VALUE 2
+
+static const struct {
+	uint8_t size, len;
+	size_t at;        /* its sites are at VALUES_AT + at + 64 * i */
+	uint8_t insn[15]; /* the first of both; the other one is of another register */
+	uint64_t from, to;
+} value_plan[NR_VALUES] = {
+	{1, 2, 0x07, {0xb0, 0x11}, 0x11, 0x95},
+	{2, 4, 0x13, {0x66, 0xb8, 0x11, 0x22}, 0x2211, 0xa695},
+	{4, 5, 0x1a, {0xb8, 0x11, 0x22, 0x33, 0x44}, 0x44332211, 0xc8b7a695},
+	{8, 10, 0x26, {0x48, 0xb8, 1, 2, 3, 4, 5, 6, 7, 8}, 0x0807060504030201, 0x8877665544332211},
+};
+
+static uint64_t variables[NR_VALUES];
+static struct xp_imv values[NR_VALUES];
+static struct xp_imv_site value_records[NR_VALUES * SITES_PER_VALUE];
+
+static size_t value_site(size_t i)
+{
+	return VALUES_AT + value_plan[i / SITES_PER_VALUE].at + 64 * (i % SITES_PER_VALUE);
+}
+
+static void value_bytes(size_t i, bool new, uint8_t *bytes)
+{
+	size_t v = i / SITES_PER_VALUE, operand = value_plan[v].len - value_plan[v].size;
+
+	memcpy(bytes, value_plan[v].insn, value_plan[v].len);
+	bytes[operand - 1] += (uint8_t)(i % SITES_PER_VALUE);
+	memcpy(bytes + operand, new ? &value_plan[v].to : &value_plan[v].from, value_plan[v].size);
+}
+
+static void start_values(void)
+{
+	memset(variables, 0, sizeof(variables));
+	for (size_t i = 0; i < NR_VALUES * SITES_PER_VALUE; i++) {
+		size_t v = i / SITES_PER_VALUE;
+		uint8_t old[XP_MAX_LEN], new[XP_MAX_LEN];
+
+		memcpy(&variables[v], &value_plan[v].from, value_plan[v].size);
+		values[v] = (struct xp_imv){
+			.object.name = "value", .value = &variables[v], .size = value_plan[v].size};
+		value_bytes(i, false, old);
+		value_bytes(i, true, new);
+		rec_mov(&value_records[i], value_site(i), old, value_plan[v].len, &values[v]);
+		bystander_watch(value_site(i), old, new, value_plan[v].len, 0);
+	}
+}
+
+static bool value_text_is(bool new)
+{
+	for (size_t i = 0; i < NR_VALUES * SITES_PER_VALUE; i++) {
+		uint8_t bytes[XP_MAX_LEN];
+
+		value_bytes(i, new, bytes);
+		if (memcmp(rec_text + value_site(i), bytes, value_plan[i / SITES_PER_VALUE].len) != 0)
+			return false;
+	}
+	return true;
+}
+
+/* ---- both ---- */
+
+static void start_module(const struct scenario *s)
+{
+	if (s->with & SCENARIO_KEYS)
+		start_keys();
+	if (s->with & SCENARIO_VALUES)
+		start_values();
+	module = (struct xp_module){.abi = XP_MODULE_ABI, .nr_tables = XP_NR_SITE_KINDS};
+	if (s->with & SCENARIO_KEYS)
+		module.tables[XP_SITE_BRANCH] =
+			(struct xp_site_table){records, records + SCENARIO_MAX_KEYS * SITES_PER_KEY};
+	if (s->with & SCENARIO_VALUES)
+		module.tables[XP_SITE_IMV] =
+			(struct xp_site_table){value_records, value_records + NR_VALUES * SITES_PER_VALUE};
+	CHECK_EQ(xp_module_register(&module), 0);
+}
+
 bool scenario_counts_are(const struct scenario *s, bool new)
 {
-	for (size_t k = 0; s->keys && k < SCENARIO_MAX_KEYS; k++)
+	for (size_t k = 0; s->with & SCENARIO_KEYS && k < SCENARIO_MAX_KEYS; k++)
 		if (keys[k].count != (new ? key_plan[k].to : key_plan[k].from))
 			return false;
+	for (size_t v = 0; s->with & SCENARIO_VALUES && v < NR_VALUES; v++)
+		if (variables[v] != (new ? value_plan[v].to : value_plan[v].from))
+			return false;
 	return true;
+}
+
+static bool text_is(const struct scenario *s, bool new)
+{
+	return (!(s->with & SCENARIO_KEYS) || key_text_is(new)) && (!(s->with & SCENARIO_VALUES) || value_text_is(new));
 }
 
 /* ---- sites ---- */
@@ -222,7 +353,8 @@ static size_t nr_pokes(const struct scenario *s)
 
 size_t scenario_nr_sites(const struct scenario *s)
 {
-	return nr_pokes(s) + (s->keys ? SCENARIO_MAX_KEYS * SITES_PER_KEY : 0);
+	return nr_pokes(s) + (s->with & SCENARIO_KEYS ? SCENARIO_MAX_KEYS * SITES_PER_KEY : 0) +
+	       (s->with & SCENARIO_VALUES ? NR_VALUES * SITES_PER_VALUE : 0);
 }
 
 static const struct scenario_site *poke_site(const struct scenario *s, size_t i, size_t *offset)
@@ -242,8 +374,11 @@ bool scenario_has(const struct scenario *s, const void *addr)
 		if (at == offset)
 			return true;
 	}
-	for (size_t i = 0; s->keys && i < SCENARIO_MAX_KEYS * SITES_PER_KEY; i++)
+	for (size_t i = 0; s->with & SCENARIO_KEYS && i < SCENARIO_MAX_KEYS * SITES_PER_KEY; i++)
 		if (key_site(i) == offset)
+			return true;
+	for (size_t i = 0; s->with & SCENARIO_VALUES && i < NR_VALUES * SITES_PER_VALUE; i++)
+		if (value_site(i) == offset)
 			return true;
 	return false;
 }
@@ -257,7 +392,7 @@ bool scenario_is(const struct scenario *s, bool new)
 		if (memcmp(rec_text + offset, new ? site->new : site->old, site->len) != 0)
 			return false;
 	}
-	return scenario_counts_are(s, new) && (!s->keys || key_text_is(new));
+	return scenario_counts_are(s, new) && text_is(s, new);
 }
 
 void scenario_start(const struct scenario *s)
@@ -272,8 +407,8 @@ void scenario_start(const struct scenario *s)
 		bystander_watch(offset, site->old, site->new, site->len,
 				site->resume_at ? (uintptr_t)rec_text + site->resume_at : 0);
 	}
-	if (s->keys)
-		start_keys();
+	if (s->with)
+		start_module(s);
 	CHECK_EQ(xp_set_policy(s->policy), 0);
 	rec_forget();
 }
@@ -302,8 +437,10 @@ static int fill(const struct scenario *s, struct xp_batch *batch)
 
 		error = xp_batch_add_poke(batch, &poke);
 	}
-	for (size_t k = 0; s->keys && k < SCENARIO_MAX_KEYS && !error; k++)
+	for (size_t k = 0; s->with & SCENARIO_KEYS && k < SCENARIO_MAX_KEYS && !error; k++)
 		error = xp_batch_add_key(batch, &keys[k], key_plan[k].to);
+	for (size_t v = 0; s->with & SCENARIO_VALUES && v < NR_VALUES && !error; v++)
+		error = xp__batch_add_imv(batch, &values[v], &value_plan[v].to, value_plan[v].size);
 	return error;
 }
 
@@ -331,6 +468,6 @@ int scenario_commit(const struct scenario *s, struct xp_diag *diag)
 void scenario_end(const struct scenario *s)
 {
 	bystander_stop();
-	if (s->keys && xp_state() == XP_STATE_READY)
+	if (s->with && xp_state() == XP_STATE_READY)
 		CHECK_EQ(xp_module_unregister(&module), 0);
 }

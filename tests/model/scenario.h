@@ -25,8 +25,11 @@ struct scenario {
 	struct scenario_site site[SCENARIO_MAX_SITES]; /* len 0 ends */
 	unsigned repeat;                               /* all the sites so many times, 0 as 1, */
 	size_t stride;                                 /* so many bytes apart */
-	bool keys;                                     /* and three keys: two go on, one goes off */
+	unsigned with;                                 /* SCENARIO_KEYS, SCENARIO_VALUES */
 };
+
+#define SCENARIO_KEYS 1u   /* and three keys: two go on, one goes off */
+#define SCENARIO_VALUES 2u /* and four immediate values, of each size one */
 
 extern const struct scenario scenarios[];
 extern const size_t nr_scenarios;
@@ -34,19 +37,19 @@ extern const size_t nr_scenarios;
 /* scenario_find - by name; fails the case if there is none. */
 const struct scenario *scenario_find(const char *name);
 
-/* scenario_start - rec_start(), policy, the old text; sites (and keys' sites) are watched by a bystander. */
+/* scenario_start - rec_start(), policy, the old text; all sites are watched by a bystander. */
 void scenario_start(const struct scenario *scenario);
 
 /* scenario_commit - one commit: xp_text_poke() for a single site, else a batch. @diag is filled if it says so. */
 int scenario_commit(const struct scenario *scenario, struct xp_diag *diag);
 
-/* scenario_end - takes the keys' module and the bystander away. */
+/* scenario_end - takes the module and the bystander away. */
 void scenario_end(const struct scenario *scenario);
 
-/* scenario_is - whether all text and all counts are as before (@new: as after) the commit. */
+/* scenario_is - whether all text, counts and values are as before (@new: as after) the commit. */
 bool scenario_is(const struct scenario *scenario, bool new);
 
-/* scenario_counts_are - the same of the counts alone. */
+/* scenario_counts_are - the same of counts and values alone. */
 bool scenario_counts_are(const struct scenario *scenario, bool new);
 
 size_t scenario_nr_sites(const struct scenario *scenario);

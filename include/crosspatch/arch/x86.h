@@ -3,7 +3,7 @@
 #ifndef XP_ARCH_X86_H
 #define XP_ARCH_X86_H
 
-#if !defined(XP_STATIC_KEY_H) && !defined(XP_STATIC_CALL_H)
+#ifndef XP_SITE_H
 #error "do not include <crosspatch/arch/x86.h>; include <crosspatch/static_key.h> or <crosspatch/crosspatch.h>"
 #endif
 
@@ -293,6 +293,72 @@ xp__chosen:
 		XP__SWITCH_BODY(key, nr)                                                                           \
 		xp__choice;                                                                                            \
 	})
+#endif
+
+/*
+ * An immediate site is mov $0, %reg, with the compiler's choice of register:
+ *
+ *	bytes  instruction                length  operand at  in one aligned quadword if the instruction is at
+ *	1      [REX] B0+r imm8            2, 3    1, 2        anywhere
+ *	2      66 [REX] B8+r imm16        4, 5    2, 3        8n … 8n+3
+ *	4      [REX] B8+r imm32           5, 6    1, 2        8n … 8n+2
+ *	8      REX.W B8+r imm64           10      2           8n+6
+ *
+ * Whether there is a REX prefix the author of the asm does not know; the third column is right for both. So the
+ * instruction need not be measured beforehand, as it was where this comes from: .p2align 3,,n goes on to the next 8n if
+ * that is at most n bytes away. Assemblers cannot be asked for 8n+6: 8n, and a nop of six bytes.
+ * volatile: each evaluation reads. inline, for the optimizer: the asm is one instruction, however long its text.
+ * The record: as XP__BRANCH_SITE's.
+ */
+#define XP__IMV_SITE                                                                                                   \
+	".if %c[xp__size] == 2\n\t"                                                                                    \
+	".p2align 3,,4\n\t"                                                                                            \
+	".elseif %c[xp__size] == 4\n\t"                                                                                \
+	".p2align 3,,5\n\t"                                                                                            \
+	".elseif %c[xp__size] == 8\n\t"                                                                                \
+	".p2align 3\n\t"                                                                                               \
+	".byte 0x66, 0x0f, 0x1f, 0x44, 0, 0\n\t"                                                                       \
+	".endif\n" XP__IMV_INSN
+
+#ifdef __x86_64__
+#define XP__IMV_INSN_8                                                                                                 \
+	".elseif %c[xp__size] == 8\n\t"                                                                                \
+	"movabsq $0, %q[xp__bits]\n\t"
+#else
+#define XP__IMV_INSN_8
+#endif
+
+#define XP__IMV_INSN                                                                                                   \
+	".Lxp_imv%=:\n\t"                                                                                              \
+	".if %c[xp__size] == 1\n\t"                                                                                    \
+	"movb $0, %b[xp__bits]\n\t"                                                                                    \
+	".elseif %c[xp__size] == 2\n\t"                                                                                \
+	"movw $0, %w[xp__bits]\n\t"                                                                                    \
+	".elseif %c[xp__size] == 4\n\t"                                                                                \
+	"movl $0, %k[xp__bits]\n\t"                                                                                    \
+	XP__IMV_INSN_8                                                                                                 \
+	".else\n\t"                                                                                                    \
+	".error \"an immediate value has 1, 2, 4 or 8 bytes\"\n\t"                                                     \
+	".endif\n"                                                                                                     \
+	".Lxp_imv_end%=:\n\t"                                                                                          \
+	".pushsection xp_imv_sites,\"ao?\",@progbits,.Lxp_imv%=\n\t"                                                   \
+	".balign 4\n\t"                                                                                                \
+	".long .Lxp_imv%= - .\n\t"                                                                                     \
+	".long " XP__PRINT_ADDRESS(xp__imv) " - .\n\t"                                                                                    \
+	".byte .Lxp_imv_end%= - .Lxp_imv%=, %c[xp__size]\n\t"                                                          \
+	".short 0\n\t"                                                                                                 \
+	".popsection"
+
+/* "q": a register whose low byte is one. */
+#if defined(__i386__) && defined(__PIC__) && defined(__clang__)
+#define XP__IMV_ASM(bits, imv, size)                                                                                   \
+	XP__IMV_ASSERT(0, "crosspatch: clang names no value in 32-bit position-independent code: compile with "        \
+			  "-fno-pie or gcc, or define XP_NO_PATCHING")
+#else
+#define XP__IMV_ASM(bits, imv, size)                                                                                   \
+	__asm__ __volatile__ __inline__(XP__IMV_SITE                                                                   \
+					: [xp__bits] "=q"(bits)                                                        \
+					: [xp__imv] XP__ADDRESS(imv), [xp__size] "i"(size))
 #endif
 
 #endif

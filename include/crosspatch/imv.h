@@ -1,0 +1,184 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Immediate values: variables that are read much and set seldom, whose value stands in the instructions that read them.
+ *
+ *	XP_DEFINE_IMV(unsigned, prefetch_distance, 8);
+ *
+ *	__builtin_prefetch(p + xp_imv_read(prefetch_distance));   // mov $8, %reg: no load, no cache line
+ *	…
+ *	xp_imv_set(prefetch_distance, 12);                        // from any thread, while others run
+ *
+ * The type is any scalar of 1, 2, 4 or, in 64-bit code, 8 bytes: integers, enums, bool, pointers, float, double. A value
+ * is file-scope and hidden: visible in its own executable or shared object, through XP_DECLARE_IMV in a header; one that
+ * several objects share is a shared value, see XP_DEFINE_IMV_SHARED.
+ *
+ * Instructions are emitted with 0 and brought to the value when their executable or shared object registers, before its
+ * own constructors run: a read before that (in an IFUNC resolver, in a constructor of priority 100 or less) is 0.
+ */
+#ifndef XP_IMV_H
+#define XP_IMV_H
+
+#include <crosspatch/error.h>
+#include <crosspatch/site.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* A value. All fields are the library's. */
+struct xp_imv {
+	struct xp_object object;
+	void *value;   /* the variable that it is defined with; NULL in the handle of a shared value */
+	uint32_t size; /* of its type, and of the operands of its sites */
+} __attribute__((aligned(8))); /* whatever the size of a pointer: XP_SITE_FLAGS */
+
+#ifdef __cplusplus
+#define XP__IMV_ASSERT(condition, text) static_assert(condition, text)
+#else
+#define XP__IMV_ASSERT(condition, text) _Static_assert(condition, text)
+#endif
+
+/* C++ would otherwise set the variable in a constructor, after the sites were brought to it; C has no such thing. */
+#if !defined(__cplusplus)
+#define XP__IMV_CONSTANT
+#elif defined(__clang__)
+#define XP__IMV_CONSTANT __attribute__((require_constant_initialization))
+#else
+#define XP__IMV_CONSTANT __constinit
+#endif
+
+/* In 32-bit code no mov has 8 bytes; with XP_NO_PATCHING there is no mov. */
+#if defined(__i386__) && !defined(XP_NO_PATCHING)
+#define XP__IMV_SIZES "an immediate value has 1, 2 or 4 bytes in 32-bit code"
+#define XP__IMV_LARGEST 4
+#else
+#define XP__IMV_SIZES "an immediate value has 1, 2, 4 or 8 bytes"
+#define XP__IMV_LARGEST 8
+#endif
+
+/* The type of a value is known by a name, for the macros that are given nothing but the value's own. */
+#define XP__IMV_TYPE(type, name)                                                                                       \
+	typedef __typeof__(type) xp__imv_type_of_##name;                                                               \
+	XP__IMV_ASSERT(sizeof(xp__imv_type_of_##name) == 1 || sizeof(xp__imv_type_of_##name) == 2 ||                   \
+			       sizeof(xp__imv_type_of_##name) == 4 ||                                                  \
+			       sizeof(xp__imv_type_of_##name) == XP__IMV_LARGEST,                                      \
+		       XP__IMV_SIZES)
+#define XP__IMV_VARIABLE(name, init) static XP__IMV_CONSTANT xp__imv_type_of_##name xp__imv_variable_of_##name = init
+#define XP__IMV_OBJECT(real, name, value)                                                                              \
+	{                                                                                                              \
+		{XP__OBJECT(real, #name, __FILE__, __LINE__)}, value, sizeof(xp__imv_type_of_##name)                   \
+	}
+
+/*
+ * XP_DEFINE_IMV(type, name, init) - a value, with a constant to begin with; at file scope. XP_DEFINE_IMV_STATIC - the
+ * same, confined to its file. XP_DECLARE_IMV(type, name) - for a header; the type is checked against the definition's
+ * where both are seen.
+ */
+#define XP_DEFINE_IMV(type, name, init)                                                                                \
+	XP__IMV_TYPE(type, name);                                                                                      \
+	XP__IMV_VARIABLE(name, init);                                                                                  \
+	struct xp_imv name __attribute__((visibility("hidden"))) =                                                     \
+		XP__IMV_OBJECT(NULL, name, &xp__imv_variable_of_##name)
+#define XP_DEFINE_IMV_STATIC(type, name, init)                                                                         \
+	XP__IMV_TYPE(type, name);                                                                                      \
+	XP__IMV_VARIABLE(name, init);                                                                                  \
+	static struct xp_imv name = XP__IMV_OBJECT(NULL, name, &xp__imv_variable_of_##name)
+#define XP_DECLARE_IMV(type, name)                                                                                     \
+	XP__IMV_TYPE(type, name);                                                                                      \
+	extern struct xp_imv name __attribute__((visibility("hidden")))
+
+/*
+ * A value that several executables and shared objects of a process share. The DECLARE goes into the common header; each
+ * object that includes it keeps a hidden handle called name, through which its sites find the one value. The DEFINE
+ * stands in one object, after the DECLARE, and exports the symbol xp_shared_imv_<name>.
+ */
+#define XP_DECLARE_IMV_SHARED(type, name)                                                                              \
+	XP__IMV_TYPE(type, name);                                                                                      \
+	extern struct xp_imv xp_shared_imv_##name;                                                                     \
+	extern struct xp_imv name;                                                                                     \
+	struct xp_imv name __attribute__((weak, visibility("hidden"))) =                                               \
+		XP__IMV_OBJECT(&xp_shared_imv_##name.object, name, NULL)
+#define XP_DEFINE_IMV_SHARED(type, name, init)                                                                         \
+	XP__IMV_TYPE(type, name);                                                                                      \
+	XP__IMV_VARIABLE(name, init);                                                                                  \
+	__attribute__((visibility("default"))) struct xp_imv xp_shared_imv_##name =                                    \
+		XP__IMV_OBJECT(NULL, name, &xp__imv_variable_of_##name)
+
+/*
+ * xp_imv_read(name) - the value, an rvalue of its type.
+ * Context: any, signal handlers included; under a policy that uses breakpoints, not where SIGTRAP is blocked.
+ * Ordering: none; it is no memory access. Each evaluation reads anew: the compiler neither merges two reads nor moves one
+ * out of a loop, which would then never see a change. Who wants it read once keeps it in a variable.
+ * Errors: none. Progress: wait-free.
+ * Cost: one mov of 2 to 10 bytes, padded so that its operand lies in one aligned quadword, and 12 bytes of record.
+ * With XP_NO_PATCHING defined, a relaxed load through the object: what an unsupported architecture is left with.
+ */
+#if defined(XP_NO_PATCHING)
+static inline const struct xp_imv *xp__imv_real(const struct xp_imv *imv)
+{
+	return imv->object.real ? (const struct xp_imv *)imv->object.real : imv;
+}
+
+#define XP__IMV_BODY(name)                                                                                             \
+	xp__imv_type_of_##name xp__imv_value;                                                                          \
+	__atomic_load((xp__imv_type_of_##name *)xp__imv_real(&name)->value, &xp__imv_value, __ATOMIC_RELAXED);
+#else
+#include <crosspatch/arch/x86.h>
+#define XP__IMV_BODY(name)                                                                                             \
+	xp__imv_type_of_##name xp__imv_value;                                                                          \
+	uintptr_t xp__imv_bits;                                                                                        \
+	XP__IMV_ASM(xp__imv_bits, &name, sizeof(xp__imv_value));                                                       \
+	__builtin_memcpy(&xp__imv_value, &xp__imv_bits, sizeof(xp__imv_value));
+#endif
+
+/* In C++ a lambda: it may stand in the initializer of a variable at namespace scope as well. */
+#ifdef __cplusplus
+#define xp_imv_read(name)                                                                                              \
+	([]() __attribute__((always_inline)) -> xp__imv_type_of_##name {                                               \
+		XP__IMV_BODY(name)                                                                                     \
+		return xp__imv_value;                                                                                  \
+	}())
+#else
+#define xp_imv_read(name)                                                                                              \
+	__extension__({                                                                                                \
+		XP__IMV_BODY(name)                                                                                     \
+		xp__imv_value;                                                                                         \
+	})
+#endif
+
+/*
+ * xp_imv_set(name, value) - sets it, with the conversions of an assignment; the value it already has (compared bit by
+ * bit) needs no commit.
+ * Context: thread; may wait for another commit. From a signal handler, unless that interrupted a commit of the same
+ * thread (-XP_E_REENTRANT).
+ * Ordering: on return of 0 every read is the new value, on every processor; a thread that learns of the return (acquire
+ * load, lock, join) reads it. While it runs, a read is the old value or the new one, whole.
+ * Errors: those of xp_text_poke(); -EINVAL for a size that is not the value's. Value and text are as before.
+ * Progress: waits for the text lock and for the syncs.
+ */
+#define xp_imv_set(name, value)                                                                                        \
+	__extension__({                                                                                                \
+		xp__imv_type_of_##name xp__imv_new = (value);                                                          \
+		xp__imv_set(&name, &xp__imv_new, sizeof(xp__imv_new));                                                 \
+	})
+int xp__imv_set(struct xp_imv *imv, const void *value, size_t size);
+
+/*
+ * xp_batch_add_imv(batch, name, value) - adds "set it so" to a batch.
+ * Context: thread. Ordering: none. Errors: -EINVAL, -ENOMEM; the batch is as before. Progress: may wait for the text lock.
+ */
+#define xp_batch_add_imv(batch, name, value)                                                                           \
+	__extension__({                                                                                                \
+		xp__imv_type_of_##name xp__imv_new = (value);                                                          \
+		xp__batch_add_imv(batch, &name, &xp__imv_new, sizeof(xp__imv_new));                                    \
+	})
+struct xp_batch;
+int xp__batch_add_imv(struct xp_batch *batch, struct xp_imv *imv, const void *value, size_t size);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif
