@@ -4,6 +4,7 @@
 #define XP_CROSSPATCH_H
 
 #include <crosspatch/error.h>
+#include <crosspatch/gate.h>
 #include <crosspatch/imv.h>
 #include <crosspatch/static_call.h>
 #include <crosspatch/static_key.h>

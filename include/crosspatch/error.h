@@ -35,7 +35,9 @@ extern "C" {
 	X(CORRUPT, 4217, "a site record is malformed, or from an incompatible version")                 \
 	X(NO_METHOD, 4218, "no method can make this change under the policy and writer in force")       \
 	X(SHADOW_STACK, 4219, "a call or return cannot be emulated under shadow stacks")                \
-	X(IN_RANGE, 4220, "a thread keeps resting inside the instructions to be replaced")
+	X(IN_RANGE, 4220, "a thread keeps resting inside the instructions to be replaced")     \
+	X(PROVIDED, 4221, "the gate has a provider already")                                            \
+	X(NO_PROVIDER, 4222, "the gate has no provider")
 
 enum xp_error {
 #define XP_ERROR_ENUM(name, number, text) XP_E_##name = number,

@@ -83,12 +83,22 @@ struct xp_imv_site {
 	uint16_t zero;
 };
 
+/* A call site of a gate: 8 bytes in section xp_gate_sites, relative in the same way. */
+struct xp_gate_site {
+	int32_t code; /* the 5-byte call; the 8 bytes of a site in UD2 form; the stub */
+	int32_t gate; /* struct xp_gate, plus XP_SITE_ flags */
+};
+
+#define XP_SITE_UD2 1  /* bound by the fault that executing it raises */
+#define XP_SITE_STUB 2 /* no call: the gate's stub in this executable or shared object */
+
 /* The kinds of sites. An object that was built before a kind existed has fewer tables. */
 enum xp_site_kind {
 	XP_SITE_BRANCH,
 	XP_SITE_CALL,
 	XP_SITE_SWITCH,
 	XP_SITE_IMV,
+	XP_SITE_GATE,
 	XP_NR_SITE_KINDS,
 };
 
@@ -159,6 +169,9 @@ extern const struct xp_imv_site __stop_xp_imv_sites[] __attribute__((weak, visib
 extern const struct xp_call_site __start_xp_call_sites[] __attribute__((weak, visibility("hidden")));
 extern const struct xp_call_site __stop_xp_call_sites[] __attribute__((weak, visibility("hidden")));
 
+extern const struct xp_gate_site __start_xp_gate_sites[] __attribute__((weak, visibility("hidden")));
+extern const struct xp_gate_site __stop_xp_gate_sites[] __attribute__((weak, visibility("hidden")));
+
 extern struct xp_module xp__module;
 struct xp_module xp__module __attribute__((weak, visibility("hidden"))) = {
 	XP_MODULE_ABI, 0, NULL, XP_NR_SITE_KINDS, {{NULL, NULL}}};
@@ -176,6 +189,8 @@ void xp__module_init(void)
 	xp__module.tables[XP_SITE_SWITCH].end = __stop_xp_switch_sites;
 	xp__module.tables[XP_SITE_IMV].start = __start_xp_imv_sites;
 	xp__module.tables[XP_SITE_IMV].end = __stop_xp_imv_sites;
+	xp__module.tables[XP_SITE_GATE].start = __start_xp_gate_sites;
+	xp__module.tables[XP_SITE_GATE].end = __stop_xp_gate_sites;
 	(void)xp_module_register(&xp__module);
 }
 

@@ -9,6 +9,7 @@ const struct xp__front *xp__front_of(unsigned kind)
 		[XP_SITE_CALL] = &xp__call_front,
 		[XP_SITE_SWITCH] = &xp__switch_front,
 		[XP_SITE_IMV] = &xp__imv_front,
+		[XP_SITE_GATE] = &xp__gate_front,
 	};
 
 	return fronts[kind];

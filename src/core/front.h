@@ -32,6 +32,9 @@ enum xp__goal {
 	XP__GOAL_REATTACH, /* the same, and the text may have been patched before */
 };
 
+/* What becomes of a gate's provider. */
+enum xp__gate_wish { XP__GATE_PROVIDE, XP__GATE_REPLACE, XP__GATE_WITHDRAW };
+
 /* One wish for one object. */
 struct xp__item {
 	const struct xp__front *front;
@@ -47,6 +50,13 @@ struct xp__item {
 			void (*func)(void);
 			void *pin; /* of func; after the commit of what was there before */
 		} call;
+		struct {
+			void (*provider)(void);
+			struct xp_gate *handle; /* not NULL: only the site at @site, which is this one's */
+			uintptr_t site;
+			uint8_t wish; /* enum xp__gate_wish */
+			bool bind;    /* unbound sites too */
+		} gate;
 	};
 };
 
@@ -84,9 +94,18 @@ struct xp__front {
 	 */
 	void (*drop)(struct xp__item *item);
 	void (*leave)(const struct xp_site_table *table);
+
+	/*
+	 * arrive - a table comes: what its records name is to be made an object. Errors: -ENOMEM. arrived - it was
+	 * registered. depart - it goes, or did not come after all. All three may be NULL.
+	 */
+	int (*arrive)(const struct xp_site_table *table);
+	void (*arrived)(const struct xp_site_table *table);
+	void (*depart)(const struct xp_site_table *table);
 };
 
-extern const struct xp__front xp__branch_front, xp__call_front, xp__imv_front, xp__poke_front, xp__switch_front;
+extern const struct xp__front xp__branch_front, xp__call_front, xp__gate_front, xp__imv_front, xp__poke_front,
+	xp__switch_front;
 
 /* xp__front_of - the front whose sites are of kind @kind, enum xp_site_kind. */
 const struct xp__front *xp__front_of(unsigned kind);

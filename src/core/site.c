@@ -154,6 +154,30 @@ static void unlink_uses(struct module *module)
 	}
 }
 
+static int arrive(const struct xp_module *public)
+{
+	int error = 0;
+
+	for (unsigned kind = 0; kind < public->nr_tables && !error; kind++)
+		if (xp__front_of(kind)->arrive)
+			error = xp__front_of(kind)->arrive(&public->tables[kind]);
+	return error;
+}
+
+static void arrived(const struct xp_module *public)
+{
+	for (unsigned kind = 0; kind < public->nr_tables; kind++)
+		if (xp__front_of(kind)->arrived)
+			xp__front_of(kind)->arrived(&public->tables[kind]);
+}
+
+static void depart(const struct xp_module *public)
+{
+	for (unsigned kind = 0; kind < public->nr_tables; kind++)
+		if (xp__front_of(kind)->depart)
+			xp__front_of(kind)->depart(&public->tables[kind]);
+}
+
 static int register_locked(struct xp_module *public)
 {
 	struct module *module;
@@ -173,18 +197,23 @@ static int register_locked(struct xp_module *public)
 	}
 	if (nr > UINT32_MAX)
 		return -XP_E_CORRUPT;
-	module = make(public, nr);
-	if (module == NULL)
+	error = arrive(public);
+	module = error ? NULL : make(public, nr);
+	if (module == NULL) {
+		depart(public);
 		return -XP__ENOMEM;
+	}
 	error = xp__attach_locked(module->uses, module->nr_uses,
 				  public->state == LEFT ? XP__GOAL_REATTACH : XP__GOAL_ATTACH, NULL);
 	if (error) {
+		depart(public);
 		xp__port->release(module, module->size);
 		return error;
 	}
 	link_uses(module);
 	public->private_data = module;
 	public->state = REGISTERED;
+	arrived(public);
 	return 0;
 }
 
@@ -235,6 +264,7 @@ int xp_module_unregister(struct xp_module *public)
 		return error;
 	module = public->private_data;
 	if (module) {
+		depart(public);
 		unlink_uses(module);
 		xp__port->release(module, module->size);
 	}

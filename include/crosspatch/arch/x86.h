@@ -361,4 +361,40 @@ xp__chosen:
 					: [xp__imv] XP__ADDRESS(imv), [xp__size] "i"(size))
 #endif
 
+/*
+ * The stub of a gate, and its record. In every file that declares the gate: the linker keeps one. `.ifndef`: several files
+ * of one LTO unit. Bytes, not mnemonics: the file may be compiled with -masm=intel. The jump's load of the word:
+ * ordering: (G2) pairs with (G1)
+ * 32-bit code has the record alone, whose `code` is the gate.
+ */
+#define XP__GATE_THROUGH 48
+#define XP__GATE_STUB(stub, gate) XP__GATE_STUB_ASM(#stub, #gate)
+#if defined(__x86_64__)
+#define XP__GATE_STUB_CODE(gate)                                                                                       \
+	".byte 0x4c, 0x8d, 0x1d\n"                                                                                     \
+	".long " gate " - (. + 4)\n"                                                                                   \
+	".byte 0xff, 0x25\n"                                                                                           \
+	".long " gate " + 48 - (. + 4)\n"
+#define XP__GATE_STUB_NAME(stub, gate) stub
+#else
+#define XP__GATE_STUB_CODE(gate) ".byte 0x0f, 0x0b\n"
+#define XP__GATE_STUB_NAME(stub, gate) gate
+#endif
+#define XP__GATE_STUB_ASM(stub, gate)                                                                                  \
+	__asm__(".ifndef " stub "\n"                                                                                   \
+		".pushsection .text." stub ",\"axG\",@progbits," stub ",comdat\n"                                       \
+		".balign 16\n"                                                                                         \
+		".weak " stub "\n"                                                                                     \
+		".hidden " stub "\n"                                                                                   \
+		".type " stub ", @function\n" stub ":\n"                                                               \
+		".cfi_startproc\n" XP__GATE_STUB_CODE(gate) ".cfi_endproc\n"                                           \
+		".size " stub ", . - " stub "\n"                                                                       \
+		".pushsection xp_gate_sites,\"ao?\",@progbits," stub "\n"                                              \
+		".balign 4\n"                                                                                          \
+		".long " XP__GATE_STUB_NAME(stub, gate) " - .\n"                                                       \
+		".long " gate " + 2 - .\n"                                                                             \
+		".popsection\n"                                                                                        \
+		".popsection\n"                                                                                        \
+		".endif\n")
+
 #endif

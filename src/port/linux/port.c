@@ -18,6 +18,9 @@
 #include <sys/auxv.h>
 #include <sys/mman.h>
 
+#define XP_NO_MODULE /* the library has no sites */
+#define XP_NO_PATCHING
+#include <crosspatch/gate.h>
 #include <crosspatch/text_poke.h>
 
 #ifndef ARCH_SHSTK_STATUS
@@ -294,6 +297,7 @@ static int choice(const char *name, const char *const *values, int nr)
 __attribute__((constructor(101))) static void start(void)
 {
 	static const char *const policies[] = {"auto", "breakpoint", "quiesce", "early"};
+	static const char *const binds[] = {"lazy", "now"};
 	static const char *const writers[] = {"auto", "procmem", "mprotect"};
 	static const char *const syncs[] = {"auto", "membarrier", "signal"};
 	struct xp__sigaction sigsys;
@@ -308,6 +312,7 @@ __attribute__((constructor(101))) static void start(void)
 	mem_trapped = xp__writer_procmem.probe() != 0 && xp__sigsys_caught();
 	if (caught)
 		xp__sigaction(SIGSYS, &sigsys, NULL);
+	xp_gate_set_eager(choice("CROSSPATCH_BIND", binds, 2));
 	(void)xp_set_policy((enum xp_policy)choice("CROSSPATCH_POLICY", policies, 4));
 	writer_wanted = (enum xp_writer)choice("CROSSPATCH_WRITER", writers, 3);
 	sync_wanted = (enum xp_sync)choice("CROSSPATCH_SYNC", syncs, 3);

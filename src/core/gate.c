@@ -1,0 +1,556 @@
+// SPDX-License-Identifier: MIT
+/*
+ * Gates: names, providers, call sites that are bound at their first execution.
+ *
+ * The gate of a name stands in the registry; each executable or shared object that calls it has a handle, whose `real`
+ * pointer leads there from its registration on.
+ *
+ * I1  A site calls its handle's stub (unbound) or handle->placed (bound). Any other text is refused, and nothing is changed.
+ * I2  handle->through leads to the fallback while there is no provider, else to the resolver, or straight to the provider
+ *     (in 32-bit code always, there being no stub; where sites cannot be bound; after all were).
+ * I3  gate->placed, the provider, changes after the text did when it is taken away or replaced. What leads away from it,
+ *     `through`, changes before, so that a call that begins after the commit finds neither.
+ * I4  A site is bound under the text lock, after a look at its text: of several threads that execute it one finds it unbound.
+ * I5  Names are never forgotten: what is looked at without the lock stays.
+ *
+ * Ordering. (G1) the stores of `through` and of the provider are releases; (G2) their loads are acquires, or the jump
+ * through a word that x86 does not reorder with what comes before it. What the registrar wrote before it provided is there
+ * when the provider runs. Through text that was changed it is the sync that says so.
+ */
+#include "arch/x86/thunk.h"
+#include "core/batch.h"
+#include "core/deps.h"
+#include "core/engine.h"
+
+#define XP_NO_PATCHING /* the library calls no gates of its own */
+#include <crosspatch/gate.h>
+
+#define SITE_LEN 5
+#define BLOCK_SIZE 4096u
+#define VAIN_MAX 16u /* calls that could not be bound, before their handle's stub leads straight to the provider */
+
+struct gate {
+	struct xp_gate gate;
+	struct xp_gate *handles;
+};
+
+/* A call site that has no record. */
+struct xp__found {
+	struct xp__found *next;
+	uintptr_t code;
+};
+
+static struct gate *gates;
+static bool eager; /* relaxed atomic */
+
+/* ---- memory: small pieces of blocks that are kept ---- */
+
+static uint8_t *block;
+static size_t left;
+static struct xp__found *spare;
+
+static void *piece(size_t size)
+{
+	uint8_t *memory;
+
+	size = (size + 15) & ~(size_t)15;
+	if (size > BLOCK_SIZE)
+		return xp__port->alloc(size);
+	if (size > left) {
+		memory = xp__port->alloc(BLOCK_SIZE);
+		if (memory == NULL)
+			return NULL;
+		block = memory;
+		left = BLOCK_SIZE;
+	}
+	memory = block;
+	block += size;
+	left -= size;
+	return memory;
+}
+
+/* ---- names ---- */
+
+static bool same(const char *a, const char *b)
+{
+	while (*a && *a == *b) {
+		a++;
+		b++;
+	}
+	return *a == *b;
+}
+
+static struct gate *find(const char *name)
+{
+	struct gate *gate = gates;
+
+	while (gate && !same(gate->gate.object.name, name))
+		gate = (struct gate *)gate->gate.next;
+	return gate;
+}
+
+/* The gate of that name, made if there is none; NULL: no memory. */
+static struct gate *name_gate(const char *name)
+{
+	struct gate *gate = find(name);
+	size_t len = 0;
+
+	if (gate)
+		return gate;
+	while (name[len])
+		len++;
+	gate = piece(sizeof(*gate) + len + 1);
+	if (gate == NULL)
+		return NULL;
+	memcpy(gate + 1, name, len);
+	gate->gate.object.name = (const char *)(gate + 1);
+	gate->gate.next = gates ? &gates->gate : NULL;
+	gates = gate;
+	return gate;
+}
+
+static struct gate *gate_of(const struct xp__item *item)
+{
+	return (struct gate *)item->object;
+}
+
+/* The handle that the record names, not the gate behind it. */
+static struct xp_gate *handle_of(const struct xp_gate_site *site)
+{
+	return (struct xp_gate *)(xp__relative(&site->gate) & ~(uintptr_t)XP_SITE_FLAGS);
+}
+
+/* ---- where calls go that are not bound ---- */
+
+#ifdef __x86_64__
+void *xp__gate_resolve(struct xp_object *object, uintptr_t return_address);
+extern xp__gate_func xp__gate_resolver __attribute__((visibility("hidden")));
+XP__THUNK(xp__gate_resolver, xp__gate_resolve);
+#endif
+
+static void store_through(struct xp_gate *handle, xp__gate_func *func)
+{
+	/* ordering: (G1) pairs with (G2) */
+	__atomic_store_n(&handle->through, func, __ATOMIC_RELEASE);
+}
+
+/* Lets calls run the fallback, ask the resolver, or go @straight to the provider. */
+static void lead(struct xp_gate *handle, xp__gate_func *provider, bool straight)
+{
+	handle->vain = 0;
+#ifdef __x86_64__
+	if (provider && !straight && handle->stub) {
+		store_through(handle, xp__gate_resolver);
+		return;
+	}
+#else
+	(void)straight;
+#endif
+	store_through(handle, provider ? provider : handle->fallback);
+}
+
+/* ---- sites ---- */
+
+static int fail_site(const struct xp_gate *handle, uintptr_t code, const uint8_t *expected, struct xp_diag *diag)
+{
+	int error = xp__fail_text(diag, (const void *)code, expected, (const uint8_t *)code, SITE_LEN);
+
+	if (diag)
+		diag->key = handle->object.name;
+	return error;
+}
+
+static int add_site(const struct xp__item *item, const struct xp_gate *handle, uintptr_t code,
+		    struct xp__commit *commit, size_t first, struct xp_diag *diag)
+{
+	uint8_t unbound[SITE_LEN], placed[SITE_LEN], wanted[SITE_LEN];
+	const uint8_t *text = (const uint8_t *)code;
+	struct xp__change change = {.addr = code, .len = SITE_LEN, .known = SITE_LEN, .resume = XP_RESUME_EMULATE};
+	bool bound = false;
+
+	if (!xp__insn_rel32(unbound, 0xe8, code, (uintptr_t)handle->stub)) {
+		if (diag)
+			diag->key = handle->object.name;
+		return xp__fail(diag, -XP_E_CORRUPT, XP_PHASE_VALIDATE, text, "a call out of reach of its stub");
+	}
+	change.old = change.new = unbound;
+	if (memcmp(text, unbound, SITE_LEN) != 0) {
+		bound = handle->placed && xp__insn_rel32(placed, 0xe8, code, (uintptr_t)handle->placed) &&
+			memcmp(text, placed, SITE_LEN) == 0;
+		if (!bound)
+			return fail_site(handle, code, unbound, diag);
+		change.old = placed;
+	}
+	if (item->gate.provider && (bound || item->gate.bind) &&
+	    xp__insn_rel32(wanted, 0xe8, code, (uintptr_t)item->gate.provider))
+		change.new = wanted;
+	if (memcmp(change.old, change.new, SITE_LEN) == 0)
+		return 0;
+	return xp__commit_change(commit, &change, first, diag);
+}
+
+static const struct xp_gate_site *site_of(const struct xp__use *use, uint32_t i)
+{
+	return (const struct xp_gate_site *)use->records + use->numbers[i];
+}
+
+static void measure(const struct xp__item *item, const struct xp__use *use, struct xp__size *size)
+{
+	const struct xp_gate *handle = handle_of(site_of(use, 0));
+	size_t nr = use->nr;
+
+	if (item->gate.handle) {
+		nr = item->gate.handle == handle;
+	} else {
+		for (const struct xp__found *found = handle->found; found; found = found->next)
+			nr++;
+	}
+	size->sites += nr;
+	size->plans += nr;
+}
+
+static int add(const struct xp__item *item, const struct xp__use *use, struct xp__commit *commit, struct xp_diag *diag)
+{
+	const struct xp_gate *handle = handle_of(site_of(use, 0));
+	size_t first = commit->nr_plans;
+	int error = 0;
+
+	if (handle->stub == NULL)
+		return 0;
+	if (item->gate.handle)
+		return item->gate.handle == handle ? add_site(item, handle, item->gate.site, commit, first, diag) : 0;
+	for (uint32_t i = 0; i < use->nr && !error; i++)
+		if (!(xp__site_flags(&site_of(use, i)->gate) & XP_SITE_STUB))
+			error = add_site(item, handle, xp__relative(&site_of(use, i)->code), commit, first, diag);
+	for (const struct xp__found *found = handle->found; found && !error; found = found->next)
+		error = add_site(item, handle, found->code, commit, first, diag);
+	return error;
+}
+
+/* ---- the front ---- */
+
+/* Calls leave what is going to be taken away before the text says so. */
+static int start(struct xp__item *item)
+{
+	const struct gate *gate = gate_of(item);
+	bool has = gate->gate.placed != NULL;
+
+	if (item->gate.wish == XP__GATE_PROVIDE && has)
+		return -XP_E_PROVIDED;
+	if (item->gate.wish != XP__GATE_PROVIDE && !has)
+		return -XP_E_NO_PROVIDER;
+	for (struct xp_gate *handle = gate->handles; handle && has; handle = handle->next)
+		lead(handle, item->gate.provider, false);
+	return 0;
+}
+
+static void finish(struct xp__item *item, bool done)
+{
+	struct gate *gate = gate_of(item);
+
+	if (done)
+		/* ordering: (G1) pairs with (G2) */
+		__atomic_store_n(&gate->gate.placed, item->gate.provider, __ATOMIC_RELEASE);
+	for (struct xp_gate *handle = gate->handles; handle; handle = handle->next)
+		lead(handle, gate->gate.placed, done && item->gate.bind);
+}
+
+static void settled(const struct xp__item *item, const struct xp__use *use)
+{
+	/* Of one site that changes the others are not asked. */
+	if (item->gate.handle == NULL)
+		handle_of(site_of(use, 0))->placed = item->gate.provider;
+}
+
+static void current(struct xp__item *item)
+{
+	item->gate.provider = gate_of(item)->gate.placed;
+	item->gate.bind = __atomic_load_n(&eager, __ATOMIC_RELAXED);
+}
+
+/* ---- executables and shared objects come and go ---- */
+
+static int arrive(const struct xp_site_table *table)
+{
+	for (const struct xp_gate_site *site = table->start; site < (const struct xp_gate_site *)table->end; site++) {
+		struct xp_gate *handle = handle_of(site);
+		struct gate *gate;
+
+		if (handle->object.real)
+			continue;
+		gate = name_gate(handle->object.name);
+		if (gate == NULL)
+			return -XP__ENOMEM;
+		handle->object.real = &gate->gate.object;
+		handle->next = gate->handles;
+		gate->handles = handle;
+	}
+	return 0;
+}
+
+/* Before its sites are known their calls run the fallback; from now on they may be bound. */
+static void arrived(const struct xp_site_table *table)
+{
+	for (const struct xp_gate_site *site = table->start; site < (const struct xp_gate_site *)table->end; site++) {
+		struct xp_gate *handle = handle_of(site);
+		xp__gate_func *provider = ((struct gate *)handle->object.real)->gate.placed;
+
+		if (xp__site_flags(&site->gate) & XP_SITE_STUB)
+			lead(handle, provider, __atomic_load_n(&eager, __ATOMIC_RELAXED));
+	}
+}
+
+/* Sites that no record names are unbound: should the table come back, nobody would know them. */
+static void forget_found(struct xp_gate *handle)
+{
+	struct xp__found **end = &handle->found;
+
+	while (*end) {
+		struct xp__item item = {.front = &xp__gate_front, .object = handle->object.real};
+
+		item.gate.handle = handle;
+		item.gate.site = (*end)->code;
+		(void)xp__patch_locked(&item, 1, NULL);
+		end = &(*end)->next;
+	}
+	*end = spare;
+	spare = handle->found;
+	handle->found = NULL;
+}
+
+static void depart(const struct xp_site_table *table)
+{
+	for (const struct xp_gate_site *site = table->start; site < (const struct xp_gate_site *)table->end; site++) {
+		struct xp_gate *handle = handle_of(site), **link;
+
+		if (handle->object.real == NULL)
+			continue;
+		forget_found(handle);
+		store_through(handle, handle->fallback);
+		link = &((struct gate *)handle->object.real)->handles;
+		while (*link != handle)
+			link = &(*link)->next;
+		*link = handle->next;
+		handle->next = NULL;
+		handle->object.real = NULL;
+	}
+}
+
+const struct xp__front xp__gate_front = {
+	.record_size = sizeof(struct xp_gate_site),
+	.object_at = offsetof(struct xp_gate_site, gate),
+	.start = start,
+	.finish = finish,
+	.current = current,
+	.measure = measure,
+	.add = add,
+	.settled = settled,
+	.arrive = arrive,
+	.arrived = arrived,
+	.depart = depart,
+};
+
+/* ---- binding at the first execution ---- */
+
+#ifdef __x86_64__
+
+/* Whether the five bytes before a return address can be read: they are in its page, or are text as well. */
+static bool readable(uintptr_t code)
+{
+	return code / 4096 == (code + SITE_LEN) / 4096 || xp__port->text_check((const void *)code, SITE_LEN) == 0;
+}
+
+static bool is_known(const struct xp_gate *handle, uintptr_t code)
+{
+	const struct xp_object *object = handle->object.real;
+
+	for (const struct xp__use *use = object->uses; use; use = use->next)
+		for (uint32_t i = 0; i < use->nr; i++)
+			if (xp__relative(&site_of(use, i)->code) == code)
+				return true;
+	for (const struct xp__found *found = handle->found; found; found = found->next)
+		if (found->code == code)
+			return true;
+	return false;
+}
+
+static struct xp__found *new_found(struct xp_gate *handle, uintptr_t code)
+{
+	struct xp__found *found = spare;
+
+	if (found)
+		spare = found->next;
+	else
+		found = piece(sizeof(*found));
+	if (found) {
+		found->code = code;
+		found->next = handle->found;
+		handle->found = found;
+	}
+	return found;
+}
+
+/* 0: bound, by this thread or another. Else the site stays as it is. */
+static int bind(struct xp_gate *handle, uintptr_t code, xp__gate_func *provider)
+{
+	struct xp__item item = {.front = &xp__gate_front, .object = handle->object.real};
+	uint8_t direct[SITE_LEN];
+	int error;
+
+	if (!readable(code))
+		return -XP_E_NOT_TEXT;
+	if (!xp__insn_rel32(direct, 0xe8, code, (uintptr_t)provider))
+		return -XP_E_RANGE;
+	if (memcmp((const void *)code, direct, SITE_LEN) == 0)
+		return 0;
+	if (!is_known(handle, code)) {
+		uint8_t call[SITE_LEN];
+		struct xp__found *found;
+
+		/* A tail call, or one through a pointer: what it returns to is no call of the stub. */
+		if (!xp__insn_rel32(call, 0xe8, code, (uintptr_t)handle->stub) ||
+		    memcmp((const void *)code, call, SITE_LEN) != 0)
+			return -XP_E_MISMATCH;
+		found = new_found(handle, code);
+		if (found == NULL)
+			return -XP__ENOMEM;
+	}
+	item.gate.provider = provider;
+	item.gate.handle = handle;
+	item.gate.site = code;
+	item.gate.bind = true;
+	error = xp__patch_locked(&item, 1, NULL);
+	if (!error)
+		handle->placed = provider;
+	return error;
+}
+
+/* The thunk's question, for a call that returns to @return_address. */
+void *xp__gate_resolve(struct xp_object *object, uintptr_t return_address)
+{
+	struct xp_gate *handle = (struct xp_gate *)object;
+	struct gate *gate = (struct gate *)object->real;
+	/* ordering: (G2) pairs with (G1) */
+	xp__gate_func *provider = gate ? __atomic_load_n(&gate->gate.placed, __ATOMIC_ACQUIRE) : NULL;
+
+	if (provider == NULL)
+		return (void *)(uintptr_t)handle->fallback;
+	if (xp__lock(NULL))
+		return (void *)(uintptr_t)provider;
+	provider = gate->gate.placed;
+	if (provider && bind(handle, return_address - SITE_LEN, provider) && ++handle->vain >= VAIN_MAX)
+		lead(handle, provider, true);
+	xp__unlock();
+	return (void *)(uintptr_t)(provider ? provider : handle->fallback);
+}
+
+#endif
+
+/* xor eax, edx, xmm0, xmm1; in 32-bit code without the last two. */
+__asm__(".pushsection .text\n\t"
+	".balign 16\n\t"
+	".globl xp__gate_return0\n\t"
+	".type xp__gate_return0, @function\n"
+	"xp__gate_return0:\n\t"
+	".cfi_startproc\n\t"
+#ifdef __x86_64__
+	"endbr64\n\t"
+	"pxor %xmm0, %xmm0\n\t"
+	"pxor %xmm1, %xmm1\n\t"
+#else
+	"endbr32\n\t"
+#endif
+	"xorl %eax, %eax\n\t"
+	"xorl %edx, %edx\n\t"
+	"ret\n\t"
+	".cfi_endproc\n\t"
+	".size xp__gate_return0, . - xp__gate_return0\n\t"
+	".popsection");
+
+/* ---- the interface ---- */
+
+static int change(const char *name, enum xp__gate_wish wish, xp__gate_func *provider)
+{
+	struct xp__item item = {.front = &xp__gate_front};
+	struct gate *gate;
+	int error;
+
+	if (name == NULL || name[0] == '\0' || (wish != XP__GATE_WITHDRAW && provider == NULL))
+		return -XP__EINVAL;
+	error = xp__lock(NULL);
+	if (error)
+		return error;
+	gate = wish == XP__GATE_PROVIDE ? name_gate(name) : find(name);
+	if (gate == NULL) {
+		error = wish == XP__GATE_PROVIDE ? -XP__ENOMEM : -XP_E_NO_PROVIDER;
+	} else {
+		item.object = &gate->gate.object;
+		item.gate.wish = (uint8_t)wish;
+		item.gate.provider = provider;
+		item.gate.bind = provider && __atomic_load_n(&eager, __ATOMIC_RELAXED);
+		error = xp__apply_locked(&item, 1, NULL);
+	}
+	xp__unlock();
+	return error;
+}
+
+int xp__gate_provide(const char *name, xp__gate_func *function)
+{
+	return change(name, XP__GATE_PROVIDE, function);
+}
+
+int xp__gate_replace(const char *name, xp__gate_func *function)
+{
+	return change(name, XP__GATE_REPLACE, function);
+}
+
+int xp_gate_withdraw(const char *name)
+{
+	return change(name, XP__GATE_WITHDRAW, NULL);
+}
+
+void xp_gate_set_eager(bool on)
+{
+	__atomic_store_n(&eager, on, __ATOMIC_RELAXED);
+}
+
+/* One item for each gate that has a provider. */
+static size_t list_gates(struct xp__item *items)
+{
+	size_t nr = 0;
+
+	for (struct gate *gate = gates; gate; gate = (struct gate *)gate->gate.next) {
+		if (gate->gate.placed == NULL)
+			continue;
+		if (items) {
+			items[nr] = (struct xp__item){.front = &xp__gate_front, .object = &gate->gate.object};
+			items[nr].gate.wish = XP__GATE_REPLACE;
+			items[nr].gate.provider = gate->gate.placed;
+			items[nr].gate.bind = true;
+		}
+		nr++;
+	}
+	return nr;
+}
+
+int xp_gate_bind_all(void)
+{
+	int error = xp__lock(NULL);
+	struct xp__item *items;
+	size_t nr;
+
+	if (error)
+		return error;
+	nr = list_gates(NULL);
+	if (nr > 0) {
+		items = xp__port->alloc(nr * sizeof(*items));
+		error = -XP__ENOMEM;
+		if (items) {
+			list_gates(items);
+			error = xp__apply_locked(items, nr, NULL);
+			xp__port->release(items, nr * sizeof(*items));
+		}
+	}
+	xp__unlock();
+	return error;
+}

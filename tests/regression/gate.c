@@ -1,0 +1,351 @@
+// SPDX-License-Identifier: MIT
+/* Gates in a process: what calls return, what their sites hold, how many commits that takes. */
+#include "xp_test.h"
+
+#include <crosspatch/gate.h>
+#include <crosspatch/text_poke.h>
+#include <errno.h>
+#include <pthread.h>
+#include <stdarg.h>
+#include <sys/mman.h>
+
+struct pair {
+	double d;
+	long l;
+};
+
+static int absent(int a, int b)
+{
+	return -a - b;
+}
+
+XP_DECLARE_GATE_FALLBACK(int, add, (int a, int b), absent);
+XP_DECLARE_GATE(void *, nothing, (void));
+XP_DECLARE_GATE(double, real, (double x));
+XP_DECLARE_GATE(struct pair, shape, (struct pair p, float f, ...));
+XP_DECLARE_GATE(int, recorded, (void));
+XP_DECLARE_GATE(int, raced, (int n));
+XP_DECLARE_GATE(int, far_away, (void));
+
+static int plus(int a, int b)
+{
+	return a + b;
+}
+
+static int times(int a, int b)
+{
+	return a * b;
+}
+
+static uint64_t commits(void)
+{
+	struct xp_stats stats;
+
+	xp_stats_read(&stats);
+	return stats.commits;
+}
+
+#ifdef __x86_64__
+
+/* Where the call in the first bytes of a function goes; 0: there is none. */
+static uintptr_t call_in(const void *function)
+{
+	for (const uint8_t *at = function; at < (const uint8_t *)function + 64; at++) {
+		int32_t disp;
+
+		memcpy(&disp, at + 1, sizeof(disp));
+		if (*at == 0xe8 && ((uintptr_t)at + 5 + (uintptr_t)(intptr_t)disp == (uintptr_t)xp_gate_stub_add ||
+				    (uintptr_t)at + 5 + (uintptr_t)(intptr_t)disp == (uintptr_t)plus ||
+				    (uintptr_t)at + 5 + (uintptr_t)(intptr_t)disp == (uintptr_t)times))
+			return (uintptr_t)at + 5 + (uintptr_t)(intptr_t)disp;
+	}
+	return 0;
+}
+
+#define CHECK_CALLS(function, target) CHECK_EQ(call_in((const void *)(function)), (uintptr_t)(target))
+#else
+#define CHECK_CALLS(function, target) CHECK(true)
+#endif
+
+__attribute__((noinline)) static int caller(int a, int b)
+{
+	return xp_gate(add)(a, b) + 1;
+}
+
+__attribute__((noinline)) static int other_caller(int a, int b)
+{
+	return xp_gate(add)(a, b) + 2;
+}
+
+XP_TEST(nobody_provides)
+{
+	CHECK(!xp_gate_available(add));
+	CHECK_EQ(caller(3, 4), -6);
+	CHECK(xp_gate(nothing)() == NULL);
+#ifdef __x86_64__
+	CHECK(xp_gate(real)(2.5) == 0);
+	CHECK(xp_gate(shape)((struct pair){1, 2}, 3.0f, 4.0).d == 0);
+	CHECK_EQ(xp_gate(shape)((struct pair){1, 2}, 3.0f, 4.0).l, 0);
+#endif
+	CHECK_CALLS(caller, xp_gate_stub_add);
+}
+
+XP_TEST(bound_at_the_first_call)
+{
+	uint64_t before = commits();
+
+	REQUIRE(xp_gate_provide("add", plus) == 0);
+	CHECK(xp_gate_available(add));
+	CHECK_CALLS(caller, xp_gate_stub_add);
+	CHECK_EQ(caller(3, 4), 8);
+	CHECK_CALLS(caller, plus);
+	CHECK_CALLS(other_caller, xp_gate_stub_add);
+#ifdef __x86_64__
+	CHECK_EQ(commits() - before, 1);
+#endif
+	before = commits();
+	CHECK_EQ(caller(3, 4), 8);
+	CHECK_EQ(commits(), before);
+	CHECK_EQ(other_caller(3, 4), 9);
+	CHECK_CALLS(other_caller, plus);
+
+	before = commits();
+	REQUIRE(xp_gate_replace("add", times) == 0);
+#ifdef __x86_64__
+	CHECK_EQ(commits() - before, 1);
+#endif
+	CHECK_CALLS(caller, times);
+	CHECK_CALLS(other_caller, times);
+	CHECK_EQ(caller(3, 4), 13);
+	CHECK_EQ(other_caller(3, 4), 14);
+
+	before = commits();
+	REQUIRE(xp_gate_withdraw("add") == 0);
+#ifdef __x86_64__
+	CHECK_EQ(commits() - before, 1);
+#endif
+	CHECK(!xp_gate_available(add));
+	CHECK_CALLS(caller, xp_gate_stub_add);
+	CHECK_CALLS(other_caller, xp_gate_stub_add);
+	CHECK_EQ(caller(3, 4), -6);
+
+	/* Sites that were found once are known: bound again each at its own first call. */
+	REQUIRE(xp_gate_provide("add", times) == 0);
+	CHECK_EQ(other_caller(3, 4), 14);
+	CHECK_CALLS(caller, xp_gate_stub_add);
+	CHECK_CALLS(other_caller, times);
+	CHECK_EQ(caller(3, 4), 13);
+	REQUIRE(xp_gate_withdraw("add") == 0);
+}
+
+XP_TEST(refusals)
+{
+	CHECK_EQ(xp_gate_provide(NULL, plus), -EINVAL);
+	CHECK_EQ(xp_gate_provide("", plus), -EINVAL);
+	CHECK_EQ(xp_gate_provide("add", NULL), -EINVAL);
+	CHECK_EQ(xp_gate_replace("add", NULL), -EINVAL);
+	CHECK_EQ(xp_gate_withdraw(NULL), -EINVAL);
+	CHECK_EQ(xp_gate_withdraw("add"), -XP_E_NO_PROVIDER);
+	CHECK_EQ(xp_gate_withdraw("never heard of"), -XP_E_NO_PROVIDER);
+	CHECK_EQ(xp_gate_replace("add", plus), -XP_E_NO_PROVIDER);
+	CHECK(!xp_gate_available(add));
+	REQUIRE(xp_gate_provide("add", plus) == 0);
+	CHECK_EQ(xp_gate_provide("add", times), -XP_E_PROVIDED);
+	CHECK_EQ(xp_gate(add)(3, 4), 7);
+	CHECK_EQ(xp_gate_withdraw("add"), 0);
+	/* Provided before anybody asks for it, under a name that is not kept where it is. */
+	char name[] = "for later";
+	CHECK_EQ(xp_gate_provide(name, plus), 0);
+	name[0] = 'F';
+	CHECK_EQ(xp_gate_provide("for later", plus), -XP_E_PROVIDED);
+	CHECK_EQ(xp_gate_withdraw("for later"), 0);
+}
+
+static double half(double x)
+{
+	return x / 2;
+}
+
+static struct pair shaped(struct pair p, float f, ...)
+{
+	va_list list;
+
+	va_start(list, f);
+	p.d += (double)f + va_arg(list, double);
+	p.l += va_arg(list, int);
+	va_end(list);
+	return p;
+}
+
+XP_TEST(arguments_of_a_first_call)
+{
+	REQUIRE(xp_gate_provide("real", half) == 0 && xp_gate_provide("shape", shaped) == 0);
+	for (int i = 0; i < 3; i++) {
+		struct pair p = xp_gate(shape)((struct pair){1, 2}, 3, 4.5, 40);
+
+		CHECK(xp_gate(real)(5) == 2.5);
+		CHECK(p.d == 8.5);
+		CHECK_EQ(p.l, 42);
+	}
+	CHECK(xp_gate_withdraw("real") == 0 && xp_gate_withdraw("shape") == 0);
+}
+
+#ifdef __x86_64__
+
+/* Calls that are none of the stub's: to be left alone, and not to be asked about for ever. */
+XP_TEST(calls_that_cannot_be_bound)
+{
+	int (*volatile pointer)(int, int) = xp_gate(add);
+	uint64_t before = commits();
+
+	REQUIRE(xp_gate_provide("add", plus) == 0);
+	for (int i = 0; i < 40; i++)
+		CHECK_EQ(pointer(i, 4), i + 4);
+	CHECK_EQ(commits(), before);
+	CHECK(xp_gate_add.through == (xp__gate_func *)plus);
+	/* A change of provider asks anew. */
+	REQUIRE(xp_gate_replace("add", times) == 0);
+	CHECK_EQ(pointer(3, 4), 12);
+	CHECK(xp_gate_add.through != (xp__gate_func *)times);
+	CHECK_EQ(caller(3, 4), 13);
+	CHECK_CALLS(caller, times);
+	for (int i = 0; i < 40; i++)
+		CHECK_EQ(pointer(i, 4), i * 4);
+	CHECK(xp_gate_add.through == (xp__gate_func *)times);
+	REQUIRE(xp_gate_withdraw("add") == 0);
+	CHECK_EQ(pointer(3, 4), -7);
+}
+
+/* What a compiler plugin writes. */
+__asm__(".pushsection .text\n"
+	".balign 16\n"
+	"recorded_caller:\n\t"
+	"subq $8, %rsp\n"
+	"recorded_call:\n\t"
+	".byte 0xe8\n\t.long xp_gate_stub_recorded - (. + 4)\n\t"
+	"addq $8, %rsp\n\t"
+	"ret\n\t"
+	".pushsection xp_gate_sites,\"ao\",@progbits,recorded_call\n\t"
+	".balign 4\n\t"
+	".long recorded_call - .\n\t"
+	".long xp_gate_recorded - .\n\t"
+	".popsection\n\t"
+	".popsection");
+extern int recorded_caller(void);
+extern uint8_t recorded_call[]; /* not const: it changes */
+
+static int answer(void)
+{
+	return 42;
+}
+
+static uintptr_t recorded_target(void)
+{
+	int32_t disp;
+
+	memcpy(&disp, recorded_call + 1, sizeof(disp));
+	return (uintptr_t)recorded_call + 5 + (uintptr_t)(intptr_t)disp;
+}
+
+XP_TEST(eager)
+{
+	uint64_t before;
+
+	CHECK_EQ(recorded_caller(), 0);
+	REQUIRE(xp_gate_provide("recorded", answer) == 0);
+	CHECK_EQ(recorded_target(), (uintptr_t)xp_gate_stub_recorded);
+	before = commits();
+	CHECK_EQ(xp_gate_bind_all(), 0);
+	CHECK_EQ(commits() - before, 1);
+	CHECK_EQ(recorded_target(), (uintptr_t)answer);
+	CHECK(xp_gate_recorded.through == (xp__gate_func *)answer);
+	CHECK_EQ(recorded_caller(), 42);
+	before = commits();
+	CHECK_EQ(xp_gate_bind_all(), 0);
+	CHECK_EQ(commits(), before);
+	REQUIRE(xp_gate_withdraw("recorded") == 0);
+	CHECK_EQ(recorded_target(), (uintptr_t)xp_gate_stub_recorded);
+	CHECK_EQ(recorded_caller(), 0);
+
+	xp_gate_set_eager(true);
+	REQUIRE(xp_gate_provide("recorded", answer) == 0);
+	CHECK_EQ(recorded_target(), (uintptr_t)answer);
+	xp_gate_set_eager(false);
+	REQUIRE(xp_gate_withdraw("recorded") == 0);
+
+	REQUIRE(xp_gate_provide("recorded", answer) == 0);
+	CHECK_EQ(recorded_caller(), 42);
+	CHECK_EQ(recorded_target(), (uintptr_t)answer);
+	REQUIRE(xp_gate_withdraw("recorded") == 0);
+}
+
+XP_TEST(a_provider_out_of_reach)
+{
+	static const uint8_t code[] = {0xb8, 7, 0, 0, 0, 0xc3}; /* mov $7, %eax; ret */
+	void *place = mmap((void *)0x100000000000, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	uint64_t before = commits();
+
+	REQUIRE(place != MAP_FAILED);
+	memcpy(place, code, sizeof(code));
+	REQUIRE(mprotect(place, 4096, PROT_READ | PROT_EXEC) == 0);
+	REQUIRE((uintptr_t)place - (uintptr_t)code > 1ul << 32);
+	REQUIRE(xp_gate_provide("far_away", place) == 0);
+	for (int i = 0; i < 20; i++)
+		CHECK_EQ(xp_gate(far_away)(), 7);
+	CHECK_EQ(commits(), before);
+	CHECK((void *)(uintptr_t)xp_gate_far_away.through == place);
+	REQUIRE(xp_gate_withdraw("far_away") == 0);
+	CHECK_EQ(xp_gate(far_away)(), 0);
+}
+
+/* ---- several at once ---- */
+
+#define NR_THREADS 8
+
+static pthread_barrier_t barrier;
+static unsigned wrong;
+
+static int raced_provider(int n)
+{
+	return n + 1;
+}
+
+__attribute__((noinline)) static int raced_caller(int n)
+{
+	return xp_gate(raced)(n) + 1;
+}
+
+static void *race(void *unused)
+{
+	(void)unused;
+	pthread_barrier_wait(&barrier);
+	for (int i = 0; i < 100; i++)
+		if (raced_caller(i) != i + 2)
+			__atomic_fetch_add(&wrong, 1, __ATOMIC_RELAXED);
+	return NULL;
+}
+
+XP_TEST(of_many_threads_one_binds)
+{
+	pthread_t threads[NR_THREADS];
+
+	pthread_barrier_init(&barrier, NULL, NR_THREADS);
+	for (int round = 0; round < 20; round++) {
+		uint64_t before;
+
+		REQUIRE(xp_gate_provide("raced", raced_provider) == 0);
+		before = commits();
+		for (int i = 0; i < NR_THREADS; i++)
+			REQUIRE(pthread_create(&threads[i], NULL, race, NULL) == 0);
+		for (int i = 0; i < NR_THREADS; i++)
+			pthread_join(threads[i], NULL);
+		CHECK_EQ(commits() - before, 1);
+		CHECK_EQ(wrong, 0);
+		REQUIRE(xp_gate_withdraw("raced") == 0);
+	}
+	pthread_barrier_destroy(&barrier);
+}
+
+#endif
+
+XP_TEST_MAIN()
