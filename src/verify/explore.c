@@ -99,6 +99,7 @@ struct xp__explorer {
 	int error;
 	size_t nr_fetches;
 	unsigned nr_stores, len;
+	unsigned nr_changing; /* stores, up to the last that changes a byte */
 	uint8_t image[XP__MAX_EVENTS + 1][XP_MAX_LEN]; /* after so many stores */
 	uint16_t changed[XP__MAX_EVENTS + 1];          /* bytes that store s changes; the first is store 0 */
 	bool single[XP__MAX_EVENTS + 1];
@@ -649,7 +650,7 @@ static void handle_fault(struct xp__explorer *x, struct state state, uint32_t pa
 		restart(x, state, at, parent, step);
 	else if (at != state.entry)
 		violation(x, parent, step, "the fault is not at the beginning of the site: no handler expects it");
-	else if (now == x->nr_stores)
+	else if (now >= x->nr_changing)
 		violation(x, parent, step, "the site is final, and the handler finds neither its gate nor a nop");
 	else
 		x->result->nr_trap++;
@@ -790,7 +791,7 @@ static void prepare(struct xp__explorer *x, unsigned addr)
 	x->len = course->len;
 	x->error = 0;
 	x->nr_fetches = 0;
-	x->nr_stores = 0;
+	x->nr_stores = x->nr_changing = 0;
 	x->nr_effects = 1;
 	memset(&x->effects[CMC], 0, sizeof(x->effects[CMC]));
 	x->effects[CMC].kind = XP__EFFECT_CMC;
@@ -834,6 +835,8 @@ static void prepare(struct xp__explorer *x, unsigned addr)
 		x->record[t + 1] = kind == XP__EVENT_PUBLISH  ? (uint8_t)x->nr_commits
 				   : kind == XP__EVENT_RETIRE ? 0
 							      : x->record[t];
+		if (kind == XP__EVENT_STORE && x->changed[x->nr_stores - 1])
+			x->nr_changing = x->nr_stores;
 		x->raised[t + 1] = (uint8_t)(x->raised[t] + (kind == XP__EVENT_RAISE));
 	}
 }

@@ -341,6 +341,11 @@ XP_TEST(a_late_fault)
 	check_proven(&course, 0, LINE64); /* what does not fault any more is executed again */
 	course.restart_on_nop = true;
 	check_wrong(&course, 0, LINE64, "the site is final, and the handler finds neither its gate nor a nop");
+	/* It is final although another commit begins, if that one changes nothing; here it drives the fault out before. */
+	xp__course_add(&course, XP__EVENT_PARK)->looks = true;
+	store(&course, 0, 1, nop2, true);
+	xp__course_add(&course, XP__EVENT_UNPARK);
+	check_wrong(&course, 0, LINE64, "the site is final, and the handler finds neither its gate nor a nop");
 }
 
 XP_TEST(where_a_trap_resumes)
