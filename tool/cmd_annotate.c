@@ -178,6 +178,18 @@ static const char *symbol_name(const struct object *o, const Elf64_Sym *symbol)
 	return names + symbol->st_name;
 }
 
+/* The strings in @section, each of them terminated; NULL: it is none of strings. */
+static Elf_Data *strings_in(const struct object *o, size_t section)
+{
+	Elf_Scn *scn = elf_getscn(o->elf, section);
+	Elf64_Shdr *header = scn ? elf64_getshdr(scn) : NULL;
+	Elf_Data *data = header && header->sh_type == SHT_STRTAB ? elf_getdata(scn, NULL) : NULL;
+
+	if (!data || !data->d_buf || !data->d_size || ((char *)data->d_buf)[data->d_size - 1] != '\0')
+		return NULL;
+	return data;
+}
+
 static int open_object(struct object *o, int fd)
 {
 	Elf64_Ehdr *header;
@@ -198,6 +210,8 @@ static int open_object(struct object *o, int fd)
 		return refuse(o, "has no table of its sections; is it complete?");
 	if (elf_getshdrstrndx(o->elf, &o->section_names) != 0)
 		return libelf_failed(o);
+	if (!strings_in(o, o->section_names))
+		return refuse(o, "does not say the names of its sections; is it damaged?");
 
 	for (Elf_Scn *section = NULL; (section = elf_nextscn(o->elf, section));) {
 		Elf64_Shdr *s = elf64_getshdr(section);
@@ -214,14 +228,10 @@ static int open_object(struct object *o, int fd)
 				o, "is compiled for link-time optimization: its calls are made when it is linked; use "
 				   "the gcc plugin there");
 		if (s->sh_type == SHT_SYMTAB && !o->symtab) {
-			Elf_Scn *names = elf_getscn(o->elf, s->sh_link);
-
 			o->symtab = section;
 			o->symbols = elf_getdata(section, NULL);
-			o->symbol_names = names ? elf_getdata(names, NULL) : NULL;
-			/* The last string is terminated, so that every string is. */
-			if (!o->symbols || !o->symbol_names || !o->symbol_names->d_size ||
-			    ((char *)o->symbol_names->d_buf)[o->symbol_names->d_size - 1] != '\0')
+			o->symbol_names = strings_in(o, s->sh_link);
+			if (!o->symbols || !o->symbols->d_buf || !o->symbol_names)
 				return refuse(o, "has a symbol table that is malformed");
 		}
 	}
@@ -622,8 +632,7 @@ static int add_records(struct object *o, const struct site *sites, size_t nr, co
 static int add_all_records(struct object *o)
 {
 	uint32_t *calls = allocate(o, o->nr_sites * sizeof(*calls)), names[2], local;
-	Elf_Scn *section = elf_getscn(o->elf, o->section_names);
-	Elf_Data *strings = section ? elf_getdata(section, NULL) : NULL;
+	Elf_Data *strings = strings_in(o, o->section_names);
 	int error = 0;
 
 	if (!calls)
