@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "scenario.h"
 
+#include "arch/x86/insn.h"
 #include "bystander.h"
 #include "xp_test.h"
 
@@ -15,6 +16,8 @@
 #define RET_PADDED 0xc3, 0x90, 0x90, 0x90, 0x90
 #define MOV_EAX 0xb8, 0x11, 0x22, 0x33, 0x44
 #define MOV_EAX_OTHER 0xb8, 0x55, 0x66, 0x77, 0x08
+#define MOV_RAX 0x48, 0xb8, 1, 2, 3, 4, 5, 6, 7, 8
+#define MOV_RAX_OTHER 0x48, 0xb8, 0x11, 0x22, 0x33, 0x44, 0x55, 0x66, 0x77, 0x88
 #define NOPS_5X1 0x90, 0x90, 0x90, 0x90, 0x90
 
 /* Offsets modulo 64 decide: 0x40 inside a quadword, 0x44 even across two, 0x45 odd; 0x7e across a line, 0xffe a page. */
@@ -138,6 +141,17 @@ const struct scenario scenarios[] = {
 	 0,
 	 0,
 	 false},
+#if XP__CODE_BITS == 64
+	{"word mov64", XP_POLICY_AUTO, SCENARIO_SINGLE, 1, {{0x46, 10, {MOV_RAX}, {MOV_RAX_OTHER}, 0}}, 0, 0, false},
+	{"breakpoint mov64",
+	 XP_POLICY_AUTO,
+	 SCENARIO_SINGLE,
+	 3,
+	 {{0x40, 10, {MOV_RAX}, {MOV_RAX_OTHER}, 0}},
+	 0,
+	 0,
+	 false},
+#endif
 	{"values alone", XP_POLICY_AUTO, SCENARIO_SINGLE, 1, {{0, 0, {0}, {0}, 0}}, 0, 0, SCENARIO_VALUES},
 	{"values, no single stores",
 	 XP_POLICY_AUTO,
@@ -230,7 +244,7 @@ static bool key_text_is(bool new)
 /* ---- values: two sites each, as the compiler emits them ---- */
 
 #define VALUES_AT 0x7000u
-#define NR_VALUES 4
+#define NR_VALUES 3
 #define SITES_PER_VALUE 2
 
 static const struct {
@@ -242,7 +256,6 @@ static const struct {
 	{1, 2, 0x07, {0xb0, 0x11}, 0x11, 0x95},
 	{2, 4, 0x13, {0x66, 0xb8, 0x11, 0x22}, 0x2211, 0xa695},
 	{4, 5, 0x1a, {0xb8, 0x11, 0x22, 0x33, 0x44}, 0x44332211, 0xc8b7a695},
-	{8, 10, 0x26, {0x48, 0xb8, 1, 2, 3, 4, 5, 6, 7, 8}, 0x0807060504030201, 0x8877665544332211},
 };
 
 static uint64_t variables[NR_VALUES];

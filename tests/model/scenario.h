@@ -29,7 +29,7 @@ struct scenario {
 };
 
 #define SCENARIO_KEYS 1u   /* and three keys: two go on, one goes off */
-#define SCENARIO_VALUES 2u /* and four immediate values, of each size one */
+#define SCENARIO_VALUES 2u /* and immediate values of 1, 2 and 4 bytes */
 
 extern const struct scenario scenarios[];
 extern const size_t nr_scenarios;

@@ -1,13 +1,19 @@
 // SPDX-License-Identifier: MIT
 /*
- * Keys and raw pokes of every form in one commit: while it runs each site is old or new, after it all are new. The
- * number of syncs is that of the slowest method, whatever the number of sites.
+ * Keys, raw pokes of every form and an immediate value in one commit: while it runs each site is old or new, after it
+ * all are new. The number of syncs is that of the slowest method, whatever the number of sites.
  */
 #define XP_SITES_KEY sites_key
 #include "xp_pokes.h"
 #include "xp_sites.h"
 
+#include <crosspatch/imv.h>
+
 XP_DEFINE_STATIC_KEY_TRUE(other_key);
+/* In its odd states all bytes differ from those of the even ones. */
+#define VALUE_EVEN 0x11223344
+#define VALUE_ODD 0x55667708
+XP_DEFINE_IMV(int, value, VALUE_EVEN);
 
 static struct poke_site pokes[NR_POKES];
 static struct xp_batch *batch;
@@ -18,20 +24,31 @@ static __attribute__((noinline)) bool other_site(void)
 	return xp_static_branch_likely(&other_key);
 }
 
+static __attribute__((noinline)) int value_site(void)
+{
+	return xp_imv_read(value);
+}
+
 /* The sites of one epoch: on in its odd states, as the key of xp_sites.h; other_key is off then. */
 static uint64_t execute(void *context, uint64_t *random)
 {
 	unsigned nr_wrong = poke_sites_execute(pokes, random);
 	uint32_t before, after;
+	int found;
 	bool on;
 
 	before = xp_epoch_read(&xp_sites_epoch);
 	on = other_site();
 	after = xp_epoch_read(&xp_sites_epoch);
 	nr_wrong += !xp_epoch_allows(before, after, 2, !on);
+	before = xp_epoch_read(&xp_sites_epoch);
+	found = value_site();
+	after = xp_epoch_read(&xp_sites_epoch);
+	nr_wrong +=
+		(found != VALUE_EVEN && found != VALUE_ODD) || !xp_epoch_allows(before, after, 2, found == VALUE_ODD);
 	if (nr_wrong)
 		__atomic_add_fetch(&wrong, nr_wrong, __ATOMIC_RELAXED);
-	return NR_POKES + 1 + xp_sites_execute(context, random);
+	return NR_POKES + 2 + xp_sites_execute(context, random);
 }
 
 static int patch(void *context, uint64_t *random, struct xp_diag *diag)
@@ -52,6 +69,7 @@ static int patch(void *context, uint64_t *random, struct xp_diag *diag)
 	error = error ? error : xp_batch_add_key(batch, &sites_key.key, !on);
 	error = error ? error : xp_batch_add_key(batch, &other_key.key, !on);
 	error = error ? error : xp_batch_add_key(batch, &sites_key.key, on);
+	error = error ? error : xp_batch_add_imv(batch, value, on ? VALUE_ODD : VALUE_EVEN);
 	if (error)
 		return error;
 	xp_stats_read(&before);
@@ -61,7 +79,7 @@ static int patch(void *context, uint64_t *random, struct xp_diag *diag)
 		return error;
 	xp_epoch_end(&xp_sites_epoch);
 	xp_stats_read(&after);
-	CHECK_EQ(after.sites - before.sites, NR_POKES + XP_NR_SITES + 1);
+	CHECK_EQ(after.sites - before.sites, NR_POKES + XP_NR_SITES + 2);
 	if (after.syncs - before.syncs > max_syncs)
 		max_syncs = (unsigned)(after.syncs - before.syncs);
 	CHECK_EQ(xp_static_key_enabled(&sites_key), on);
@@ -90,6 +108,7 @@ static void run(enum xp_policy policy, enum xp_writer writer, enum xp_sync sync)
 	/* Fresh text is in state 0; so must be the keys. */
 	CHECK_EQ(xp_static_branch_disable(&sites_key), 0);
 	CHECK_EQ(xp_static_branch_enable(&other_key), 0);
+	CHECK_EQ(xp_imv_set(value, VALUE_EVEN), 0);
 	xp_sites_epoch = 0;
 	xp_torture_run(&torture);
 	CHECK_EQ(max_syncs, 3);
