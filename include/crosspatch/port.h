@@ -126,6 +126,13 @@ struct xp_port {
 	 */
 	void *(*pin)(const void *target, const void *user);
 	void (*unpin)(void *pin);
+
+	/*
+	 * exec_alloc - @size bytes, a whole page, readable, executable and zero, so near to @near that a 32-bit
+	 * displacement reaches; text_write() writes them. For ever. NULL if there are none. The function may be NULL:
+	 * XP_RESUME_BYPASS is then refused.
+	 */
+	void *(*exec_alloc)(const void *near, size_t size);
 };
 
 /*

@@ -16,6 +16,7 @@ extern "C" {
 enum xp_resume {
 	XP_RESUME_EMULATE, /* it executes the new instruction, emulated (as Linux's text_poke_bp) */
 	XP_RESUME_AT,      /* it continues at resume_at (as Linux's text_poke_fixup) */
+	XP_RESUME_BYPASS,  /* it executes the new instruction: emulated if that is known, else a copy of it out of line */
 };
 
 /*
@@ -24,6 +25,11 @@ enum xp_resume {
  * The site is one instruction. The library recognises nop, jmp, jcc, call, ret, test-immediate and mov of an immediate to
  * a register, and refuses a site that begins with one of these and is longer than it (-XP_E_MULTI: a thread may rest on
  * the second instruction); for anything else the caller promises it. `replace` is one instruction too, or a jmp or ret followed by nops.
+ * XP_RESUME_BYPASS is for instructions that the library does not know: SSE, locked, with operands relative to the
+ * instruction pointer. `replace` must be exactly one instruction, of `len` bytes. Those that branch, call or trap are
+ * refused (-XP_E_EMULATE). The copy lies within 2 GiB of the site (else -XP_E_RANGE) and is kept, and the same, as long
+ * as the process lives: a thread may rest there, and finish it, however late. A handler of signals, or an unwinder,
+ * that looks at such a thread finds a program counter outside of all functions.
  * A call may take the place of another instruction only where the stack below the stack pointer is free: not in a
  * leaf function that uses the red zone.
  */
@@ -45,7 +51,7 @@ struct xp_poke {
  * acquire load, a lock, a join) executes the new one. While it runs, every execution is the old or the new.
  * Errors (text unchanged unless wedged): -EINVAL, -XP_E_LENGTH, -XP_E_MISMATCH, -EBUSY (a foreign breakpoint at the
  * site; a thread that blocks or ignores SIGTRAP while a trap is needed), -XP_E_NOT_TEXT, -XP_E_MULTI,
- * -XP_E_EMULATE, -XP_E_NO_METHOD, -XP_E_NO_SYNC, -XP_E_NO_WRITER, -XP_E_SHADOW_STACK, -XP_E_NOT_READY,
+ * -XP_E_EMULATE, -XP_E_RANGE, -XP_E_NO_METHOD, -XP_E_NO_SYNC, -XP_E_NO_WRITER, -XP_E_SHADOW_STACK, -XP_E_NOT_READY,
  * -XP_E_REENTRANT, -XP_E_WEDGED, -ENOMEM, or what the system said (rolled back).
  * Progress: waits for the text lock and for each sync. @diag may be NULL.
  */

@@ -23,6 +23,7 @@
  * word         the bytes that change lie in one aligned quadword, are stored at once and are fetched at once
  * shortjmp     the same for the first two bytes; the tail changes while nobody can execute it (syncs between)
  * breakpoint   single bytes change, and the tail while a breakpoint that everybody sees stands before it
+ * bypass       the same; what a trapped bystander executes out of line never changes
  * quiesce      nobody executes meanwhile, nobody rests inside, everybody serializes before going on
  * early        nobody else executes
  */
@@ -32,6 +33,7 @@ static const uint8_t proven[XP__NR_METHODS] = {
 	[XP__METHOD_WORD] = FETCH(AMD) | FETCH(LINE64),
 	[XP__METHOD_SHORTJMP] = FETCH(AMD) | FETCH(LINE64),
 	[XP__METHOD_BREAKPOINT] = FETCH(AMD) | FETCH(AMD_REREAD) | FETCH(BYTE) | FETCH(LINE64),
+	[XP__METHOD_BYPASS] = FETCH(AMD) | FETCH(AMD_REREAD) | FETCH(BYTE) | FETCH(LINE64),
 	[XP__METHOD_QUIESCE] = FETCH_ALL,
 	[XP__METHOD_EARLY] = FETCH_ALL,
 };
@@ -155,7 +157,8 @@ static int try_breakpoint(const struct xp__change *c, const struct span *span, c
 			  struct xp__plan *plan, const char **detail)
 {
 	static const uint8_t int3[1] = {XP__INSN_INT3_BYTE};
-	bool emulate = c->resume == XP_RESUME_EMULATE;
+	bool bypass = c->resume == XP_RESUME_BYPASS && !xp__can_emulate(new);
+	bool emulate = c->resume == XP_RESUME_EMULATE || (c->resume == XP_RESUME_BYPASS && !bypass);
 
 	if (!(c->can & XP_NEED_TRAP)) {
 		*detail = "a breakpoint is needed and the port has no trap handler";
@@ -175,11 +178,11 @@ static int try_breakpoint(const struct xp__change *c, const struct span *span, c
 			return -XP_E_SHADOW_STACK;
 		}
 	}
-	plan->method = XP__METHOD_BREAKPOINT;
+	plan->method = bypass ? XP__METHOD_BYPASS : XP__METHOD_BREAKPOINT;
 	plan->needs = XP_NEED_SYNC | XP_NEED_TRAP;
 	plan->traps = true;
 	plan->insn = *new;
-	plan->resume = emulate ? 0 : c->resume_at;
+	plan->resume = emulate || bypass ? 0 : c->resume_at;
 	add_store(plan, int3, 0, 1, 0);
 	if (span->last > 0) {
 		unsigned first = span->first > 0 ? span->first : 1;

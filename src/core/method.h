@@ -19,9 +19,10 @@ enum xp__method {
 	XP__METHOD_BREAKPOINT,
 	XP__METHOD_QUIESCE,
 	XP__METHOD_EARLY,
+	XP__METHOD_BYPASS, /* breakpoint, the new instruction out of line */
 };
 
-#define XP__NR_METHODS 7
+#define XP__NR_METHODS 8
 
 /*
  * What a processor may fetch while text changes. doc/models.md describes each and names its source; src/verify defines
@@ -62,7 +63,7 @@ struct xp__plan {
 	uint8_t new[XP_MAX_LEN];
 	struct xp__store store[XP__MAX_STORES];
 	struct xp__insn insn;  /* what a trapped bystander executes, unless */
-	uintptr_t resume;      /* not 0: where it continues */
+	uintptr_t resume;      /* not 0: where it continues; method bypass: in the copy, whose place is added later */
 };
 
 struct xp__change {

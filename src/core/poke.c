@@ -41,6 +41,7 @@
 
 #include "arch/x86/sync.h"
 #include "core/counter.h"
+#include "core/bypass.h"
 #include "core/deps.h"
 #include "core/engine.h"
 #include "core/inject.h"
@@ -329,7 +330,7 @@ static int run_parked(const struct xp__commit *c, struct xp_diag *diag)
 {
 	size_t size = c->nr * sizeof(struct xp_range), nr = 0;
 	struct xp_range *ranges = xp__port->alloc(size);
-	int error;
+	int error = 0;
 
 	if (ranges == NULL)
 		return xp__fail(diag, -XP__ENOMEM, XP_PHASE_PREPARE, NULL, NULL);
@@ -337,12 +338,16 @@ static int run_parked(const struct xp__commit *c, struct xp_diag *diag)
 	for (size_t i = 0; i < c->nr; i++) {
 		const struct xp__plan *plan = xp__commit_plan(c, i);
 
-		if (!plan->single) {
+		if (!plan->single && xp__bypass_returns_into(c->addr[i], c->addr[i] + plan->len)) {
+			error = xp__fail(diag, -XP_E_IN_RANGE, XP_PHASE_PREPARE, (const void *)c->addr[i],
+					 "a copy out of line leads back to one of the instructions");
+		} else if (!plan->single) {
 			ranges[nr].start = c->addr[i] + 1;
 			ranges[nr++].end = c->addr[i] + plan->len;
 		}
 	}
-	error = xp__port->park(ranges, nr, diag);
+	if (!error)
+		error = xp__port->park(ranges, nr, diag);
 	if (error) {
 		xp__fail(diag, error, XP_PHASE_PREPARE, diag ? diag->site : NULL, NULL);
 	} else {
@@ -357,8 +362,12 @@ static int run_parked(const struct xp__commit *c, struct xp_diag *diag)
 
 static int run_trapping(struct xp__commit *c, unsigned nr_phases, struct xp_diag *diag)
 {
-	int error;
+	int error = xp__bypass_fill(diag);
 
+	if (error) {
+		xp__commit_free(c);
+		return error;
+	}
 	/* ordering: (P1) pairs with (T4); the barriers are trap.c's */
 	xp__trap_publish(c);
 	XP__INJECT(XP__POINT_PUBLISHED);

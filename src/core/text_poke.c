@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 /* Raw pokes: bytes at an address, as the caller gave them. */
 #include "core/batch.h"
+#include "core/bypass.h"
 #include "core/deps.h"
 #include "core/engine.h"
 
@@ -26,7 +27,9 @@ static int add(const struct xp__item *item, const struct xp__use *use, struct xp
 		.resume = poke->resume,
 		.resume_at = poke->resume_at,
 	};
-	int error = xp__port->text_check(site, poke->len);
+	const char *detail = NULL;
+	int error = xp__port->text_check(site, poke->len), number = (int)commit->nr_plans;
+	struct xp__plan *plan;
 
 	(void)use;
 	if (!error)
@@ -35,7 +38,13 @@ static int add(const struct xp__item *item, const struct xp__use *use, struct xp
 		return xp__fail(diag, error, XP_PHASE_VALIDATE, site, NULL);
 	if (memcmp(found, poke->expect, poke->len) != 0)
 		return xp__fail_text(diag, site, poke->expect, found, poke->len);
-	return xp__commit_change(commit, &change, XP__PLAN_OWN, diag);
+	error = xp__commit_change(commit, &change, XP__PLAN_OWN, diag);
+	if (error)
+		return error;
+	plan = &commit->plans[number];
+	if (plan->method == XP__METHOD_BYPASS)
+		error = xp__bypass_slot(poke->addr, poke->replace, poke->len, &plan->resume, &detail);
+	return error ? xp__fail(diag, error, XP_PHASE_VALIDATE, site, detail) : 0;
 }
 
 const struct xp__front xp__poke_front = {
@@ -60,7 +69,7 @@ static int fill(struct xp__item *item, const struct xp_poke *poke)
 		return -XP_E_LENGTH;
 	resume_at = (uintptr_t)poke->resume_at;
 	/* Inside the site it would resume in whatever stands there at that moment. */
-	if (poke->resume != XP_RESUME_EMULATE &&
+	if (poke->resume != XP_RESUME_EMULATE && poke->resume != XP_RESUME_BYPASS &&
 	    (poke->resume != XP_RESUME_AT || resume_at == 0 || resume_at - (uintptr_t)poke->addr < poke->len))
 		return -XP__EINVAL;
 	memset(item, 0, sizeof(*item));

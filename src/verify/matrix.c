@@ -8,12 +8,13 @@
 #include <string.h>
 
 const char *const xp__method_names[XP__NR_METHODS] = {
-	"none", "flip", "word", "shortjmp", "breakpoint", "quiesce", "early",
+	"none", "flip", "word", "shortjmp", "breakpoint", "quiesce", "early", "bypass",
 };
 
 #define RESUME XP__KIND_RESUME
 #define SEVERAL XP__KIND_SEVERAL
 #define REX XP__KIND_REX
+#define BYPASS XP__KIND_BYPASS
 
 /*
  * The one table of what the library may do to a site: whoever teaches the selection a new change adds it here, in both
@@ -84,6 +85,9 @@ const struct xp__kind xp__kinds[] = {
 	{"jmp *memory to jmp", 8, 8, RESUME, {0xff, 0x25, DISP1, SIGNATURE}, {0xe9, DISP2, 0xcc, SIGNATURE}},
 	{"jmp to jmp *memory", 8, 8, RESUME, {0xe9, DISP2, 0xcc, SIGNATURE}, {0xff, 0x25, DISP1, SIGNATURE}},
 	{"add32 immediate, no resume", 5, 5, 0, {0x05, DISP1}, {0x05, DISP2}},
+	{"lock add to another lock add", 5, 5, BYPASS, {0xf0, 0x83, 0x47, 0x11, 0x22}, {0xf0, 0x83, 0x46, 0x95, 0xa6}},
+	{"nop5 to lock add", 5, 5, BYPASS, {NOP5}, {0xf0, 0x83, 0x47, 0x11, 0x22}},
+	{"addss to mulss", 8, 8, BYPASS, {0xf3, 0x0f, 0x58, 0x05, DISP1}, {0xf2, 0x0f, 0x59, 0x05, DISP2}},
 	/* Several instructions. The first of each is not known to the selection but in "five nops". */
 	{"five nops to jmp", 5, 5, 0, {0x90, 0x90, 0x90, 0x90, 0x90}, {0xe9, DISP1}},
 	{"push, mov, sub to jmp", 8, 8, SEVERAL, {PROLOGUE}, {0xe9, DISP1, NOP3}},
@@ -197,7 +201,9 @@ static bool build(const struct xp__kind *kind, unsigned addr, enum xp_policy pol
 		.new = kind->new,
 		.len = kind->len,
 		.known = kind->known,
-		.resume = kind->flags & RESUME ? XP_RESUME_AT : XP_RESUME_EMULATE,
+		.resume = kind->flags & RESUME	 ? XP_RESUME_AT
+			  : kind->flags & BYPASS ? XP_RESUME_BYPASS
+						 : XP_RESUME_EMULATE,
 		.resume_at = kind->flags & RESUME ? 1 : 0,
 		.policy = policy,
 		.can = can,

@@ -14,6 +14,7 @@ struct xp__kind {
 };
 
 #define XP__KIND_RESUME 1  /* the caller gives a resume address; else the new instruction is emulated */
+#define XP__KIND_BYPASS 8  /* the new instruction is executed out of line where it is not emulated */
 #define XP__KIND_SEVERAL 2 /* several instructions, unknown to the library: the contract allows quiesce and early only */
 #define XP__KIND_REX 4     /* has a prefix that in 32-bit code is another instruction: 64-bit code only */
 

@@ -15,7 +15,7 @@
 struct recorder rec;
 uint8_t rec_text[REC_TEXT_SIZE] __attribute__((aligned(4096)));
 
-static size_t dirty = REC_TEXT_SIZE; /* text from here on is as rec_start() fills it */
+static size_t dirty = REC_TEXT_SIZE - REC_EXEC_SIZE; /* text from here on is as rec_start() fills it */
 static char trace[TRACE_SIZE];
 static size_t trace_len;
 static struct {
@@ -233,7 +233,8 @@ static void soil(const uint8_t *addr, size_t len)
 {
 	size_t end = (size_t)(addr - rec_text) + len;
 
-	if (end > dirty)
+	/* What exec_alloc() gave is for ever, as the engine is. */
+	if (end > dirty && end <= REC_TEXT_SIZE - REC_EXEC_SIZE)
 		dirty = end;
 }
 
@@ -360,6 +361,22 @@ static uint64_t clock_ms(void)
 	return rec.now_ms;
 }
 
+/* Text that no test uses, from its end. */
+static void *exec_alloc(const void *near, size_t size)
+{
+	static size_t taken;
+	int error = call(REC_EXEC_ALLOC);
+
+	(void)near;
+	CHECK(rec.locked);
+	if (error || size % 4096 != 0)
+		return NULL;
+	if (taken + size > REC_EXEC_SIZE)
+		taken = 0;
+	taken += size;
+	return rec_text + REC_TEXT_SIZE - taken;
+}
+
 static void pass_point(enum xp__point point)
 {
 	/* The handler's own points belong to the tests of late traps; here they would only recurse. */
@@ -384,6 +401,7 @@ struct xp_port rec_port = {
 	.unpark = unpark,
 	.defer = defer,
 	.clock_ms = clock_ms,
+	.exec_alloc = exec_alloc,
 };
 
 void rec_start(void)
@@ -392,6 +410,7 @@ void rec_start(void)
 
 	rec = (struct recorder){.can = ~0u, .live = live, .now_ms = 1000};
 	rec_port.defer = defer;
+	rec_port.exec_alloc = exec_alloc;
 	rec_forget();
 	fill_text();
 	xp__inject = pass_point;

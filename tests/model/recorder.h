@@ -31,6 +31,7 @@
 #include <stdint.h>
 
 #define REC_TEXT_SIZE (512u << 10)
+#define REC_EXEC_SIZE (64u << 10) /* of it, at its end, what exec_alloc() gives */
 
 enum rec_op {
 	REC_LOCK,
@@ -45,6 +46,7 @@ enum rec_op {
 	REC_PARK,
 	REC_UNPARK,
 	REC_DEFER,
+	REC_EXEC_ALLOC,
 	REC_POINT, /* no call: the core passed a point of inject.h */
 	REC_NR_OPS,
 };

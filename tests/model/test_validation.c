@@ -180,7 +180,7 @@ XP_TEST(malformed_pokes)
 	malformed(poke, -EINVAL);
 	poke.resume_at = (char *)poke.addr + poke.len - 1;
 	malformed(poke, -EINVAL);
-	poke.resume = (enum xp_resume)2;
+	poke.resume = (enum xp_resume)(XP_RESUME_BYPASS + 1);
 	poke.resume_at = rec_text;
 	malformed(poke, -EINVAL);
 }

@@ -64,12 +64,13 @@ static void check_needs(const struct xp__plan *plan)
 		[XP__METHOD_WORD] = XP_NEED_SYNC | XP_NEED_SINGLE,
 		[XP__METHOD_SHORTJMP] = XP_NEED_SYNC | XP_NEED_SINGLE,
 		[XP__METHOD_BREAKPOINT] = XP_NEED_SYNC | XP_NEED_TRAP,
+		[XP__METHOD_BYPASS] = XP_NEED_SYNC | XP_NEED_TRAP,
 		[XP__METHOD_QUIESCE] = XP_NEED_PARK,
 		[XP__METHOD_EARLY] = XP_NEED_ALONE,
 	};
 
 	CHECK_EQ(plan->needs, wanted[plan->method]);
-	CHECK_EQ(plan->traps, plan->method == XP__METHOD_BREAKPOINT);
+	CHECK_EQ(plan->traps, plan->method == XP__METHOD_BREAKPOINT || plan->method == XP__METHOD_BYPASS);
 }
 
 /* The methods at offsets 0 to 63; '!' where none is offered. */

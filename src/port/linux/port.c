@@ -145,6 +145,31 @@ static bool find_shadow_stack(void)
 	return XP__SYS2(SYS_arch_prctl, ARCH_SHSTK_STATUS, &status) == 0 && status & 1;
 }
 
+/*
+ * Memory to execute from, within reach of @near. A hint is followed where the place is free; what lands elsewhere is
+ * given back. Never writable: text_write() finds its way, as into any text.
+ */
+static void *exec_alloc(const void *near, size_t size)
+{
+	enum { STEP = 8 << 20, REACH = 1 << 30 };
+	uintptr_t page = (uintptr_t)near & ~(uintptr_t)4095;
+
+	for (intptr_t away = STEP; away < REACH; away += STEP)
+		for (int down = 0; down < 2; down++) {
+			uintptr_t hint = down ? page - (uintptr_t)away : page + (uintptr_t)away;
+			long got = XP__SYS6(XP__SYS_MMAP, hint, size, PROT_READ | PROT_EXEC,
+					    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+			intptr_t distance = (intptr_t)((uintptr_t)got - page);
+
+			if (xp__is_error(got))
+				continue;
+			if (distance < REACH && distance > -REACH)
+				return (void *)got;
+			XP__SYS2(SYS_munmap, got, size);
+		}
+	return NULL;
+}
+
 static unsigned can(unsigned needs)
 {
 	unsigned served = XP_NEED_SYNC | XP_NEED_TRAP | XP_NEED_PARK | XP_NEED_ALONE;
@@ -279,6 +304,7 @@ static const struct xp_port port = {
 	.clock_ms = xp__clock_ms,
 	.pin = xp__pin,
 	.unpin = xp__unpin,
+	.exec_alloc = exec_alloc,
 };
 
 /* ---- start ---- */
