@@ -112,7 +112,7 @@ static inline int xp__switch_checked(int choice, int nr)
 #else
 int xp__switch_beyond(void) __attribute__((error("the static switch has no such choice")));
 #define XP__SWITCH_CHECKED(x, i)                                                                                       \
-	(__builtin_constant_p(i) && ((i) < 0 || (i) >= (int)XP__SWITCH_NR(x)) ? xp__switch_beyond() : (i))
+	(__builtin_constant_p(i) && ((int)(i) < 0 || (int)(i) >= (int)XP__SWITCH_NR(x)) ? xp__switch_beyond() : (i))
 #endif
 
 /*

@@ -1,19 +1,41 @@
 // SPDX-License-Identifier: MIT
 /*
- * Keys, raw pokes of every form and an immediate value in one commit: while it runs each site is old or new, after it
- * all are new. The number of syncs is that of the slowest method, whatever the number of sites.
+ * Keys, raw pokes of every form, a call, a switch and an immediate value in one commit: while it runs each site is old or
+ * new, after it all are new. The number of syncs is that of the slowest method, whatever the number of sites.
  */
 #define XP_SITES_KEY sites_key
 #include "xp_pokes.h"
 #include "xp_sites.h"
 
 #include <crosspatch/imv.h>
+#include <crosspatch/static_call.h>
+#include <crosspatch/static_switch.h>
 
 XP_DEFINE_STATIC_KEY_TRUE(other_key);
 /* In its odd states all bytes differ from those of the even ones. */
 #define VALUE_EVEN 0x11223344
 #define VALUE_ODD 0x55667708
 XP_DEFINE_IMV(int, value, VALUE_EVEN);
+
+static __attribute__((noinline)) int even(void)
+{
+	return 0;
+}
+
+static __attribute__((noinline)) int odd(void)
+{
+	return 1;
+}
+
+XP_DEFINE_STATIC_CALL(call, even);
+XP_DEFINE_STATIC_SWITCH(choice, 2, 0);
+
+/* A key, a value and a switch with one site each, and a trampoline, where calls have one. */
+#ifdef __x86_64__
+#define NR_OTHERS 4
+#else
+#define NR_OTHERS 3
+#endif
 
 static struct poke_site pokes[NR_POKES];
 static struct xp_batch *batch;
@@ -27,6 +49,30 @@ static __attribute__((noinline)) bool other_site(void)
 static __attribute__((noinline)) int value_site(void)
 {
 	return xp_imv_read(value);
+}
+
+static __attribute__((noinline)) int call_site(void)
+{
+	return xp_static_call(call)();
+}
+
+static __attribute__((noinline)) int choice_site(void)
+{
+	switch (xp_static_switch(&choice)) {
+	case 0:
+		return 0;
+	default:
+		return 1;
+	}
+}
+
+/* Whether a site that says which state it is in says what it may. */
+static bool is_wrong(int (*site)(void))
+{
+	uint32_t before = xp_epoch_read(&xp_sites_epoch);
+	int found = site();
+
+	return !xp_epoch_allows(before, xp_epoch_read(&xp_sites_epoch), 2, (uint32_t)found);
 }
 
 /* The sites of one epoch: on in its odd states, as the key of xp_sites.h; other_key is off then. */
@@ -46,9 +92,10 @@ static uint64_t execute(void *context, uint64_t *random)
 	after = xp_epoch_read(&xp_sites_epoch);
 	nr_wrong +=
 		(found != VALUE_EVEN && found != VALUE_ODD) || !xp_epoch_allows(before, after, 2, found == VALUE_ODD);
+	nr_wrong += (unsigned)is_wrong(call_site) + (unsigned)is_wrong(choice_site);
 	if (nr_wrong)
 		__atomic_add_fetch(&wrong, nr_wrong, __ATOMIC_RELAXED);
-	return NR_POKES + 2 + xp_sites_execute(context, random);
+	return NR_POKES + 4 + xp_sites_execute(context, random);
 }
 
 static int patch(void *context, uint64_t *random, struct xp_diag *diag)
@@ -70,6 +117,8 @@ static int patch(void *context, uint64_t *random, struct xp_diag *diag)
 	error = error ? error : xp_batch_add_key(batch, &other_key.key, !on);
 	error = error ? error : xp_batch_add_key(batch, &sites_key.key, on);
 	error = error ? error : xp_batch_add_imv(batch, value, on ? VALUE_ODD : VALUE_EVEN);
+	error = error ? error : xp_batch_add_call(batch, call, on ? odd : even);
+	error = error ? error : xp_batch_add_switch(batch, &choice, on);
 	if (error)
 		return error;
 	xp_stats_read(&before);
@@ -79,7 +128,7 @@ static int patch(void *context, uint64_t *random, struct xp_diag *diag)
 		return error;
 	xp_epoch_end(&xp_sites_epoch);
 	xp_stats_read(&after);
-	CHECK_EQ(after.sites - before.sites, NR_POKES + XP_NR_SITES + 2);
+	CHECK_EQ(after.sites - before.sites, NR_POKES + XP_NR_SITES + NR_OTHERS);
 	if (after.syncs - before.syncs > max_syncs)
 		max_syncs = (unsigned)(after.syncs - before.syncs);
 	CHECK_EQ(xp_static_key_enabled(&sites_key), on);
@@ -109,6 +158,8 @@ static void run(enum xp_policy policy, enum xp_writer writer, enum xp_sync sync)
 	CHECK_EQ(xp_static_branch_disable(&sites_key), 0);
 	CHECK_EQ(xp_static_branch_enable(&other_key), 0);
 	CHECK_EQ(xp_imv_set(value, VALUE_EVEN), 0);
+	CHECK_EQ(xp_static_call_update(call, even), 0);
+	CHECK_EQ(xp_static_switch_set(&choice, 0), 0);
 	xp_sites_epoch = 0;
 	xp_torture_run(&torture);
 	CHECK_EQ(max_syncs, 3);
