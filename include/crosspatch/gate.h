@@ -20,6 +20,14 @@
  * through the stub: once the resolver was asked in vain often enough, straight to the provider. The same holds for a
  * provider farther than ±2 GiB.
  *
+ * A second form of site raises a fault instead, eight bytes at an address divisible by eight, with a record whose flag is
+ * XP_SITE_UD2; for code generators and assembly, and in front of the stub of XP_DECLARE_GATE_UD2:
+ *
+ *	0F 0B 2E E8 00 00 00 00     ud2, what it is to become, room; E9 in place of E8: the stub itself, a jump
+ *	2E 2E 2E E8 disp32          the call, once it was executed: of the provider if there is one, else of the stub
+ *
+ * Withdrawn, it calls the stub. It never becomes an UD2 again.
+ *
  * Gates of one name are one gate, in all executables and shared objects of the process: name and type are the
  * programmer's promise, as they are for the dynamic linker.
  */
@@ -75,6 +83,7 @@ struct xp_gate {
 #define XP__GATE_HIDDEN __attribute__((visibility("hidden")))
 #if defined(XP_NO_PATCHING)
 #define XP__GATE_STUB(stub, gate) XP__GATE_ASSERT(1, "")
+#define XP__GATE_STUB_UD2(stub, gate) XP__GATE_ASSERT(1, "")
 #else
 #include <crosspatch/arch/x86.h>
 #endif
@@ -85,11 +94,11 @@ struct xp_gate {
 XP__GATE_ASSERT(offsetof(struct xp_gate, through) == XP__GATE_THROUGH, "the stubs know it");
 #endif
 
-#define XP__DECLARE_GATE(ret, name, params, function)                                                                  \
+#define XP__DECLARE_GATE(ret, name, params, function, STUB)                                                                  \
 	XP__GATE_BEGIN                                                                                                 \
 	extern struct xp_gate xp_gate_##name XP__GATE_HIDDEN;                                                          \
 	extern ret xp_gate_stub_##name params XP__GATE_HIDDEN;                                                         \
-	XP__GATE_STUB(xp_gate_stub_##name, xp_gate_##name);                                                            \
+	STUB(xp_gate_stub_##name, xp_gate_##name);                                                                     \
 	__attribute__((weak, used)) struct xp_gate xp_gate_##name = {                                                  \
 		{XP__OBJECT(NULL, #name, __FILE__, __LINE__)}, function, function, XP__GATE_STUB_OF(name), NULL, NULL, \
 		NULL, 0, 0};                                                                                           \
@@ -104,11 +113,19 @@ void xp__gate_return0(void);
  * double, or structures of these of up to 16 bytes.
  * XP_DECLARE_GATE_FALLBACK(ret, name, params, function) - without a provider the function runs, of that very type. In one
  * executable or shared object all declarations of a gate name the same.
+ * XP_DECLARE_GATE_UD2(ret, name, params), XP_DECLARE_GATE_UD2_FALLBACK(ret, name, params, function) - the same, but the
+ * stub begins with an UD2 that the library takes away when it is first executed. Not to be called before the caller's
+ * executable or shared object is registered, nor where SIGILL is blocked. In 32-bit code as the others.
  */
-#define XP_DECLARE_GATE(ret, name, params) XP__DECLARE_GATE(ret, name, params, &xp__gate_return0)
+#define XP_DECLARE_GATE(ret, name, params) XP__DECLARE_GATE(ret, name, params, &xp__gate_return0, XP__GATE_STUB)
 #define XP_DECLARE_GATE_FALLBACK(ret, name, params, function)                                                          \
 	XP__GATE_ASSERT(XP__GATE_SAME(function, ret(*) params), "not a function of the type of this gate");            \
-	XP__DECLARE_GATE(ret, name, params, XP__GATE_FUNC(function, ret(*) params))
+	XP__DECLARE_GATE(ret, name, params, XP__GATE_FUNC(function, ret(*) params), XP__GATE_STUB)
+#define XP_DECLARE_GATE_UD2(ret, name, params)                                                                         \
+	XP__DECLARE_GATE(ret, name, params, &xp__gate_return0, XP__GATE_STUB_UD2)
+#define XP_DECLARE_GATE_UD2_FALLBACK(ret, name, params, function)                                                      \
+	XP__GATE_ASSERT(XP__GATE_SAME(function, ret(*) params), "not a function of the type of this gate");            \
+	XP__DECLARE_GATE(ret, name, params, XP__GATE_FUNC(function, ret(*) params), XP__GATE_STUB_UD2)
 
 /*
  * xp_gate(name)(arguments) - the call. Context: any, signal handlers included; under a policy that uses breakpoints, not

@@ -27,6 +27,7 @@ enum xp_need {
 	XP_NEED_SINGLE = 1 << 2, /* text_write() with XP_WRITE_SINGLE and up to 8 bytes */
 	XP_NEED_PARK = 1 << 3,   /* park() and unpark() */
 	XP_NEED_ALONE = 1 << 4,  /* nobody else executes: the early policy's promise */
+	XP_NEED_ILLEGAL = 1 << 6, /* xp_trap_illegal() must be reached from any thread that executes an UD2 */
 	XP_NEED_CALL = 1 << 5,   /* calls and returns may be emulated: no shadow stacks */
 };
 
@@ -157,6 +158,18 @@ enum xp_trap_verdict {
  * starts over only if a commit ended meanwhile. O(log sites). Errors: none.
  */
 enum xp_trap_verdict xp_trap(struct xp_regs *regs, unsigned shard);
+
+/*
+ * xp_trap_illegal - decides an illegal instruction; @regs->ip is its first byte. DONE: a gate's, and the registers say
+ * where to continue. RETRY: a gate's, whose site is bound now, by this call or another: execute again. FOREIGN: no
+ * gate's; registers untouched.
+ *
+ * Context: the handler of a fault that the interrupted thread raised itself, in a place where it may wait; commits. Where
+ * the thread holds the text lock, and where nothing can be patched, DONE. @shard: as xp_trap()'s.
+ * Ordering: (G4). Errors: none. Progress: waits for the text lock and for the syncs. O(log sites) to say FOREIGN or that
+ * the site was bound by another.
+ */
+enum xp_trap_verdict xp_trap_illegal(struct xp_regs *regs, unsigned shard);
 
 /* xp_deferred_run - carries out the deferred decrements that are due. Context: the port's own thread, no locks held. */
 void xp_deferred_run(void);

@@ -55,6 +55,7 @@ struct xp__item {
 			struct xp_gate *handle; /* not NULL: only the site at @site, which is this one's */
 			uintptr_t site;
 			uint8_t wish; /* enum xp__gate_wish */
+			bool ud2;     /* the site at @site has that form */
 			bool bind;    /* unbound sites too */
 		} gate;
 	};
@@ -96,7 +97,7 @@ struct xp__front {
 	void (*leave)(const struct xp_site_table *table);
 
 	/*
-	 * arrive - a table comes: what its records name is to be made an object. Errors: -ENOMEM. arrived - it was
+	 * arrive - a table comes: what its records name is to be made an object. Errors: a code. arrived - it was
 	 * registered. depart - it goes, or did not come after all. All three may be NULL.
 	 */
 	int (*arrive)(const struct xp_site_table *table);

@@ -11,21 +11,31 @@
  * I3  gate->placed, the provider, changes after the text did when it is taken away or replaced. What leads away from it,
  *     `through`, changes before, so that a call that begins after the commit finds neither.
  * I4  A site is bound under the text lock, after a look at its text: of several threads that execute it one finds it unbound.
- * I5  Names are never forgotten: what is looked at without the lock stays.
+ * I5  A site in UD2 form is an UD2 until it is executed or bound, and then a call like any other; one that a stub begins
+ *     with becomes a jump over itself. What raised a fault is ours if the published table has its address; then it is
+ *     executed again, if it is no UD2 any more, or is patched now. So a fault that is not ours never loops.
+ * I6  Names are never forgotten: what is looked at without the lock stays.
  *
  * Ordering. (G1) the stores of `through` and of the provider are releases; (G2) their loads are acquires, or the jump
  * through a word that x86 does not reorder with what comes before it. What the registrar wrote before it provided is there
  * when the provider runs. Through text that was changed it is the sync that says so.
+ * (G3) publishes the table of sites in UD2 form, (G4) reads it. It is replaced as a whole; what it was is given back when
+ * every handler that counted itself in before (T2) has left (T5), as with the trap table.
  */
+#include "arch/x86/emulate.h"
 #include "arch/x86/thunk.h"
 #include "core/batch.h"
 #include "core/deps.h"
 #include "core/engine.h"
+#include "core/inject.h"
+#include "core/trap.h"
 
 #define XP_NO_PATCHING /* the library calls no gates of its own */
 #include <crosspatch/gate.h>
 
 #define SITE_LEN 5
+#define UD2_LEN 8
+#define UD2_CALL 3 /* where in it the five bytes stand */
 #define BLOCK_SIZE 4096u
 #define VAIN_MAX 16u /* calls that could not be bound, before their handle's stub leads straight to the provider */
 
@@ -151,40 +161,103 @@ static void lead(struct xp_gate *handle, xp__gate_func *provider, bool straight)
 
 /* ---- sites ---- */
 
-static int fail_site(const struct xp_gate *handle, uintptr_t code, const uint8_t *expected, struct xp_diag *diag)
+static int fail_site(const struct xp_gate *handle, uintptr_t code, const uint8_t *expected, unsigned len,
+		     struct xp_diag *diag)
 {
-	int error = xp__fail_text(diag, (const void *)code, expected, (const uint8_t *)code, SITE_LEN);
+	int error = xp__fail_text(diag, (const void *)code, expected, (const uint8_t *)code, len);
 
 	if (diag)
 		diag->key = handle->object.name;
 	return error;
 }
 
-static int add_site(const struct xp__item *item, const struct xp_gate *handle, uintptr_t code,
+static int fail_record(const struct xp_gate *handle, uintptr_t code, const char *detail, struct xp_diag *diag)
+{
+	if (diag)
+		diag->key = handle->object.name;
+	return xp__fail(diag, -XP_E_CORRUPT, XP_PHASE_VALIDATE, (const void *)code, detail);
+}
+
+/* A site of either form. */
+struct site {
+	uintptr_t code;
+	uint8_t len;
+	uint8_t call; /* where in it the five bytes of the call stand */
+	uint8_t opcode;
+};
+
+static struct site site_at(uintptr_t code, bool ud2)
+{
+	if (ud2)
+		return (struct site){code, UD2_LEN, UD2_CALL, ((const uint8_t *)code)[UD2_CALL]};
+	return (struct site){code, SITE_LEN, 0, 0xe8};
+}
+
+/* Where a site goes that is not bound. */
+static uintptr_t unbound_target(const struct xp_gate *handle, const struct site *site)
+{
+	bool own = site->code == (uintptr_t)handle->stub;
+
+	return (uintptr_t)handle->stub + (own ? UD2_LEN : 0);
+}
+
+/* The site as it is when it goes to @target. False: out of reach. */
+static bool form(uint8_t *bytes, const struct site *site, uintptr_t target)
+{
+	for (unsigned i = 0; i < site->call; i++)
+		bytes[i] = 0x2e;
+	return xp__insn_rel32(bytes + site->call, site->opcode, site->code + site->call, target);
+}
+
+static bool is_ud2(uintptr_t code)
+{
+	const volatile uint8_t *text = (const volatile uint8_t *)code;
+
+	return text[0] == 0x0f && text[1] == 0x0b;
+}
+
+static int check_ud2(const struct xp_gate *handle, const struct site *site, struct xp_diag *diag)
+{
+	bool own = site->code == (uintptr_t)handle->stub;
+
+	if (site->code % UD2_LEN != 0)
+		return fail_record(handle, site->code, "a site in UD2 form that is not aligned", diag);
+	if (site->opcode != (own ? 0xe9 : 0xe8))
+		return fail_record(handle, site->code, "a site in UD2 form that is neither call nor stub", diag);
+	return 0;
+}
+
+static int add_site(const struct xp__item *item, const struct xp_gate *handle, const struct site *site,
 		    struct xp__commit *commit, size_t first, struct xp_diag *diag)
 {
-	uint8_t unbound[SITE_LEN], placed[SITE_LEN], wanted[SITE_LEN];
-	const uint8_t *text = (const uint8_t *)code;
-	struct xp__change change = {.addr = code, .len = SITE_LEN, .known = SITE_LEN, .resume = XP_RESUME_EMULATE};
-	bool bound = false;
+	uint8_t ud2[UD2_LEN] = {0x0f, 0x0b, 0x2e, site->opcode}, unbound[UD2_LEN], placed[UD2_LEN], wanted[UD2_LEN];
+	const uint8_t *text = (const uint8_t *)site->code;
+	struct xp__change change = {.addr = site->code, .len = site->len, .known = site->len};
+	bool binds = item->gate.bind;
+	int error = site->len == UD2_LEN ? check_ud2(handle, site, diag) : 0;
 
-	if (!xp__insn_rel32(unbound, 0xe8, code, (uintptr_t)handle->stub)) {
-		if (diag)
-			diag->key = handle->object.name;
-		return xp__fail(diag, -XP_E_CORRUPT, XP_PHASE_VALIDATE, text, "a call out of reach of its stub");
-	}
+	if (error)
+		return error;
+	if (!form(unbound, site, unbound_target(handle, site)))
+		return fail_record(handle, site->code, "a call out of reach of its stub", diag);
+	change.resume = XP_RESUME_EMULATE;
 	change.old = change.new = unbound;
-	if (memcmp(text, unbound, SITE_LEN) != 0) {
-		bound = handle->placed && xp__insn_rel32(placed, 0xe8, code, (uintptr_t)handle->placed) &&
-			memcmp(text, placed, SITE_LEN) == 0;
-		if (!bound)
-			return fail_site(handle, code, unbound, diag);
+	if (memcmp(text, unbound, site->len) == 0) {
+		;
+	} else if (site->len == UD2_LEN && memcmp(text, ud2, UD2_LEN) == 0) {
+		change.old = ud2;
+		if (!binds)
+			return 0;
+	} else if (handle->placed && form(placed, site, (uintptr_t)handle->placed) &&
+		   memcmp(text, placed, site->len) == 0) {
 		change.old = placed;
+		binds = true;
+	} else {
+		return fail_site(handle, site->code, unbound, site->len, diag);
 	}
-	if (item->gate.provider && (bound || item->gate.bind) &&
-	    xp__insn_rel32(wanted, 0xe8, code, (uintptr_t)item->gate.provider))
+	if (item->gate.provider && binds && site->opcode == 0xe8 && form(wanted, site, (uintptr_t)item->gate.provider))
 		change.new = wanted;
-	if (memcmp(change.old, change.new, SITE_LEN) == 0)
+	if (memcmp(change.old, change.new, site->len) == 0)
 		return 0;
 	return xp__commit_change(commit, &change, first, diag);
 }
@@ -217,13 +290,23 @@ static int add(const struct xp__item *item, const struct xp__use *use, struct xp
 
 	if (handle->stub == NULL)
 		return 0;
-	if (item->gate.handle)
-		return item->gate.handle == handle ? add_site(item, handle, item->gate.site, commit, first, diag) : 0;
-	for (uint32_t i = 0; i < use->nr && !error; i++)
-		if (!(xp__site_flags(&site_of(use, i)->gate) & XP_SITE_STUB))
-			error = add_site(item, handle, xp__relative(&site_of(use, i)->code), commit, first, diag);
-	for (const struct xp__found *found = handle->found; found && !error; found = found->next)
-		error = add_site(item, handle, found->code, commit, first, diag);
+	if (item->gate.handle) {
+		struct site site = site_at(item->gate.site, item->gate.ud2);
+
+		return item->gate.handle == handle ? add_site(item, handle, &site, commit, first, diag) : 0;
+	}
+	for (uint32_t i = 0; i < use->nr && !error; i++) {
+		unsigned flags = xp__site_flags(&site_of(use, i)->gate);
+		struct site site = site_at(xp__relative(&site_of(use, i)->code), flags & XP_SITE_UD2);
+
+		if (!(flags & XP_SITE_STUB))
+			error = add_site(item, handle, &site, commit, first, diag);
+	}
+	for (const struct xp__found *found = handle->found; found && !error; found = found->next) {
+		struct site site = site_at(found->code, false);
+
+		error = add_site(item, handle, &site, commit, first, diag);
+	}
 	return error;
 }
 
@@ -268,6 +351,195 @@ static void current(struct xp__item *item)
 	item->gate.bind = __atomic_load_n(&eager, __ATOMIC_RELAXED);
 }
 
+/* ---- sites in UD2 form ---- */
+
+struct fault_sites {
+	size_t nr, size;
+	struct fault_sites *next;
+	unsigned long waiting[XP__TRAP_WORDS]; /* shards not yet seen without a handler, once replaced */
+	struct {
+		uintptr_t code;
+		struct xp_gate *handle;
+	} site[];
+};
+
+static struct fault_sites *fault_sites; /* sorted by address */
+static struct fault_sites *replaced;
+
+/* Gives back what no handler can look at any more. */
+static void reclaim(void)
+{
+	struct fault_sites **link = &replaced;
+
+	while (*link) {
+		struct fault_sites *sites = *link;
+
+		if (xp__trap_quiescent(sites->waiting)) {
+			*link = sites->next;
+			xp__port->release(sites, sites->size);
+		} else {
+			link = &sites->next;
+		}
+	}
+}
+
+static void publish(struct fault_sites *sites)
+{
+	struct fault_sites *before = fault_sites;
+
+	/* The full barrier is T3's. ordering: (G3) pairs with (G4) */
+	__atomic_store_n(&fault_sites, sites, __ATOMIC_SEQ_CST);
+	if (before) {
+		memset(before->waiting, 0xff, sizeof(before->waiting));
+		before->next = replaced;
+		replaced = before;
+	}
+	reclaim();
+}
+
+static void insert(struct fault_sites *sites, uintptr_t code, struct xp_gate *handle)
+{
+	size_t i = sites->nr++;
+
+	for (; i > 0 && sites->site[i - 1].code > code; i--)
+		sites->site[i] = sites->site[i - 1];
+	sites->site[i].code = code;
+	sites->site[i].handle = handle;
+}
+
+static size_t nr_ud2(const struct xp_site_table *table)
+{
+	size_t nr = 0;
+
+	for (const struct xp_gate_site *site = table->start; site < (const struct xp_gate_site *)table->end; site++)
+		nr += xp__site_flags(&site->gate) & XP_SITE_UD2;
+	return nr;
+}
+
+/* The table with these sites added; a thread may execute them from the moment on at which this returns. */
+static int add_faults(const struct xp_site_table *table)
+{
+	size_t nr = nr_ud2(table), nr_before = fault_sites ? fault_sites->nr : 0;
+	size_t size = sizeof(struct fault_sites) + (nr + nr_before) * sizeof(fault_sites->site[0]);
+	struct fault_sites *sites;
+	int error;
+
+	if (nr == 0)
+		return 0;
+	if (!xp__port->can(XP_NEED_ILLEGAL))
+		return -XP_E_NO_METHOD;
+	/* A call that cannot be bound is emulated; a jump needs no stack. */
+	for (const struct xp_gate_site *site = table->start; site < (const struct xp_gate_site *)table->end; site++)
+		if (xp__site_flags(&site->gate) & XP_SITE_UD2 &&
+		    xp__relative(&site->code) != (uintptr_t)handle_of(site)->stub && !xp__port->can(XP_NEED_CALL))
+			return -XP_E_SHADOW_STACK;
+	error = xp__port->prepare(XP_NEED_ILLEGAL, NULL);
+	if (error)
+		return error;
+	sites = xp__port->alloc(size);
+	if (sites == NULL)
+		return -XP__ENOMEM;
+	sites->size = size;
+	if (nr_before > 0) {
+		memcpy(sites->site, fault_sites->site, nr_before * sizeof(sites->site[0]));
+		sites->nr = nr_before;
+	}
+	for (const struct xp_gate_site *site = table->start; site < (const struct xp_gate_site *)table->end; site++)
+		if (xp__site_flags(&site->gate) & XP_SITE_UD2)
+			insert(sites, xp__relative(&site->code), handle_of(site));
+	publish(sites);
+	return 0;
+}
+
+static bool is_in(const struct xp_site_table *table, uintptr_t code)
+{
+	for (const struct xp_gate_site *site = table->start; site < (const struct xp_gate_site *)table->end; site++)
+		if (xp__site_flags(&site->gate) & XP_SITE_UD2 && xp__relative(&site->code) == code)
+			return true;
+	return false;
+}
+
+/* Without memory for a smaller table the one that is there stays: nobody executes what is gone. */
+static void drop_faults(const struct xp_site_table *table)
+{
+	struct fault_sites *sites;
+
+	if (fault_sites == NULL || nr_ud2(table) == 0)
+		return;
+	sites = xp__port->alloc(fault_sites->size);
+	if (sites == NULL)
+		return;
+	sites->size = fault_sites->size;
+	for (size_t i = 0; i < fault_sites->nr; i++)
+		if (!is_in(table, fault_sites->site[i].code))
+			sites->site[sites->nr++] = fault_sites->site[i];
+	publish(sites);
+}
+
+static struct xp_gate *search(const struct fault_sites *sites, uintptr_t code)
+{
+	size_t low = 0, high = sites->nr;
+
+	while (low < high) {
+		size_t middle = low + (high - low) / 2;
+
+		if (sites->site[middle].code < code)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	return low < sites->nr && sites->site[low].code == code ? sites->site[low].handle : NULL;
+}
+
+/* 0: the site is no UD2 any more. */
+static int patch_fault(struct xp_gate *handle, uintptr_t code)
+{
+	struct xp__item item = {.front = &xp__gate_front, .object = handle->object.real};
+	int error = xp__lock(NULL);
+
+	if (error)
+		return error;
+	if (is_ud2(code)) {
+		item.gate.provider = ((struct gate *)item.object)->gate.placed;
+		item.gate.handle = handle;
+		item.gate.site = code;
+		item.gate.ud2 = true;
+		item.gate.bind = true;
+		error = xp__patch_locked(&item, 1, NULL);
+		if (!error)
+			handle->placed = item.gate.provider;
+	}
+	xp__unlock();
+	return error;
+}
+
+enum xp_trap_verdict xp_trap_illegal(struct xp_regs *regs, unsigned shard)
+{
+	uintptr_t code = (uintptr_t)regs->ip;
+	const struct fault_sites *sites;
+	struct xp_gate *handle;
+	struct xp__insn insn;
+	struct site site;
+	uint8_t bytes[UD2_LEN];
+
+	xp__trap_enter(shard);
+	/* ordering: (G4) pairs with (G3) */
+	sites = __atomic_load_n(&fault_sites, __ATOMIC_ACQUIRE);
+	handle = sites ? search(sites, code) : NULL;
+	xp__trap_leave(shard);
+	if (handle == NULL)
+		return XP_TRAP_FOREIGN;
+	XP__INJECT(XP__POINT_FAULT_FOUND);
+	if (!is_ud2(code) || patch_fault(handle, code) == 0)
+		return XP_TRAP_RETRY;
+	/* As if it were unbound. */
+	site = site_at(code, true);
+	(void)form(bytes, &site, unbound_target(handle, &site));
+	xp__insn_decode(bytes, UD2_LEN, &insn);
+	xp__emulate(&insn, code, code + UD2_LEN, regs);
+	return XP_TRAP_DONE;
+}
+
 /* ---- executables and shared objects come and go ---- */
 
 static int arrive(const struct xp_site_table *table)
@@ -285,7 +557,7 @@ static int arrive(const struct xp_site_table *table)
 		handle->next = gate->handles;
 		gate->handles = handle;
 	}
-	return 0;
+	return add_faults(table);
 }
 
 /* Before its sites are known their calls run the fallback; from now on they may be bound. */
@@ -320,6 +592,7 @@ static void forget_found(struct xp_gate *handle)
 
 static void depart(const struct xp_site_table *table)
 {
+	drop_faults(table);
 	for (const struct xp_gate_site *site = table->start; site < (const struct xp_gate_site *)table->end; site++) {
 		struct xp_gate *handle = handle_of(site), **link;
 
@@ -360,18 +633,25 @@ static bool readable(uintptr_t code)
 	return code / 4096 == (code + SITE_LEN) / 4096 || xp__port->text_check((const void *)code, SITE_LEN) == 0;
 }
 
-static bool is_known(const struct xp_gate *handle, uintptr_t code)
+/* The site whose call is at @call, from the records or found earlier; len 0: not known. */
+static struct site known_site(const struct xp_gate *handle, uintptr_t call)
 {
 	const struct xp_object *object = handle->object.real;
 
-	for (const struct xp__use *use = object->uses; use; use = use->next)
-		for (uint32_t i = 0; i < use->nr; i++)
-			if (xp__relative(&site_of(use, i)->code) == code)
-				return true;
+	for (const struct xp__use *use = object->uses; use; use = use->next) {
+		for (uint32_t i = 0; i < use->nr; i++) {
+			const struct xp_gate_site *record = site_of(use, i);
+			bool ud2 = xp__site_flags(&record->gate) & XP_SITE_UD2;
+
+			if (xp__relative(&record->code) + (ud2 ? UD2_CALL : 0) == call &&
+			    !(xp__site_flags(&record->gate) & XP_SITE_STUB))
+				return site_at(xp__relative(&record->code), ud2);
+		}
+	}
 	for (const struct xp__found *found = handle->found; found; found = found->next)
-		if (found->code == code)
-			return true;
-	return false;
+		if (found->code == call)
+			return site_at(call, false);
+	return (struct site){0};
 }
 
 static struct xp__found *new_found(struct xp_gate *handle, uintptr_t code)
@@ -395,6 +675,7 @@ static int bind(struct xp_gate *handle, uintptr_t code, xp__gate_func *provider)
 {
 	struct xp__item item = {.front = &xp__gate_front, .object = handle->object.real};
 	uint8_t direct[SITE_LEN];
+	struct site site;
 	int error;
 
 	if (!readable(code))
@@ -403,7 +684,8 @@ static int bind(struct xp_gate *handle, uintptr_t code, xp__gate_func *provider)
 		return -XP_E_RANGE;
 	if (memcmp((const void *)code, direct, SITE_LEN) == 0)
 		return 0;
-	if (!is_known(handle, code)) {
+	site = known_site(handle, code);
+	if (site.len == 0) {
 		uint8_t call[SITE_LEN];
 		struct xp__found *found;
 
@@ -414,10 +696,12 @@ static int bind(struct xp_gate *handle, uintptr_t code, xp__gate_func *provider)
 		found = new_found(handle, code);
 		if (found == NULL)
 			return -XP__ENOMEM;
+		site = site_at(code, false);
 	}
 	item.gate.provider = provider;
 	item.gate.handle = handle;
-	item.gate.site = code;
+	item.gate.site = site.code;
+	item.gate.ud2 = site.len == UD2_LEN;
 	item.gate.bind = true;
 	error = xp__patch_locked(&item, 1, NULL);
 	if (!error)

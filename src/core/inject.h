@@ -14,6 +14,7 @@ enum xp__point {
 	XP__POINT_TRAP_ENTERED, /* handler counted in, table not yet read */
 	XP__POINT_TRAP_FOUND,   /* handler found its site, not yet emulated */
 	XP__POINT_TRAP_MISSED,  /* handler found nothing, text not yet read */
+	XP__POINT_FAULT_FOUND,  /* handler found its gate's site, text not yet read */
 };
 
 #ifdef XP_INJECT

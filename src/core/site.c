@@ -201,7 +201,7 @@ static int register_locked(struct xp_module *public)
 	module = error ? NULL : make(public, nr);
 	if (module == NULL) {
 		depart(public);
-		return -XP__ENOMEM;
+		return error ? error : -XP__ENOMEM;
 	}
 	error = xp__attach_locked(module->uses, module->nr_uses,
 				  public->state == LEFT ? XP__GOAL_REATTACH : XP__GOAL_ATTACH, NULL);

@@ -190,21 +190,31 @@ void xp_trap_fork_child(unsigned number)
 			__atomic_store_n(&shards[i].active, 0, __ATOMIC_RELAXED);
 }
 
-enum xp_trap_verdict xp_trap(struct xp_regs *regs, unsigned number)
+void xp__trap_enter(unsigned number)
 {
-	struct shard *shard = &shards[number % XP__TRAP_SHARDS];
 	unsigned long *word = &used[number % XP__TRAP_SHARDS / XP__TRAP_WORD_BITS];
 	unsigned long bit = 1ul << (number % XP__TRAP_WORD_BITS);
-	enum xp_trap_verdict verdict;
 
 	/* ordering: (T2) pairs with (T3) */
 	if (!(__atomic_load_n(word, __ATOMIC_RELAXED) & bit))
 		__atomic_fetch_or(word, bit, __ATOMIC_SEQ_CST);
 	/* ordering: (T2) pairs with (T3) */
-	__atomic_fetch_add(&shard->active, 1, __ATOMIC_SEQ_CST);
-	XP__INJECT(XP__POINT_TRAP_ENTERED);
-	verdict = decide(regs, shard);
+	__atomic_fetch_add(&shards[number % XP__TRAP_SHARDS].active, 1, __ATOMIC_SEQ_CST);
+}
+
+void xp__trap_leave(unsigned number)
+{
 	/* ordering: (T5) pairs with (T6) */
-	__atomic_fetch_sub(&shard->active, 1, __ATOMIC_RELEASE);
+	__atomic_fetch_sub(&shards[number % XP__TRAP_SHARDS].active, 1, __ATOMIC_RELEASE);
+}
+
+enum xp_trap_verdict xp_trap(struct xp_regs *regs, unsigned number)
+{
+	enum xp_trap_verdict verdict;
+
+	xp__trap_enter(number);
+	XP__INJECT(XP__POINT_TRAP_ENTERED);
+	verdict = decide(regs, &shards[number % XP__TRAP_SHARDS]);
+	xp__trap_leave(number);
 	return verdict;
 }

@@ -31,6 +31,13 @@ void xp__trap_retire(void);
  */
 bool xp__trap_quiescent(unsigned long waiting[XP__TRAP_WORDS]);
 
+/*
+ * xp__trap_enter / _leave - count the handler of @number in and out: what it looks at between them, in a table that was
+ * replaced and is quiescent in xp__trap_quiescent()'s sense, is still there. Context: trap handler. Ordering: (T2), (T5).
+ */
+void xp__trap_enter(unsigned number);
+void xp__trap_leave(unsigned number);
+
 /* xp__trap_count - sums the shards' counters into @stats. */
 void xp__trap_count(struct xp_stats *stats);
 

@@ -6,8 +6,12 @@
 #include <crosspatch/text_poke.h>
 #include <errno.h>
 #include <pthread.h>
+#include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 struct pair {
 	double d;
@@ -298,6 +302,217 @@ XP_TEST(a_provider_out_of_reach)
 	CHECK_EQ(xp_gate(far_away)(), 0);
 }
 
+/* ---- UD2 form ---- */
+
+XP_DECLARE_GATE_UD2(double, faulting, (double x, int n));
+XP_DECLARE_GATE_UD2_FALLBACK(int, faulting_too, (int a, int b), absent);
+XP_DECLARE_GATE_UD2_FALLBACK(int, faulting_last, (int a, int b), absent);
+XP_DECLARE_GATE(long, site, (void));
+
+/* As a code generator writes it, many times over: each is executed for the first time once. */
+#define NR_SITES 32
+__asm__(".pushsection .text\n"
+	".balign 64\n"
+	"ud2_callers:\n\t"
+	".rept 32\n\t"
+	".balign 64\n\t"
+	"subq $8, %rsp\n\t"
+	".balign 8\n"
+	"661:\n\t"
+	".byte 0x0f, 0x0b, 0x2e, 0xe8, 0, 0, 0, 0\n\t"
+	"addq $8, %rsp\n\t"
+	"ret\n\t"
+	".pushsection xp_gate_sites,\"a\",@progbits\n\t"
+	".balign 4\n\t"
+	".long 661b - .\n\t"
+	".long xp_gate_site + 1 - .\n\t"
+	".popsection\n\t"
+	".endr\n\t"
+	".popsection");
+extern uint8_t ud2_callers[];
+
+static long call_ud2(unsigned i)
+{
+	return ((long (*)(void))(uintptr_t)(ud2_callers + 64 * i))();
+}
+
+static const uint8_t *ud2_site(unsigned i)
+{
+	return ud2_callers + 64 * i + 8;
+}
+
+static uintptr_t ud2_target(unsigned i)
+{
+	int32_t disp;
+
+	memcpy(&disp, ud2_site(i) + 4, sizeof(disp));
+	return (uintptr_t)ud2_site(i) + 8 + (uintptr_t)(intptr_t)disp;
+}
+
+#define CHECK_UD2(i) CHECK_MEM(ud2_site(i), "\x0f\x0b\x2e\xe8\0\0\0\0", 8)
+#define CHECK_CALL(i, target) (CHECK_MEM(ud2_site(i), "\x2e\x2e\x2e\xe8", 4), CHECK_EQ(ud2_target(i), (uintptr_t)(target)))
+
+static long long_answer(void)
+{
+	return 0x123456789abc;
+}
+
+static long other_answer(void)
+{
+	return -5;
+}
+
+static double powers(double x, int n)
+{
+	return n ? x * powers(x, n - 1) : 1;
+}
+
+XP_TEST(a_stub_that_faults)
+{
+	uint64_t before = commits();
+
+	CHECK(xp_gate(faulting)(2, 3) == 0);
+	CHECK_EQ(commits() - before, 1);
+	CHECK_MEM(xp_gate_stub_faulting, "\x2e\x2e\x2e\xe9\0\0\0\0", 8);
+	REQUIRE(xp_gate_provide("faulting", powers) == 0);
+	for (int i = 0; i < 3; i++)
+		CHECK(xp_gate(faulting)(2, 3) == 8);
+	REQUIRE(xp_gate_withdraw("faulting") == 0);
+	CHECK(xp_gate(faulting)(2, 3) == 0);
+	REQUIRE(xp_gate_provide("faulting_too", plus) == 0);
+	CHECK_EQ(xp_gate(faulting_too)(2, 3), 5);
+	REQUIRE(xp_gate_withdraw("faulting_too") == 0);
+	CHECK_EQ(xp_gate(faulting_too)(2, 3), -5);
+}
+
+XP_TEST(sites_that_fault)
+{
+	uint64_t before = commits();
+
+	/* Without a provider a call of the stub, with one of the provider: one commit each. */
+	CHECK_UD2(0);
+	CHECK_EQ(call_ud2(0), 0);
+	CHECK_CALL(0, xp_gate_stub_site);
+	CHECK_EQ(commits() - before, 1);
+	REQUIRE(xp_gate_provide("site", long_answer) == 0);
+	CHECK_UD2(1);
+	before = commits();
+	CHECK_EQ(call_ud2(1), 0x123456789abc);
+	CHECK_CALL(1, long_answer);
+	CHECK_EQ(commits() - before, 1);
+	/* What was a fault is a call like any other. */
+	CHECK_EQ(call_ud2(0), 0x123456789abc);
+	CHECK_CALL(0, long_answer);
+	REQUIRE(xp_gate_replace("site", other_answer) == 0);
+	CHECK_CALL(0, other_answer);
+	CHECK_CALL(1, other_answer);
+	CHECK_UD2(2);
+	REQUIRE(xp_gate_withdraw("site") == 0);
+	CHECK_CALL(0, xp_gate_stub_site);
+	CHECK_CALL(1, xp_gate_stub_site);
+	CHECK_EQ(call_ud2(1), 0);
+	CHECK_UD2(2);
+}
+
+/* A thread blocks SIGTRAP, which the default writer needs here: the first call goes on all the same, and every other. */
+XP_TEST(a_site_that_cannot_be_patched)
+{
+	sigset_t trap, before;
+
+	sigemptyset(&trap);
+	sigaddset(&trap, SIGTRAP);
+	REQUIRE(pthread_sigmask(SIG_BLOCK, &trap, &before) == 0);
+	CHECK_EQ(call_ud2(NR_SITES - 2), 0);
+	CHECK_EQ(xp_gate(faulting_last)(2, 3), -5);
+	REQUIRE(xp_gate_provide("site", long_answer) == 0 && xp_gate_provide("faulting_last", plus) == 0);
+	for (int i = 0; i < 3; i++) {
+		CHECK_EQ(call_ud2(NR_SITES - 2), 0x123456789abc);
+		CHECK_EQ(xp_gate(faulting_last)(2, 3), 5);
+	}
+	CHECK_UD2(NR_SITES - 2);
+	REQUIRE(pthread_sigmask(SIG_SETMASK, &before, NULL) == 0);
+	CHECK_EQ(call_ud2(NR_SITES - 2), 0x123456789abc);
+	CHECK_CALL(NR_SITES - 2, long_answer);
+	REQUIRE(xp_gate_withdraw("site") == 0 && xp_gate_withdraw("faulting_last") == 0);
+}
+
+static sigjmp_buf back;
+static const void *fault_at;
+static int fault_code;
+
+static void on_illegal(int signal, siginfo_t *info, void *context)
+{
+	(void)signal;
+	(void)context;
+	fault_at = info->si_addr;
+	fault_code = info->si_code;
+	siglongjmp(back, 1);
+}
+
+extern uint8_t illegal_here[];
+__attribute__((noinline)) static void illegal(void)
+{
+	__asm__ volatile(".globl illegal_here\nillegal_here: ud2");
+}
+
+static void meet_illegal(void)
+{
+	fault_at = NULL;
+	if (sigsetjmp(back, 1) == 0)
+		illegal();
+	CHECK(fault_at == illegal_here);
+	CHECK(fault_code > 0);
+}
+
+XP_TEST(a_real_illegal_instruction)
+{
+	struct sigaction act;
+
+	/* The library's handler is there, in front of the default action: the child dies of it. */
+	REQUIRE(sigaction(SIGILL, NULL, &act) == 0);
+	CHECK(act.sa_flags & SA_SIGINFO && act.sa_sigaction != on_illegal);
+	pid_t child = fork();
+
+	if (child == 0) {
+		illegal();
+		_exit(1);
+	}
+	int status;
+
+	REQUIRE(waitpid(child, &status, 0) == child);
+	CHECK(WIFSIGNALED(status) && WTERMSIG(status) == SIGILL);
+	/* So is a site whose executable is not registered any more. */
+	child = fork();
+	if (child == 0) {
+		(void)xp_module_unregister(&xp__module);
+		call_ud2(NR_SITES - 3);
+		_exit(1);
+	}
+	REQUIRE(waitpid(child, &status, 0) == child);
+	CHECK(WIFSIGNALED(status) && WTERMSIG(status) == SIGILL);
+	CHECK_EQ(call_ud2(0), 0);
+}
+
+XP_TEST(own_handler)
+{
+	/* Made ours by a new registration: a handler that the program had goes on getting what is its own. */
+	struct sigaction act = {.sa_sigaction = on_illegal, .sa_flags = SA_SIGINFO}, library;
+
+	REQUIRE(sigaction(SIGILL, &act, &library) == 0);
+	REQUIRE(xp_module_unregister(&xp__module) == 0);
+	REQUIRE(xp_module_register(&xp__module) == 0);
+	struct sigaction now;
+
+	REQUIRE(sigaction(SIGILL, NULL, &now) == 0);
+	CHECK(now.sa_sigaction == library.sa_sigaction);
+	for (int i = 0; i < 3; i++)
+		meet_illegal();
+	REQUIRE(xp_gate_provide("site", long_answer) == 0);
+	CHECK_EQ(call_ud2(0), 0x123456789abc);
+	REQUIRE(xp_gate_withdraw("site") == 0);
+	CHECK_EQ(call_ud2(0), 0);
+}
+
 /* ---- several at once ---- */
 
 #define NR_THREADS 8
@@ -344,6 +559,51 @@ XP_TEST(of_many_threads_one_binds)
 		REQUIRE(xp_gate_withdraw("raced") == 0);
 	}
 	pthread_barrier_destroy(&barrier);
+}
+
+static void *race_ud2(void *unused)
+{
+	(void)unused;
+	for (unsigned i = 4; i < NR_SITES - 4; i++) {
+		pthread_barrier_wait(&barrier);
+		for (int k = 0; k < 3; k++)
+			if (call_ud2(i) != other_answer())
+				__atomic_fetch_add(&wrong, 1, __ATOMIC_RELAXED);
+	}
+	return NULL;
+}
+
+XP_TEST(of_many_threads_one_patches_a_fault)
+{
+	pthread_t threads[NR_THREADS];
+	uint64_t before;
+
+	pthread_barrier_init(&barrier, NULL, NR_THREADS);
+	wrong = 0;
+	REQUIRE(xp_gate_provide("site", other_answer) == 0);
+	before = commits();
+	for (int i = 0; i < NR_THREADS; i++)
+		REQUIRE(pthread_create(&threads[i], NULL, race_ud2, NULL) == 0);
+	for (int i = 0; i < NR_THREADS; i++)
+		pthread_join(threads[i], NULL);
+	CHECK_EQ(commits() - before, NR_SITES - 8);
+	CHECK_EQ(wrong, 0);
+	REQUIRE(xp_gate_withdraw("site") == 0);
+	pthread_barrier_destroy(&barrier);
+}
+
+XP_TEST(eagerly_there_is_no_fault)
+{
+	uint64_t before;
+
+	REQUIRE(xp_gate_provide("site", other_answer) == 0);
+	CHECK_UD2(NR_SITES - 1);
+	before = commits();
+	REQUIRE(xp_gate_bind_all() == 0);
+	CHECK_EQ(commits() - before, 1);
+	for (unsigned i = 0; i < NR_SITES; i++)
+		CHECK_CALL(i, other_answer);
+	REQUIRE(xp_gate_withdraw("site") == 0);
 }
 
 #endif

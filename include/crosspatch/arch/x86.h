@@ -368,7 +368,16 @@ xp__chosen:
  * 32-bit code has the record alone, whose `code` is the gate.
  */
 #define XP__GATE_THROUGH 48
-#define XP__GATE_STUB(stub, gate) XP__GATE_STUB_ASM(#stub, #gate)
+#define XP__GATE_STUB(stub, gate) XP__GATE_STUB_ASM(#stub, #gate, "", "")
+/* The same behind an UD2 that becomes a jmp behind itself. Padding, as .balign 16 has seen to: cut at no quadword. */
+#if defined(__x86_64__)
+#define XP__GATE_STUB_UD2(stub, gate)                                                                                  \
+	XP__GATE_STUB_ASM(#stub, #gate, ".byte 0x0f, 0x0b, 0x2e, 0xe9, 0, 0, 0, 0\n",                                  \
+			  ".long " #stub " - .\n"                                                                      \
+			  ".long " #gate " + 1 - .\n")
+#else
+#define XP__GATE_STUB_UD2(stub, gate) XP__GATE_STUB(stub, gate)
+#endif
 #if defined(__x86_64__)
 #define XP__GATE_STUB_CODE(gate)                                                                                       \
 	".byte 0x4c, 0x8d, 0x1d\n"                                                                                     \
@@ -380,19 +389,19 @@ xp__chosen:
 #define XP__GATE_STUB_CODE(gate) ".byte 0x0f, 0x0b\n"
 #define XP__GATE_STUB_NAME(stub, gate) gate
 #endif
-#define XP__GATE_STUB_ASM(stub, gate)                                                                                  \
+#define XP__GATE_STUB_ASM(stub, gate, ud2, record)                                                                     \
 	__asm__(".ifndef " stub "\n"                                                                                   \
 		".pushsection .text." stub ",\"axG\",@progbits," stub ",comdat\n"                                       \
 		".balign 16\n"                                                                                         \
 		".weak " stub "\n"                                                                                     \
 		".hidden " stub "\n"                                                                                   \
 		".type " stub ", @function\n" stub ":\n"                                                               \
-		".cfi_startproc\n" XP__GATE_STUB_CODE(gate) ".cfi_endproc\n"                                           \
+		".cfi_startproc\n" ud2 XP__GATE_STUB_CODE(gate) ".cfi_endproc\n"                                       \
 		".size " stub ", . - " stub "\n"                                                                       \
 		".pushsection xp_gate_sites,\"ao?\",@progbits," stub "\n"                                              \
 		".balign 4\n"                                                                                          \
 		".long " XP__GATE_STUB_NAME(stub, gate) " - .\n"                                                       \
-		".long " gate " + 2 - .\n"                                                                             \
+		".long " gate " + 2 - .\n" record                                                                      \
 		".popsection\n"                                                                                        \
 		".popsection\n"                                                                                        \
 		".endif\n")

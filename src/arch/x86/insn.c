@@ -5,7 +5,8 @@
  *
  * Invariants:
  * I1. Whatever is accepted has exactly the meaning of its kind. A prefix that vendors treat differently (66 before
- *     a near branch), that hints (2E, 3E before Jcc) or that does nothing is refused all the same.
+ *     a near branch), that hints (2E, 3E before Jcc) or that does nothing is refused all the same,
+ *     but for the one form that gates are given: three times 2E before E8 or E9, which no vendor gives a meaning.
  * I2. No byte at or after bytes[avail] is read: the site may end where its mapping ends.
  * I3. Decoding never calls anything, not even memcpy: it runs in the trap handler, and memcpy may be what is being
  *     patched. (Writing nops may: compilers make memcpy of the loop.)
@@ -113,6 +114,13 @@ static unsigned mov_imm(const uint8_t *bytes, size_t avail, struct xp__insn *for
 	return at + modrm + 1;
 }
 
+/* A call or jmp of eight bytes: three segment prefixes that do nothing, E8 or E9, displacement. */
+static bool is_padded(const uint8_t *bytes, size_t avail)
+{
+	return XP__CODE_BITS == 64 && avail >= 4 && bytes[0] == SEGMENT_CS && bytes[1] == SEGMENT_CS &&
+	       bytes[2] == SEGMENT_CS && (bytes[3] & 0xfe) == 0xe8;
+}
+
 unsigned xp__insn_decode(const uint8_t *bytes, size_t avail, struct xp__insn *insn)
 {
 	static const struct xp__insn unknown = { .kind = XP__INSN_UNKNOWN }; /* an initialiser may become memset */
@@ -171,6 +179,10 @@ unsigned xp__insn_decode(const uint8_t *bytes, size_t avail, struct xp__insn *in
 		form.kind = XP__INSN_TEST_IMM;
 		form.width = 8;
 		opcode = 2;
+		operand = 4;
+	} else if (is_padded(bytes, avail)) {
+		form.kind = bytes[3] == 0xe8 ? XP__INSN_CALL : XP__INSN_JMP;
+		opcode = 4;
 		operand = 4;
 	} else if (first == XP__INSN_INT3_BYTE) {
 		form.kind = XP__INSN_INT3;

@@ -22,9 +22,9 @@
 enum xp__insn_kind {
 	XP__INSN_UNKNOWN,
 	XP__INSN_NOP,      /* 90, 66 90, 0F 1F /0 in all its forms, with 66 and 2E prefixes before it; not F3 90 (pause) */
-	XP__INSN_JMP,      /* EB rel8, E9 rel32 */
+	XP__INSN_JMP,      /* EB rel8, E9 rel32, 2E 2E 2E E9 rel32 */
 	XP__INSN_JCC,      /* 70+cc rel8, 0F 80+cc rel32 */
-	XP__INSN_CALL,     /* E8 rel32 */
+	XP__INSN_CALL,     /* E8 rel32, 2E 2E 2E E8 rel32 */
 	XP__INSN_RET,      /* C3, C2 imm16 */
 	XP__INSN_TEST_IMM, /* A8 imm8, [66|48] A9 imm: test of al, ax, eax, rax (48 in 64-bit code) */
 	XP__INSN_MOV_IMM,  /* B0+r imm8, [66] B8+r imm, C6 /0 imm8, [66] C7 /0 imm: mov to a register; in 64-bit code with REX */

@@ -172,7 +172,7 @@ static void *exec_alloc(const void *near, size_t size)
 
 static unsigned can(unsigned needs)
 {
-	unsigned served = XP_NEED_SYNC | XP_NEED_TRAP | XP_NEED_PARK | XP_NEED_ALONE;
+	unsigned served = XP_NEED_SYNC | XP_NEED_TRAP | XP_NEED_PARK | XP_NEED_ALONE | XP_NEED_ILLEGAL;
 
 	if (needs & XP_NEED_SINGLE) {
 		if (writer == NULL)
@@ -218,6 +218,11 @@ static int prepare(unsigned needs, struct xp_diag *diag)
 		if (error)
 			return xp__refuse(diag, error, 0, "no real-time signal is free");
 		error = xp__threads_accept(xp__rendezvous_signal(), diag);
+		if (error)
+			return error;
+	}
+	if (needs & XP_NEED_ILLEGAL) {
+		error = xp__sigill_start(diag);
 		if (error)
 			return error;
 	}

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT
 /*
- * The SIGTRAP handler. Its registers decide: si_code is SI_KERNEL for every int3.
+ * The handlers of SIGTRAP and SIGILL. The registers decide: si_code is SI_KERNEL for every int3, and greater than zero for
+ * an illegal instruction.
  *
- * I1  No lock, no allocation, no libc, no lazy binding, no TLS that is not static, on whatever stack the program gave.
+ * I1  Of SIGTRAP: no lock, no allocation, no libc, no lazy binding, no TLS that is not static, on whatever stack the program gave.
  * I2  SA_NODEFER: another signal's handler may interrupt this one and meet a breakpoint of its own.
  * I3  What is not ours goes to the handler that was there before, with its mask, as if we were not there.
  */
@@ -14,10 +15,17 @@
 #include <sys/uio.h>
 #include <ucontext.h>
 
-static struct xp__sigaction previous;
+static struct xp__sigaction previous[2]; /* of SIGTRAP, of SIGILL */
 /* The frame of our handler that passed a trap on, while the other's handler runs; and whether it stands on the alternate stack. */
 static __thread uintptr_t passing_frame __attribute__((tls_model("initial-exec")));
 static __thread bool passing_alternate __attribute__((tls_model("initial-exec")));
+
+/*
+ * The same for a fault of either signal, and whose context it passed on. The other's handler may leave by longjmp, as
+ * programs do that try whether an instruction is there: what is left behind here means nothing then.
+ */
+static __thread uintptr_t passed_frame __attribute__((tls_model("initial-exec")));
+static __thread void *passed_context __attribute__((tls_model("initial-exec")));
 
 static bool on_alternate_stack(void)
 {
@@ -45,42 +53,55 @@ static const uint8_t gregs[] = {REG_EAX, REG_ECX, REG_EDX, REG_EBX, REG_ESP, REG
 #endif
 #define NR_GREGS (sizeof(gregs) / sizeof(gregs[0]))
 
+static struct xp__sigaction *previous_of(int signal)
+{
+	return &previous[signal == SIGILL];
+}
+
 static void die(int signal, bool restart, ucontext_t *uc)
 {
 	struct xp__sigaction dfl = {.handler = (uintptr_t)SIG_DFL};
 
-	/* The default action, where the trap happened: executes the breakpoint again, or takes the signal again. */
+	/* The default action, where the trap happened: executes the instruction again, or takes the signal again. */
 	xp__sigaction(signal, &dfl, NULL);
 	if (restart)
-		uc->uc_mcontext.gregs[XP__REG_IP]--;
+		uc->uc_mcontext.gregs[XP__REG_IP] -= signal == SIGTRAP;
 	else
 		XP__SYS3(SYS_tgkill, XP__SYS1(SYS_getpid, 0), XP__SYS1(SYS_gettid, 0), signal);
 }
 
-static void pass_on(int signal, siginfo_t *info, void *context, bool int3)
+static void pass_on(int signal, siginfo_t *info, void *context, bool fault)
 {
-	struct xp__sigaction act = previous;
+	struct xp__sigaction act = *previous_of(signal);
 	uint64_t mask = act.mask, before;
-	uintptr_t outer = passing_frame;
+	uintptr_t outer = passing_frame, outer_passed = passed_frame, frame = (uintptr_t)__builtin_frame_address(0);
+	void *outer_context = passed_context;
+	bool passed_back = context == passed_context && frame < passed_frame;
 
 	/* Ignoring does not help against a forced signal; and a handler that passed it back to us has none to offer. */
-	if (act.handler <= (uintptr_t)SIG_IGN || outer) {
-		if (int3 || act.handler == (uintptr_t)SIG_DFL)
-			die(signal, int3, context);
+	if (act.handler <= (uintptr_t)SIG_IGN || passed_back) {
+		if (fault || act.handler == (uintptr_t)SIG_DFL)
+			die(signal, fault, context);
 		return;
 	}
 	if (!(act.flags & SA_NODEFER))
 		mask |= xp__sigbit(signal);
 	if (act.flags & SA_RESETHAND)
-		previous.handler = (uintptr_t)SIG_DFL;
+		previous_of(signal)->handler = (uintptr_t)SIG_DFL;
 	XP__SYS4(SYS_rt_sigprocmask, SIG_BLOCK, &mask, &before, XP__NSIG_SIZE);
-	passing_alternate = on_alternate_stack();
-	passing_frame = (uintptr_t)__builtin_frame_address(0);
+	if (signal == SIGTRAP) {
+		passing_alternate = on_alternate_stack();
+		passing_frame = frame;
+	}
+	passed_context = context;
+	passed_frame = frame;
 	if (act.flags & SA_SIGINFO)
 		((void (*)(int, siginfo_t *, void *))act.handler)(signal, info, context);
 	else
 		((void (*)(int))act.handler)(signal);
 	passing_frame = outer;
+	passed_frame = outer_passed;
+	passed_context = outer_context;
 	XP__SYS4(SYS_rt_sigprocmask, SIG_SETMASK, &before, NULL, XP__NSIG_SIZE);
 }
 
@@ -122,7 +143,7 @@ unsigned xp__trap_shard(void)
 	return (unsigned)((thread >> 12) ^ (thread >> 20) ^ (thread >> 6));
 }
 
-static enum xp_trap_verdict take(ucontext_t *uc)
+static enum xp_trap_verdict take(ucontext_t *uc, enum xp_trap_verdict (*decide)(struct xp_regs *, unsigned))
 {
 	greg_t *saved = uc->uc_mcontext.gregs;
 	enum xp_trap_verdict verdict;
@@ -133,12 +154,12 @@ static enum xp_trap_verdict take(ucontext_t *uc)
 		regs.gpr[i] = i < NR_GREGS ? (uintptr_t)saved[gregs[i]] : 0;
 	regs.ip = (uintptr_t)saved[XP__REG_IP];
 	regs.flags = (uintptr_t)saved[REG_EFL];
-	verdict = xp_trap(&regs, xp__trap_shard());
+	verdict = decide(&regs, xp__trap_shard());
 	if (verdict == XP_TRAP_FOREIGN)
 		return verdict;
-	if (verdict == XP_TRAP_RETRY && at_rseq_abort((uintptr_t)saved[XP__REG_IP]))
+	if (decide == xp_trap && verdict == XP_TRAP_RETRY && at_rseq_abort((uintptr_t)saved[XP__REG_IP]))
 		return XP_TRAP_DONE;
-	if (verdict == XP_TRAP_RETRY && behind_split_int3((uintptr_t)saved[XP__REG_IP]))
+	if (decide == xp_trap && verdict == XP_TRAP_RETRY && behind_split_int3((uintptr_t)saved[XP__REG_IP]))
 		return XP_TRAP_FOREIGN;
 	for (unsigned i = 0; i < NR_GREGS; i++)
 		saved[gregs[i]] = (greg_t)regs.gpr[i];
@@ -151,32 +172,50 @@ static void on_sigtrap(int signal, siginfo_t *info, void *context)
 {
 	bool int3 = info->si_code == SI_KERNEL;
 
-	if (!int3 || take(context) == XP_TRAP_FOREIGN)
+	if (!int3 || take(context, xp_trap) == XP_TRAP_FOREIGN)
 		pass_on(signal, info, context, int3);
 }
 
-int xp__sigtrap_start(struct xp_diag *diag)
+static void on_sigill(int signal, siginfo_t *info, void *context)
+{
+	bool fault = info->si_code > 0;
+
+	if (!fault || take(context, xp_trap_illegal) == XP_TRAP_FOREIGN)
+		pass_on(signal, info, context, fault);
+}
+
+static int start(int signal, void (*handler)(int, siginfo_t *, void *), struct xp_diag *diag)
 {
 	struct xp__sigaction act = {
-		.handler = (uintptr_t)on_sigtrap,
+		.handler = (uintptr_t)handler,
 		.flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER | SA_RESTART,
 	};
 	struct xp__sigaction now;
-	int error = xp__sigaction(SIGTRAP, NULL, &now);
+	int error = xp__sigaction(signal, NULL, &now);
 
 	if (error)
-		return xp__refuse(diag, error, -error, "cannot read the handler of SIGTRAP");
-	if (now.handler == (uintptr_t)on_sigtrap)
+		return xp__refuse(diag, error, -error, "cannot read the handler of the signal");
+	if (now.handler == (uintptr_t)handler)
 		return 0;
-	if (now.handler == (uintptr_t)SIG_IGN) {
+	if (now.handler == (uintptr_t)SIG_IGN && signal == SIGTRAP) {
 		if (diag)
 			diag->tid = xp__gettid();
 		return xp__refuse(diag, -EBUSY, 0, "the process ignores SIGTRAP, which says that it wants no traps");
 	}
 	/* First what to pass on to, then the handler that does. */
-	previous = now;
-	error = xp__sigaction(SIGTRAP, &act, NULL);
+	*previous_of(signal) = now;
+	error = xp__sigaction(signal, &act, NULL);
 	if (error)
-		return xp__refuse(diag, error, -error, "cannot install the handler of SIGTRAP");
+		return xp__refuse(diag, error, -error, "cannot install the handler of the signal");
 	return 0;
+}
+
+int xp__sigtrap_start(struct xp_diag *diag)
+{
+	return start(SIGTRAP, on_sigtrap, diag);
+}
+
+int xp__sigill_start(struct xp_diag *diag)
+{
+	return start(SIGILL, on_sigill, diag);
 }

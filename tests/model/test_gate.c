@@ -1,0 +1,235 @@
+// SPDX-License-Identifier: MIT
+/* Gates on the recording port: the calls of a binding, what a failure of each leaves behind, what is refused. */
+#include "xp_test.h"
+
+#include "recorder.h"
+
+#include <crosspatch/gate.h>
+
+void *xp__gate_resolve(struct xp_object *object, uintptr_t return_address);
+
+/* Offsets in rec_text. */
+enum { UD2 = 64, CALL = 128, STUB = 256, FALLBACK = 512, PROVIDER = 1041, OTHER = 2094 };
+
+static const uint8_t virgin[8] = {0x0f, 0x0b, 0x2e, 0xe8};
+static struct xp_gate handle;
+static struct xp_gate_site sites[3];
+static struct xp_module module;
+static uint64_t stack[8];
+
+static xp__gate_func *text_at(size_t offset)
+{
+	return (xp__gate_func *)(uintptr_t)(rec_text + offset);
+}
+
+static void record(unsigned i, size_t code, unsigned flags)
+{
+	sites[i].code = (int32_t)((uintptr_t)(rec_text + code) - (uintptr_t)&sites[i].code);
+	sites[i].gate = (int32_t)((uintptr_t)&handle + flags - (uintptr_t)&sites[i].gate);
+}
+
+static void put_call(size_t code, size_t target)
+{
+	uint8_t bytes[5];
+
+	REQUIRE(xp_text_gen_insn(bytes, 0xe8, rec_text + code, rec_text + target) == 0);
+	rec_put(code, bytes, sizeof(bytes));
+}
+
+/* An executable with a stub, a call of it, and a site in UD2 form. */
+static int start(size_t ud2)
+{
+	rec_start();
+	memset(&handle, 0, sizeof(handle));
+	memset(&module, 0, sizeof(module));
+	handle.object.name = "g";
+	handle.through = handle.fallback = text_at(FALLBACK);
+	handle.stub = text_at(STUB);
+	record(0, STUB, XP_SITE_STUB);
+	record(1, ud2, XP_SITE_UD2);
+	record(2, CALL, 0);
+	rec_put(ud2, virgin, sizeof(virgin));
+	put_call(CALL, STUB);
+	module.abi = XP_MODULE_ABI;
+	module.nr_tables = XP_NR_SITE_KINDS;
+	module.tables[XP_SITE_GATE].start = sites;
+	module.tables[XP_SITE_GATE].end = sites + 3;
+	return xp_module_register(&module);
+}
+
+static void stop(void)
+{
+	(void)xp_gate_withdraw("g");
+	CHECK_EQ(xp_module_unregister(&module), 0);
+}
+
+static uintptr_t target(size_t call)
+{
+	int32_t disp;
+
+	memcpy(&disp, rec_text + call + 1, sizeof(disp));
+	return (uintptr_t)rec_text + call + 5 + (uintptr_t)(intptr_t)disp - (uintptr_t)rec_text;
+}
+
+static enum xp_trap_verdict fault(struct xp_regs *regs)
+{
+	memset(regs, 0, sizeof(*regs));
+	memset(stack, 0, sizeof(stack));
+	regs->ip = (uintptr_t)(rec_text + UD2);
+	regs->gpr[4] = (uintptr_t)(stack + 8);
+	return xp_trap_illegal(regs, 0);
+}
+
+static void *resolve(size_t call)
+{
+	return xp__gate_resolve(&handle.object, (uintptr_t)(rec_text + call + 5));
+}
+
+XP_TEST(one_store_binds_a_fault)
+{
+	struct xp_regs regs;
+
+	REQUIRE(start(UD2) == 0);
+	REQUIRE(xp__gate_provide("g", text_at(PROVIDER)) == 0);
+	rec_forget();
+	CHECK_EQ(fault(&regs), XP_TRAP_RETRY);
+	CHECK_EQ(regs.ip, (uintptr_t)(rec_text + UD2));
+	CHECK_EQ(rec.calls[REC_WRITE], 1);
+	CHECK_EQ(rec.calls[REC_SYNC], 1);
+	CHECK_EQ(target(UD2 + 3), PROVIDER);
+	CHECK_MEM(rec_text + UD2, "\x2e\x2e\x2e\xe8", 4);
+	/* Who faulted meanwhile executes it again, and writes nothing. */
+	rec_forget();
+	CHECK_EQ(fault(&regs), XP_TRAP_RETRY);
+	CHECK_EQ(rec.calls[REC_WRITE] + rec.calls[REC_LOCK], 0);
+	regs.ip += 8;
+	CHECK_EQ(xp_trap_illegal(&regs, 0), XP_TRAP_FOREIGN);
+	stop();
+	CHECK_EQ(target(UD2 + 3), STUB);
+	CHECK_EQ(fault(&regs), XP_TRAP_FOREIGN);
+}
+
+XP_TEST(three_phases_where_no_store_is_single)
+{
+	struct xp_regs regs;
+
+	REQUIRE(start(UD2) == 0);
+	rec.can &= ~(unsigned)XP_NEED_SINGLE;
+	rec_forget();
+	CHECK_EQ(fault(&regs), XP_TRAP_RETRY);
+	CHECK_EQ(rec.calls[REC_WRITE], 3);
+	CHECK_EQ(rec.calls[REC_SYNC], 3);
+	CHECK(rec.prepared & XP_NEED_TRAP);
+	CHECK_EQ(target(UD2 + 3), STUB);
+	stop();
+}
+
+/* Whatever fails: the site is as it was, and the call that faulted goes where an unbound one goes. */
+static void binding_fails(enum rec_op op, unsigned nth)
+{
+	struct xp_regs regs;
+	void *to;
+
+	REQUIRE(start(UD2) == 0);
+	rec.can &= ~(unsigned)XP_NEED_SINGLE;
+	REQUIRE(xp__gate_provide("g", text_at(PROVIDER)) == 0);
+	rec_forget();
+	rec_fail(op, nth, 1, -5);
+	CHECK_EQ(fault(&regs), XP_TRAP_DONE);
+	CHECK_MEM(rec_text + UD2, virgin, sizeof(virgin));
+	CHECK_EQ(regs.ip, (uintptr_t)(rec_text + STUB));
+	CHECK_EQ(regs.gpr[4], (uintptr_t)(stack + 7));
+	CHECK_EQ(stack[7], (uintptr_t)(rec_text + UD2 + 8));
+	rec_heal();
+	rec_forget();
+	rec_fail(op, nth, 1, -5);
+	to = resolve(CALL);
+	rec_heal();
+	CHECK(to == rec_text + PROVIDER);
+	CHECK_EQ(target(CALL), STUB);
+	CHECK(resolve(CALL) == rec_text + PROVIDER);
+	CHECK_EQ(target(CALL), PROVIDER);
+	stop();
+	CHECK_EQ(target(CALL), STUB);
+}
+
+XP_TEST(every_step_of_a_binding_fails)
+{
+	binding_fails(REC_LOCK, 1);
+	binding_fails(REC_PREPARE, 1);
+	for (unsigned nth = 1; nth <= 3; nth++) {
+		binding_fails(REC_WRITE, nth);
+		binding_fails(REC_SYNC, nth);
+	}
+}
+
+XP_TEST(withdrawal_fails)
+{
+	for (unsigned nth = 1; nth <= 2; nth++) {
+		REQUIRE(start(UD2) == 0);
+		REQUIRE(xp__gate_provide("g", text_at(PROVIDER)) == 0);
+		CHECK(resolve(CALL) == rec_text + PROVIDER);
+		rec_forget();
+		rec_fail(nth == 1 ? REC_WRITE : REC_SYNC, 1, 1, -5);
+		CHECK_EQ(xp_gate_withdraw("g"), -5);
+		rec_heal();
+		CHECK_EQ(target(CALL), PROVIDER);
+		CHECK(xp__gate_available(&handle));
+		CHECK(handle.through != handle.fallback);
+		CHECK(resolve(CALL) == rec_text + PROVIDER);
+		stop();
+		CHECK(!xp__gate_available(&handle));
+		CHECK(handle.through == handle.fallback);
+	}
+}
+
+/* The provider of before is what text may hold that comes back. */
+XP_TEST(a_table_that_comes_back)
+{
+	REQUIRE(start(UD2) == 0);
+	REQUIRE(xp__gate_provide("g", text_at(PROVIDER)) == 0);
+	CHECK(resolve(CALL) == rec_text + PROVIDER);
+	REQUIRE(xp_module_unregister(&module) == 0);
+	CHECK_EQ(target(CALL), PROVIDER);
+	REQUIRE(xp__gate_replace("g", text_at(OTHER)) == 0);
+	REQUIRE(xp_module_register(&module) == 0);
+	CHECK_EQ(target(CALL), OTHER);
+	CHECK_MEM(rec_text + UD2, virgin, sizeof(virgin));
+	stop();
+	CHECK_EQ(target(CALL), STUB);
+}
+
+XP_TEST(registration_refuses)
+{
+	static const uint8_t neither[8] = {0x0f, 0x0b, 0x2e, 0xe9};
+
+	CHECK_EQ(start(UD2 + 4), -XP_E_CORRUPT);
+	CHECK(handle.object.real == NULL);
+	CHECK_EQ(start(UD2), 0);
+	stop();
+
+	rec_put(UD2, neither, sizeof(neither));
+	CHECK_EQ(xp_module_register(&module), -XP_E_CORRUPT);
+	rec_put(UD2, virgin, sizeof(virgin));
+	rec_put(CALL, virgin, 5);
+	CHECK_EQ(xp_module_register(&module), -XP_E_MISMATCH);
+	put_call(CALL, STUB);
+
+	rec.can &= ~(unsigned)XP_NEED_ILLEGAL;
+	CHECK_EQ(xp_module_register(&module), -XP_E_NO_METHOD);
+	rec.can |= XP_NEED_ILLEGAL;
+	rec.can &= ~(unsigned)XP_NEED_CALL;
+	CHECK_EQ(xp_module_register(&module), -XP_E_SHADOW_STACK);
+	rec.can |= XP_NEED_CALL;
+	for (unsigned nth = 1; nth <= 2; nth++) {
+		rec_forget();
+		rec_fail(REC_ALLOC, nth, 1, -12);
+		CHECK_EQ(xp_module_register(&module), -12);
+		rec_heal();
+		CHECK(handle.object.real == NULL);
+	}
+	CHECK_EQ(xp_module_register(&module), 0);
+	stop();
+}
+
+XP_TEST_MAIN()
