@@ -7,6 +7,7 @@
 
 XP_DEFINE_STATIC_KEY_SHARED_FALSE(common);
 XP_DEFINE_STATIC_SWITCH_SHARED(common_choice, 5, 3);
+XP_DEFINE_IMV_SHARED(int, common_value, -5);
 
 static int failures;
 
@@ -29,6 +30,11 @@ static int look(void)
 static int pick(void)
 {
 	return xp_static_switch(&common_choice);
+}
+
+static int read_value(void)
+{
+	return xp_imv_read(common_value);
 }
 
 static void use(const char *path, int before)
@@ -65,6 +71,12 @@ static void use(const char *path, int before)
 		EXPECT(i % 2 ? plugin->choose(i) : xp_static_switch_set(&common_choice, i), 0);
 		EXPECT(plugin->pick(), i);
 		EXPECT(pick(), i);
+	}
+	EXPECT(plugin->read(), read_value());
+	for (int i = 0; i < 4; i++) {
+		EXPECT(i % 2 ? plugin->set(0x1111 * i) : xp_imv_set(common_value, 0x1111 * i), 0);
+		EXPECT(plugin->read(), 0x1111 * i);
+		EXPECT(read_value(), 0x1111 * i);
 	}
 	EXPECT(plugin->disable_own(), 0);
 	EXPECT(plugin->look(), 2);

@@ -38,5 +38,16 @@ static int choose(int choice)
 	return xp_static_switch_set(&common_choice, choice);
 }
 
+static int read(void)
+{
+	return xp_imv_read(common_value);
+}
+
+static int set(int value)
+{
+	return xp_imv_set(common_value, value);
+}
+
 extern const struct plugin plugin;
-const struct plugin plugin = {look, enable_own, disable_own, enable_common, disable_common, pick, choose};
+const struct plugin plugin = {look, enable_own, disable_own, enable_common, disable_common, pick, choose,
+				     read, set};
