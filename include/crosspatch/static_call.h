@@ -115,6 +115,13 @@ extern "C" {
 	}
 
 #if defined(XP__CALLS_LOAD)
+#if defined(__i386__)
+/* A structure would be stored through an argument that nobody passed, a real number left on a stack that nobody pops. */
+static inline long long xp__call_return0(void)
+{
+	return 0;
+}
+#else
 /* One of each kind of register that a value comes back in. */
 struct xp__call_zero {
 	intptr_t integer;
@@ -126,6 +133,7 @@ static inline struct xp__call_zero xp__call_return0(void)
 
 	return zero;
 }
+#endif
 #define xp__call_stub (*(xp__call_func *)xp__call_return0)
 #define XP__TRAMPOLINE(trampoline, call) XP__CALL_ASSERT(1, "")
 #define XP__TRAMPOLINE_SHARED(trampoline, call) XP__CALL_ASSERT(1, "")
@@ -154,7 +162,7 @@ extern xp__call_func xp__call_stub XP__CALL_HIDDEN;
  * return void; call it by xp_static_call_cond().
  * XP_DEFINE_STATIC_CALL_RET0(name, function) - the same type; returns 0: rax, rdx, xmm0 and xmm1 are zero. For functions
  * that return void, integers, pointers, float, double, or structures of these of up to 16 bytes; not for larger
- * structures, long double or wider vectors.
+ * structures, long double or wider vectors. In 32-bit code for void, integers and pointers only.
  * XP_DECLARE_STATIC_CALL(name, function) - for a header. The function must be declared, and need not be defined.
  * At file scope; in C++ the name is one of C, whatever namespace it stands in.
  */
