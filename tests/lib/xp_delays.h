@@ -16,9 +16,10 @@
 #error "this program is linked with a library built with XP_INJECT"
 #endif
 
+/* The last point, of faults, is passed by those alone that have gates. */
 enum { XP_NR_POINTS = XP__POINT_TRAP_MISSED + 1 };
 
-static uint64_t xp_delays_passed[XP_NR_POINTS];
+static uint64_t xp_delays_passed[XP__POINT_FAULT_FOUND + 1];
 
 /* Some @cycles at most. */
 static inline void xp_delay_spin(uint64_t cycles)
