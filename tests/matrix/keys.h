@@ -63,6 +63,11 @@ static inline struct amounts amounts_of(int n)
 	return amounts;
 }
 
+/* Called from every file, provided by the main program; the second by a stub that faults the first time. */
+XP_DECLARE_GATE(int, gate_plain, (int x, double y, struct amounts z));
+XP_DECLARE_GATE_UD2(int, gate_fault, (int x, double y, struct amounts z));
+#define GATE(name) xp_gate(name)(1, 2.0, amounts_of(3))
+
 /* The target by the call, and by asking for it. */
 #define QUERY(name) (xp_static_call_query(name) ? xp_static_call_query(name)(1, 2.0, amounts_of(3)) : 0)
 
@@ -74,6 +79,8 @@ static inline int look_inline(void)
 	bad += differ(xp_static_branch_unlikely(&common_false), xp_static_key_enabled(&common_false));
 	bad += differ(xp_static_branch_likely(&common_true), xp_static_key_enabled(&common_true));
 	bad += CALL(common_call) != QUERY(common_call);
+	bad += differ(GATE(gate_plain), xp_gate_available(gate_plain));
+	bad += differ(GATE(gate_fault), xp_gate_available(gate_fault));
 	return bad;
 }
 

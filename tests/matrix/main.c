@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 /*
- * Every kind of key, call and site, in C; switches each on and off under two policies, and after each change asks every
+ * Every kind of key, call, gate and site, in C; changes each and back under two policies, and after each change asks every
  * file whether its sites agree. Prints the number of its site records.
  */
 #include "keys.h"
@@ -159,6 +159,23 @@ static void update_all(void)
 	goes("common_call, back", xp_static_call_update(common_call, first_target), 109, 109, 109);
 }
 
+static void gates(const char *what, int error, int plain, int fault)
+{
+	check(what, error);
+	check(what, GATE(gate_plain) == plain && GATE(gate_fault) == fault ? 0 : -1);
+}
+
+static void provide_all(void)
+{
+	gates("gates", 0, 0, 0);
+	gates("gate_plain", xp_gate_provide("gate_plain", first_target), 109, 0);
+	gates("gate_fault", xp_gate_provide("gate_fault", second_target), 109, 209);
+	gates("gate_plain, replaced", xp_gate_replace("gate_plain", second_target), 209, 209);
+	gates("gate_fault, withdrawn", xp_gate_withdraw("gate_fault"), 209, 0);
+	gates("gates, bound", xp_gate_bind_all(), 209, 0);
+	gates("gate_plain, withdrawn", xp_gate_withdraw("gate_plain"), 0, 0);
+}
+
 int main(void)
 {
 	const struct xp_branch_site *site = __start_xp_branch_sites;
@@ -176,9 +193,11 @@ int main(void)
 
 	switch_all();
 	update_all();
+	provide_all();
 	check("policy", xp_set_policy(XP_POLICY_BREAKPOINT));
 	switch_all();
 	update_all();
+	provide_all();
 	printf("%ld records, %d failures\n", nr, failures);
 	return failures != 0;
 }
