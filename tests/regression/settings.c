@@ -3,6 +3,8 @@
 #include "xp_child.h"
 #include "xp_subject.h"
 
+#include <crosspatch/gate.h>
+
 #include <fcntl.h>
 #include <pthread.h>
 #include <sys/auxv.h>
@@ -135,12 +137,67 @@ XP_TEST(writer_and_sync_from_the_environment)
 	xp_child_program("has_signal", want_signal);
 }
 
+#ifdef __x86_64__
+XP_DECLARE_GATE(int, gate, (void));
+
+static int provider(void)
+{
+	return 1;
+}
+
+/* Eagerly, the stub leads to the provider as soon as there is one; lazily to the resolver. */
+static bool binds_eagerly(void)
+{
+	CHECK_EQ(xp_gate_provide("gate", provider), 0);
+	CHECK(xp_gate_gate.through != xp_gate_gate.fallback);
+	return xp_gate_gate.through == (xp__gate_func *)provider;
+}
+
+XP_CHILD_PROGRAM(has_eager_gates)
+{
+	CHECK(binds_eagerly());
+	CHECK_EQ(xp_gate(gate)(), 1);
+}
+
+XP_CHILD_PROGRAM(has_lazy_gates)
+{
+	CHECK(!binds_eagerly());
+	CHECK_EQ(xp_gate(gate)(), 1);
+}
+
+static void want_eager(void)
+{
+	setenv("CROSSPATCH_BIND", "now", 1);
+}
+
+static void want_lazy(void)
+{
+	setenv("CROSSPATCH_BIND", "lazy", 1);
+}
+
+XP_TEST(binding_from_the_environment)
+{
+	xp_child_program("has_eager_gates", want_eager);
+	xp_child_program("has_lazy_gates", want_lazy);
+	xp_child_program("has_lazy_gates", NULL);
+}
+#endif
+
 /* ---- a program that runs with more rights than its user has does not listen to the user's environment ---- */
 
 XP_CHILD_PROGRAM(ignores_environment)
 {
 	CHECK(getauxval(AT_SECURE) != 0);
 	CHECK_EQ(xp_policy(), XP_POLICY_AUTO);
+#ifdef __x86_64__
+	CHECK(!binds_eagerly());
+#endif
+}
+
+static void want_both(void)
+{
+	want_breakpoint();
+	setenv("CROSSPATCH_BIND", "now", 1);
 }
 
 static bool copy_file(const char *from, const char *to, mode_t mode)
@@ -169,7 +226,7 @@ XP_TEST(environment_ignored_in_set_uid_programs)
 	snprintf(path, sizeof(path), "%s/program", directory);
 	CHECK_EQ(chmod(directory, 0755), 0);
 	CHECK(copy_file("/proc/self/exe", path, 04755));
-	status = xp_child_execute(path, "ignores_environment", want_breakpoint);
+	status = xp_child_execute(path, "ignores_environment", want_both);
 	unlink(path);
 	rmdir(directory);
 	CHECK_EQ(status, 0);
