@@ -15,6 +15,9 @@
  *	FF 25 disp32 0F 0B      jmp *through(%rip); ud2         at first, and for a target farther than ±2 GiB
  *	E9 disp32 90 0F 0B      jmp target; nop; ud2            after the first update
  *
+ * In 32-bit code, where no jmp finds a word without a register, it is the second form always, which at first jumps to code
+ * behind it that goes through the word; registration of the executable or shared object makes it direct.
+ *
  * Right from the first instruction of the program on, before anything is registered. A call site that has a record
  * (written by a compiler plugin: struct xp_call_site) calls the target itself, wherever the target is in reach and the
  * four bytes of the displacement lie inside one aligned quadword; every other site calls the trampoline.
@@ -49,14 +52,18 @@ struct xp_static_call {
 	xp__call_func *stub;       /* likewise: returns 0, and is what NULL jumps to */
 	xp__call_func *placed;     /* what text that does not jump `through` jumps to; NULL: there is none such */
 	void *pin;                /* keeps the target's shared object mapped */
-};
+} __attribute__((aligned(8))); /* whatever the size of a pointer: XP_SITE_FLAGS */
 
-/* 32-bit code has no jmp through a word that lies at a distance: there a call is a load and an indirect call. */
-#if defined(XP_NO_PATCHING) || defined(__i386__)
+/* Without trampolines a call is a load and an indirect call. */
+#if defined(XP_NO_PATCHING)
 #define XP__CALLS_LOAD
 #endif
 
+#ifdef __i386__
+#define XP__CALL_THROUGH 28
+#else
 #define XP__CALL_THROUGH 48
+#endif
 #ifdef __cplusplus
 #define XP__CALL_ASSERT(condition, text) static_assert(condition, text)
 #define XP__CALL_BEGIN extern "C" {
@@ -256,7 +263,7 @@ static inline xp__call_func *xp__static_call_query(const struct xp_static_call *
  * no value.
  * Context: any, signal handlers included; under a policy that uses breakpoints, not where SIGTRAP is blocked.
  * Ordering: none of its own. Errors: none. Progress: wait-free.
- * In 32-bit code, and with XP_NO_PATCHING defined, a load and an indirect call.
+ * With XP_NO_PATCHING defined, a load and an indirect call.
  */
 #if defined(XP__CALLS_LOAD)
 static inline xp__call_func *xp__static_call_target(const struct xp_static_call *call)

@@ -9,7 +9,9 @@
  * I3  call->func changes after the text did: K3 is what K1 is to keys.
  * I4  What the compiler left is right from the start, and what a later update did is right for objects that come
  *     later: their handle's word leads to the entry of the shared call. So registration has nothing to change, but
- *     where a call was updated while the text that goes there was not registered.
+ *     where a call was updated while the text that goes there was not registered. In 32-bit code it makes all
+ *     trampolines direct: to go through the word takes several instructions, and a thread that rested between them would
+ *     enter the old target after an update.
  * I5  What a call goes to stays mapped: the port is asked to keep it before the text lock is taken, and to let go of what
  *     was there before after it was given back. Whoever unmaps (dlclose) has the dynamic linker's lock and may want ours.
  */
@@ -24,6 +26,7 @@ enum {
 	SITE_LEN = 5,
 	TRAMPOLINE_LEN = 8,
 	TRAMPOLINE_JMP = 6, /* bytes of it that are executed or padding: the rest never changes */
+	THROUGH_WORD = 8,   /* 32-bit code: where behind the trampoline the code stands that goes through the word */
 };
 
 static struct xp_static_call *call_of(const struct xp__item *item)
@@ -62,9 +65,19 @@ static int fail_record(const struct xp_call_site *site, const char *detail, stru
 
 /* ---- trampolines ---- */
 
-/* FF 25 disp32, and what follows in either form. */
+/* E9 disp32 90, and what follows in either form; false: out of reach. */
+static bool direct_form(uint8_t *bytes, uintptr_t code, uintptr_t to)
+{
+	bytes[5] = 0x90;
+	bytes[6] = 0x0f;
+	bytes[7] = 0x0b;
+	return xp__insn_rel32(bytes, 0xe9, code, to);
+}
+
+/* As the compiler left it: FF 25 disp32; in 32-bit code a jmp to the code behind it. */
 static void indirect_form(uint8_t *bytes, uintptr_t code, const struct xp_static_call *handle)
 {
+#ifdef __x86_64__
 	int32_t disp = (int32_t)((uintptr_t)&handle->through - (code + TRAMPOLINE_JMP));
 
 	bytes[0] = 0xff;
@@ -72,15 +85,21 @@ static void indirect_form(uint8_t *bytes, uintptr_t code, const struct xp_static
 	memcpy(bytes + 2, &disp, sizeof(disp));
 	bytes[6] = 0x0f;
 	bytes[7] = 0x0b;
+#else
+	(void)handle;
+	(void)direct_form(bytes, code, code + THROUGH_WORD);
+#endif
 }
 
-/* E9 disp32 90; false: out of reach. */
-static bool direct_form(uint8_t *bytes, uintptr_t code, uintptr_t to)
+/* Whether a trampoline that is right as it is may stay indirect. */
+static bool may_stay(bool direct)
 {
-	bytes[5] = 0x90;
-	bytes[6] = 0x0f;
-	bytes[7] = 0x0b;
-	return xp__insn_rel32(bytes, 0xe9, code, to);
+#ifdef __x86_64__
+	(void)direct;
+	return true;
+#else
+	return direct;
+#endif
 }
 
 /* What a trampoline is and what it must become. A trapped thread continues at the target in either form. */
@@ -90,7 +109,7 @@ static int add_trampoline(const struct xp__item *item, const struct xp_call_site
 	struct xp_static_call *handle = handle_of(site);
 	uintptr_t code = xp__relative(&site->code), to = destination(handle, item->call.func);
 	const uint8_t *text = (const uint8_t *)code;
-	bool direct = handle->placed && text[0] == 0xe9, near;
+	bool direct, near;
 	uint8_t old[TRAMPOLINE_LEN], new[TRAMPOLINE_LEN];
 	struct xp__change change = {
 		.addr = code,
@@ -105,10 +124,10 @@ static int add_trampoline(const struct xp__item *item, const struct xp_call_site
 
 	if (code % TRAMPOLINE_LEN != 0)
 		return fail_record(site, "a trampoline that is not aligned", diag);
+	indirect_form(old, code, handle);
+	direct = handle->placed && text[0] == 0xe9 && memcmp(text, old, TRAMPOLINE_LEN) != 0;
 	if (direct)
 		(void)direct_form(old, code, (uintptr_t)handle->placed);
-	else
-		indirect_form(old, code, handle);
 	if (memcmp(text, old, TRAMPOLINE_LEN) != 0)
 		return fail_site(site, old, TRAMPOLINE_LEN, diag);
 
@@ -116,7 +135,7 @@ static int add_trampoline(const struct xp__item *item, const struct xp_call_site
 		uintptr_t goes_to = (uintptr_t)(direct ? handle->placed : handle->through);
 
 		/* A handle's word leads to the entry of the shared call, which is right whatever comes. */
-		if (goes_to == to || (handle->object.real && goes_to == (uintptr_t)handle->func))
+		if (may_stay(direct) && (goes_to == to || (handle->object.real && goes_to == (uintptr_t)handle->func)))
 			return 0;
 	}
 	near = direct_form(new, code, to);

@@ -18,9 +18,17 @@
 
 #define XP_NR_CALL_SITES 64u
 
+/* Where the stack must be aligned: in 32-bit code the argument is passed on, there and by whoever pushes none. */
+#ifdef __x86_64__
+#define XP_CALL_FRAME ".byte 0x48, 0x83, 0xec, 0x08\n.cfi_adjust_cfa_offset 8\n"
+#define XP_CALL_FRAME_END ".byte 0x48, 0x83, 0xc4, 0x08\n.cfi_adjust_cfa_offset -8\nret\n"
+#else
+#define XP_CALL_FRAME ".byte 0xff, 0x74, 0x24, 0x04\n.cfi_adjust_cfa_offset 4\n" /* push 4(%esp) */
+#define XP_CALL_FRAME_END ".byte 0x83, 0xc4, 0x04\n.cfi_adjust_cfa_offset -4\nret\n"
+#endif
+
 #define XP_CALL_SITES(table, name)                                                                                     \
-	XP_CALL_SITES_ASM(#table, #name, "60 + xp_at", ".byte 0x48, 0x83, 0xec, 0x08\n.cfi_adjust_cfa_offset 8\n",     \
-			  "0xe8", "0", ".byte 0x48, 0x83, 0xc4, 0x08\n.cfi_adjust_cfa_offset -8\nret\n");              \
+	XP_CALL_SITES_ASM(#table, #name, "60 + xp_at", XP_CALL_FRAME, "0xe8", "0", XP_CALL_FRAME_END);                 \
 	extern const int32_t table[XP_NR_CALL_SITES]
 #define XP_CALL_SITES_TAIL(table, name)                                                                                \
 	XP_CALL_SITES_ASM(#table, #name, "xp_at", "", "0xe9", "1", "");                                                \

@@ -507,10 +507,18 @@ static void rec_call_record(struct xp_call_site *site, size_t offset, struct xp_
 void rec_call(struct xp_static_call *call, struct xp_call_site *site, size_t trampoline, size_t stub,
 	      xp__call_func *func)
 {
+#ifdef __x86_64__
 	uint8_t bytes[REC_TRAMPOLINE_LEN] = {0xff, 0x25, 0, 0, 0, 0, 0x0f, 0x0b};
-	int32_t displacement = relative(rec_text + trampoline + 6, (uintptr_t)&call->through);
+	int32_t word = relative(rec_text + trampoline + 6, (uintptr_t)&call->through);
+	size_t at = 2;
+#else
+	/* Behind it a jmp that the emitter of position-independent code does not have. */
+	uint8_t bytes[REC_TRAMPOLINE_LEN + 6] = {0xe9, 3, 0, 0, 0, 0x90, 0x0f, 0x0b, 0xff, 0x25};
+	uintptr_t word = (uintptr_t)&call->through;
+	size_t at = REC_TRAMPOLINE_LEN + 2;
+#endif
 
-	memcpy(bytes + 2, &displacement, sizeof(displacement));
+	memcpy(bytes + at, &word, sizeof(word));
 	rec_put(trampoline, bytes, sizeof(bytes));
 	*call = (struct xp_static_call){
 		.object = {.name = "call"},
@@ -535,15 +543,23 @@ void rec_call_site(struct xp_call_site *site, size_t offset, struct xp_static_ca
 uintptr_t rec_goes_to(size_t offset)
 {
 	const uint8_t *text = rec_text + offset;
-	bool indirect = text[0] == 0xff && text[1] == 0x25;
-	uintptr_t to;
 	int32_t displacement;
 
-	memcpy(&displacement, text + (indirect ? 2 : 1), sizeof(displacement));
-	to = (uintptr_t)text + (indirect ? 6 : 5) + (uintptr_t)(intptr_t)displacement;
-	if (indirect)
-		return *(const uintptr_t *)to;
-	return text[0] == 0xe8 || text[0] == 0xe9 ? to : 0;
+	if (text[0] == 0xff && text[1] == 0x25) {
+		memcpy(&displacement, text + 2, sizeof(displacement));
+#ifdef __x86_64__
+		return *(const uintptr_t *)(text + 6 + displacement);
+#else
+		return *(const uintptr_t *)displacement;
+#endif
+	}
+	memcpy(&displacement, text + 1, sizeof(displacement));
+	/* A trampoline of 32-bit code as the compiler left it. */
+	if (text[0] == 0xe9 && text[REC_CALL_LEN] == 0x90 && displacement == 3)
+		return rec_goes_to(offset + REC_TRAMPOLINE_LEN);
+	if (text[0] != 0xe8 && text[0] != 0xe9)
+		return 0;
+	return (uintptr_t)text + REC_CALL_LEN + (uintptr_t)(intptr_t)displacement;
 }
 
 void rec_mov(struct xp_imv_site *site, size_t offset, const uint8_t *insn, size_t len, struct xp_imv *imv)

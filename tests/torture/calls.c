@@ -171,7 +171,12 @@ static void check_in_place(void)
 
 static void run(enum xp_policy policy, enum xp_writer writer, enum xp_sync sync, enum xp_torture_traps traps)
 {
+#ifdef __x86_64__
 	static const uint8_t far_code[] = {0x8d, 0x47, 0x02, 0xc3}; /* lea 2(%rdi), %eax; ret */
+#else
+	/* mov 4(%esp), %eax; inc %eax, twice; ret */
+	static const uint8_t far_code[] = {0x8b, 0x44, 0x24, 0x04, 0x40, 0x40, 0xc3};
+#endif
 	struct xp_torture torture = {
 		.execute = execute,
 		.patch = patch,

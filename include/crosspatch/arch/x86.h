@@ -94,19 +94,47 @@
 	})
 #endif
 
-#if defined(__x86_64__)
 /*
  * The trampoline of a static call: 8-byte aligned, so that one store changes it. What follows the jmp is never executed;
  * ud2 marks it, and keeps processors from running ahead there. No endbr64: only direct calls come here.
  * Each has its section, which the linker may drop, and its record with it. `.ifndef`: several files of one LTO unit.
  * Bytes, not mnemonics: the file may be compiled with -masm=intel.
- * The jmp's load of the word: ordering: (C2) pairs with (C1)
+ * The load of the word: ordering: (C2) pairs with (C1)
+ * In 32-bit code a jmp to what stands behind it, until the module is registered: push the word and return to it. All
+ * registers stay: regparm functions have arguments in them.
+ *
+ *	push %eax; push %eax; call .+5; pop %eax; mov through - here(%eax), %eax; mov %eax, 4(%esp); pop %eax; ret
  */
+#if defined(__x86_64__)
+#define XP__TRAMPOLINE_CODE(call)                                                                                      \
+	".byte 0xff, 0x25\n"                                                                                           \
+	".long " call " + " XP__STRING(XP__CALL_THROUGH) " - (. + 4)\n"                                                \
+	".byte 0x0f, 0x0b\n"
+#define XP__TRAMPOLINE_ENDBR "0xfa" /* endbr64 */
+#else
+#define XP__TRAMPOLINE_CODE(call)                                                                                      \
+	".byte 0xe9, 3, 0, 0, 0, 0x90, 0x0f, 0x0b\n"                                                                   \
+	".byte 0x50\n"                                                                                                 \
+	".cfi_adjust_cfa_offset 4\n"                                                                                   \
+	".byte 0x50\n"                                                                                                 \
+	".cfi_adjust_cfa_offset 4\n"                                                                                   \
+	".byte 0xe8, 0, 0, 0, 0\n"                                                                                     \
+	".cfi_adjust_cfa_offset 4\n"                                                                                   \
+	".byte 0x58\n"                                                                                                 \
+	".cfi_adjust_cfa_offset -4\n"                                                                                  \
+	".byte 0x8b, 0x80\n"                                                                                           \
+	".long " call " + " XP__STRING(XP__CALL_THROUGH) " - (. - 3)\n"                                                \
+	".byte 0x89, 0x44, 0x24, 4\n"                                                                                  \
+	".byte 0x58\n"                                                                                                 \
+	".cfi_adjust_cfa_offset -4\n"                                                                                  \
+	".byte 0xc3\n"
+#define XP__TRAMPOLINE_ENDBR "0xfb" /* endbr32 */
+#endif
 #define XP__TRAMPOLINE(trampoline, call) XP__TRAMPOLINE_ASM(#trampoline, #call, "ax", "", ".globl")
 /* In every file that includes a header; the linker keeps one. */
 #define XP__TRAMPOLINE_SHARED(trampoline, call)                                                                        \
 	XP__TRAMPOLINE_ASM(#trampoline, #call, "axG", "," #trampoline ",comdat", ".weak")
-/* Exported, and taken the address of: endbr64; jmp trampoline. */
+/* Exported, and taken the address of: endbr; jmp trampoline. */
 #define XP__TRAMPOLINE_ENTRY(entry, trampoline) XP__TRAMPOLINE_ENTRY_ASM(#entry, #trampoline)
 #define XP__TRAMPOLINE_ENTRY_ASM(entry, trampoline)                                                                    \
 	__asm__(".pushsection .text." entry ",\"ax\",@progbits\n"                                                     \
@@ -114,7 +142,7 @@
 		".globl " entry "\n"                                                                                   \
 		".type " entry ", @function\n" entry ":\n"                                                             \
 		".cfi_startproc\n"                                                                                     \
-		".byte 0xf3, 0x0f, 0x1e, 0xfa, 0xe9\n"                                                                 \
+		".byte 0xf3, 0x0f, 0x1e, " XP__TRAMPOLINE_ENDBR ", 0xe9\n"                                             \
 		".long " trampoline " - (. + 4)\n"                                                                     \
 		".cfi_endproc\n"                                                                                       \
 		".size " entry ", 9\n"                                                                                 \
@@ -126,12 +154,8 @@
 		".balign 8\n" binding " " trampoline "\n"                                                              \
 		".hidden " trampoline "\n"                                                                             \
 		".type " trampoline ", @function\n" trampoline ":\n"                                                   \
-		".cfi_startproc\n"                                                                                     \
-		".byte 0xff, 0x25\n"                                                                                   \
-		".long " call " + " XP__STRING(XP__CALL_THROUGH) " - (. + 4)\n"                                        \
-		".byte 0x0f, 0x0b\n"                                                                                   \
-		".cfi_endproc\n"                                                                                       \
-		".size " trampoline ", 8\n"                                                                            \
+		".cfi_startproc\n" XP__TRAMPOLINE_CODE(call) ".cfi_endproc\n"                                         \
+		".size " trampoline ", . - " trampoline "\n"                                                           \
 		".pushsection xp_call_sites,\"ao?\",@progbits," trampoline "\n"                                        \
 		".balign 4\n"                                                                                          \
 		".long " trampoline " - .\n"                                                                           \
@@ -142,8 +166,11 @@
 #define XP__STRING(x) XP__STRING_OF(x)
 #define XP__STRING_OF(x) #x
 
-/* endbr64; xor %eax,%eax; xor %edx,%edx; pxor %xmm0,%xmm0; pxor %xmm1,%xmm1; ret. One in each executable or object. */
-#if defined(__SSE2__)
+/*
+ * endbr; xor %eax,%eax; xor %edx,%edx; pxor %xmm0,%xmm0; pxor %xmm1,%xmm1; ret. One in each executable or object. In
+ * 32-bit code without the vectors, where no value comes back in them.
+ */
+#if defined(__SSE2__) && defined(__x86_64__)
 #define XP__CALL_STUB_VECTORS ".byte 0x66, 0x0f, 0xef, 0xc0, 0x66, 0x0f, 0xef, 0xc9\n"
 #else
 #define XP__CALL_STUB_VECTORS /* a kernel's code does not touch them */
@@ -157,14 +184,12 @@
 	".type xp__call_stub, @function\n"                                                                             \
 	"xp__call_stub:\n"                                                                                             \
 	".cfi_startproc\n"                                                                                             \
-	".byte 0xf3, 0x0f, 0x1e, 0xfa, 0x31, 0xc0, 0x31, 0xd2\n" XP__CALL_STUB_VECTORS                                 \
+	".byte 0xf3, 0x0f, 0x1e, " XP__TRAMPOLINE_ENDBR ", 0x31, 0xc0, 0x31, 0xd2\n" XP__CALL_STUB_VECTORS             \
 	".byte 0xc3\n"                                                                                                 \
 	".cfi_endproc\n"                                                                                               \
 	".size xp__call_stub, . - xp__call_stub\n"                                                                     \
 	".popsection\n"                                                                                                \
 	".endif\n"
-
-#endif
 
 /*
  * A switch site is a jmp rel32 whose displacement lies inside one aligned quadword. Beside the record stands the array
