@@ -68,7 +68,10 @@ struct xp_switch_site {
 	int32_t targets;
 };
 
-/* What the word says: @nr choices in all; in this part @count of them, from number @first on. */
+/*
+ * What the word says: @nr choices in all; in this part @count of them, from number @first on. Behind the complement of the
+ * word of a part that is the first and not the only one: a distance to code that loads the choice.
+ */
 #define XP_SWITCH_PART(nr, first, count) ((nr) + (first) * 0x400 + (count) * 0x100000)
 
 /*

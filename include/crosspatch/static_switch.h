@@ -34,7 +34,7 @@ extern "C" {
 /* What the library sees of a switch. All fields are the library's. */
 struct xp_static_switch {
 	struct xp_object object;
-	uint32_t choice; /* stored with release once the text says so */
+	uint32_t choice; /* stored once the text says so */
 	uint32_t nr;     /* of choices */
 
 #ifdef __cplusplus
@@ -51,7 +51,8 @@ struct xp_batch;
 int xp__static_switch_set(struct xp_static_switch *key, int choice);
 int xp__batch_add_switch(struct xp_batch *batch, struct xp_static_switch *key, int choice);
 
-static inline int xp__static_switch_choice(const struct xp_static_switch *key)
+/* always_inline: sites of GCC's hold it, and a function that calls another one saves registers for it. */
+static inline __attribute__((always_inline)) int xp__static_switch_choice(const struct xp_static_switch *key)
 {
 	if (key->object.real)
 		key = (const struct xp_static_switch *)key->object.real;
@@ -179,7 +180,10 @@ int xp__switch_beyond(void) __attribute__((error("the static switch has no such 
  * Context: any, signal handlers included. Unless each change is one store (xp_set_writer(XP_WRITER_MPROTECT) under
  * policy auto) or made under quiesce, not where SIGTRAP is blocked.
  * Ordering: none; it is not a memory access. Errors: none. Progress: wait-free.
- * Cost: one 5-byte jump, up to 4 bytes of padding before it, 20 bytes of record and 4 for each choice.
+ * Cost: one 5-byte jump, up to 4 bytes of padding before it, 20 bytes of record and 4 for each choice. With GCC and more
+ * than 24 choices, where the compiler has put code of its own between the groups of 24 (it may when it unrolls loops; it does
+ * for -fprofile-arcs and -fsanitize-coverage), for the choices from 24 on: that jump, a load with acquire and the switch
+ * statement as if on any other int.
  * With XP_NO_PATCHING defined, a load.
  */
 #if defined(XP_NO_PATCHING)

@@ -5,9 +5,12 @@
  * I1  A site jumps to the target of its switch's choice: switch->choice says which text stands there. It changes after
  *     the text, under the text lock.
  * I2  An array of targets is believed only if the words at its ends say that it is the one, and whole.
+ * I3  A site jumps from its first asm to a block of a later one only if nothing but jumps and padding lies between the
+ *     two: then to the compiler both jump with the same registers and stack. Else it jumps to where the choice is loaded.
  *
- * The release of the choice (N1) pairs with the acquire of xp__static_switch_choice() (N2): who reads a choice finds
- * that text, or a later one.
+ * The store of the choice (N1) pairs with the acquire of xp__static_switch_choice() (N2): who reads a choice finds
+ * that text, or a later one. It is not only a release: sites that load the choice shall find it when the call returns,
+ * not when the patcher's store buffer lets go of it.
  */
 #include "arch/x86/insn.h"
 #include "core/batch.h"
@@ -47,7 +50,7 @@ static bool read_part(struct part *part, const int32_t *targets, uint32_t first,
 
 /*
  * The part behind the code at @code, an UD1 whose operand it is. The compiler may have put jumps between, or padding.
- * Nobody ever executes it.
+ * Nobody ever executes it. NULL: something else lies between.
  */
 static const int32_t *follow(uintptr_t *code)
 {
@@ -73,20 +76,25 @@ static const int32_t *follow(uintptr_t *code)
 	return NULL;
 }
 
-/* Where the site jumps with @choice, of @nr; 0: its targets are not those of a switch of @nr choices. */
+/* Where the site jumps with @choice, of @nr (I3); 0: its targets are not those of a switch of @nr choices. */
 static uintptr_t target_of(const struct xp_switch_site *site, uint32_t choice, uint32_t nr)
 {
 	const int32_t *targets = (const int32_t *)xp__relative(&site->targets);
 	uintptr_t code = xp__relative(&site->code) + JMP_LEN;
 	struct part part = {NULL, 0, 0};
+	const int32_t *load = NULL;
 
-	do {
-		if (targets == NULL || !read_part(&part, targets, part.first + part.nr, nr))
+	for (;;) {
+		if (!read_part(&part, targets, part.first + part.nr, nr))
 			return 0;
-		if (choice - part.first >= part.nr)
-			targets = follow(&code);
-	} while (choice - part.first >= part.nr);
-	return xp__relative(&part.targets[choice - part.first]);
+		if (choice - part.first < part.nr)
+			return xp__relative(&part.targets[choice - part.first]);
+		if (load == NULL)
+			load = &part.targets[part.nr + 1];
+		targets = follow(&code);
+		if (targets == NULL)
+			return xp__relative(load);
+	}
 }
 
 /* ---- sites ---- */
@@ -109,7 +117,7 @@ static int fail(const struct xp__item *item, uintptr_t code, struct xp_diag *dia
 	if (diag)
 		diag->key = item->object->name;
 	return xp__fail(diag, -XP_E_CORRUPT, XP_PHASE_VALIDATE, (const void *)code,
-			"compiled with another number of choices, or taken apart by the compiler");
+			"compiled with another number of choices");
 }
 
 /*
@@ -184,7 +192,7 @@ static void finish(struct xp__item *item, bool done)
 {
 	if (done)
 		/* ordering: (N1) pairs with (N2) */
-		__atomic_store_n(&switch_of(item)->choice, item->choice, __ATOMIC_RELEASE);
+		__atomic_store_n(&switch_of(item)->choice, item->choice, __ATOMIC_SEQ_CST);
 }
 
 static void current(struct xp__item *item)

@@ -2,6 +2,7 @@
 /*
  * Static switches of every size that matters: one group of labels, one more than that, all of them. Makes each choice
  * under two policies and asks every site. C++ compiles this file too. Prints the number of its site records.
+ * With WITH_CODE_BETWEEN the compiler is expected to put code between the groups, so that choices are loaded there.
  */
 #include <crosspatch/crosspatch.h>
 #include <stdio.h>
@@ -144,6 +145,30 @@ static void choose_all(void)
 	}
 }
 
+/*
+ * Which sites load the choice: those that believe a lie. The library does not look at the word before it has the lock, and
+ * puts the truth back.
+ */
+static int loads;
+
+static void lie(void)
+{
+#define LIE(n)                                                                                                         \
+	for (int i = 0; i < n; i++) {                                                                                  \
+		struct xp_static_switch *told = (struct xp_static_switch *)(void *)&switch_##n;                        \
+		check("set " #n, xp_static_switch_set(&switch_##n, i), 0);                                             \
+		__atomic_store_n(&told->choice, (uint32_t)(i + 1) % n, __ATOMIC_RELAXED);                              \
+		loads += pick_##n() != i;                                                                              \
+		__atomic_store_n(&told->choice, (uint32_t)i, __ATOMIC_RELAXED);                                        \
+	}
+	SIZES(LIE)
+#ifdef WITH_CODE_BETWEEN
+	check("some choices are loaded", loads > 0, 1);
+#else
+	check("choices that are loaded", loads, 0);
+#endif
+}
+
 int main(void)
 {
 	check("start", xp_module_error(), 0);
@@ -153,6 +178,7 @@ int main(void)
 	choose_all();
 	check("policy", xp_set_policy(XP_POLICY_BREAKPOINT), 0);
 	choose_all();
+	lie();
 	printf("%ld records, %d failures\n", (long)(__stop_xp_switch_sites - __start_xp_switch_sites), failures);
 	return failures != 0;
 }

@@ -276,7 +276,9 @@ XP_TEST(choices_that_share_a_block)
 #define FIRST 24
 
 static struct xp_static_switch many;
-static int32_t part[3][FIRST + 2];
+#define LOAD 0x1234u /* where the choice is loaded */
+
+static int32_t part[3][FIRST + 3];
 static struct xp_switch_site record;
 
 static void put_distance(size_t offset, const int32_t *to)
@@ -303,6 +305,7 @@ static void start_many(void)
 	many = (struct xp_static_switch){.object = {.name = "many"}, .nr = MANY};
 	for (unsigned i = 0; i < 3; i++)
 		rec_targets(part[i], MANY, FIRST * i, i < 2 ? FIRST : MANY - 2 * FIRST, TARGET, STRIDE);
+	part[0][FIRST + 2] = (int32_t)((uintptr_t)(rec_text + LOAD) - (uintptr_t)&part[0][FIRST + 2]);
 	rec_switch(&record, 0x80, &many, part[0] + 1);
 	rec_put(0x85, behind, sizeof(behind));
 	put_ud1(0x88 + 0x19, part[1] + 1);
@@ -338,13 +341,46 @@ XP_TEST(parts_that_do_not_follow_are_refused)
 	many_refused(30);
 	put_ud1(0x88 + 0x19, part[0] + 1);
 	many_refused(30);
+	CHECK_EQ(xp_module_unregister(&module), 0);
+}
+
+static bool jumps_to_the_load(void)
+{
+	int32_t displacement;
+
+	memcpy(&displacement, rec_text + 0x81, sizeof(displacement));
+	return rec_text[0x80] == 0xe9 && 0x80 + REC_BRANCH_LEN + displacement == LOAD;
+}
+
+/* The site jumps to the choices before @direct, and has the others loaded. */
+static void check_many(int direct)
+{
+	static const int order[] = {0, 30, 59, 23, 24, 23, 59, 1};
+
+	for (unsigned i = 0; i < sizeof(order) / sizeof(order[0]); i++) {
+		CHECK_EQ(xp__static_switch_set(&many, order[i]), 0);
+		CHECK_EQ(xp__static_switch_choice(&many), order[i]);
+		CHECK(order[i] < direct ? jumps_to(0x80) == order[i] : jumps_to_the_load());
+	}
+	CHECK_EQ(xp_module_unregister(&module), 0);
+}
+
+XP_TEST(code_between_parts_is_not_left_out)
+{
 	start_many();
-	rec_put(0x85, &(uint8_t){0x48}, 1); /* an instruction that is neither padding nor a jump */
-	many_refused(30);
+	rec_put(0x85, (const uint8_t[]){0x31, 0xc0}, 2); /* xor %eax, %eax */
+	rec_put(0x87, &(uint8_t){0x90}, 1);
+	check_many(FIRST);
+	start_many();
+	rec_put(0x86, (const uint8_t[]){0x74, 0x19}, 2); /* a jump on a condition */
+	check_many(FIRST);
 	start_many();
 	rec_put(0x86, (const uint8_t[]){0xeb, 0xfe}, 2); /* a jump to itself */
-	many_refused(30);
-	CHECK_EQ(xp_module_unregister(&module), 0);
+	check_many(FIRST);
+	start_many();
+	rec_put(0x88 + 0x20, (const uint8_t[]){0xe9, 0x09, 0, 0, 0}, 5);
+	rec_put(0x88 + 0x2e, (const uint8_t[]){0xa8, 1}, 2); /* test $1, %al, before the third part */
+	check_many(2 * FIRST);
 }
 
 XP_TEST_MAIN()

@@ -199,6 +199,10 @@
  * labels come in groups of 24, each an asm of its own with a part of the array. The first holds the jmp; the others, to
  * which it would fall through if it ever did, an UD1 whose operand is the part: so the parts are found through the text,
  * wherever the compiler puts them, and however many copies of them it makes.
+ * That holds as long as there is nothing but jumps and padding between the asms. The compiler may put code of its own there
+ * (what all of a group's blocks begin with, moves of registers, a counter of -fprofile-arcs), which a jump from the first
+ * asm to a block of a later one would leave out. So the first has one more label, whose distance stands behind its part of
+ * the array: there the choice is loaded. A site with code between goes there for the choices that it cannot jump to.
  * Choice 0 stands first in each of these asms: GCC makes an edge of the first label of each, where its forward threader
  * does not look; so all of them lead to the same block.
  */
@@ -233,18 +237,18 @@
 	".Lxp_switch%=:\n\t"                                                                                           \
 	".byte 0x0f, 0xb9, 0x05\n\t"                                                                                   \
 	".long .Lxp_targets%= - (. + 4)\n\t"
-#define XP__SWITCH_TARGETS(entries)                                                                                    \
+#define XP__SWITCH_TARGETS(entries, behind)                                                                            \
 	".pushsection xp_switch_targets,\"ao?\",@progbits,.Lxp_switch%=\n\t"                                           \
 	".balign 4\n\t"                                                                                                \
 	".long %c[xp__part]\n"                                                                                         \
-	".Lxp_targets%=:\n\t" entries ".long ~%c[xp__part]\n\t"                                                        \
+	".Lxp_targets%=:\n\t" entries ".long ~%c[xp__part]\n\t" behind                                                 \
 	".popsection\n\t"
 #define XP__SWITCH_INPUTS(key, part) [xp__key] XP__ADDRESS(key), [xp__nr] "i"(xp__nr), [xp__part] "i"(part)
 
 #ifdef __clang__
 /* Clang has room for any number of labels. At -O0 it emits the asm that is not chosen, too: .if keeps that one empty. */
 #define XP__SWITCH_ONE(condition, key, entries, operands)                                                              \
-	__asm__ __inline__ goto(".if %c[xp__nr] " condition "\n\t" XP__SWITCH_SITE XP__SWITCH_TARGETS(entries)         \
+	__asm__ __inline__ goto(".if %c[xp__nr] " condition "\n\t" XP__SWITCH_SITE XP__SWITCH_TARGETS(entries, "")     \
 				".endif"                                                                               \
 				:                                                                                      \
 				: XP__SWITCH_INPUTS(key, XP_SWITCH_PART(xp__nr, 0, xp__nr))                            \
@@ -256,24 +260,29 @@
 	else                                                                                                           \
 		XP__SWITCH_ONE("> 24", key, XP__GROUPS(XP__SWITCH_ENTRIES),                                            \
 			       XP__SWITCH_OPERANDS_FIRST XP__GROUPS_FROM_1(XP__SWITCH_OPERANDS));
+#define XP__SWITCH_LOAD(key)
+#define XP__SWITCH_LOAD_LABEL
 #else
 #define XP__SWITCH_INPUTS_OF(key, g)                                                                                   \
 	XP__SWITCH_INPUTS(key, XP_SWITCH_PART(xp__nr, 24 * g, xp__nr > 24 * g + 24 ? 24 : xp__nr - 24 * g))
-#define XP__SWITCH_FIRST(key)                                                                                          \
-	__asm__ __inline__ goto(XP__SWITCH_SITE XP__SWITCH_TARGETS(XP__SWITCH_ENTRIES(0))                              \
+#define XP__SWITCH_FIRST(key, behind, ...)                                                                             \
+	__asm__ __inline__ goto(XP__SWITCH_SITE XP__SWITCH_TARGETS(XP__SWITCH_ENTRIES(0), behind)                      \
 				:                                                                                      \
 				: XP__SWITCH_INPUTS_OF(key, 0)                                                         \
 				:                                                                                      \
-				: XP__SWITCH_OPERANDS_FIRST);
+				: __VA_ARGS__);
 #define XP__SWITCH_NEXT(key, g)                                                                                        \
 	if (xp__nr > 24 * g)                                                                                           \
-		__asm__ __inline__ goto(XP__SWITCH_BEHIND XP__SWITCH_TARGETS(XP__SWITCH_ENTRIES(g))                    \
+		__asm__ __inline__ goto(XP__SWITCH_BEHIND XP__SWITCH_TARGETS(XP__SWITCH_ENTRIES(g), "")                \
 					:                                                                              \
 					: XP__SWITCH_INPUTS_OF(key, g)                                                 \
 					:                                                                              \
 					: xp__l0_0 XP__SWITCH_OPERANDS(g));
 #define XP__SWITCH_ASM(key)                                                                                            \
-	XP__SWITCH_FIRST(key)                                                                                          \
+	if (xp__nr <= 24)                                                                                              \
+		XP__SWITCH_FIRST(key, "", XP__SWITCH_OPERANDS_FIRST)                                                   \
+	else                                                                                                           \
+		XP__SWITCH_FIRST(key, ".long %l[xp__load] - .\n\t", XP__SWITCH_OPERANDS_FIRST, xp__load)               \
 	XP__SWITCH_NEXT(key, 1)                                                                                        \
 	XP__SWITCH_NEXT(key, 2)                                                                                        \
 	XP__SWITCH_NEXT(key, 3)                                                                                        \
@@ -284,6 +293,12 @@
 	XP__SWITCH_NEXT(key, 8)                                                                                        \
 	XP__SWITCH_NEXT(key, 9)                                                                                        \
 	XP__SWITCH_NEXT(key, 10)
+#define XP__SWITCH_LOAD(key)                                                                                           \
+	xp__load : xp__choice = xp__static_switch_choice(key);                                                         \
+	if (xp__nr <= 24 || (unsigned)xp__choice >= (unsigned)xp__nr)                                                  \
+		__builtin_unreachable();                                                                               \
+	goto xp__chosen;
+#define XP__SWITCH_LOAD_LABEL __label__ xp__load;
 #endif
 
 /* XP__SWITCH - the number of the choice, an int. In C++ a lambda, for the reason given at XP__BRANCH. */
@@ -296,6 +311,7 @@
 	int xp__choice;                                                                                                \
 	XP__SWITCH_ASM(key)                                                                                            \
 	__builtin_unreachable();                                                                                       \
+	XP__SWITCH_LOAD(key)                                                                                           \
 	XP__GROUPS(XP__SWITCH_CHOICES)                                                                                 \
 xp__chosen:
 
@@ -313,6 +329,7 @@ xp__chosen:
 #define XP__SWITCH(key, nr)                                                                                        \
 	__extension__({                                                                                                \
 		XP__GROUPS(XP__SWITCH_LABELS)                                                                          \
+		XP__SWITCH_LOAD_LABEL                                                                                  \
 		__label__ xp__chosen;                                                                                  \
 		XP__CONSTANT(key);                                                                                     \
 		XP__SWITCH_BODY(key, nr)                                                                           \
