@@ -22,6 +22,7 @@
 #define ENTRY_WRITABLE 0x2ul
 #define ENTRY_NX (1ul << 63)
 
+#define VECTOR_DEBUG 1
 #define VECTOR_NMI 2
 #define VECTOR_BREAKPOINT 3
 #define VECTOR_DOUBLE_FAULT 8
@@ -105,6 +106,7 @@ bool machine_held[MACHINE_CPUS_MAX];
 void (*machine_on_nmi)(struct xp_bare_frame *frame);
 void (*machine_on_mce)(struct xp_bare_frame *frame);
 void (*machine_on_foreign)(struct xp_bare_frame *frame);
+void (*machine_on_debug)(struct xp_bare_frame *frame);
 void (*machine_on_inject)(int point);
 struct xp_module machine_module = {.abi = XP_MODULE_ABI, .nr_tables = XP_NR_SITE_KINDS};
 
@@ -227,21 +229,52 @@ void machine_bail(const char *why)
 
 /* ---- time ---- */
 
+#define TIMER_HZ 1193182ul
+
+/* What channel 2 of the interval timer has counted down to, and when: @width ticks of the processor to know it. */
+static unsigned timer_read(uint64_t *when, uint64_t *width)
+{
+	uint64_t before = __builtin_ia32_rdtsc(), after;
+	unsigned count;
+
+	outb(0x43, 0x80);
+	count = inb(0x42);
+	after = __builtin_ia32_rdtsc();
+	*when = before + (after - before) / 2;
+	*width = after - before;
+	return count | (unsigned)inb(0x42) << 8;
+}
+
+/*
+ * The host may stop this processor at any instruction, for longer than the 55 ms that the timer counts. So both clocks
+ * are read together, at both ends, and the attempt counts in which that took least of the time between.
+ */
 static void calibrate(void)
 {
-	uint64_t start;
+	uint64_t best = ~0ul;
 
-	/* Channel 2 of the interval timer, 10 ms. */
-	outb(0x61, (uint8_t)((inb(0x61) & ~2) | 1));
-	outb(0x43, 0xb0);
-	outb(0x42, 11932 & 0xff);
-	outb(0x42, 11932 >> 8);
-	start = __builtin_ia32_rdtsc();
-	while (!(inb(0x61) & 0x20))
-		;
-	tsc_per_ms = (__builtin_ia32_rdtsc() - start) / 10;
+	for (unsigned attempt = 0; attempt < 100 && best > 100; attempt++) {
+		uint64_t start, end, width_start, width_end, error;
+		unsigned from, to;
+
+		outb(0x61, (uint8_t)((inb(0x61) & ~2) | 1));
+		outb(0x43, 0xb0);
+		outb(0x42, 0xff);
+		outb(0x42, 0xff);
+		from = timer_read(&start, &width_start);
+		do
+			to = timer_read(&end, &width_end);
+		while (!(inb(0x61) & 0x20) && from < to + TIMER_HZ / 200);
+		if (inb(0x61) & 0x20 || from <= to)
+			continue; /* it ran out */
+		error = (width_start + width_end) * 10000 / (end - start);
+		if (error < best) {
+			best = error;
+			tsc_per_ms = (end - start) * TIMER_HZ / 1000 / (from - to);
+		}
+	}
 	if (tsc_per_ms == 0)
-		tsc_per_ms = 1;
+		machine_bail("the timer does not count");
 }
 
 uint64_t machine_ns(void)
@@ -361,6 +394,10 @@ void machine_exception(struct xp_bare_frame *frame, unsigned vector)
 
 	if (vector == VECTOR_PAGE_FAULT && cpus[machine_cpu()].fixup) {
 		frame->ip = cpus[machine_cpu()].fixup;
+		return;
+	}
+	if (vector == VECTOR_DEBUG && machine_on_debug) {
+		save_fpu(machine_on_debug, frame);
 		return;
 	}
 	__asm__ volatile("movq %%cr2, %0" : "=r"(cr2));
@@ -574,9 +611,11 @@ static void load_tables(unsigned number)
 
 /* ---- processors ---- */
 
+/* An NMI right behind STI lets the interrupt in before HLT, which would wait for another one. */
 void machine_wake(struct xp_bare_frame *frame)
 {
-	(void)frame;
+	if (*(const uint8_t *)frame->ip == 0xf4)
+		frame->ip++;
 	end_of_interrupt();
 }
 

@@ -49,6 +49,8 @@ void machine_send_nmi(unsigned cpu);
 extern void (*machine_on_nmi)(struct xp_bare_frame *frame);
 extern void (*machine_on_mce)(struct xp_bare_frame *frame);
 extern void (*machine_on_foreign)(struct xp_bare_frame *frame);
+/* The debug exception, of a watchpoint that a test has set on the processor. NULL: it ends the machine. */
+extern void (*machine_on_debug)(struct xp_bare_frame *frame);
 /* A point of core/inject.h, the same way. */
 extern void (*machine_on_inject)(int point);
 

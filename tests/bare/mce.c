@@ -1,12 +1,17 @@
 // SPDX-License-Identifier: MIT
 /*
  * Machine checks, injected through QEMU's monitor into each processor in turn while text is patched; their handler
- * executes the sites. One at a time: a second one on the same processor would stop it.
+ * executes the sites.
+ *
+ * A processor gets its next one when it has left the handler of the last: one that comes while MCG_STATUS.MCIP is set
+ * shuts the machine down, and one between the clearing of MCIP and the return overwrites the frame on the interrupt
+ * stack that both share. Only the processor itself, executing as usual, knows that it has left.
  */
 #include "rotation.h"
 
 static uint64_t during_commit, on_patcher; /* machine checks */
-static uint64_t asked;
+static uint64_t asked, asked_of[MACHINE_CPUS_MAX]; /* in this case; since the start, of each processor */
+static uint64_t left[MACHINE_CPUS_MAX];             /* since the start, seen by each where it executes as usual */
 static struct machine_counts at_start;
 
 static void on_mce(struct xp_bare_frame *frame)
@@ -26,10 +31,15 @@ static void on_mce(struct xp_bare_frame *frame)
 static void inject(unsigned cpu)
 {
 	char command[] = "mce 0 9 0xb000000000000000 0x5 0x0 0x0";
+	unsigned next = (unsigned)(asked % machine_nr_cpus());
 
-	if (cpu != 0 || machine_counts_sum().mces - at_start.mces < asked)
+	__atomic_store_n(&left[cpu], machine_counts[cpu].mces, __ATOMIC_RELEASE);
+	if (cpu != 0 || __atomic_load_n(&left[next], __ATOMIC_ACQUIRE) != asked_of[next] ||
+	    machine_counts_sum().mces - at_start.mces < asked)
 		return;
-	command[4] = (char)('0' + asked++ % machine_nr_cpus());
+	asked++;
+	asked_of[next]++;
+	command[4] = (char)('0' + next);
 	machine_monitor(command);
 }
 

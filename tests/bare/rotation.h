@@ -13,7 +13,7 @@
 #include "xp_pokes.h"
 #include "xp_sites.h"
 
-enum { COMMITS_PER_TURN = 1, LIMIT_SECONDS = 20 };
+enum { COMMITS_PER_TURN = 1, LIMIT_SECONDS = 40 };
 
 struct rotation {
 	bool (*enough)(void);

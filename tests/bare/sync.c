@@ -102,6 +102,49 @@ XP_TEST(each_processor_serializes_in_each_phase)
 		machine_wait(i);
 }
 
+/* ---- who has answered a sync is still in its interrupt when a park begins: he is not parked by it ---- */
+
+static bool watching, in_between;
+
+/* Right behind the store of the answer. */
+static void await_park(struct xp_bare_frame *frame)
+{
+	(void)frame;
+	if (in_between)
+		return;
+	in_between = true;
+	while (!xp_bare_parked())
+		__builtin_ia32_pause();
+}
+
+static void spin_watched(void *unused)
+{
+	uint64_t watch = 1 | 1 << 16 | 3 << 18; /* DR0, enabled, writes, 4 bytes */
+
+	__asm__ volatile("movq %0, %%dr0" : : "r"(&machine_bare.cpus[machine_cpu()].answered));
+	__asm__ volatile("movq %0, %%dr7" : : "r"(watch));
+	set(&watching);
+	spin(unused);
+	__asm__ volatile("movq %0, %%dr7" : : "r"(0ul));
+}
+
+XP_TEST(park_follows_a_sync)
+{
+	leave = false;
+	machine_on_debug = await_park;
+	machine_run(1, spin_watched, NULL);
+	await(&watching);
+	CHECK_EQ(xp_set_policy(XP_POLICY_AUTO), 0);
+	CHECK_EQ(xp_static_branch_enable(&key), 0);
+	CHECK_EQ(xp_set_policy(XP_POLICY_QUIESCE), 0);
+	CHECK_EQ(xp_static_branch_disable(&key), 0);
+	CHECK(in_between);
+	set(&leave);
+	machine_wait(1);
+	machine_on_debug = NULL;
+	CHECK_EQ(xp_set_policy(XP_POLICY_AUTO), 0);
+}
+
 /* ---- a commit waits for a processor that has interrupts off ---- */
 
 static bool off, storing, returned, early_return;

@@ -3,7 +3,7 @@
  * Rounds: the writer asks every other processor by interrupt to serialize, or to park.
  *
  *	writer                                   another processor
- *	(BS1) meeting = round, kind
+ *	(BS1) meeting = round and kind
  *	ipi to each that is online               interrupt, or xp_bare_poll():
  *	                                         (BS2) read meeting
  *	                                         keep pc and sp; serialize
@@ -16,6 +16,7 @@
  * I2  A processor answers a round once. An interrupt that comes late finds its round answered, or answers the next.
  * I3  The writer takes part in no round of its own but serializes itself.
  * I4  Nobody is parked when park returns an error.
+ * I5  The kind is a bit of the round's number: who has answered reads nothing more of the round, the next may be on.
  */
 #include "port/bare/port.h"
 
@@ -25,8 +26,11 @@
 #define TRIES 200
 #define PAUSE 2000 /* turns of a loop in which the others run on; nothing tells when somebody has left */
 
+#define ROUND_PARK 1u /* in the number of a round; the next is the next multiple of ROUND, with or without */
+#define ROUND 2u
+
 static uint32_t meeting, released;
-static bool parking; /* kind of the present round, and that of the text while it is replaced */
+static bool parking; /* from before a park to after its end: for who may not execute sites meanwhile */
 
 static void answer(uintptr_t pc, uintptr_t sp)
 {
@@ -42,7 +46,7 @@ static void answer(uintptr_t pc, uintptr_t sp)
 	xp__serialize();
 	/* ordering: (BS3) pairs with (BS4) */
 	__atomic_store_n(&self->answered, mine, __ATOMIC_RELEASE);
-	if (!parking)
+	if (!(mine & ROUND_PARK))
 		return;
 	/* ordering: (BS6) pairs with (BS5) */
 	while (__atomic_load_n(&released, __ATOMIC_ACQUIRE) != mine)
@@ -74,7 +78,7 @@ static bool asked(unsigned cpu)
 
 static void meet(bool park)
 {
-	uint32_t round = meeting + 1;
+	uint32_t round = (meeting & ~ROUND_PARK) + ROUND + (park ? ROUND_PARK : 0);
 
 	parking = park;
 	xp__bare_stats.rounds++;
