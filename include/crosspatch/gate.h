@@ -14,6 +14,8 @@
  *	lea gate(%rip), %r11
  *	jmp *through(%rip)
  *
+ * and in 32-bit code the same without a register, over the stack.
+ *
  * `through` leads to the fallback while there is no provider, else to a resolver. That looks at the call that it came
  * from; if it is a call of the stub, the library changes it into a call of the provider, so that it costs what a direct
  * call costs from then on. A call that is none (a tail call, a call through a pointer), or that cannot be changed, goes on
@@ -56,11 +58,12 @@ struct xp_gate {
 	xp__gate_func *placed;   /* what bound sites call; in the one behind them all: the provider */
 	struct xp_gate *next;    /* of the same name; in the one behind them all: the next name */
 	struct xp__found *found; /* call sites without a record that were bound */
-	uint32_t vain, waiting;
-};
+	xp__gate_func *resolver; /* 32-bit code: where a stub's part goes that asks; its assembly knows the place */
+	uint32_t vain;
+} __attribute__((aligned(8))); /* whatever the size of a pointer: XP_SITE_FLAGS */
 
-/* 32-bit code, and XP_NO_PATCHING: a gate is a load and an indirect call. */
-#if defined(XP_NO_PATCHING) || defined(__i386__)
+/* Without stubs a gate is a load and an indirect call. */
+#if defined(XP_NO_PATCHING)
 #define XP__GATES_LOAD
 #endif
 
@@ -92,6 +95,9 @@ struct xp_gate {
 #else
 #define XP__GATE_STUB_OF(name) ((xp__gate_func *)xp_gate_stub_##name)
 XP__GATE_ASSERT(offsetof(struct xp_gate, through) == XP__GATE_THROUGH, "the stubs know it");
+#ifdef __i386__
+XP__GATE_ASSERT(offsetof(struct xp_gate, resolver) == XP__GATE_RESOLVER, "the stubs know it");
+#endif
 #endif
 
 #define XP__DECLARE_GATE(ret, name, params, function, STUB)                                                                  \
@@ -101,7 +107,7 @@ XP__GATE_ASSERT(offsetof(struct xp_gate, through) == XP__GATE_THROUGH, "the stub
 	STUB(xp_gate_stub_##name, xp_gate_##name);                                                                     \
 	__attribute__((weak, used)) struct xp_gate xp_gate_##name = {                                                  \
 		{XP__OBJECT(NULL, #name, __FILE__, __LINE__)}, function, function, XP__GATE_STUB_OF(name), NULL, NULL, \
-		NULL, 0, 0};                                                                                           \
+		NULL, NULL, 0};                                                                                           \
 	XP__GATE_END
 
 /* What a gate without a fallback of its own does: returns 0. */
@@ -115,7 +121,7 @@ void xp__gate_return0(void);
  * executable or shared object all declarations of a gate name the same.
  * XP_DECLARE_GATE_UD2(ret, name, params), XP_DECLARE_GATE_UD2_FALLBACK(ret, name, params, function) - the same, but the
  * stub begins with an UD2 that the library takes away when it is first executed. Not to be called before the caller's
- * executable or shared object is registered, nor where SIGILL is blocked. In 32-bit code as the others.
+ * executable or shared object is registered, nor where SIGILL is blocked.
  */
 #define XP_DECLARE_GATE(ret, name, params) XP__DECLARE_GATE(ret, name, params, &xp__gate_return0, XP__GATE_STUB)
 #define XP_DECLARE_GATE_FALLBACK(ret, name, params, function)                                                          \

@@ -7,7 +7,7 @@
  *
  * I1  A site calls its handle's stub (unbound) or handle->placed (bound). Any other text is refused, and nothing is changed.
  * I2  handle->through leads to the fallback while there is no provider, else to the resolver, or straight to the provider
- *     (in 32-bit code always, there being no stub; where sites cannot be bound; after all were).
+ *     (where sites cannot be bound; after all were). In 32-bit code to the resolver through the part of the stub that asks.
  * I3  gate->placed, the provider, changes after the text did when it is taken away or replaced. What leads away from it,
  *     `through`, changes before, so that a call that begins after the commit finds neither.
  * I4  A site is bound under the text lock, after a look at its text: of several threads that execute it one finds it unbound.
@@ -36,6 +36,7 @@
 #define SITE_LEN 5
 #define UD2_LEN 8
 #define UD2_CALL 3 /* where in it the five bytes stand */
+#define ASKS_LEN 17 /* bytes of 32-bit code in front of a stub */
 #define BLOCK_SIZE 4096u
 #define VAIN_MAX 16u /* calls that could not be bound, before their handle's stub leads straight to the provider */
 
@@ -132,11 +133,20 @@ static struct xp_gate *handle_of(const struct xp_gate_site *site)
 
 /* ---- where calls go that are not bound ---- */
 
-#ifdef __x86_64__
 void *xp__gate_resolve(struct xp_object *object, uintptr_t return_address);
 extern xp__gate_func xp__gate_resolver __attribute__((visibility("hidden")));
 XP__THUNK(xp__gate_resolver, xp__gate_resolve);
+
+/* Where `through` leads for the resolver to be asked. */
+static xp__gate_func *asking(const struct xp_gate *handle)
+{
+#ifdef __x86_64__
+	(void)handle;
+	return xp__gate_resolver;
+#else
+	return (xp__gate_func *)((uintptr_t)handle->stub - ASKS_LEN);
 #endif
+}
 
 static void store_through(struct xp_gate *handle, xp__gate_func *func)
 {
@@ -148,15 +158,10 @@ static void store_through(struct xp_gate *handle, xp__gate_func *func)
 static void lead(struct xp_gate *handle, xp__gate_func *provider, bool straight)
 {
 	handle->vain = 0;
-#ifdef __x86_64__
-	if (provider && !straight && handle->stub) {
-		store_through(handle, xp__gate_resolver);
-		return;
-	}
-#else
-	(void)straight;
-#endif
-	store_through(handle, provider ? provider : handle->fallback);
+	if (provider && !straight && handle->stub)
+		store_through(handle, asking(handle));
+	else
+		store_through(handle, provider ? provider : handle->fallback);
 }
 
 /* ---- sites ---- */
@@ -554,6 +559,7 @@ static int arrive(const struct xp_site_table *table)
 		if (gate == NULL)
 			return -XP__ENOMEM;
 		handle->object.real = &gate->gate.object;
+		handle->resolver = xp__gate_resolver;
 		handle->next = gate->handles;
 		gate->handles = handle;
 	}
@@ -624,8 +630,6 @@ const struct xp__front xp__gate_front = {
 };
 
 /* ---- binding at the first execution ---- */
-
-#ifdef __x86_64__
 
 /* Whether the five bytes before a return address can be read: they are in its page, or are text as well. */
 static bool readable(uintptr_t code)
@@ -727,8 +731,6 @@ void *xp__gate_resolve(struct xp_object *object, uintptr_t return_address)
 	xp__unlock();
 	return (void *)(uintptr_t)(provider ? provider : handle->fallback);
 }
-
-#endif
 
 /* xor eax, edx, xmm0, xmm1; in 32-bit code without the last two. */
 __asm__(".pushsection .text\n\t"

@@ -15,7 +15,7 @@ static const uint8_t virgin[8] = {0x0f, 0x0b, 0x2e, 0xe8};
 static struct xp_gate handle;
 static struct xp_gate_site sites[3];
 static struct xp_module module;
-static uint64_t stack[8];
+static uintptr_t stack[8];
 
 static xp__gate_func *text_at(size_t offset)
 {

@@ -32,6 +32,17 @@ static double second(int x, double y)
 
 XP_DECLARE_GATE_FALLBACK(double, g, (int x, double y), none);
 
+/* What keeps the stack aligned around a call, or in 32-bit code passes the arguments on. */
+#ifdef __x86_64__
+#define FRAME "subq $8, %rsp\n"
+#define FRAME_LEN 8 /* up to the site */
+#define FRAME_END "addq $8, %rsp\n"
+#else
+#define FRAME_LEN 16
+#define FRAME "pushl 12(%esp)\npushl 12(%esp)\npushl 12(%esp)\n"
+#define FRAME_END "addl $12, %esp\n"
+#endif
+
 /* 64-byte lines: the call begins i bytes behind the start of line i. Nothing between the caller and the frame. */
 __asm__(".pushsection .text\n"
 	".balign 64\n"
@@ -40,10 +51,10 @@ __asm__(".pushsection .text\n"
 	".rept 64\n"
 	".balign 128\n"
 	".skip at\n"
-	"subq $8, %rsp\n"
+	FRAME
 	".byte 0xe8\n"
 	".long xp_gate_stub_g - (. + 4)\n"
-	"addq $8, %rsp\n"
+	FRAME_END
 	"ret\n"
 	".set at, at + 1\n"
 	".endr\n"
@@ -51,10 +62,10 @@ __asm__(".pushsection .text\n"
 	"ud2_callers:\n"
 	".rept 4000\n"
 	".balign 32\n"
-	"subq $8, %rsp\n"
+	FRAME
 	".balign 8\n"
 	"661: .byte 0x0f, 0x0b, 0x2e, 0xe8, 0, 0, 0, 0\n"
-	"addq $8, %rsp\n"
+	FRAME_END
 	"ret\n"
 	".pushsection xp_gate_sites,\"a\",@progbits\n"
 	".balign 4\n"
@@ -187,7 +198,7 @@ static void run(enum xp_policy policy, enum xp_writer writer, enum xp_sync sync)
 	/* More commits than changes of provider: sites were bound at their first execution. */
 	CHECK(after.commits - before.commits > toggles);
 	for (unsigned i = 0; i < NR_FAULTS; i++)
-		left += ud2_callers[32 * (first_fault + i) + 8] == 0x0f;
+		left += ud2_callers[32 * (first_fault + i) + FRAME_LEN] == 0x0f;
 	XP_TEST_NOTE("sites that faulted %u", NR_FAULTS - left);
 	CHECK(left < NR_FAULTS);
 	first_fault += NR_FAULTS;

@@ -431,7 +431,7 @@ static struct xp__insn zydis_decode(const uint8_t *bytes, size_t len)
 	case ZYDIS_MNEMONIC_JMP:
 	case ZYDIS_MNEMONIC_CALL:
 		if (!insn.raw.imm[0].is_relative ||
-		    (nr_prefixes && !(XP__CODE_BITS == 64 && nr_prefixes == 3 && nr_2e == 3 && insn.length == 8)))
+		    (nr_prefixes && !(nr_prefixes == 3 && nr_2e == 3 && insn.length == 8)))
 			return unknown;
 		expect.kind = insn.mnemonic == ZYDIS_MNEMONIC_JMP ? XP__INSN_JMP : XP__INSN_CALL;
 		expect.imm = sign_extend(imm, insn.raw.imm[0].size);

@@ -405,36 +405,60 @@ xp__chosen:
 
 /*
  * The stub of a gate, and its record. In every file that declares the gate: the linker keeps one. `.ifndef`: several files
- * of one LTO unit. Bytes, not mnemonics: the file may be compiled with -masm=intel. The jump's load of the word:
+ * of one LTO unit. Bytes, not mnemonics: the file may be compiled with -masm=intel. The load of the word:
  * ordering: (G2) pairs with (G1)
- * 32-bit code has the record alone, whose `code` is the gate.
+ * In 32-bit code no register is free (regparm functions have arguments in them), and the word is pushed and returned to;
+ * `through` may lead to the 17 bytes in front of the stub, which ask the resolver: see thunk.h.
  */
-#define XP__GATE_THROUGH 48
 #define XP__GATE_STUB(stub, gate) XP__GATE_STUB_ASM(#stub, #gate, "", "")
 /* The same behind an UD2 that becomes a jmp behind itself. Padding, as .balign 16 has seen to: cut at no quadword. */
-#if defined(__x86_64__)
 #define XP__GATE_STUB_UD2(stub, gate)                                                                                  \
 	XP__GATE_STUB_ASM(#stub, #gate, ".byte 0x0f, 0x0b, 0x2e, 0xe9, 0, 0, 0, 0\n",                                  \
 			  ".long " #stub " - .\n"                                                                      \
 			  ".long " #gate " + 1 - .\n")
-#else
-#define XP__GATE_STUB_UD2(stub, gate) XP__GATE_STUB(stub, gate)
-#endif
 #if defined(__x86_64__)
+#define XP__GATE_THROUGH 48
+#define XP__GATE_STUB_ASKS(gate)
 #define XP__GATE_STUB_CODE(gate)                                                                                       \
 	".byte 0x4c, 0x8d, 0x1d\n"                                                                                     \
 	".long " gate " - (. + 4)\n"                                                                                   \
 	".byte 0xff, 0x25\n"                                                                                           \
 	".long " gate " + 48 - (. + 4)\n"
-#define XP__GATE_STUB_NAME(stub, gate) stub
 #else
-#define XP__GATE_STUB_CODE(gate) ".byte 0x0f, 0x0b\n"
-#define XP__GATE_STUB_NAME(stub, gate) gate
+#define XP__GATE_THROUGH 28
+#define XP__GATE_RESOLVER 52
+/* push %eax; push %eax; call .+5; pop %eax: two words more on the stack, and here in eax. */
+#define XP__GATE_STUB_HERE                                                                                             \
+	".byte 0x50\n"                                                                                                 \
+	".cfi_adjust_cfa_offset 4\n"                                                                                   \
+	".byte 0x50\n"                                                                                                 \
+	".cfi_adjust_cfa_offset 4\n"                                                                                   \
+	".byte 0xe8, 0, 0, 0, 0\n"                                                                                     \
+	".cfi_adjust_cfa_offset 4\n"                                                                                   \
+	".byte 0x58\n"                                                                                                 \
+	".cfi_adjust_cfa_offset -4\n"
+/* lea gate - here(%eax), %eax; jmp *resolver(%eax) */
+#define XP__GATE_STUB_ASKS(gate)                                                                                       \
+	".skip 15\n"                                                                                                   \
+	".cfi_startproc\n" XP__GATE_STUB_HERE ".byte 0x8d, 0x80\n"                                                    \
+	".long " gate " - (. - 3)\n"                                                                                   \
+	".byte 0xff, 0x60, 52\n"                                                                                       \
+	".cfi_endproc\n"
+/* mov through - here(%eax), %eax; mov %eax, 4(%esp); pop %eax; ret */
+#define XP__GATE_STUB_CODE(gate)                                                                                       \
+	XP__GATE_STUB_HERE                                                                                             \
+	".byte 0x8b, 0x80\n"                                                                                           \
+	".long " gate " + 28 - (. - 3)\n"                                                                              \
+	".byte 0x89, 0x44, 0x24, 4\n"                                                                                  \
+	".byte 0x58\n"                                                                                                 \
+	".cfi_adjust_cfa_offset -4\n"                                                                                  \
+	".byte 0xc3\n"
 #endif
 #define XP__GATE_STUB_ASM(stub, gate, ud2, record)                                                                     \
 	__asm__(".ifndef " stub "\n"                                                                                   \
 		".pushsection .text." stub ",\"axG\",@progbits," stub ",comdat\n"                                       \
 		".balign 16\n"                                                                                         \
+		XP__GATE_STUB_ASKS(gate)                                                                               \
 		".weak " stub "\n"                                                                                     \
 		".hidden " stub "\n"                                                                                   \
 		".type " stub ", @function\n" stub ":\n"                                                               \
@@ -442,7 +466,7 @@ xp__chosen:
 		".size " stub ", . - " stub "\n"                                                                       \
 		".pushsection xp_gate_sites,\"ao?\",@progbits," stub "\n"                                              \
 		".balign 4\n"                                                                                          \
-		".long " XP__GATE_STUB_NAME(stub, gate) " - .\n"                                                       \
+		".long " stub " - .\n"                                                                                 \
 		".long " gate " + 2 - .\n" record                                                                      \
 		".popsection\n"                                                                                        \
 		".popsection\n"                                                                                        \

@@ -117,7 +117,7 @@ static unsigned mov_imm(const uint8_t *bytes, size_t avail, struct xp__insn *for
 /* A call or jmp of eight bytes: three segment prefixes that do nothing, E8 or E9, displacement. */
 static bool is_padded(const uint8_t *bytes, size_t avail)
 {
-	return XP__CODE_BITS == 64 && avail >= 4 && bytes[0] == SEGMENT_CS && bytes[1] == SEGMENT_CS &&
+	return avail >= 4 && bytes[0] == SEGMENT_CS && bytes[1] == SEGMENT_CS &&
 	       bytes[2] == SEGMENT_CS && (bytes[3] & 0xfe) == 0xe8;
 }
 

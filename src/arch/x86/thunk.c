@@ -5,8 +5,8 @@
  * Assembly, since a compiler may use vector registers for whatever it likes, and here they still hold somebody's
  * arguments.
  *
- * I1  xp__thunk_state goes from 0 to one value, which whoever looks finds the same: one store of eight bytes, and
- *     threads that look at once agree.
+ * I1  xp__thunk_state goes from 0 to one value, which whoever looks finds the same: one store, and threads that look at
+ *     once agree.
  */
 #include "arch/x86/thunk.h"
 
@@ -84,6 +84,100 @@ __asm__(".pushsection .bss\n\t"
 	".cfi_def_cfa_offset 16\n\t"
 	"popq %rbx\n\t"
 	".cfi_def_cfa_offset 8\n\t"
+	"ret\n\t"
+	".cfi_endproc\n\t"
+	".size xp__thunk_look, . - xp__thunk_look\n\t"
+	".popsection");
+
+#else
+
+/* As above; APX is of 64-bit code. */
+#define COMPONENTS "0xe7"
+
+/*
+ * xp__thunk_look - the same in eax, changing eax only: the size in bytes 1 to 3. 64: nothing is saved. Without CPUID, where
+ * the ID flag cannot be changed, and without FXSR, CPUID.01H:EDX[24], there is nothing that a caller could have arguments in.
+ */
+__asm__(".pushsection .bss\n\t"
+	".balign 4\n\t"
+	".hidden xp__thunk_state\n\t"
+	".globl xp__thunk_state\n\t"
+	".type xp__thunk_state, @object\n\t"
+	".size xp__thunk_state, 4\n"
+	"xp__thunk_state:\n\t"
+	".skip 4\n\t"
+	".popsection\n\t"
+
+	".pushsection .text\n\t"
+	".balign 16\n\t"
+	".hidden xp__thunk_look\n\t"
+	".globl xp__thunk_look\n\t"
+	".type xp__thunk_look, @function\n"
+	"xp__thunk_look:\n\t"
+	".cfi_startproc\n\t"
+	".irp reg,%ebx,%ecx,%edx,%esi,%edi,%ebp\n\t"
+	"pushl \\reg\n\t"
+	".cfi_adjust_cfa_offset 4\n\t"
+	".cfi_rel_offset \\reg, 0\n\t"
+	".endr\n\t"
+	"xorl %edi, %edi\n\t"    /* components */
+	"movl $64, %esi\n\t"     /* bytes */
+	"pushfl\n\t"
+	".cfi_adjust_cfa_offset 4\n\t"
+	"movl (%esp), %eax\n\t"
+	"movl %eax, %ecx\n\t"
+	"xorl $0x200000, (%esp)\n\t"
+	"popfl\n\t"
+	".cfi_adjust_cfa_offset -4\n\t"
+	"pushfl\n\t"
+	".cfi_adjust_cfa_offset 4\n\t"
+	"popl %eax\n\t"
+	".cfi_adjust_cfa_offset -4\n\t"
+	"xorl %ecx, %eax\n\t"
+	"testl $0x200000, %eax\n\t"
+	"jz 3f\n\t"
+	"movl $1, %eax\n\t"
+	"cpuid\n\t"
+	"btl $24, %edx\n\t"
+	"jnc 3f\n\t"
+	"movl $512, %esi\n\t"
+	"btl $27, %ecx\n\t"
+	"jnc 3f\n\t"
+	"xorl %ecx, %ecx\n\t"
+	"xgetbv\n\t"
+	"movl %eax, %edi\n\t"
+	"andl $" COMPONENTS ", %edi\n\t"
+	"movl $576, %esi\n\t"
+	"movl $2, %ebp\n"        /* the component looked at */
+	"1:\n\t"
+	"btl %ebp, %edi\n\t"
+	"jnc 2f\n\t"
+	"movl $13, %eax\n\t"
+	"movl %ebp, %ecx\n\t"
+	"cpuid\n\t"
+	"addl %ebx, %eax\n\t"    /* where it ends */
+	"cmpl %esi, %eax\n\t"
+	"jbe 2f\n\t"
+	"movl %eax, %esi\n"
+	"2:\n\t"
+	"incl %ebp\n\t"
+	"cmpl $8, %ebp\n\t"
+	"jb 1b\n"
+	"3:\n\t"
+	"movl %esi, %eax\n\t"
+	"shll $8, %eax\n\t"
+	"orl %edi, %eax\n\t"
+	"call 4f\n"
+	"4:\n\t"
+	".cfi_adjust_cfa_offset 4\n\t"
+	"popl %ecx\n\t"
+	".cfi_adjust_cfa_offset -4\n\t"
+	"movl %eax, xp__thunk_state - 4b(%ecx)\n\t"
+	".irp reg,%ebp,%edi,%esi,%edx,%ecx,%ebx\n\t"
+	"popl \\reg\n\t"
+	".cfi_adjust_cfa_offset -4\n\t"
+	".cfi_restore \\reg\n\t"
+	".endr\n\t"
 	"ret\n\t"
 	".cfi_endproc\n\t"
 	".size xp__thunk_look, . - xp__thunk_look\n\t"

@@ -13,14 +13,18 @@
  * where a call that is under way is to go, and goes there. At file scope; the function is global and hidden or internal
  * to the library.
  *
- * Entered by a jump with the object in r11 and the stack as at the entry of any function: the caller's return address on
- * top. Saved, and given to the target as they came: rdi rsi rdx rcx r8 r9, rax (how many vector arguments a call of a
+ * 64 bits: entered by a jump with the object in r11 and the stack as at the entry of any function: the caller's return
+ * address on top. Saved, and given to the target as they came: rdi rsi rdx rcx r8 r9, rax (how many vector arguments a call of a
  * varargs function has), r10 (static chain); x87 and MMX, vector and mask registers, MXCSR, the upper 16 integer
  * registers of APX: those of the components 0, 1, 2, 5, 6, 7 and 19 that XCR0 has on. Without OSXSAVE: FXSAVE. Not saved:
  * r11, flags, AMX tiles, protection keys; the function must leave the last two alone.
+ *
+ * 32 bits: entered by a jump with the object in eax and two words more on the stack, the caller's eax on top, then room for
+ * the target, which is returned to: there is no register to jump through (regparm). Saved: eax ecx edx, and the same state
+ * as far as a processor has it: by FXSAVE without OSXSAVE, not at all without FXSAVE.
+ *
  * Context: as the function's; some 4 KiB of stack. Balanced as far as a shadow stack goes: no call without its return.
  * Unwinding: through it, from the function, to the caller, with no frame in between.
- * In 64-bit code only.
  * Source: Intel SDM vol. 1, chapter 13 (XSAVE, standard form); System V ABI, x86-64, 3.2.3.
  */
 #ifdef __x86_64__
@@ -99,6 +103,90 @@
 		".cfi_restore %rbp\n\t"                                                                                \
 		".cfi_def_cfa %rsp, 8\n\t"                                                                             \
 		"jmpq *%r11\n\t"                                                                                       \
+		".cfi_endproc\n\t"                                                                                     \
+		".size " #symbol ", . - " #symbol "\n\t"                                                               \
+		".popsection")
+#else
+#define XP__THUNK(symbol, function)                                                                                    \
+	__asm__(".pushsection .text\n\t"                                                                               \
+		".balign 16\n\t"                                                                                       \
+		".hidden " #symbol "\n\t"                                                                              \
+		".globl " #symbol "\n\t"                                                                               \
+		".type " #symbol ", @function\n"                                                                       \
+		#symbol ":\n\t"                                                                                        \
+		".cfi_startproc\n\t"                                                                                   \
+		".cfi_def_cfa_offset 12\n\t"                                                                           \
+		"pushl %ebp\n\t"                                                                                       \
+		".cfi_def_cfa_offset 16\n\t"                                                                           \
+		".cfi_offset %ebp, -16\n\t"                                                                            \
+		"movl %esp, %ebp\n\t"                                                                                  \
+		".cfi_def_cfa_register %ebp\n\t"                                                                       \
+		"pushl %ecx\n\t"                                                                                       \
+		"pushl %edx\n\t"                                                                                       \
+		"pushl %ebx\n\t"                                                                                       \
+		".cfi_offset %ebx, -28\n\t"                                                                            \
+		"pushl %esi\n\t"                                                                                       \
+		".cfi_offset %esi, -32\n\t"                                                                            \
+		"pushl %eax\n\t"                                                                                       \
+		/* Size above, components in the lowest byte; 0 as long as nobody looked. */                           \
+		"call 0f\n"                                                                                            \
+		"0:\n\t"                                                                                               \
+		"popl %ecx\n\t"                                                                                        \
+		"movl xp__thunk_state - 0b(%ecx), %eax\n\t"                                                            \
+		"testl %eax, %eax\n\t"                                                                                 \
+		"jnz 1f\n\t"                                                                                           \
+		"call xp__thunk_look\n"                                                                                \
+		"1:\n\t"                                                                                               \
+		"movzbl %al, %ebx\n\t"                                                                                 \
+		"shrl $8, %eax\n\t"                                                                                    \
+		"movl %eax, %esi\n\t"                                                                                  \
+		"subl %esi, %esp\n\t"                                                                                  \
+		"andl $-64, %esp\n\t"                                                                                  \
+		"testl %ebx, %ebx\n\t"                                                                                 \
+		"jz 2f\n\t"                                                                                            \
+		/* XSAVE leaves part of its header as it was, and XRSTOR wants zeros there. */                         \
+		"xorl %edx, %edx\n\t"                                                                                  \
+		".irp at,512,516,520,524,528,532,536,540,544,548,552,556,560,564,568,572\n\t"                          \
+		"movl %edx, \\at(%esp)\n\t"                                                                            \
+		".endr\n\t"                                                                                            \
+		"movl %ebx, %eax\n\t"                                                                                  \
+		"xsave (%esp)\n\t"                                                                                     \
+		"jmp 3f\n"                                                                                             \
+		"2:\n\t"                                                                                               \
+		"cmpl $512, %esi\n\t"                                                                                  \
+		"jb 3f\n\t"                                                                                            \
+		"fxsave (%esp)\n"                                                                                      \
+		"3:\n\t"                                                                                               \
+		"subl $8, %esp\n\t"                                                                                    \
+		"pushl 12(%ebp)\n\t"                                                                                   \
+		"pushl -20(%ebp)\n\t"                                                                                  \
+		"call " #function "\n\t"                                                                               \
+		"addl $16, %esp\n\t"                                                                                   \
+		"movl %eax, 8(%ebp)\n\t"                                                                               \
+		"testl %ebx, %ebx\n\t"                                                                                 \
+		"jz 4f\n\t"                                                                                            \
+		"movl %ebx, %eax\n\t"                                                                                  \
+		"xorl %edx, %edx\n\t"                                                                                  \
+		"xrstor (%esp)\n\t"                                                                                    \
+		"jmp 5f\n"                                                                                             \
+		"4:\n\t"                                                                                               \
+		"cmpl $512, %esi\n\t"                                                                                  \
+		"jb 5f\n\t"                                                                                            \
+		"fxrstor (%esp)\n"                                                                                     \
+		"5:\n\t"                                                                                               \
+		"leal -16(%ebp), %esp\n\t"                                                                             \
+		"popl %esi\n\t"                                                                                        \
+		".cfi_restore %esi\n\t"                                                                                \
+		"popl %ebx\n\t"                                                                                        \
+		".cfi_restore %ebx\n\t"                                                                                \
+		"popl %edx\n\t"                                                                                        \
+		"popl %ecx\n\t"                                                                                        \
+		"popl %ebp\n\t"                                                                                        \
+		".cfi_restore %ebp\n\t"                                                                                \
+		".cfi_def_cfa %esp, 12\n\t"                                                                            \
+		"popl %eax\n\t"                                                                                        \
+		".cfi_def_cfa_offset 8\n\t"                                                                            \
+		"ret\n\t"                                                                                              \
 		".cfi_endproc\n\t"                                                                                     \
 		".size " #symbol ", . - " #symbol "\n\t"                                                               \
 		".popsection")
