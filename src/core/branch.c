@@ -105,12 +105,40 @@ static int shared_plans(const struct xp__item *item, const struct xp__use *use, 
 	return plan[false] < 0 ? plan[false] : plan[true] < 0 ? plan[true] : 0;
 }
 
+/*
+ * Adds the first sites of a use whose records stand in a row and whose sites all go one way, up to one whose text is not
+ * @opcode. A key may have a million sites: this loop keeps all it needs in registers. Returns how many.
+ */
+static uint32_t add_row(struct xp__commit *commit, const struct xp_branch_site *site, uint32_t nr, uint8_t opcode,
+			uint32_t plan)
+{
+	const struct xp_branch_site *const first = site, *const last = site + nr;
+	uintptr_t *addr = commit->addr + commit->nr;
+	uintptr_t end = commit->end;
+	bool unordered = commit->unordered;
+
+	for (; site < last && branch_is(site, opcode); site++) {
+		uintptr_t code = xp__relative(&site->code);
+
+		unordered |= code < end;
+		end = code + BRANCH_LEN;
+		*addr++ = code;
+	}
+	nr = (uint32_t)(site - first);
+	for (uint32_t i = 0; commit->plan_of && i < nr; i++)
+		commit->plan_of[commit->nr + i] = plan;
+	commit->nr += nr;
+	commit->end = end;
+	commit->unordered = unordered;
+	return nr;
+}
+
 int xp__branch_add(const struct xp__item *item, const struct xp__use *use, struct xp__commit *commit,
 		   struct xp_diag *diag)
 {
 	const struct xp_branch_site *sites = use->records;
 	const bool change = item->goal == XP__GOAL_CHANGE, on = item->on;
-	struct xp__commit to;
+	uint32_t i = 0;
 	int plan[2], error;
 
 	if (is_as_built(item, use))
@@ -118,17 +146,21 @@ int xp__branch_add(const struct xp__item *item, const struct xp__use *use, struc
 	error = shared_plans(item, use, commit, plan, diag);
 	if (error)
 		return error;
-	/* A copy that nothing points to stays in registers while the addresses are stored. */
-	to = *commit;
-	for (uint32_t i = 0; i < use->nr; i++) {
+	if (use->numbers[use->nr - 1] - use->numbers[0] == use->nr - 1 &&
+	    (use->nr_flag[LIKELY] == 0 || use->nr_flag[LIKELY] == use->nr)) {
+		bool to_jmp = jumps(&sites[use->numbers[0]], on);
+
+		i = add_row(commit, &sites[use->numbers[0]], use->nr, to_jmp ? branch_test[0] : branch_jmp[0],
+			    (uint32_t)plan[to_jmp]);
+	}
+	for (; i < use->nr; i++) {
 		const struct xp_branch_site *site = &sites[use->numbers[i]];
 		bool to_jmp = jumps(site, on);
 
 		if (branch_is(site, to_jmp ? branch_test[0] : branch_jmp[0]))
-			xp__commit_add(&to, xp__relative(&site->code), (uint32_t)plan[to_jmp]);
+			xp__commit_add(commit, xp__relative(&site->code), (uint32_t)plan[to_jmp]);
 		else if (change || !branch_is(site, to_jmp ? branch_jmp[0] : branch_test[0]))
 			return fail_branch(site, to_jmp, diag);
 	}
-	*commit = to;
 	return 0;
 }

@@ -48,6 +48,7 @@
 #include "core/trap.h"
 
 #define SPAN_MAX (64u << 10) /* the kernel copies a page at a time; more saves no time (bench/commit) */
+#define PAGE ((uintptr_t)4096)
 #define SPAN_GAP 1024u       /* bytes that cost less to rewrite than another call; within a page any gap is joined */
 
 static uint8_t *span_buffer;
@@ -103,17 +104,13 @@ static inline bool has_store(const struct xp__plan *plan, unsigned phase, bool b
 	return memcmp(text, before, store->len) != 0;
 }
 
-/*
- * The span that begins at site @i or behind it. @one, a constant: all sites have plan 0, whose fields the compiler then
- * keeps in registers, instead of reading them again for each site.
- */
-static inline __attribute__((always_inline)) struct span next_span(const struct xp__commit *c, unsigned phase,
-								   bool back, size_t i, bool one)
+/* The span that begins at site @i or behind it. */
+static struct span next_span(const struct xp__commit *c, unsigned phase, bool back, size_t i)
 {
 	struct span span = {i, i, 0, 0, 0};
 
 	for (; i < c->nr; i++) {
-		const struct xp__plan *plan = one ? c->plans : xp__commit_plan(c, i);
+		const struct xp__plan *plan = xp__commit_plan(c, i);
 		const struct xp__store *store = &plan->store[phase];
 		uintptr_t start = c->addr[i] + store->off, end = start + store->len;
 
@@ -124,7 +121,7 @@ static inline __attribute__((always_inline)) struct span next_span(const struct 
 			span.start = start;
 			span.flags = store->flags;
 		} else if ((span.flags | store->flags) & XP_WRITE_SINGLE || end - span.start > SPAN_MAX ||
-			   (start - span.end > SPAN_GAP && start / 4096 != (span.end - 1) / 4096)) {
+			   (start - span.end > SPAN_GAP && start / PAGE != (span.end - 1) / PAGE)) {
 			break;
 		}
 		span.end = end;
@@ -145,25 +142,6 @@ static int fail_lost(struct xp_diag *diag, uintptr_t site)
 			"something replaced our breakpoint during the commit");
 }
 
-/* The stores of a span whose sites all have plan 0 and store one byte: a key's. */
-static int fill_bytes(const struct xp__commit *c, unsigned phase, const struct span *span, struct xp_diag *diag)
-{
-	const struct xp__store *store = &c->plans->store[phase];
-	const int want = wanted(c->plans, phase);
-	const uintptr_t shift = (uintptr_t)span_buffer + store->off - span->start;
-	const uintptr_t *const addr = c->addr, *const to = addr + span->to;
-	const uint8_t byte = store->bytes[0];
-
-	for (const uintptr_t *site = addr + span->from; site < to; site++) {
-		uint8_t *at = (uint8_t *)(*site + shift);
-
-		if (want >= 0 && *at != want)
-			return fail_lost(diag, *site);
-		*at = byte;
-	}
-	return 0;
-}
-
 /*
  * Puts the stores of the span's sites into a copy of its text. The text between them is copied with them, by one call
  * for the whole span: a call per gap costs more than all the rest of a phase (bench/commit).
@@ -174,8 +152,6 @@ static int fill_span(const struct xp__commit *c, unsigned phase, bool back, cons
 	uint8_t *const buffer = span_buffer;
 
 	memcpy(buffer, (const void *)span->start, span->end - span->start);
-	if (c->plan_of == NULL && c->plans->store[phase].len == 1 && !back)
-		return fill_bytes(c, phase, span, diag);
 	for (size_t i = span->from; i < span->to; i++) {
 		const struct xp__plan *plan = xp__commit_plan(c, i);
 		const struct xp__store *store = &plan->store[phase];
@@ -200,28 +176,74 @@ static int fill_span(const struct xp__commit *c, unsigned phase, bool back, cons
 }
 
 /*
+ * Finds the span that begins at site @i, as next_span() does, and fills it, where all sites have plan 0 and store one
+ * byte: a key's, of which there may be a million. Both at once, a page after the other: its addresses, its text and its
+ * piece of the copy are then in the first-level cache (bench/commit).
+ */
+static int fill_bytes(const struct xp__commit *c, unsigned phase, size_t i, struct span *span, struct xp_diag *diag)
+{
+	const struct xp__store *store = &c->plans->store[phase];
+	const int want = wanted(c->plans, phase);
+	const uint8_t byte = store->bytes[0];
+	const uintptr_t *site = c->addr + i, *const last = c->addr + c->nr;
+	const uintptr_t start = *site + store->off;
+	const uintptr_t shift = (uintptr_t)span_buffer + store->off - start;
+	uintptr_t end = start; /* of what was copied */
+
+	while (site < last) {
+		const uintptr_t at = *site + store->off;
+		const uintptr_t page_end = (at | (PAGE - 1)) + 1;
+		const uintptr_t limit = page_end - start > SPAN_MAX ? start + SPAN_MAX : page_end;
+		const uintptr_t *to = site;
+
+		if (at >= limit || (at - end > SPAN_GAP && site > c->addr + i))
+			break;
+		while (last - to > 8 && to[8] + store->off < limit)
+			to += 8;
+		while (to < last && *to + store->off < limit)
+			to++;
+		memcpy(span_buffer + (end - start), (const void *)end, to[-1] + store->off + 1 - end);
+		end = to[-1] + store->off + 1;
+		for (; site < to; site++) {
+			uint8_t *copy = (uint8_t *)(*site + shift);
+
+			if (want >= 0 && *copy != want)
+				return fail_lost(diag, *site);
+			*copy = byte;
+		}
+	}
+	*span = (struct span){i, (size_t)(site - c->addr), start, end, store->flags};
+	return 0;
+}
+
+/*
  * The stores of one phase, grouped into as few writes as their distance allows. @back: the bytes from before the
  * phase instead, in a rollback.
  */
 static int store_phase(const struct xp__commit *c, unsigned phase, bool back, struct xp_diag *diag)
 {
-	for (size_t i = 0; i < c->nr;) {
-		struct span span = c->plan_of || back ? next_span(c, phase, back, i, false)
-						      : next_span(c, phase, false, i, true);
-		size_t len = span.end - span.start;
+	const bool bytes = c->plan_of == NULL && !back && phase < c->plans->nr_stores &&
+			   c->plans->store[phase].len == 1 && !(c->plans->store[phase].flags & XP_WRITE_SINGLE);
+	struct span span;
+
+	for (size_t i = 0; i < c->nr; i = span.to) {
 		int error = 0;
 
-		if (len > 0)
-			error = fill_span(c, phase, back, &span, diag);
-		if (error)
-			return error;
-		if (len > 0) {
-			xp__count(&counters.writes, 1);
-			error = xp__port->text_write((void *)span.start, span_buffer, len, span.flags);
+		if (bytes) {
+			error = fill_bytes(c, phase, i, &span, diag);
+		} else {
+			span = next_span(c, phase, back, i);
+			if (span.start < span.end)
+				error = fill_span(c, phase, back, &span, diag);
 		}
 		if (error)
+			return error;
+		if (span.start == span.end)
+			continue;
+		xp__count(&counters.writes, 1);
+		error = xp__port->text_write((void *)span.start, span_buffer, span.end - span.start, span.flags);
+		if (error)
 			return fail_port(diag, error, XP_PHASE_STORE, (const void *)c->addr[span.from]);
-		i = span.to;
 	}
 	return 0;
 }
