@@ -161,6 +161,54 @@ XP_TEST(no_write_is_above_64_KiB)
 	CHECK(rec.largest_write > 63u << 10);
 }
 
+/*
+ * The sites of one key, @nr of them @stride apart: their loop is another than that of pokes. Enabled, disabled, what is
+ * between them as it was.
+ */
+static void key_many(size_t nr, size_t first, size_t stride, size_t writes, size_t largest)
+{
+	static uint8_t before[REC_TEXT_SIZE];
+	static struct xp_branch_site records[400];
+	static struct xp_static_key key;
+	struct xp_module module = {.abi = XP_MODULE_ABI, .nr_tables = 1, .tables = {{records, records + nr}}};
+
+	rec_start();
+	for (size_t i = 0; i < REC_TEXT_SIZE; i++)
+		rec_put(i, &(uint8_t){(uint8_t)(i * 7 + i / 256)}, 1);
+	key = (struct xp_static_key){.object = {.name = "key"}};
+	for (size_t i = 0; i < nr; i++)
+		rec_branch(&records[i], first + i * stride, first + i * stride + 0x40, &key, 0);
+	memcpy(before, rec_text, sizeof(before));
+	CHECK_EQ(xp_module_register(&module), 0);
+	rec_forget();
+	CHECK_EQ(xp_static_key_enable(&key), 0);
+	CHECK_EQ(rec.calls[REC_WRITE], writes);
+	CHECK_EQ(rec.largest_write, largest);
+	for (size_t i = 0; i < nr; i++) {
+		CHECK_EQ(rec_text[first + i * stride], 0xe9);
+		before[first + i * stride] = 0xe9;
+	}
+	CHECK(memcmp(before, rec_text, sizeof(before)) == 0);
+	CHECK_EQ(xp_static_key_disable(&key), 0);
+	for (size_t i = 0; i < nr; i++)
+		before[first + i * stride] = 0xa9;
+	CHECK(memcmp(before, rec_text, sizeof(before)) == 0);
+	CHECK_EQ(xp_module_unregister(&module), 0);
+}
+
+XP_TEST(sites_of_a_key_are_written_as_pokes_are)
+{
+	key_many(1, 0xffe, 16, 1, 1);
+	key_many(200, 0x7e, 16, 1, 199 * 16 + 1);
+	key_many(40, 0x7e, 1000, 1, 39 * 1000 + 1);
+	key_many(2, 0x10, 3500, 1, 3501);	   /* the gap is large, the page the same */
+	key_many(2, 0xfff - 1023, 1025, 1, 1026);  /* 1024 bytes between them, across the page */
+	key_many(2, 0xfff - 1023, 1026, 2, 1);	   /* one more */
+	key_many(20, 0x100, 8192, 20, 1);
+	key_many(400, 0xff0, 1000, 7, 65001);	   /* without a gap worth a call */
+	key_many(129, 0xfff, 512, 2, 65536 - 511); /* no byte above 64 KiB */
+}
+
 XP_TEST(nothing_is_done_where_nothing_differs)
 {
 	const struct scenario *s = scenario_find("none");
