@@ -350,7 +350,7 @@ int mprotect(void *start, size_t size, int rights)
 
 int machine_main(void)
 {
-	static char words[256];
+	static char words[1024];
 	char *argv[32] = {words};
 	int argc = 0;
 	const char *line = machine_command_line();

@@ -721,7 +721,7 @@ const char *machine_command_line(void)
 
 void machine_start(uint32_t info)
 {
-	static char words[256];
+	static char words[1024];
 	const char *from = (const char *)*(uint64_t *)(uintptr_t)(info + 24);
 
 	for (unsigned i = 0; from && from[i] && i < sizeof(words) - 1; i++)

@@ -64,7 +64,7 @@ static bool enough(void)
 
 static void run(enum xp_policy policy)
 {
-	static const struct rotation what = {.enough = enough, .each_pass = storm, .seconds = 1};
+	static const struct rotation what = {.enough = enough, .each_pass = storm};
 	struct machine_counts now;
 
 	during_commit = on_patcher = skipped = 0;

@@ -3,8 +3,8 @@
  * Torture in which every processor executes and the patcher's part goes round: whoever has the turn makes a few commits and
  * hands it on. Sites, raw sites and the rule by which a result is right are the hosted suites' (tests/lib).
  *
- * It runs for its time and then until everything has happened that the case is about (@enough), which no case may do
- * without: a limit ends it, and the case fails.
+ * It runs for its time (xp_torture_seconds) and then until everything has happened that the case is about (@enough),
+ * which no case may do without: a limit ends it, and the case fails.
  */
 #ifndef ROTATION_H
 #define ROTATION_H
@@ -18,7 +18,6 @@ enum { COMMITS_PER_TURN = 1, LIMIT_SECONDS = 40 };
 struct rotation {
 	bool (*enough)(void);
 	void (*each_pass)(unsigned cpu); /* on each processor without the turn; may be NULL */
-	double seconds;
 };
 
 static const struct rotation *rotation;
@@ -83,7 +82,7 @@ static inline void rotation_execute(uint64_t *random)
 static void rotation_member(void *number)
 {
 	unsigned self = (unsigned)(uintptr_t)number;
-	uint64_t random = self + 1, end = xp_now_ns() + (uint64_t)(rotation->seconds * 1e9),
+	uint64_t random = self + 1, end = xp_now_ns() + (uint64_t)(xp_torture_seconds * 1e9),
 		 limit = xp_now_ns() + LIMIT_SECONDS * 1000000000ull;
 
 	while (!__atomic_load_n(&rotation_stop, __ATOMIC_ACQUIRE)) {
