@@ -176,7 +176,8 @@ static inline bool xp__gate_available(const struct xp_gate *gate)
  * Context: thread; may wait for another commit. The name is copied.
  * Ordering: on return of 0 no call that begins enters what was there before. A call that began earlier may still be inside,
  * or on its way there: when the last has left is for the provider to know. An object that provides withdraws, and waits for
- * its calls, before it is closed.
+ * its calls, before it is closed. If it is closed all the same it stays mapped until the gate is withdrawn or leads elsewhere,
+ * and its destructors do not run before: one that withdraws comes too late.
  * Errors: -EINVAL for NULL or an empty name; -XP_E_PROVIDED: there is a provider already; -XP_E_NO_PROVIDER: there is none;
  * -ENOMEM; those of xp_text_poke() from withdraw and replace. Every site is as before.
  * Progress: waits for the text lock; withdraw and replace for the syncs.
@@ -186,6 +187,19 @@ int xp__gate_replace(const char *name, xp__gate_func *function);
 int xp_gate_withdraw(const char *name);
 #define xp_gate_provide(name, function) xp__gate_provide(name, (xp__gate_func *)(function))
 #define xp_gate_replace(name, function) xp__gate_replace(name, (xp__gate_func *)(function))
+
+/*
+ * xp_batch_add_gate(batch, "name", function) - adds "this gate leads to the function" to a batch, "to nobody" for NULL. As for
+ * keys and calls a batch says what is to be, whatever it was before: it provides, replaces or withdraws, and is not refused
+ * because another provider is there; who minds calls xp_gate_provide(). The commit binds every site that is known (see
+ * xp_gate_bind_all()); those that are not yet known are bound when they are first executed. While it runs, each call goes
+ * to the provider before, or the fallback if there was none, or to the new one.
+ * Context: thread. The name is copied. Ordering: none. Errors: -EINVAL for NULL or an empty name, -ENOMEM; those of
+ * xp_text_poke() that say nothing was begun; the batch is as before. Progress: waits for the text lock.
+ */
+struct xp_batch;
+int xp__batch_add_gate(struct xp_batch *batch, const char *name, xp__gate_func *function);
+#define xp_batch_add_gate(batch, name, function) xp__batch_add_gate(batch, name, (xp__gate_func *)(function))
 
 /*
  * xp_gate_bind_all - binds, in one commit, every site that is known and whose gate has a provider: those with a record

@@ -122,7 +122,7 @@ struct xp_port {
 
 	/*
 	 * pin - keeps the text at @target from going away until unpin(), because a call whose object lies at @user goes
-	 * there. NULL: there is nothing to keep. Both without the text lock, in the context of an update. Either both are
+	 * there; @user NULL: a gate, which belongs to no object. NULL: there is nothing to keep. Both without the text lock, in the context of an update. Either both are
 	 * NULL, where text never goes away, or none.
 	 */
 	void *(*pin)(const void *target, const void *user);

@@ -16,6 +16,13 @@ void xp__start(const struct xp_port *port);
 int xp__lock(struct xp_diag *diag);
 void xp__unlock(void);
 
+/*
+ * xp__keep - asks the port to keep the shared object of @func mapped, because what lies at @user goes there; NULL: nothing
+ * to keep. xp__let_go - the opposite, of NULL too. Context: as the port's pin(): no lock held.
+ */
+void *xp__keep(void (*func)(void), const void *user);
+void xp__let_go(void *pin);
+
 /* xp__wedge - a commit could be neither finished nor undone: from now on xp__lock() refuses. Context: text lock. */
 void xp__wedge(void);
 

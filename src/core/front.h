@@ -33,7 +33,13 @@ enum xp__goal {
 };
 
 /* What becomes of a gate's provider. */
-enum xp__gate_wish { XP__GATE_PROVIDE, XP__GATE_REPLACE, XP__GATE_WITHDRAW };
+enum xp__gate_wish {
+	XP__GATE_PROVIDE,  /* there must be none */
+	XP__GATE_REPLACE,  /* there must be one */
+	XP__GATE_WITHDRAW, /* likewise */
+	XP__GATE_LEAD,     /* whatever there is */
+	XP__GATE_BIND,     /* the one that there is stays */
+};
 
 /* One wish for one object. */
 struct xp__item {
@@ -52,11 +58,13 @@ struct xp__item {
 		} call;
 		struct {
 			void (*provider)(void);
+			void *pin; /* of the provider; after the commit of the one before */
 			struct xp_gate *handle; /* not NULL: only the site at @site, which is this one's */
 			uintptr_t site;
 			uint8_t wish; /* enum xp__gate_wish */
 			bool ud2;     /* the site at @site has that form */
-			bool bind;    /* unbound sites too */
+			bool bind;    /* unbound sites too, as far as they are known */
+			bool straight; /* and what else calls the stub does not ask the resolver */
 		} gate;
 	};
 };

@@ -15,6 +15,7 @@
  *     with becomes a jump over itself. What raised a fault is ours if the published table has its address; then it is
  *     executed again, if it is no UD2 any more, or is patched now. So a fault that is not ours never loops.
  * I6  Names are never forgotten: what is looked at without the lock stays.
+ * I7  A provider stays mapped: the port is asked to keep it before the text lock is taken, as for static calls.
  *
  * Ordering. (G1) the stores of `through` and of the provider are releases; (G2) their loads are acquires, or the jump
  * through a word that x86 does not reorder with what comes before it. What the registrar wrote before it provided is there
@@ -43,6 +44,7 @@
 struct gate {
 	struct xp_gate gate;
 	struct xp_gate *handles;
+	void *pin; /* keeps the provider's shared object mapped */
 };
 
 /* A call site that has no record. */
@@ -323,9 +325,10 @@ static int start(struct xp__item *item)
 	const struct gate *gate = gate_of(item);
 	bool has = gate->gate.placed != NULL;
 
+	item->skip = !has && item->gate.provider == NULL && item->gate.wish == XP__GATE_LEAD;
 	if (item->gate.wish == XP__GATE_PROVIDE && has)
 		return -XP_E_PROVIDED;
-	if (item->gate.wish != XP__GATE_PROVIDE && !has)
+	if ((item->gate.wish == XP__GATE_REPLACE || item->gate.wish == XP__GATE_WITHDRAW) && !has)
 		return -XP_E_NO_PROVIDER;
 	for (struct xp_gate *handle = gate->handles; handle && has; handle = handle->next)
 		lead(handle, item->gate.provider, false);
@@ -336,11 +339,18 @@ static void finish(struct xp__item *item, bool done)
 {
 	struct gate *gate = gate_of(item);
 
-	if (done)
+	if (done) {
+		void *pin = gate->pin;
+
 		/* ordering: (G1) pairs with (G2) */
 		__atomic_store_n(&gate->gate.placed, item->gate.provider, __ATOMIC_RELEASE);
+		if (item->gate.wish != XP__GATE_BIND) {
+			gate->pin = item->gate.pin;
+			item->gate.pin = pin;
+		}
+	}
 	for (struct xp_gate *handle = gate->handles; handle; handle = handle->next)
-		lead(handle, gate->gate.placed, done && item->gate.bind);
+		lead(handle, gate->gate.placed, done && item->gate.straight);
 }
 
 static void settled(const struct xp__item *item, const struct xp__use *use)
@@ -348,6 +358,12 @@ static void settled(const struct xp__item *item, const struct xp__use *use)
 	/* Of one site that changes the others are not asked. */
 	if (item->gate.handle == NULL)
 		handle_of(site_of(use, 0))->placed = item->gate.provider;
+}
+
+static void drop(struct xp__item *item)
+{
+	xp__let_go(item->gate.pin);
+	item->gate.pin = NULL;
 }
 
 static void current(struct xp__item *item)
@@ -624,6 +640,7 @@ const struct xp__front xp__gate_front = {
 	.measure = measure,
 	.add = add,
 	.settled = settled,
+	.drop = drop,
 	.arrive = arrive,
 	.arrived = arrived,
 	.depart = depart,
@@ -763,20 +780,50 @@ static int change(const char *name, enum xp__gate_wish wish, xp__gate_func *prov
 
 	if (name == NULL || name[0] == '\0' || (wish != XP__GATE_WITHDRAW && provider == NULL))
 		return -XP__EINVAL;
+	item.gate.pin = xp__keep(provider, NULL);
+	error = xp__lock(NULL);
+	if (!error) {
+		gate = wish == XP__GATE_PROVIDE ? name_gate(name) : find(name);
+		if (gate == NULL) {
+			error = wish == XP__GATE_PROVIDE ? -XP__ENOMEM : -XP_E_NO_PROVIDER;
+		} else {
+			item.object = &gate->gate.object;
+			item.gate.wish = (uint8_t)wish;
+			item.gate.provider = provider;
+			item.gate.bind = provider && __atomic_load_n(&eager, __ATOMIC_RELAXED);
+			item.gate.straight = item.gate.bind;
+			error = xp__apply_locked(&item, 1, NULL);
+		}
+		xp__unlock();
+	}
+	drop(&item);
+	return error;
+}
+
+int xp__batch_add_gate(struct xp_batch *batch, const char *name, xp__gate_func *function)
+{
+	struct xp__item item = {.front = &xp__gate_front};
+	struct gate *gate;
+	int error;
+
+	if (batch == NULL || name == NULL || name[0] == '\0')
+		return -XP__EINVAL;
 	error = xp__lock(NULL);
 	if (error)
 		return error;
-	gate = wish == XP__GATE_PROVIDE ? name_gate(name) : find(name);
-	if (gate == NULL) {
-		error = wish == XP__GATE_PROVIDE ? -XP__ENOMEM : -XP_E_NO_PROVIDER;
-	} else {
-		item.object = &gate->gate.object;
-		item.gate.wish = (uint8_t)wish;
-		item.gate.provider = provider;
-		item.gate.bind = provider && __atomic_load_n(&eager, __ATOMIC_RELAXED);
-		error = xp__apply_locked(&item, 1, NULL);
-	}
+	gate = name_gate(name);
 	xp__unlock();
+	if (gate == NULL)
+		return -XP__ENOMEM;
+	item.object = &gate->gate.object;
+	item.gate.wish = XP__GATE_LEAD;
+	item.gate.provider = function;
+	item.gate.bind = function != NULL;
+	item.gate.straight = function && __atomic_load_n(&eager, __ATOMIC_RELAXED);
+	item.gate.pin = xp__keep(function, NULL);
+	error = xp__batch_add(batch, &item);
+	if (error)
+		drop(&item);
 	return error;
 }
 
@@ -810,9 +857,9 @@ static size_t list_gates(struct xp__item *items)
 			continue;
 		if (items) {
 			items[nr] = (struct xp__item){.front = &xp__gate_front, .object = &gate->gate.object};
-			items[nr].gate.wish = XP__GATE_REPLACE;
+			items[nr].gate.wish = XP__GATE_BIND;
 			items[nr].gate.provider = gate->gate.placed;
-			items[nr].gate.bind = true;
+			items[nr].gate.bind = items[nr].gate.straight = true;
 		}
 		nr++;
 	}

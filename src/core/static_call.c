@@ -250,17 +250,9 @@ static void current(struct xp__item *item)
 
 /* ---- what is kept mapped ---- */
 
-static void *pin(const struct xp_static_call *call, xp__call_func *func)
-{
-	bool can = func && xp_state() != XP_STATE_NO_PORT && xp__port->pin;
-
-	return can ? xp__port->pin((const void *)(uintptr_t)func, call) : NULL;
-}
-
 static void drop(struct xp__item *item)
 {
-	if (item->call.pin)
-		xp__port->unpin(item->call.pin);
+	xp__let_go(item->call.pin);
 	item->call.pin = NULL;
 }
 
@@ -270,8 +262,8 @@ static void leave(const struct xp_site_table *table)
 	for (const struct xp_call_site *site = table->start; site < (const struct xp_call_site *)table->end; site++) {
 		struct xp_static_call *call = handle_of(site);
 
-		if (xp__site_flags(&site->call) & XP_SITE_TRAMPOLINE && call->pin) {
-			xp__port->unpin(call->pin);
+		if (xp__site_flags(&site->call) & XP_SITE_TRAMPOLINE) {
+			xp__let_go(call->pin);
 			call->pin = NULL;
 		}
 	}
@@ -294,7 +286,7 @@ static struct xp__item item_of(struct xp_static_call *call, xp__call_func *func)
 	struct xp__item item = {.front = &xp__call_front, .object = xp__real(&call->object)};
 
 	item.call.func = func;
-	item.call.pin = pin(call_of(&item), func);
+	item.call.pin = xp__keep(func, item.object);
 	return item;
 }
 

@@ -232,4 +232,153 @@ XP_TEST(registration_refuses)
 	stop();
 }
 
+/* ---- batches ---- */
+
+static void check_sites(size_t where)
+{
+	CHECK_EQ(target(CALL), where);
+	CHECK_EQ(target(UD2 + 3), where);
+	CHECK_MEM(rec_text + UD2, "\x2e\x2e\x2e\xe8", 4);
+}
+
+static void commit_gate(struct xp_batch *batch, size_t provider, int error)
+{
+	CHECK_EQ(xp__batch_add_gate(batch, "g", provider ? text_at(provider) : NULL), 0);
+	rec_forget();
+	CHECK_EQ(xp_batch_commit(batch, NULL), error);
+}
+
+/* Whatever it was before; every site that is known, with one sync. */
+XP_TEST(a_batch_says_where_a_gate_leads)
+{
+	struct xp_batch *batch;
+
+	REQUIRE(start(UD2) == 0);
+	batch = xp_batch_new();
+	commit_gate(batch, 0, 0); /* nobody provides it, and so it stays */
+	CHECK_EQ(rec.calls[REC_PREPARE], 0);
+	CHECK_MEM(rec_text + UD2, virgin, sizeof(virgin));
+	commit_gate(batch, PROVIDER, 0);
+	check_sites(PROVIDER);
+	CHECK_EQ(rec.calls[REC_SYNC], 1);
+	CHECK(handle.through != handle.fallback && handle.through != text_at(PROVIDER));
+	commit_gate(batch, OTHER, 0);
+	check_sites(OTHER);
+	commit_gate(batch, OTHER, 0);
+	CHECK_EQ(rec.calls[REC_WRITE], 0);
+	CHECK_EQ(xp__batch_add_gate(batch, "g", NULL), 0);
+	commit_gate(batch, PROVIDER, 0); /* the last wish counts */
+	check_sites(PROVIDER);
+	commit_gate(batch, 0, 0);
+	check_sites(STUB);
+	CHECK(!xp__gate_available(&handle));
+	CHECK(handle.through == handle.fallback);
+	CHECK_EQ(xp__batch_add_gate(batch, NULL, text_at(OTHER)), -22);
+	CHECK_EQ(xp__batch_add_gate(batch, "", text_at(OTHER)), -22);
+	CHECK_EQ(xp__batch_add_gate(NULL, "g", text_at(OTHER)), -22);
+	CHECK_EQ(xp__batch_add_gate(batch, "not yet declared", text_at(OTHER)), 0);
+	CHECK_EQ(xp_batch_commit(batch, NULL), 0);
+	CHECK_EQ(xp__gate_provide("not yet declared", text_at(OTHER)), -XP_E_PROVIDED);
+	CHECK_EQ(xp_gate_withdraw("not yet declared"), 0);
+	xp_batch_free(batch);
+	stop();
+}
+
+/* With something else in the batch that cannot be, and at every write and sync that fails. */
+XP_TEST(a_gate_of_a_failed_batch_is_as_before)
+{
+	static const uint8_t wrong[1] = {0x55}, nop[1] = {0x90};
+	struct xp_poke poke = {.addr = rec_text + 4096, .expect = wrong, .replace = nop, .len = 1};
+
+	for (unsigned step = 0; step < 5; step++) {
+		struct xp_batch *batch;
+
+		REQUIRE(start(UD2) == 0);
+		batch = xp_batch_new();
+		if (step > 0) {
+			commit_gate(batch, PROVIDER, 0);
+			rec_forget();
+			rec_fail(step % 2 ? REC_WRITE : REC_SYNC, 1, 1, -5);
+		} else {
+			CHECK_EQ(xp_batch_add_poke(batch, &poke), 0);
+		}
+		CHECK_EQ(xp__batch_add_gate(batch, "g", step > 2 ? NULL : text_at(OTHER)), 0);
+		CHECK_EQ(xp_batch_commit(batch, NULL), step ? -5 : -XP_E_MISMATCH);
+		rec_heal();
+		if (step) {
+			check_sites(PROVIDER);
+			CHECK(handle.through != handle.fallback);
+			CHECK(resolve(CALL) == rec_text + PROVIDER);
+		} else {
+			CHECK_EQ(target(CALL), STUB);
+			CHECK_MEM(rec_text + UD2, virgin, sizeof(virgin));
+			CHECK(handle.through == handle.fallback);
+		}
+		CHECK_EQ(xp__gate_available(&handle), step > 0);
+		xp_batch_free(batch);
+		stop();
+	}
+}
+
+/* ---- what is kept mapped ---- */
+
+static int kept[2];
+
+static void *keep(const void *provider, const void *user)
+{
+	int which = provider == rec_text + OTHER;
+
+	CHECK(!rec.locked);
+	CHECK(user == NULL);
+	kept[which]++;
+	return &kept[which];
+}
+
+static void let_go(void *pin)
+{
+	CHECK(!rec.locked);
+	--*(int *)pin;
+}
+
+static void check_kept(int provider, int other)
+{
+	CHECK_EQ(kept[0], provider);
+	CHECK_EQ(kept[1], other);
+}
+
+XP_TEST(providers_are_kept)
+{
+	struct xp_batch *batch;
+
+	REQUIRE(start(UD2) == 0);
+	rec_port.pin = keep;
+	rec_port.unpin = let_go;
+	REQUIRE(xp__gate_provide("g", text_at(PROVIDER)) == 0);
+	check_kept(1, 0);
+	CHECK_EQ(xp__gate_provide("g", text_at(OTHER)), -XP_E_PROVIDED);
+	check_kept(1, 0);
+	CHECK_EQ(xp_gate_bind_all(), 0);
+	check_kept(1, 0);
+	CHECK_EQ(xp__gate_replace("g", text_at(OTHER)), 0);
+	check_kept(0, 1);
+	rec_fail(REC_SYNC, rec.calls[REC_SYNC] + 1, 1, -5);
+	CHECK_EQ(xp_gate_withdraw("g"), -5);
+	rec_heal();
+	check_kept(0, 1);
+	batch = xp_batch_new();
+	CHECK_EQ(xp__batch_add_gate(batch, "g", text_at(OTHER)), 0);
+	CHECK_EQ(xp__batch_add_gate(batch, "g", text_at(PROVIDER)), 0);
+	check_kept(1, 2);
+	CHECK_EQ(xp_batch_commit(batch, NULL), 0);
+	check_kept(1, 0);
+	CHECK_EQ(xp__batch_add_gate(batch, "g", text_at(OTHER)), 0);
+	xp_batch_free(batch);
+	check_kept(1, 0);
+	CHECK_EQ(xp_gate_withdraw("g"), 0);
+	check_kept(0, 0);
+	stop();
+	rec_port.pin = NULL;
+	rec_port.unpin = NULL;
+}
+
 XP_TEST_MAIN()

@@ -233,6 +233,36 @@ XP_TEST(a_failed_update_keeps_the_old_target)
 	CHECK(!is_mapped("regression_provider.so"));
 }
 
+XP_DECLARE_GATE(int, provided, (int x));
+
+XP_TEST(a_gates_provider_is_not_closed)
+{
+	void *object;
+	int (*provider)(int) = load(&object);
+	struct xp_batch *batch = xp_batch_new();
+
+	REQUIRE(provider != NULL && batch != NULL);
+	CHECK_EQ(xp_gate_provide("provided", provider), 0);
+	CHECK_EQ(xp_gate(provided)(2), 42);
+	CHECK_EQ(dlclose(object), 0);
+	CHECK(is_mapped("regression_provider.so"));
+	CHECK_EQ(xp_gate(provided)(2), 42);
+	CHECK_EQ(xp_gate_withdraw("provided"), 0);
+	CHECK(!is_mapped("regression_provider.so"));
+	CHECK_EQ(xp_gate(provided)(2), 0);
+
+	provider = load(&object);
+	REQUIRE(provider != NULL);
+	CHECK_EQ(xp_batch_add_gate(batch, "provided", provider), 0);
+	CHECK_EQ(dlclose(object), 0);
+	CHECK_EQ(xp_batch_commit(batch, NULL), 0);
+	CHECK_EQ(xp_gate(provided)(2), 42);
+	CHECK_EQ(xp_batch_add_gate(batch, "provided", NULL), 0);
+	CHECK_EQ(xp_batch_commit(batch, NULL), 0);
+	CHECK(!is_mapped("regression_provider.so"));
+	xp_batch_free(batch);
+}
+
 /* A plugin with a call of its own, that goes elsewhere: closed, it lets go. And one into itself does not keep it. */
 XP_TEST(who_calls_may_be_closed)
 {

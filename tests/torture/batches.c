@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: MIT
 /*
- * Keys, raw pokes of every form, a call, a switch and an immediate value in one commit: while it runs each site is old or
+ * Keys, raw pokes of every form, a call, a gate, a switch and an immediate value in one commit: while it runs each site is old or
  * new, after it all are new. The number of syncs is that of the slowest method, whatever the number of sites.
  */
 #define XP_SITES_KEY sites_key
 #include "xp_pokes.h"
 #include "xp_sites.h"
 
+#include <crosspatch/gate.h>
 #include <crosspatch/imv.h>
 #include <crosspatch/static_call.h>
 #include <crosspatch/static_switch.h>
@@ -29,13 +30,9 @@ static __attribute__((noinline)) int odd(void)
 
 XP_DEFINE_STATIC_CALL(call, even);
 XP_DEFINE_STATIC_SWITCH(choice, 2, 0);
+XP_DECLARE_GATE_FALLBACK(int, gate, (void), even); /* provided in the odd states */
 
-/* A key, a value and a switch with one site each, and a trampoline, where calls have one. */
-#ifdef __x86_64__
-#define NR_OTHERS 4
-#else
-#define NR_OTHERS 3
-#endif
+#define NR_OTHERS 5 /* a key, a value, a switch, a gate, with one site each; a trampoline */
 
 static struct poke_site pokes[NR_POKES];
 static struct xp_batch *batch;
@@ -54,6 +51,15 @@ static __attribute__((noinline)) int value_site(void)
 static __attribute__((noinline)) int call_site(void)
 {
 	return xp_static_call(call)();
+}
+
+/* Something to do after it: it is a call. */
+static __attribute__((noinline)) int gate_site(void)
+{
+	int found = xp_gate(gate)();
+
+	__asm__ volatile("" : "+r"(found));
+	return found;
 }
 
 static __attribute__((noinline)) int choice_site(void)
@@ -92,10 +98,10 @@ static uint64_t execute(void *context, uint64_t *random)
 	after = xp_epoch_read(&xp_sites_epoch);
 	nr_wrong +=
 		(found != VALUE_EVEN && found != VALUE_ODD) || !xp_epoch_allows(before, after, 2, found == VALUE_ODD);
-	nr_wrong += (unsigned)is_wrong(call_site) + (unsigned)is_wrong(choice_site);
+	nr_wrong += (unsigned)is_wrong(call_site) + (unsigned)is_wrong(choice_site) + (unsigned)is_wrong(gate_site);
 	if (nr_wrong)
 		__atomic_add_fetch(&wrong, nr_wrong, __ATOMIC_RELAXED);
-	return NR_POKES + 4 + xp_sites_execute(context, random);
+	return NR_POKES + 5 + xp_sites_execute(context, random);
 }
 
 static int patch(void *context, uint64_t *random, struct xp_diag *diag)
@@ -119,6 +125,7 @@ static int patch(void *context, uint64_t *random, struct xp_diag *diag)
 	error = error ? error : xp_batch_add_imv(batch, value, on ? VALUE_ODD : VALUE_EVEN);
 	error = error ? error : xp_batch_add_call(batch, call, on ? odd : even);
 	error = error ? error : xp_batch_add_switch(batch, &choice, on);
+	error = error ? error : xp_batch_add_gate(batch, "gate", on ? odd : NULL);
 	if (error)
 		return error;
 	xp_stats_read(&before);
@@ -160,6 +167,10 @@ static void run(enum xp_policy policy, enum xp_writer writer, enum xp_sync sync)
 	CHECK_EQ(xp_imv_set(value, VALUE_EVEN), 0);
 	CHECK_EQ(xp_static_call_update(call, even), 0);
 	CHECK_EQ(xp_static_switch_set(&choice, 0), 0);
+	/* Executed, the gate's site is known, and changes in every commit. */
+	CHECK(xp_batch_add_gate(batch, "gate", odd) == 0 && xp_batch_commit(batch, NULL) == 0);
+	CHECK_EQ(gate_site(), 1);
+	CHECK(xp_batch_add_gate(batch, "gate", NULL) == 0 && xp_batch_commit(batch, NULL) == 0);
 	xp_sites_epoch = 0;
 	xp_torture_run(&torture);
 	CHECK_EQ(max_syncs, 3);

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: MIT
 /*
- * Keeps shared objects mapped as long as a static call goes into them: one reference of the dynamic linker's for each such
- * call, so that a dlclose() by their owner leaves them where they are.
+ * Keeps shared objects mapped as long as a static call or a gate goes into them: one reference of the dynamic linker's for
+ * each, so that a dlclose() by their owner leaves them where they are.
  *
  * I1  A call into the executable, into its own shared object or into memory that the dynamic linker does not know keeps
  *     nothing, and takes no lock: that much an update in a signal handler may do.
- * I2  An object's reference to itself would keep it for ever: it gets none. Two that call each other keep each other.
+ * I2  The reference of an object's call to itself would keep it for ever: it gets none. Two that call each other keep each
+ *     other. A gate belongs to no object; what provides it is kept until the gate is withdrawn.
  */
 #include "port/linux/port.h"
 
