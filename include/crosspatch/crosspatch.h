@@ -5,6 +5,7 @@
 
 #include <crosspatch/error.h>
 #include <crosspatch/gate.h>
+#include <crosspatch/gate_far.h>
 #include <crosspatch/imv.h>
 #include <crosspatch/static_call.h>
 #include <crosspatch/static_key.h>

@@ -28,6 +28,7 @@ enum xp_need {
 	XP_NEED_PARK = 1 << 3,   /* park() and unpark() */
 	XP_NEED_ALONE = 1 << 4,  /* nobody else executes: the early policy's promise */
 	XP_NEED_ILLEGAL = 1 << 6, /* xp_trap_illegal() must be reached from any thread that executes an UD2 */
+	XP_NEED_FAULT = 1 << 7,  /* xp_trap_fault() must be reached from any thread whose far call faults */
 	XP_NEED_CALL = 1 << 5,   /* calls and returns may be emulated: no shadow stacks */
 };
 
@@ -42,6 +43,8 @@ struct xp_regs {
 	uint64_t gpr[16];
 	uint64_t ip;
 	uint64_t flags;
+	uint32_t cs;    /* where code is not flat: the selector, whose offset ip is; a call may change it. Else 0 */
+	uint32_t error; /* xp_trap_fault(): the error code that the processor pushed */
 };
 
 struct xp_range {
@@ -170,6 +173,20 @@ enum xp_trap_verdict xp_trap(struct xp_regs *regs, unsigned shard);
  * the site was bound by another.
  */
 enum xp_trap_verdict xp_trap_illegal(struct xp_regs *regs, unsigned shard);
+
+/* What a thread remembers of its last fault, zero at first. The port's, one for each thread; what is in it the core's. */
+struct xp_fault_again {
+	uintptr_t code;
+	uint32_t count;
+};
+
+/*
+ * xp_trap_fault - decides a general protection fault; @regs->ip is the first byte of what faulted. DONE: a far gate's, and
+ * the registers say where to continue. RETRY: a far gate's that is bound now: execute again. FOREIGN: no far gate's, or
+ * one of a bound site that executing again did not help.
+ * Context, Ordering, Progress: as xp_trap_illegal(). @memory: of the interrupted thread. Errors: none.
+ */
+enum xp_trap_verdict xp_trap_fault(struct xp_regs *regs, unsigned shard, struct xp_fault_again *memory);
 
 /* xp_deferred_run - carries out the deferred decrements that are due. Context: the port's own thread, no locks held. */
 void xp_deferred_run(void);

@@ -95,6 +95,16 @@ struct xp_gate_site {
 #define XP_SITE_UD2 1  /* bound by the fault that executing it raises */
 #define XP_SITE_STUB 2 /* no call: the gate's stub in this executable or shared object */
 
+/* A site of a far gate: 16 bytes in section xp_far_sites, relative in the same way. */
+struct xp_far_site {
+	int32_t code;
+	int32_t gate;    /* struct xp_gate_far */
+	int32_t segment; /* struct xp_far_segment */
+	uint16_t number; /* in the unbound form, in place of the offset */
+	uint8_t form;    /* XP_FAR_ */
+	uint8_t zero;
+};
+
 /* The kinds of sites. An object that was built before a kind existed has fewer tables. */
 enum xp_site_kind {
 	XP_SITE_BRANCH,
@@ -102,6 +112,7 @@ enum xp_site_kind {
 	XP_SITE_SWITCH,
 	XP_SITE_IMV,
 	XP_SITE_GATE,
+	XP_SITE_FAR,
 	XP_NR_SITE_KINDS,
 };
 
@@ -175,6 +186,9 @@ extern const struct xp_call_site __stop_xp_call_sites[] __attribute__((weak, vis
 extern const struct xp_gate_site __start_xp_gate_sites[] __attribute__((weak, visibility("hidden")));
 extern const struct xp_gate_site __stop_xp_gate_sites[] __attribute__((weak, visibility("hidden")));
 
+extern const struct xp_far_site __start_xp_far_sites[] __attribute__((weak, visibility("hidden")));
+extern const struct xp_far_site __stop_xp_far_sites[] __attribute__((weak, visibility("hidden")));
+
 extern struct xp_module xp__module;
 struct xp_module xp__module __attribute__((weak, visibility("hidden"))) = {
 	XP_MODULE_ABI, 0, NULL, XP_NR_SITE_KINDS, {{NULL, NULL}}};
@@ -194,6 +208,8 @@ void xp__module_init(void)
 	xp__module.tables[XP_SITE_IMV].end = __stop_xp_imv_sites;
 	xp__module.tables[XP_SITE_GATE].start = __start_xp_gate_sites;
 	xp__module.tables[XP_SITE_GATE].end = __stop_xp_gate_sites;
+	xp__module.tables[XP_SITE_FAR].start = __start_xp_far_sites;
+	xp__module.tables[XP_SITE_FAR].end = __stop_xp_far_sites;
 	(void)xp_module_register(&xp__module);
 }
 

@@ -10,6 +10,7 @@ const struct xp__front *xp__front_of(unsigned kind)
 		[XP_SITE_SWITCH] = &xp__switch_front,
 		[XP_SITE_IMV] = &xp__imv_front,
 		[XP_SITE_GATE] = &xp__gate_front,
+		[XP_SITE_FAR] = &xp__gate_far_front,
 	};
 
 	return fronts[kind];

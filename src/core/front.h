@@ -66,6 +66,13 @@ struct xp__item {
 			bool bind;    /* unbound sites too, as far as they are known */
 			bool straight; /* and what else calls the stub does not ask the resolver */
 		} gate;
+		struct {
+			const struct xp_far_site *site; /* not NULL: only this one */
+			uint32_t offset;
+			uint16_t selector; /* 0: no provider */
+			uint8_t wish;      /* enum xp__gate_wish */
+			bool bind;         /* unbound sites too */
+		} far;
 	};
 };
 
@@ -113,8 +120,8 @@ struct xp__front {
 	void (*depart)(const struct xp_site_table *table);
 };
 
-extern const struct xp__front xp__branch_front, xp__call_front, xp__gate_front, xp__imv_front, xp__poke_front,
-	xp__switch_front;
+extern const struct xp__front xp__branch_front, xp__call_front, xp__gate_front, xp__gate_far_front, xp__imv_front,
+	xp__poke_front, xp__switch_front;
 
 /* xp__front_of - the front whose sites are of kind @kind, enum xp_site_kind. */
 const struct xp__front *xp__front_of(unsigned kind);

@@ -20,14 +20,14 @@
  * Ordering. (G1) the stores of `through` and of the provider are releases; (G2) their loads are acquires, or the jump
  * through a word that x86 does not reorder with what comes before it. What the registrar wrote before it provided is there
  * when the provider runs. Through text that was changed it is the sync that says so.
- * (G3) publishes the table of sites in UD2 form, (G4) reads it. It is replaced as a whole; what it was is given back when
- * every handler that counted itself in before (T2) has left (T5), as with the trap table.
+ * The table of sites in UD2 form is fault.c's.
  */
 #include "arch/x86/emulate.h"
 #include "arch/x86/thunk.h"
 #include "core/batch.h"
 #include "core/deps.h"
 #include "core/engine.h"
+#include "core/fault.h"
 #include "core/inject.h"
 #include "core/trap.h"
 
@@ -374,59 +374,7 @@ static void current(struct xp__item *item)
 
 /* ---- sites in UD2 form ---- */
 
-struct fault_sites {
-	size_t nr, size;
-	struct fault_sites *next;
-	unsigned long waiting[XP__TRAP_WORDS]; /* shards not yet seen without a handler, once replaced */
-	struct {
-		uintptr_t code;
-		struct xp_gate *handle;
-	} site[];
-};
-
-static struct fault_sites *fault_sites; /* sorted by address */
-static struct fault_sites *replaced;
-
-/* Gives back what no handler can look at any more. */
-static void reclaim(void)
-{
-	struct fault_sites **link = &replaced;
-
-	while (*link) {
-		struct fault_sites *sites = *link;
-
-		if (xp__trap_quiescent(sites->waiting)) {
-			*link = sites->next;
-			xp__port->release(sites, sites->size);
-		} else {
-			link = &sites->next;
-		}
-	}
-}
-
-static void publish(struct fault_sites *sites)
-{
-	struct fault_sites *before = fault_sites;
-
-	/* The full barrier is T3's. ordering: (G3) pairs with (G4) */
-	__atomic_store_n(&fault_sites, sites, __ATOMIC_SEQ_CST);
-	if (before) {
-		memset(before->waiting, 0xff, sizeof(before->waiting));
-		before->next = replaced;
-		replaced = before;
-	}
-	reclaim();
-}
-
-static void insert(struct fault_sites *sites, uintptr_t code, struct xp_gate *handle)
-{
-	size_t i = sites->nr++;
-
-	for (; i > 0 && sites->site[i - 1].code > code; i--)
-		sites->site[i] = sites->site[i - 1];
-	sites->site[i].code = code;
-	sites->site[i].handle = handle;
-}
+static struct xp__faults faults;
 
 static size_t nr_ud2(const struct xp_site_table *table)
 {
@@ -440,9 +388,8 @@ static size_t nr_ud2(const struct xp_site_table *table)
 /* The table with these sites added; a thread may execute them from the moment on at which this returns. */
 static int add_faults(const struct xp_site_table *table)
 {
-	size_t nr = nr_ud2(table), nr_before = fault_sites ? fault_sites->nr : 0;
-	size_t size = sizeof(struct fault_sites) + (nr + nr_before) * sizeof(fault_sites->site[0]);
-	struct fault_sites *sites;
+	struct xp__fault_sites *sites;
+	size_t nr = nr_ud2(table);
 	int error;
 
 	if (nr == 0)
@@ -457,59 +404,27 @@ static int add_faults(const struct xp_site_table *table)
 	error = xp__port->prepare(XP_NEED_ILLEGAL, NULL);
 	if (error)
 		return error;
-	sites = xp__port->alloc(size);
+	sites = xp__faults_copy(&faults, nr);
 	if (sites == NULL)
 		return -XP__ENOMEM;
-	sites->size = size;
-	if (nr_before > 0) {
-		memcpy(sites->site, fault_sites->site, nr_before * sizeof(sites->site[0]));
-		sites->nr = nr_before;
-	}
 	for (const struct xp_gate_site *site = table->start; site < (const struct xp_gate_site *)table->end; site++)
 		if (xp__site_flags(&site->gate) & XP_SITE_UD2)
-			insert(sites, xp__relative(&site->code), handle_of(site));
-	publish(sites);
+			xp__faults_insert(sites, xp__relative(&site->code), handle_of(site));
+	xp__faults_publish(&faults, sites);
 	return 0;
-}
-
-static bool is_in(const struct xp_site_table *table, uintptr_t code)
-{
-	for (const struct xp_gate_site *site = table->start; site < (const struct xp_gate_site *)table->end; site++)
-		if (xp__site_flags(&site->gate) & XP_SITE_UD2 && xp__relative(&site->code) == code)
-			return true;
-	return false;
 }
 
 /* Without memory for a smaller table the one that is there stays: nobody executes what is gone. */
 static void drop_faults(const struct xp_site_table *table)
 {
-	struct fault_sites *sites;
+	struct xp__fault_sites *sites = nr_ud2(table) > 0 ? xp__faults_copy(&faults, 0) : NULL;
 
-	if (fault_sites == NULL || nr_ud2(table) == 0)
-		return;
-	sites = xp__port->alloc(fault_sites->size);
 	if (sites == NULL)
 		return;
-	sites->size = fault_sites->size;
-	for (size_t i = 0; i < fault_sites->nr; i++)
-		if (!is_in(table, fault_sites->site[i].code))
-			sites->site[sites->nr++] = fault_sites->site[i];
-	publish(sites);
-}
-
-static struct xp_gate *search(const struct fault_sites *sites, uintptr_t code)
-{
-	size_t low = 0, high = sites->nr;
-
-	while (low < high) {
-		size_t middle = low + (high - low) / 2;
-
-		if (sites->site[middle].code < code)
-			low = middle + 1;
-		else
-			high = middle;
-	}
-	return low < sites->nr && sites->site[low].code == code ? sites->site[low].handle : NULL;
+	for (const struct xp_gate_site *site = table->start; site < (const struct xp_gate_site *)table->end; site++)
+		if (xp__site_flags(&site->gate) & XP_SITE_UD2)
+			xp__faults_remove(sites, xp__relative(&site->code));
+	xp__faults_publish(&faults, sites);
 }
 
 /* 0: the site is no UD2 any more. */
@@ -537,16 +452,13 @@ static int patch_fault(struct xp_gate *handle, uintptr_t code)
 enum xp_trap_verdict xp_trap_illegal(struct xp_regs *regs, unsigned shard)
 {
 	uintptr_t code = (uintptr_t)regs->ip;
-	const struct fault_sites *sites;
 	struct xp_gate *handle;
 	struct xp__insn insn;
 	struct site site;
 	uint8_t bytes[UD2_LEN];
 
 	xp__trap_enter(shard);
-	/* ordering: (G4) pairs with (G3) */
-	sites = __atomic_load_n(&fault_sites, __ATOMIC_ACQUIRE);
-	handle = sites ? search(sites, code) : NULL;
+	handle = xp__faults_find(&faults, code);
 	xp__trap_leave(shard);
 	if (handle == NULL)
 		return XP_TRAP_FOREIGN;

@@ -198,8 +198,13 @@ static int build(const struct xp__change *c, const struct span *span, struct xp_
 	struct xp__insn old, new;
 	bool several;
 
-	xp__insn_decode(c->old, c->len, &old);
-	xp__insn_decode(c->new, c->len, &new);
+	if (c->as) {
+		old = (struct xp__insn){.kind = XP__INSN_UNKNOWN, .len = c->len};
+		new = *c->as;
+	} else {
+		xp__insn_decode(c->old, c->len, &old);
+		xp__insn_decode(c->new, c->len, &new);
+	}
 	/* Padding behind an instruction that does not fall through is dead. */
 	several = old.len != 0 && old.len < c->len &&
 		  !(is_final(&old) && all_nops(c->old + old.len, c->len - old.len));
@@ -246,6 +251,7 @@ int xp__plan_build(const struct xp__change *c, struct xp__plan *plan, const char
 	plan->known = c->known;
 	memcpy(plan->old, c->old, c->len);
 	memcpy(plan->new, c->new, c->len);
+	plan->one_way = c->one_way;
 	if (span.nr == 0)
 		return 0;
 	return build(c, &span, plan, detail);

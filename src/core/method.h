@@ -59,6 +59,7 @@ struct xp__plan {
 	uint8_t needs;     /* enum xp_need */
 	bool traps;        /* a bystander may meet our breakpoint */
 	bool single;       /* old is one instruction: no program counter rests inside */
+	bool one_way;      /* a site that is new stays new when its commit is undone */
 	uint8_t old[XP_MAX_LEN];
 	uint8_t new[XP_MAX_LEN];
 	struct xp__store store[XP__MAX_STORES];
@@ -76,6 +77,16 @@ struct xp__change {
 	uintptr_t resume_at;
 	enum xp_policy policy;
 	unsigned can; /* what the port can serve, enum xp_need */
+	/*
+	 * Not NULL: old and new are code that the decoder does not know, in segments; this is what whoever meets a breakpoint
+	 * executes in the place of new, of the same length. Old is one instruction.
+	 */
+	const struct xp__insn *as;
+	/*
+	 * Who fetches old late is brought to new by a handler, so nothing has to be undone once new is there: new may be
+	 * several instructions.
+	 */
+	bool one_way;
 	enum xp__fetch fetch; /* a method that this model does not prove is not chosen */
 };
 

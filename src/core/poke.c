@@ -98,6 +98,9 @@ static inline bool has_store(const struct xp__plan *plan, unsigned phase, bool b
 
 	if (phase >= plan->nr_stores || !back)
 		return phase < plan->nr_stores;
+	/* Somebody may rest on the second of the new instructions. */
+	if (plan->one_way && memcmp((const void *)addr, plan->new, plan->len) == 0)
+		return false;
 	if (plan->traps && store->off == 0)
 		return *text == store->bytes[0];
 	xp__plan_before(plan, phase, before);

@@ -37,9 +37,10 @@
 #include "core/counter.h"
 #include "core/deps.h"
 #include "core/inject.h"
+#include "core/segment.h"
 
 /* One structure for 64 and 32 bits. */
-_Static_assert(sizeof(struct xp_regs) == 144, "struct xp_regs");
+_Static_assert(sizeof(struct xp_regs) == 152, "struct xp_regs");
 
 struct shard {
 	unsigned long active; /* handlers running now */
@@ -117,7 +118,7 @@ static const struct xp__plan *search(const struct xp__commit *commit, uintptr_t 
 }
 
 /* Finishes the new instruction. Old and new are both right while the commit runs; new needs no copy of the old. */
-static void resume(const struct xp__plan *plan, uintptr_t addr, struct xp_regs *regs)
+static void resume(const struct xp__plan *plan, uintptr_t addr, uintptr_t base, struct xp_regs *regs)
 {
 	struct xp__insn insn = plan->insn;
 
@@ -135,7 +136,7 @@ static void resume(const struct xp__plan *plan, uintptr_t addr, struct xp_regs *
 			bytes[i] = i < plan->known ? plan->new[i] : text[i];
 		xp__insn_decode(bytes, plan->len, &insn);
 	}
-	xp__emulate(&insn, addr, addr + plan->len, regs);
+	xp__emulate(&insn, addr - base, addr - base + plan->len, regs);
 }
 
 /*
@@ -153,8 +154,11 @@ static bool is_late(uintptr_t addr)
 
 static enum xp_trap_verdict decide(struct xp_regs *regs, struct shard *shard)
 {
-	uintptr_t addr = regs->ip - 1;
+	uintptr_t base, addr;
 
+	if (!xp__segment_base((uint16_t)regs->cs, &base))
+		return XP_TRAP_FOREIGN;
+	addr = base + (uintptr_t)regs->ip - 1;
 	for (;;) {
 		/* ordering: (T8) pairs with (T7) */
 		unsigned long before = __atomic_load_n(&generation, __ATOMIC_ACQUIRE);
@@ -164,7 +168,7 @@ static enum xp_trap_verdict decide(struct xp_regs *regs, struct shard *shard)
 
 		if (plan) {
 			XP__INJECT(XP__POINT_TRAP_FOUND);
-			resume(plan, addr, regs);
+			resume(plan, addr, base, regs);
 			xp__count(&shard->traps, 1);
 			return XP_TRAP_DONE;
 		}
@@ -172,7 +176,7 @@ static enum xp_trap_verdict decide(struct xp_regs *regs, struct shard *shard)
 		if (before == 0)
 			return XP_TRAP_FOREIGN;
 		if (is_late(addr)) {
-			regs->ip = addr;
+			regs->ip = addr - base;
 			xp__count(&shard->late, 1);
 			return XP_TRAP_RETRY;
 		}

@@ -671,7 +671,7 @@ XP_TEST(not_emulatable)
 	xp__emulate(&insn, 0x1000, 0x1001, &regs);
 	CHECK_MEM(&regs, &before, sizeof(regs));
 
-	for (unsigned kind = XP__INSN_INT3 + 1; kind < 256; kind++) {
+	for (unsigned kind = XP__INSN_NEAR_CALL + 1; kind < 256; kind++) {
 		insn.kind = (uint8_t)kind;
 		CHECK(!xp__can_emulate(&insn));
 	}

@@ -40,6 +40,8 @@ bool xp__can_emulate(const struct xp__insn *insn)
 	case XP__INSN_RET:
 	case XP__INSN_TEST_IMM:
 	case XP__INSN_MOV_IMM:
+	case XP__INSN_FAR_CALL:
+	case XP__INSN_NEAR_CALL:
 		return true;
 	default:
 		return false;
@@ -120,6 +122,27 @@ static uint64_t mov_result(const struct xp__insn *insn, uint64_t before)
 	return (before & ~mask) | ((uint64_t)insn->imm << shift & mask);
 }
 
+/* A stack that is flat, whatever the code: slots of two or four bytes. */
+static void push(struct xp_regs *regs, uint32_t value, unsigned width)
+{
+	uint32_t to = (uint32_t)regs->gpr[GPR_RSP] - width;
+
+	for (unsigned i = 0; i < width; i++)
+		((volatile uint8_t *)(uintptr_t)to)[i] = (uint8_t)(value >> 8 * i);
+	regs->gpr[GPR_RSP] = to;
+}
+
+/* @next: the offset that the call returns to. */
+static void call_in_segment(const struct xp__insn *insn, uintptr_t next, struct xp_regs *regs)
+{
+	if (insn->kind == XP__INSN_FAR_CALL) {
+		push(regs, regs->cs, insn->width);
+		regs->cs = (uint32_t)((uint64_t)insn->imm >> 32);
+	}
+	push(regs, (uint32_t)next, insn->width);
+	regs->ip = (uint32_t)insn->imm;
+}
+
 void xp__emulate(const struct xp__insn *insn, uintptr_t addr, uintptr_t fallthrough, struct xp_regs *regs)
 {
 	/* Displacements count from the instruction's end, which is not the site's end if there is padding. */
@@ -151,6 +174,10 @@ void xp__emulate(const struct xp__insn *insn, uintptr_t addr, uintptr_t fallthro
 	case XP__INSN_MOV_IMM:
 		regs->gpr[insn->reg] = mov_result(insn, regs->gpr[insn->reg]);
 		regs->ip = fallthrough;
+		break;
+	case XP__INSN_FAR_CALL:
+	case XP__INSN_NEAR_CALL:
+		call_in_segment(insn, fallthrough, regs);
 		break;
 	default: /* xp__can_emulate() said no: whoever calls nevertheless finds the registers untouched */
 		break;

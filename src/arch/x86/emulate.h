@@ -15,6 +15,7 @@ bool xp__can_emulate(const struct xp__insn *insn);
  * where execution continues: the branch target, or @fallthrough (the end of the site: what lies between the
  * instruction's end and there is padding). CALL pushes @fallthrough, RET pops, both through the saved stack
  * pointer. Flags: TEST sets SF, ZF, PF, clears CF, OF, leaves AF (undefined); the others leave all alone.
+ * Calls in segments: addresses are offsets, the stack segment is flat.
  * Context: trap handler. Progress: wait-free.
  */
 void xp__emulate(const struct xp__insn *insn, uintptr_t addr, uintptr_t fallthrough, struct xp_regs *regs);

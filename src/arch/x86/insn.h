@@ -29,6 +29,9 @@ enum xp__insn_kind {
 	XP__INSN_TEST_IMM, /* A8 imm8, [66|48] A9 imm: test of al, ax, eax, rax (48 in 64-bit code) */
 	XP__INSN_MOV_IMM,  /* B0+r imm8, [66] B8+r imm, C6 /0 imm8, [66] C7 /0 imm: mov to a register; in 64-bit code with REX */
 	XP__INSN_INT3,     /* CC */
+	/* In segments, never decoded: imm has the selector in its upper half, the offset in the lower; width, of a slot. */
+	XP__INSN_FAR_CALL,
+	XP__INSN_NEAR_CALL, /* inside the segment */
 };
 
 struct xp__insn {

@@ -46,6 +46,7 @@ void xp_bare_trap(struct xp_bare_frame *frame)
 	regs.gpr[4] = frame->sp;
 	regs.ip = frame->ip;
 	regs.flags = frame->flags;
+	regs.cs = 0;
 	if (xp_trap(&regs, xp__bare->cpu()) == XP_TRAP_FOREIGN) {
 		struct xp_bare_cpu *self = enter();
 

@@ -182,6 +182,9 @@ static unsigned can(unsigned needs)
 	}
 	if (needs & XP_NEED_CALL && !shadow_stack)
 		served |= XP_NEED_CALL;
+#ifdef __i386__
+	served |= XP_NEED_FAULT;
+#endif
 	return served & needs;
 }
 
@@ -223,6 +226,11 @@ static int prepare(unsigned needs, struct xp_diag *diag)
 	}
 	if (needs & XP_NEED_ILLEGAL) {
 		error = xp__sigill_start(diag);
+		if (error)
+			return error;
+	}
+	if (needs & XP_NEED_FAULT) {
+		error = xp__sigsegv_start(diag);
 		if (error)
 			return error;
 	}

@@ -73,6 +73,7 @@ void xp__rendezvous_unpark(void);
 /* ---- sigtrap.c ---- */
 int xp__sigtrap_start(struct xp_diag *diag); /* installs the handler, or finds that it still is */
 int xp__sigill_start(struct xp_diag *diag);  /* likewise */
+int xp__sigsegv_start(struct xp_diag *diag); /* likewise */
 bool xp__in_trap(void);                      /* the caller runs inside a handler that ours passed a foreign trap to */
 unsigned xp__trap_shard(void);               /* the caller's, for xp_trap() */
 

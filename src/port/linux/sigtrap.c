@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /*
- * The handlers of SIGTRAP and SIGILL. The registers decide: si_code is SI_KERNEL for every int3, and greater than zero for
- * an illegal instruction.
+ * The handlers of SIGTRAP, SIGILL and, in 32-bit processes, SIGSEGV. The registers decide: si_code is SI_KERNEL for every
+ * int3 and every general protection fault, and greater than zero for an illegal instruction.
  *
  * I1  Of SIGTRAP: no lock, no allocation, no libc, no lazy binding, no TLS that is not static, on whatever stack the program gave.
  * I2  SA_NODEFER: another signal's handler may interrupt this one and meet a breakpoint of its own.
@@ -15,7 +15,7 @@
 #include <sys/uio.h>
 #include <ucontext.h>
 
-static struct xp__sigaction previous[2]; /* of SIGTRAP, of SIGILL */
+static struct xp__sigaction previous[3]; /* of SIGTRAP, of SIGILL, of SIGSEGV */
 /* The frame of our handler that passed a trap on, while the other's handler runs; and whether it stands on the alternate stack. */
 static __thread uintptr_t passing_frame __attribute__((tls_model("initial-exec")));
 static __thread bool passing_alternate __attribute__((tls_model("initial-exec")));
@@ -26,6 +26,9 @@ static __thread bool passing_alternate __attribute__((tls_model("initial-exec"))
  */
 static __thread uintptr_t passed_frame __attribute__((tls_model("initial-exec")));
 static __thread void *passed_context __attribute__((tls_model("initial-exec")));
+#ifdef __i386__
+static __thread struct xp_fault_again fault_again __attribute__((tls_model("initial-exec")));
+#endif
 
 static bool on_alternate_stack(void)
 {
@@ -55,7 +58,7 @@ static const uint8_t gregs[] = {REG_EAX, REG_ECX, REG_EDX, REG_EBX, REG_ESP, REG
 
 static struct xp__sigaction *previous_of(int signal)
 {
-	return &previous[signal == SIGILL];
+	return &previous[signal == SIGILL ? 1 : signal == SIGSEGV ? 2 : 0];
 }
 
 static void die(int signal, bool restart, ucontext_t *uc)
@@ -143,6 +146,38 @@ unsigned xp__trap_shard(void)
 	return (unsigned)((thread >> 12) ^ (thread >> 20) ^ (thread >> 6));
 }
 
+#ifdef __x86_64__
+static void take_segments(struct xp_regs *regs, const greg_t *saved)
+{
+	(void)saved;
+	regs->cs = 0;
+	regs->error = 0;
+}
+
+static void put_segments(greg_t *saved, const struct xp_regs *regs)
+{
+	(void)saved;
+	(void)regs;
+}
+#else
+static void take_segments(struct xp_regs *regs, const greg_t *saved)
+{
+	regs->cs = (uint16_t)saved[REG_CS];
+	regs->error = (uint32_t)saved[REG_ERR];
+}
+
+static void put_segments(greg_t *saved, const struct xp_regs *regs)
+{
+	saved[REG_CS] = (greg_t)regs->cs;
+}
+#endif
+
+/* Whether the program counter is an address; bit 2 of a selector says that it is of the LDT. */
+static bool is_flat(const struct xp_regs *regs)
+{
+	return !(regs->cs & 4);
+}
+
 static enum xp_trap_verdict take(ucontext_t *uc, enum xp_trap_verdict (*decide)(struct xp_regs *, unsigned))
 {
 	greg_t *saved = uc->uc_mcontext.gregs;
@@ -154,13 +189,17 @@ static enum xp_trap_verdict take(ucontext_t *uc, enum xp_trap_verdict (*decide)(
 		regs.gpr[i] = i < NR_GREGS ? (uintptr_t)saved[gregs[i]] : 0;
 	regs.ip = (uintptr_t)saved[XP__REG_IP];
 	regs.flags = (uintptr_t)saved[REG_EFL];
+	take_segments(&regs, saved);
 	verdict = decide(&regs, xp__trap_shard());
 	if (verdict == XP_TRAP_FOREIGN)
 		return verdict;
-	if (decide == xp_trap && verdict == XP_TRAP_RETRY && at_rseq_abort((uintptr_t)saved[XP__REG_IP]))
-		return XP_TRAP_DONE;
-	if (decide == xp_trap && verdict == XP_TRAP_RETRY && behind_split_int3((uintptr_t)saved[XP__REG_IP]))
-		return XP_TRAP_FOREIGN;
+	if (decide == xp_trap && verdict == XP_TRAP_RETRY && is_flat(&regs)) {
+		if (at_rseq_abort((uintptr_t)saved[XP__REG_IP]))
+			return XP_TRAP_DONE;
+		if (behind_split_int3((uintptr_t)saved[XP__REG_IP]))
+			return XP_TRAP_FOREIGN;
+	}
+	put_segments(saved, &regs);
 	for (unsigned i = 0; i < NR_GREGS; i++)
 		saved[gregs[i]] = (greg_t)regs.gpr[i];
 	saved[XP__REG_IP] = (greg_t)regs.ip;
@@ -183,6 +222,20 @@ static void on_sigill(int signal, siginfo_t *info, void *context)
 	if (!fault || take(context, xp_trap_illegal) == XP_TRAP_FOREIGN)
 		pass_on(signal, info, context, fault);
 }
+
+#ifdef __i386__
+static enum xp_trap_verdict decide_fault(struct xp_regs *regs, unsigned shard)
+{
+	return xp_trap_fault(regs, shard, &fault_again);
+}
+
+/* A general protection fault has no address: si_code tells it from a page fault. */
+static void on_sigsegv(int signal, siginfo_t *info, void *context)
+{
+	if (info->si_code != SI_KERNEL || take(context, decide_fault) == XP_TRAP_FOREIGN)
+		pass_on(signal, info, context, info->si_code > 0);
+}
+#endif
 
 static int start(int signal, void (*handler)(int, siginfo_t *, void *), struct xp_diag *diag)
 {
@@ -218,4 +271,13 @@ int xp__sigtrap_start(struct xp_diag *diag)
 int xp__sigill_start(struct xp_diag *diag)
 {
 	return start(SIGILL, on_sigill, diag);
+}
+
+int xp__sigsegv_start(struct xp_diag *diag)
+{
+#ifdef __i386__
+	return start(SIGSEGV, on_sigsegv, diag);
+#else
+	return xp__refuse(diag, -XP_E_NO_METHOD, 0, "far gates are of 32-bit processes");
+#endif
 }

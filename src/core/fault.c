@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: MIT
+/*
+ * The tables of sites that fault.
+ *
+ * I1  What is published never changes. It is given back when every handler that counted itself in before (T2) has left
+ *     (T5), as with the trap table.
+ *
+ * Ordering. (G3) publishes a table, before a site in it is executed, (G4) reads it.
+ */
+#include "core/fault.h"
+
+#include "core/deps.h"
+#include "core/engine.h"
+#include "core/trap.h"
+
+struct xp__fault_sites {
+	size_t nr, size;
+	struct xp__fault_sites *next;
+	unsigned long waiting[XP__TRAP_WORDS]; /* shards not yet seen without a handler, once replaced */
+	struct {
+		uintptr_t code;
+		void *owner;
+	} site[];
+};
+
+/* Gives back what no handler can look at any more. */
+static void reclaim(struct xp__faults *faults)
+{
+	struct xp__fault_sites **link = &faults->replaced;
+
+	while (*link) {
+		struct xp__fault_sites *sites = *link;
+
+		if (xp__trap_quiescent(sites->waiting)) {
+			*link = sites->next;
+			xp__port->release(sites, sites->size);
+		} else {
+			link = &sites->next;
+		}
+	}
+}
+
+void xp__faults_publish(struct xp__faults *faults, struct xp__fault_sites *sites)
+{
+	struct xp__fault_sites *before = faults->sites;
+
+	/* The full barrier is T3's. ordering: (G3) pairs with (G4) */
+	__atomic_store_n(&faults->sites, sites, __ATOMIC_SEQ_CST);
+	if (before) {
+		memset(before->waiting, 0xff, sizeof(before->waiting));
+		before->next = faults->replaced;
+		faults->replaced = before;
+	}
+	reclaim(faults);
+}
+
+struct xp__fault_sites *xp__faults_copy(const struct xp__faults *faults, size_t more)
+{
+	size_t nr = faults->sites ? faults->sites->nr : 0;
+	size_t size = sizeof(struct xp__fault_sites) + (nr + more) * sizeof(faults->sites->site[0]);
+	struct xp__fault_sites *sites = xp__port->alloc(size);
+
+	if (sites == NULL)
+		return NULL;
+	sites->size = size;
+	sites->nr = nr;
+	if (nr > 0)
+		memcpy(sites->site, faults->sites->site, nr * sizeof(sites->site[0]));
+	return sites;
+}
+
+void xp__faults_insert(struct xp__fault_sites *sites, uintptr_t code, void *owner)
+{
+	size_t i = sites->nr++;
+
+	for (; i > 0 && sites->site[i - 1].code > code; i--)
+		sites->site[i] = sites->site[i - 1];
+	sites->site[i].code = code;
+	sites->site[i].owner = owner;
+}
+
+/* The first site at @code or behind it. */
+static size_t place(const struct xp__fault_sites *sites, uintptr_t code)
+{
+	size_t low = 0, high = sites->nr;
+
+	while (low < high) {
+		size_t middle = low + (high - low) / 2;
+
+		if (sites->site[middle].code < code)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	return low;
+}
+
+void xp__faults_remove(struct xp__fault_sites *sites, uintptr_t code)
+{
+	size_t i = place(sites, code);
+
+	if (i == sites->nr || sites->site[i].code != code)
+		return;
+	sites->nr--;
+	for (; i < sites->nr; i++)
+		sites->site[i] = sites->site[i + 1];
+}
+
+void *xp__faults_find(const struct xp__faults *faults, uintptr_t code)
+{
+	/* ordering: (G4) pairs with (G3) */
+	const struct xp__fault_sites *sites = __atomic_load_n(&faults->sites, __ATOMIC_ACQUIRE);
+	size_t i = sites ? place(sites, code) : 0;
+
+	return sites && i < sites->nr && sites->site[i].code == code ? sites->site[i].owner : NULL;
+}

@@ -1,0 +1,561 @@
+// SPDX-License-Identifier: MIT
+/*
+ * Far gates: sites in segments, bound by the general protection fault of a far call to a null selector.
+ *
+ * I1  A site is unbound, or leads where its gate does: to the provider, or without one to the stub of its segment that sets
+ *     the carry flag. Any other text is refused, and nothing is changed.
+ * I2  A site never becomes unbound again. So to fetch the unbound form late is harmless: it faults, and what has no
+ *     unbound text any more is executed again. That is what lets a near site, of three instructions, be bound under
+ *     running threads: see XP__CHANGE one_way.
+ * I3  Under the text lock one thread finds a site unbound; all others execute it again.
+ * I4  A fault is ours if its segment is known, its site is in the table, and it is the fault of a null selector: error code
+ *     0. It is a fetch of the unbound form, which this thread's return from the handler ends. So the same fault of the
+ *     same thread at the same site, with no site bound anywhere in between, is genuine (a provider beyond a limit).
+ *
+ * Ordering. (G5) a gate's new target is written beside the old one, then the version raised that tells which counts; (G6)
+ * reads both again if the version changed meanwhile. Only who may not take the text lock needs it: a signal handler in the
+ * middle of a commit.
+ */
+#include "arch/x86/emulate.h"
+#include "core/batch.h"
+#include "core/deps.h"
+#include "core/engine.h"
+#include "core/fault.h"
+#include "core/inject.h"
+#include "core/segment.h"
+#include "core/trap.h"
+
+#include <crosspatch/gate_far.h>
+
+enum {
+	LEN_MAX = 8,
+	NEAR_AT = 2, /* in a near site: where the call stands behind nop or prefix, and push cs */
+	FLAG_CARRY = 1,
+};
+
+static struct xp__faults faults;
+static struct xp_gate_far *gates;
+static uint32_t bound; /* how many sites were ever bound by their fault: changes what (I4) remembers */
+
+struct form {
+	uint8_t len;
+	uint8_t prefix; /* 66, or 0 */
+	uint8_t width;  /* bytes of a slot of the frame, and of the offset */
+	uint8_t null;   /* the selector of the unbound form */
+};
+
+static const struct form forms[] = {
+	[XP_FAR_16_16] = {5, 0, 2, 1},
+	[XP_FAR_16_32] = {8, 0x66, 4, 1},
+	[XP_FAR_32_32] = {7, 0, 4, 2},
+};
+
+/* Where a site goes. */
+struct target {
+	uint16_t selector;
+	uint32_t offset;
+};
+
+static struct xp_gate_far *gate_of(const struct xp__item *item)
+{
+	return (struct xp_gate_far *)item->object;
+}
+
+static struct target target_of(const struct xp_gate_far *gate)
+{
+	struct target to;
+	uint32_t version;
+
+	do {
+		/* ordering: (G6) pairs with (G5) */
+		version = __atomic_load_n(&gate->version, __ATOMIC_ACQUIRE);
+		to.selector = __atomic_load_n(&gate->to[version & 1].selector, __ATOMIC_ACQUIRE);
+		to.offset = __atomic_load_n(&gate->to[version & 1].offset, __ATOMIC_ACQUIRE);
+		/* ordering: (G6) pairs with (G5) */
+	} while (__atomic_load_n(&gate->version, __ATOMIC_RELAXED) != version);
+	return to;
+}
+
+static struct xp_gate_far *gate_at(const struct xp_far_site *site)
+{
+	return (struct xp_gate_far *)xp__site_object(&site->gate);
+}
+
+static const struct xp_far_segment *segment_of(const struct xp_far_site *site)
+{
+	return (const struct xp_far_segment *)xp__relative(&site->segment);
+}
+
+static const struct form *form_of(const struct xp_far_site *site)
+{
+	return &forms[site->form & ~XP_FAR_NEAR];
+}
+
+static bool is_near(const struct xp_far_site *site)
+{
+	return site->form & XP_FAR_NEAR;
+}
+
+/* ---- the bytes of a site ---- */
+
+static void put(uint8_t *at, uint32_t value, unsigned size)
+{
+	for (unsigned i = 0; i < size; i++)
+		at[i] = (uint8_t)(value >> 8 * i);
+}
+
+static void far_call(uint8_t *bytes, const struct form *form, uint16_t selector, uint32_t offset)
+{
+	if (form->prefix)
+		*bytes++ = form->prefix;
+	*bytes++ = 0x9a;
+	put(bytes, offset, form->width);
+	put(bytes + form->width, selector, 2);
+}
+
+static void unbound_form(uint8_t *bytes, const struct xp_far_site *site)
+{
+	far_call(bytes, form_of(site), form_of(site)->null, site->number);
+}
+
+static uint32_t offset_behind(const struct xp_far_site *site)
+{
+	return (uint32_t)(xp__relative(&site->code) - segment_of(site)->base) + form_of(site)->len;
+}
+
+static void bound_form(uint8_t *bytes, const struct xp_far_site *site, const struct target *to)
+{
+	const struct form *form = form_of(site);
+
+	if (!is_near(site)) {
+		far_call(bytes, form, to->selector, to->offset);
+		return;
+	}
+	/* push %cs; call: in 16-bit code with 32-bit frame 66 before each of them, and no nop */
+	bytes[0] = form->prefix ? form->prefix : 0x90;
+	bytes[1] = 0x0e;
+	bytes[2] = form->prefix ? form->prefix : 0xe8;
+	bytes[3] = 0xe8;
+	put(bytes + (form->prefix ? 4 : 3), to->offset - offset_behind(site), form->width);
+}
+
+/* What a bystander executes in its place that meets a breakpoint at byte @at. */
+static struct xp__insn insn_of(const struct xp_far_site *site, const struct target *to, unsigned at)
+{
+	struct xp__insn insn = {.kind = at ? XP__INSN_NEAR_CALL : XP__INSN_FAR_CALL};
+
+	insn.len = (uint8_t)(form_of(site)->len - at);
+	insn.width = form_of(site)->width;
+	insn.imm = (int64_t)((uint64_t)to->selector << 32 | to->offset);
+	return insn;
+}
+
+/* ---- validation ---- */
+
+static int fail_record(const struct xp_far_site *site, int error, const char *detail, struct xp_diag *diag)
+{
+	if (diag)
+		diag->key = gate_at(site)->object.name;
+	return xp__fail(diag, error, XP_PHASE_VALIDATE, (const void *)xp__relative(&site->code), detail);
+}
+
+static int check(const struct xp_far_site *site, struct xp_diag *diag)
+{
+	const struct xp_far_segment *segment = segment_of(site);
+	uint32_t offset = (uint32_t)(xp__relative(&site->code) - segment->base);
+	unsigned kind = site->form & ~XP_FAR_NEAR;
+
+	if (kind > XP_FAR_32_32 || site->zero != 0)
+		return fail_record(site, -XP_E_CORRUPT, "a far site of no form", diag);
+	if (segment->bits != (kind == XP_FAR_32_32 ? 32 : 16))
+		return fail_record(site, -XP_E_CORRUPT, "a far site in a segment of other code", diag);
+	if (offset > segment->limit || segment->limit - offset < form_of(site)->len - 1u)
+		return fail_record(site, -XP_E_CORRUPT, "a far site beyond the limit of its segment", diag);
+	return 0;
+}
+
+/* Where the site goes when its gate leads to @selector. */
+static int aim(const struct xp_far_site *site, uint16_t selector, uint32_t offset, struct target *to,
+	       struct xp_diag *diag)
+{
+	const struct xp_far_segment *segment = segment_of(site);
+
+	*to = (struct target){selector, offset};
+	if (selector == 0) {
+		*to = (struct target){segment->selector, form_of(site)->width == 2 ? segment->fail16 : segment->fail32};
+		if (to->offset == 0)
+			return fail_record(site, -XP_E_NO_PROVIDER, "its segment has no stub that fails", diag);
+	}
+	if (is_near(site) && to->selector != segment->selector)
+		return fail_record(site, -XP_E_RANGE, "a near site, and a provider in another segment", diag);
+	if (form_of(site)->width == 2 && to->offset > 0xffff)
+		return fail_record(site, -XP_E_RANGE, "an offset of more than 16 bits", diag);
+	return 0;
+}
+
+/* ---- the front ---- */
+
+static int add_site(const struct xp__item *item, const struct xp_far_site *site, struct xp__commit *commit,
+		    size_t first, struct xp_diag *diag)
+{
+	const uint8_t *text = (const uint8_t *)xp__relative(&site->code);
+	uint8_t unbound[LEN_MAX], old[LEN_MAX], new[LEN_MAX];
+	const unsigned len = form_of(site)->len;
+	struct target before, after;
+	struct xp__insn insn;
+	struct xp__change change = {
+		.addr = (uintptr_t)text, .old = old, .new = new, .resume = XP_RESUME_EMULATE, .as = &insn};
+	bool is_unbound;
+	unsigned at;
+	int error = check(site, diag);
+
+	if (error)
+		return error;
+	unbound_form(unbound, site);
+	is_unbound = memcmp(text, unbound, len) == 0;
+	if (is_unbound && !item->far.bind)
+		return 0;
+	error = aim(site, item->far.selector, item->far.offset, &after, diag);
+	if (error)
+		return error;
+	bound_form(new, site, &after);
+	if (is_unbound) {
+		memcpy(old, unbound, len);
+	} else {
+		before = target_of(gate_of(item));
+		error = aim(site, before.selector, before.offset, &before, diag);
+		if (error)
+			return error;
+		bound_form(old, site, &before);
+		if (memcmp(text, old, len) != 0) {
+			if (diag)
+				diag->key = item->object->name;
+			return xp__fail_text(diag, text, old, text, len);
+		}
+	}
+	if (memcmp(old, new, len) == 0)
+		return 0;
+	/* Of a near site that is bound only the call changes: its own instruction. */
+	at = is_near(site) && !is_unbound ? NEAR_AT : 0;
+	change.addr += at;
+	change.old += at;
+	change.new += at;
+	change.len = change.known = (uint8_t)(len - at);
+	change.one_way = is_near(site) && is_unbound;
+	insn = insn_of(site, &after, at);
+	return xp__commit_change(commit, &change, first, diag);
+}
+
+static const struct xp_far_site *site_of(const struct xp__use *use, uint32_t i)
+{
+	return (const struct xp_far_site *)use->records + use->numbers[i];
+}
+
+static void measure(const struct xp__item *item, const struct xp__use *use, struct xp__size *size)
+{
+	size->sites += item->far.site ? 1 : use->nr;
+	size->plans += item->far.site ? 1 : use->nr;
+}
+
+static int add(const struct xp__item *item, const struct xp__use *use, struct xp__commit *commit, struct xp_diag *diag)
+{
+	size_t first = commit->nr_plans;
+	int error = 0;
+
+	for (uint32_t i = 0; i < use->nr && !error; i++) {
+		const struct xp_far_site *site = site_of(use, i);
+
+		if (segment_of(site)->added && (item->far.site == NULL || item->far.site == site))
+			error = add_site(item, site, commit, first, diag);
+	}
+	return error;
+}
+
+static int start(struct xp__item *item)
+{
+	bool has = target_of(gate_of(item)).selector != 0;
+
+	if (item->far.wish == XP__GATE_PROVIDE && has)
+		return -XP_E_PROVIDED;
+	return item->far.wish != XP__GATE_PROVIDE && !has ? -XP_E_NO_PROVIDER : 0;
+}
+
+static void finish(struct xp__item *item, bool done)
+{
+	struct xp_gate_far *gate = gate_of(item);
+	uint32_t next = gate->version + 1;
+
+	if (!done)
+		return;
+	__atomic_store_n(&gate->to[next & 1].selector, item->far.selector, __ATOMIC_RELAXED);
+	__atomic_store_n(&gate->to[next & 1].offset, item->far.offset, __ATOMIC_RELAXED);
+	/* ordering: (G5) pairs with (G6) */
+	__atomic_store_n(&gate->version, next, __ATOMIC_RELEASE);
+}
+
+static void current(struct xp__item *item)
+{
+	struct target to = target_of(gate_of(item));
+
+	item->far.selector = to.selector;
+	item->far.offset = to.offset;
+}
+
+/* ---- faults ---- */
+
+static bool is_unbound(const struct xp_far_site *site)
+{
+	const volatile uint8_t *text = (const volatile uint8_t *)xp__relative(&site->code);
+	uint8_t bytes[LEN_MAX];
+	bool same = true;
+
+	unbound_form(bytes, site);
+	for (unsigned i = 0; i < form_of(site)->len; i++)
+		same = same && text[i] == bytes[i];
+	return same;
+}
+
+/* As if the site were bound. Without a provider, or one that the site cannot call: as if the stub had been called. */
+static void finish_call(const struct xp_far_site *site, struct xp_regs *regs)
+{
+	struct target to = target_of(gate_at(site));
+	uint32_t len = form_of(site)->len;
+	struct xp__insn insn;
+
+	if (to.selector && aim(site, to.selector, to.offset, &to, NULL) == 0) {
+		insn = insn_of(site, &to, 0);
+		xp__emulate(&insn, (uintptr_t)regs->ip, (uintptr_t)regs->ip + len, regs);
+	} else {
+		regs->flags |= FLAG_CARRY;
+		regs->ip += len;
+	}
+}
+
+/* A site that was unbound when it was looked at. */
+static enum xp_trap_verdict bind(const struct xp_far_site *site, struct xp_regs *regs)
+{
+	struct xp__item item = {.front = &xp__gate_far_front, .object = &gate_at(site)->object};
+	int error = xp__lock(NULL);
+	bool locked = !error;
+
+	if (locked && is_unbound(site)) {
+		current(&item);
+		item.far.site = site;
+		item.far.bind = true;
+		error = xp__patch_locked(&item, 1, NULL);
+		if (!error)
+			__atomic_store_n(&bound, bound + 1, __ATOMIC_RELAXED);
+	}
+	if (error)
+		finish_call(site, regs);
+	if (locked)
+		xp__unlock();
+	return error ? XP_TRAP_DONE : XP_TRAP_RETRY;
+}
+
+/* A stale fetch of what is bound by now, unless it comes again with nothing bound in between (I4). */
+static enum xp_trap_verdict again(uintptr_t code, struct xp_fault_again *memory)
+{
+	uint32_t now = __atomic_load_n(&bound, __ATOMIC_RELAXED);
+
+	if (memory->code == code && memory->count == now)
+		return XP_TRAP_FOREIGN;
+	memory->code = code;
+	memory->count = now;
+	return XP_TRAP_RETRY;
+}
+
+enum xp_trap_verdict xp_trap_fault(struct xp_regs *regs, unsigned shard, struct xp_fault_again *memory)
+{
+	const struct xp_far_site *site;
+	uintptr_t base, code;
+
+	if (regs->error != 0 || !xp__segment_base((uint16_t)regs->cs, &base))
+		return XP_TRAP_FOREIGN;
+	code = base + (uintptr_t)regs->ip;
+	xp__trap_enter(shard);
+	site = xp__faults_find(&faults, code);
+	xp__trap_leave(shard);
+	if (site == NULL || segment_of(site)->selector != regs->cs)
+		return XP_TRAP_FOREIGN;
+	XP__INJECT(XP__POINT_FAULT_FOUND);
+	if (!is_unbound(site))
+		return again(code, memory);
+	return bind(site, regs);
+}
+
+/* ---- executables and shared objects come and go ---- */
+
+static int arrive(const struct xp_site_table *table)
+{
+	const struct xp_far_site *end = table->end;
+	struct xp__fault_sites *sites;
+	int error;
+
+	if (table->start == table->end)
+		return 0;
+	if (!xp__port->can(XP_NEED_FAULT))
+		return -XP_E_NO_METHOD;
+	error = xp__port->prepare(XP_NEED_FAULT, NULL);
+	if (error)
+		return error;
+	sites = xp__faults_copy(&faults, (size_t)(end - (const struct xp_far_site *)table->start));
+	if (sites == NULL)
+		return -XP__ENOMEM;
+	for (const struct xp_far_site *site = table->start; site < end; site++) {
+		struct xp_gate_far *gate = gate_at(site);
+
+		xp__faults_insert(sites, xp__relative(&site->code), (void *)(uintptr_t)site);
+		if (!gate->listed) {
+			gate->listed = true;
+			gate->next = gates;
+			gates = gate;
+		}
+	}
+	xp__faults_publish(&faults, sites);
+	return 0;
+}
+
+/* Without memory for a smaller table the one that is there stays: nobody executes what is gone. */
+static void depart(const struct xp_site_table *table)
+{
+	const struct xp_far_site *end = table->end;
+	struct xp__fault_sites *sites = table->start != table->end ? xp__faults_copy(&faults, 0) : NULL;
+
+	for (const struct xp_far_site *site = table->start; site < end; site++) {
+		struct xp_gate_far **link = &gates;
+
+		while (*link && *link != gate_at(site))
+			link = &(*link)->next;
+		if (*link) {
+			(*link)->listed = false;
+			*link = (*link)->next;
+		}
+		if (sites)
+			xp__faults_remove(sites, xp__relative(&site->code));
+	}
+	if (sites)
+		xp__faults_publish(&faults, sites);
+}
+
+const struct xp__front xp__gate_far_front = {
+	.record_size = sizeof(struct xp_far_site),
+	.object_at = offsetof(struct xp_far_site, gate),
+	.start = start,
+	.finish = finish,
+	.current = current,
+	.measure = measure,
+	.add = add,
+	.arrive = arrive,
+	.depart = depart,
+};
+
+/* ---- the interface ---- */
+
+int xp_far_segment_add(struct xp_far_segment *segment)
+{
+	uintptr_t base;
+	int error;
+
+	if (segment == NULL || segment->selector <= 3 || (segment->bits != 16 && segment->bits != 32) ||
+	    segment->fail16 > segment->limit || segment->fail32 > segment->limit)
+		return -XP__EINVAL;
+	/* Of the flat segments the base is known. */
+	if (!(segment->selector & 4) && segment->base != 0)
+		return -XP__EINVAL;
+	error = xp__lock(NULL);
+	if (error)
+		return error;
+	if (segment->added || (segment->selector & 4 && xp__segment_base(segment->selector, &base)))
+		error = -XP_E_PROVIDED;
+	else if (segment->selector & 4 && !xp__segment_add(segment->selector, segment->base))
+		error = -XP__ENOMEM;
+	else
+		segment->added = true;
+	xp__unlock();
+	return error;
+}
+
+int xp_far_segment_remove(struct xp_far_segment *segment)
+{
+	int error;
+
+	if (segment == NULL || !segment->added)
+		return -XP__EINVAL;
+	error = xp__lock(NULL);
+	if (error)
+		return error;
+	segment->added = false;
+	xp__segment_remove(segment->selector);
+	xp__unlock();
+	return 0;
+}
+
+static int change(struct xp_gate_far *gate, enum xp__gate_wish wish, uint16_t selector, uint32_t offset)
+{
+	struct xp__item item = {.front = &xp__gate_far_front};
+
+	if (gate == NULL || (wish != XP__GATE_WITHDRAW && selector <= 3))
+		return -XP__EINVAL;
+	item.object = &gate->object;
+	item.far.wish = (uint8_t)wish;
+	item.far.selector = selector;
+	item.far.offset = offset;
+	return xp__apply(&item, NULL);
+}
+
+int xp_gate_far_provide(struct xp_gate_far *gate, uint16_t selector, uint32_t offset)
+{
+	return change(gate, XP__GATE_PROVIDE, selector, offset);
+}
+
+int xp_gate_far_replace(struct xp_gate_far *gate, uint16_t selector, uint32_t offset)
+{
+	return change(gate, XP__GATE_REPLACE, selector, offset);
+}
+
+int xp_gate_far_withdraw(struct xp_gate_far *gate)
+{
+	return change(gate, XP__GATE_WITHDRAW, 0, 0);
+}
+
+/* One item for each gate that has a provider. */
+static size_t list_gates(struct xp__item *items)
+{
+	size_t nr = 0;
+
+	for (struct xp_gate_far *gate = gates; gate; gate = gate->next) {
+		if (target_of(gate).selector == 0)
+			continue;
+		if (items) {
+			items[nr] = (struct xp__item){.front = &xp__gate_far_front, .object = &gate->object};
+			current(&items[nr]);
+			items[nr].far.wish = XP__GATE_REPLACE;
+			items[nr].far.bind = true;
+		}
+		nr++;
+	}
+	return nr;
+}
+
+int xp_gate_far_bind_all(void)
+{
+	int error = xp__lock(NULL);
+	struct xp__item *items;
+	size_t nr;
+
+	if (error)
+		return error;
+	nr = list_gates(NULL);
+	if (nr > 0) {
+		items = xp__port->alloc(nr * sizeof(*items));
+		error = -XP__ENOMEM;
+		if (items) {
+			list_gates(items);
+			error = xp__apply_locked(items, nr, NULL);
+			xp__port->release(items, nr * sizeof(*items));
+		}
+	}
+	xp__unlock();
+	return error;
+}
