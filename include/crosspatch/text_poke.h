@@ -24,7 +24,11 @@ enum xp_resume {
  *
  * The site is one instruction. The library recognises nop, jmp, jcc, call, ret, test-immediate and mov of an immediate to
  * a register, and refuses a site that begins with one of these and is longer than it (-XP_E_MULTI: a thread may rest on
- * the second instruction); for anything else the caller promises it. `replace` is one instruction too, or a jmp or ret followed by nops.
+ * the second instruction); for anything else the caller promises it.
+ * No branch may lead into the site but to its first byte; the library does not look for such branches. Under quiesce and
+ * early, where a site may be several instructions, a branch may lead to the beginning of an instruction only if the
+ * replacement has an instruction beginning there, too; the caller promises it.
+ * `replace` is one instruction too, or a jmp or ret followed by nops.
  * XP_RESUME_BYPASS is for instructions that the library does not know: SSE, locked, with operands relative to the
  * instruction pointer. `replace` must be exactly one instruction, of `len` bytes. Those that branch, call or trap are
  * refused (-XP_E_EMULATE). The copy lies within 2 GiB of the site (else -XP_E_RANGE) and is kept, and the same, as long
