@@ -137,6 +137,12 @@ struct xp_port {
 	 * XP_RESUME_BYPASS is then refused.
 	 */
 	void *(*exec_alloc)(const void *near, size_t size);
+
+	/*
+	 * text_peek - the byte at @addr, or -1 if it cannot be read: somebody else's breakpoint may stand where nothing may
+	 * read, or be gone with its mapping. Called by xp_trap(), in its context. NULL: whatever raises a trap can be read.
+	 */
+	int (*text_peek)(const void *addr);
 };
 
 /*

@@ -2,8 +2,8 @@
 /*
  * The trap path: what happens to a bystander that executes our breakpoint.
  *
- * I1  The handler takes no lock, allocates nothing, calls nothing outside core and arch, not even memcpy, which may be
- *     what is being patched, and writes one cache line that is its thread's own (its shard).
+ * I1  The handler takes no lock, allocates nothing, calls nothing outside core and arch but the port's text_peek(), not
+ *     even memcpy, which may be what is being patched, and writes one cache line that is its thread's own (its shard).
  * I2  A trap is ours if the published table has its address. If no table has it and the text there is no breakpoint
  *     any more, the trap is late: executing again is right, whatever stands there now.
  * I3  Foreign is said only after a search and a look at the text between which no table came.
@@ -36,6 +36,7 @@
 #include "core/commit.h"
 #include "core/counter.h"
 #include "core/deps.h"
+#include "core/engine.h"
 #include "core/inject.h"
 #include "core/segment.h"
 
@@ -139,17 +140,24 @@ static void resume(const struct xp__plan *plan, uintptr_t addr, uintptr_t base, 
 	xp__emulate(&insn, addr - base, addr - base + plan->len, regs);
 }
 
+/* The byte of text at @addr, -1 if nobody can read it. */
+static int peek(uintptr_t addr)
+{
+	return xp__port->text_peek ? xp__port->text_peek((const void *)addr) : *(const volatile uint8_t *)addr;
+}
+
 /*
  * Is the trap at @addr late? Not if the text there still is a breakpoint, or the second byte of the two-byte form of
- * int3 (CD 03), which leaves the same registers behind. At the start of a page the byte before may not be mapped.
+ * int3 (CD 03), which leaves the same registers behind. At the start of a page the byte before may not be mapped. Text
+ * that cannot be read was never ours.
  */
 static bool is_late(uintptr_t addr)
 {
-	const volatile uint8_t *text = (const volatile uint8_t *)addr;
+	int byte = peek(addr);
 
-	if (text[0] == XP__INSN_INT3_BYTE)
+	if (byte < 0 || byte == XP__INSN_INT3_BYTE)
 		return false;
-	return !(text[0] == 0x03 && addr % 4096 != 0 && text[-1] == 0xcd);
+	return !(byte == 0x03 && addr % 4096 != 0 && peek(addr - 1) == 0xcd);
 }
 
 static enum xp_trap_verdict decide(struct xp_regs *regs, struct shard *shard)

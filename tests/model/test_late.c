@@ -219,6 +219,23 @@ XP_TEST(foreign_traps)
 	CHECK_EQ(after.traps, before.traps);
 }
 
+/* Nothing can be read there: it was never ours, and is not looked at. */
+static int unreadable(const void *addr)
+{
+	return addr == rec_text + ELSEWHERE ? -1 : *(const uint8_t *)addr;
+}
+
+XP_TEST(a_foreign_trap_in_unreadable_text)
+{
+	start();
+	rec_port.text_peek = unreadable;
+	CHECK_EQ(commit(SITE, jmp), 0);
+	rec_text[ELSEWHERE] = 0x90;
+	check_foreign(trap_at(ELSEWHERE, 0), ELSEWHERE);
+	check_restarted(trap_at(SITE, 0), SITE);
+	rec_port.text_peek = NULL;
+}
+
 /* While a commit runs: the sites of others are not ours, and ours only by their first byte. */
 static void probe_neighbours(enum xp__point point)
 {

@@ -10,6 +10,7 @@
 #include <pthread.h>
 #include <setjmp.h>
 #include <signal.h>
+#include <sys/mman.h>
 #include <sys/ptrace.h>
 
 static struct subject subject;
@@ -304,6 +305,43 @@ static void sent_signal(void)
 	raise(SIGTRAP);
 	CHECK_EQ(seen.calls, 1);
 	CHECK_EQ(seen.code, SI_TKILL);
+}
+
+/*
+ * A breakpoint of somebody else's in text that nobody can read, and one whose page was unmapped when the handler ran: called
+ * with such a frame.
+ */
+static void unreadable_text(void)
+{
+	uint8_t *page = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	siginfo_t info = {.si_signo = SIGTRAP, .si_code = SI_KERNEL};
+	struct sigaction library;
+	ucontext_t uc;
+
+	install(with_info, 0);
+	if (!start() || !xp_test_check(page != MAP_FAILED, "a page", __FILE__, __LINE__))
+		return;
+	CHECK(subject_works(&subject));
+	memcpy(page + 100, "\xcc\xc3", 2);
+	CHECK_EQ(mprotect(page, 4096, PROT_EXEC), 0);
+	((void (*)(void))(uintptr_t)(page + 100))();
+	CHECK_EQ(seen.calls, 1);
+	CHECK_EQ(seen.ip, (uintptr_t)page + 101);
+
+	CHECK_EQ(sigaction(SIGTRAP, NULL, &library), 0);
+	CHECK(library.sa_sigaction != with_info);
+	CHECK_EQ(munmap(page, 4096), 0);
+	CHECK_EQ(getcontext(&uc), 0);
+	uc.uc_mcontext.gregs[XP_GREG_IP] = (greg_t)(uintptr_t)(page + 101);
+	library.sa_sigaction(SIGTRAP, &info, &uc);
+	CHECK_EQ(seen.calls, 2);
+	CHECK_EQ(seen.ip, (uintptr_t)page + 101);
+	check_our_traps();
+}
+
+XP_TEST(foreign_trap_in_text_that_is_gone)
+{
+	xp_child(unreadable_text);
 }
 
 XP_TEST(handler_installed_before)

@@ -318,6 +318,7 @@ static const struct xp_port port = {
 	.pin = xp__pin,
 	.unpin = xp__unpin,
 	.exec_alloc = exec_alloc,
+	.text_peek = xp__text_peek,
 };
 
 /* ---- start ---- */

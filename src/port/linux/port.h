@@ -76,6 +76,7 @@ int xp__sigill_start(struct xp_diag *diag);  /* likewise */
 int xp__sigsegv_start(struct xp_diag *diag); /* likewise */
 bool xp__in_trap(void);                      /* the caller runs inside a handler that ours passed a foreign trap to */
 unsigned xp__trap_shard(void);               /* the caller's, for xp_trap() */
+int xp__text_peek(const void *addr);          /* the port's text_peek(), for the handler */
 
 /* ---- threads.c ---- */
 /* xp__threads_next - the next thread id of the process, 0 at the end, -errno. Start with a zeroed cursor, end it. */
