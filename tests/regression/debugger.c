@@ -8,6 +8,9 @@
  */
 #include "xp_child.h"
 #include "xp_subject.h"
+#ifdef __i386__
+#include "xp_far.h"
+#endif
 
 #include <fcntl.h>
 
@@ -96,7 +99,7 @@ static const char script[] = "set pagination off\n"
 static char said[65536];
 
 /* What gdb printed, all of it. */
-static bool run_gdb(void)
+static bool run_gdb(const char *commands)
 {
 	char self[PATH_MAX], name[] = "/tmp/crosspatch-test-XXXXXX";
 	ssize_t len = readlink("/proc/self/exe", self, sizeof(self) - 1);
@@ -105,7 +108,7 @@ static bool run_gdb(void)
 	pid_t child;
 
 	self[len > 0 ? len : 0] = '\0';
-	if (file < 0 || write(file, script, sizeof(script) - 1) < 0 || pipe(pipe_))
+	if (file < 0 || write(file, commands, strlen(commands)) < 0 || pipe(pipe_))
 		return false;
 	fflush(stdout);
 	child = fork();
@@ -167,7 +170,7 @@ XP_TEST(gdb_steps_lists_and_breaks)
 
 	if (!gdb_is_there())
 		SKIP("no gdb");
-	ran = run_gdb();
+	ran = run_gdb(script);
 	CHECK(ran);
 	CHECK(lists_two("listed-unpatched ", "nop"));
 	CHECK(says("stepped-unpatched", " 1"));
@@ -183,5 +186,121 @@ XP_TEST(gdb_steps_lists_and_breaks)
 			XP_TEST_NOTE("gdb: %s", line);
 	}
 }
+
+#ifdef __i386__
+
+/* ---- far gates: unbound, bound, withdrawn ---- */
+
+extern volatile uintptr_t debuggee_far[XP_NR_FAR_CASES];
+volatile uintptr_t debuggee_far[XP_NR_FAR_CASES];
+
+static void call_each(void)
+{
+	for (unsigned n = 0; n < XP_NR_FAR_CASES; n++) {
+		uint32_t value = 0;
+
+		(void)xp_far_call(&xp_far_cases[n], 0, &value);
+	}
+}
+
+XP_CHILD_PROGRAM(far_debuggee)
+{
+	debuggee_error = xp_far_start();
+	for (unsigned n = 0; n < XP_NR_FAR_CASES; n++)
+		debuggee_far[n] = (uintptr_t)xp_far_site(&xp_far_cases[n], 0);
+	for (unsigned n = 0; n < XP_NR_FAR_CASES && !debuggee_error; n++)
+		debuggee_error = xp_gate_far_provide(xp_far_cases[n].gate, xp_far_selector(&xp_far_cases[n], 0),
+						     xp_far_offset(&xp_far_cases[n], 0));
+	debuggee_stop(); /* 1 */
+	REQUIRE(debuggee_error == 0);
+	call_each();
+	debuggee_stop(); /* 2 */
+	call_each();
+	for (unsigned n = 0; n < XP_NR_FAR_CASES; n++)
+		CHECK_EQ(xp_gate_far_withdraw(xp_far_cases[n].gate), 0);
+	debuggee_stop(); /* 3 */
+	call_each();
+}
+
+/* The site is listed, and an instruction where it ends. */
+static bool lists_far(unsigned state, unsigned n)
+{
+	uintptr_t site = 0, end = 0;
+	bool found = false;
+	char label[32];
+	const char *at;
+
+	snprintf(label, sizeof(label), "listed %u %u:", state, n);
+	at = strstr(said, label);
+	for (unsigned i = 0; at && i < 4; i++) {
+		uintptr_t here;
+
+		at = strchr(at, '\n');
+		at = at ? at + 1 : NULL;
+		here = at ? strtoull(at + strspn(at, " =>"), NULL, 16) : 0;
+		if (i == 0) {
+			site = here;
+			end = site + xp_far_cases[n].len;
+		}
+		found = found || (i > 0 && here == end);
+	}
+	return found;
+}
+
+/*
+ * Gdb knows no bases: it steps where offsets are addresses, in the flat segment, the last case. It lists no 16-bit code in
+ * a 32-bit process either: of that it takes a copy, for objdump, which has the same disassembler.
+ */
+XP_TEST(gdb_finds_what_comes_behind_far_sites)
+{
+	static char text[16384];
+	char copy[] = "/tmp/crosspatch-test-XXXXXX";
+	int file = mkstemp(copy);
+	const unsigned flat = XP_NR_FAR_CASES - 1;
+	size_t at = 0;
+	bool ran;
+
+	if (!gdb_is_there())
+		SKIP("no gdb");
+#define SAY(...) (at += (size_t)snprintf(text + at, sizeof(text) - at, __VA_ARGS__))
+	SAY("set pagination off\nset confirm off\nset debuginfod enabled off\nset environment XP_CHILD=far_debuggee\n"
+	    "handle SIGSEGV nostop noprint pass\nbreak debuggee_stop\nrun\nprintf \"segments %%d\\n\", debuggee_error\n");
+	for (unsigned state = 0; state < 3; state++) {
+		for (unsigned n = 0; n < XP_NR_FAR_CASES; n++)
+			if (xp_far_cases[n].segment == &xp_far_code16)
+				SAY("printf \"listed %u %u:\\n\"\ndump binary memory %s debuggee_far[%u] debuggee_far[%u]+16\n"
+				    "shell objdump -D -b binary -m i386 -M i8086 %s | grep '^ *[0-9a-f]*:'\n",
+				    state, n, copy, n, n, copy);
+			else
+				SAY("printf \"listed %u %u:\\n\"\nx/4i debuggee_far[%u]\n", state, n, n);
+		SAY("tbreak *debuggee_far[%u]\ncontinue\ntbreak *(debuggee_far[%u] + %u)\ncontinue\n"
+		    "printf \"stepped %u %%d\\n\", $pc == debuggee_far[%u] + %u\ncontinue\n",
+		    flat, flat, xp_far_cases[flat].len, state, flat, xp_far_cases[flat].len);
+	}
+	SAY("printf \"exit-status %%d\\n\", $_exitcode\n");
+	memset(said, 0, sizeof(said));
+	ran = file >= 0 && run_gdb(text);
+	close(file);
+	unlink(copy);
+	if (says("segments", " 1"))
+		SKIP("this system gives no descriptors (modify_ldt)");
+	CHECK(ran);
+	for (unsigned state = 0; state < 3; state++) {
+		char label[32];
+
+		for (unsigned n = 0; n < XP_NR_FAR_CASES; n++)
+			CHECK(lists_far(state, n));
+		snprintf(label, sizeof(label), "stepped %u", state);
+		CHECK(says(label, " 1"));
+	}
+	CHECK(strstr(said, "(bad)") == NULL);
+	CHECK(says("exit-status", " 0"));
+	if (xp_test_state.failures) {
+		for (char *line = strtok(said, "\n"); line; line = strtok(NULL, "\n"))
+			XP_TEST_NOTE("gdb: %s", line);
+	}
+}
+
+#endif
 
 XP_CHILD_MAIN()
