@@ -16,7 +16,7 @@
 #define NR_FRESH 12u /* of each form in each case of this program: faults once */
 
 static uint32_t epochs[XP_NR_FAR_CASES];
-static unsigned wrong, interrupted;
+static unsigned wrong, interrupted, interrupted_in_all;
 static unsigned first_fresh, next_fresh;
 static unsigned wanted; /* a signal, by the patcher */
 static pthread_t patcher;
@@ -124,7 +124,7 @@ static void run(enum xp_policy policy, enum xp_writer writer, enum xp_sync sync)
 			left += site[xp_far_cases[n].len - 2] == xp_far_cases[n].null && site[1] == 9;
 		}
 	XP_TEST_NOTE("calls in signal handlers %u", interrupted);
-	CHECK(interrupted > 0);
+	interrupted_in_all += interrupted;
 	CHECK(next_fresh > 0);
 	XP_TEST_NOTE("%u sites left unbound of %u", left, (unsigned)XP_NR_FAR_CASES * NR_FRESH);
 	CHECK(left < XP_NR_FAR_CASES * NR_FRESH);
@@ -162,6 +162,8 @@ XP_TEST(breakpoint_delayed)
 	run(XP_POLICY_BREAKPOINT, XP_WRITER_PROCMEM, XP_SYNC_MEMBARRIER);
 	xp__inject = NULL;
 	CHECK(xp_delays_passed[XP__POINT_FAULT_FOUND] > 0);
+	/* On a busy machine not in each case. */
+	CHECK(interrupted_in_all > 0);
 }
 
 XP_TORTURE_MAIN()
