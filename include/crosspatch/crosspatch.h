@@ -4,6 +4,7 @@
 #define XP_CROSSPATCH_H
 
 #include <crosspatch/error.h>
+#include <crosspatch/function.h>
 #include <crosspatch/gate.h>
 #include <crosspatch/gate_far.h>
 #include <crosspatch/imv.h>

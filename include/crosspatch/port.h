@@ -143,7 +143,45 @@ struct xp_port {
 	 * read, or be gone with its mapping. Called by xp_trap(), in its context. NULL: whatever raises a trap can be read.
 	 */
 	int (*text_peek)(const void *addr);
+
+	/*
+	 * What tracing functions needs. All may be NULL, and functions then are not traced.
+	 *
+	 * function_thread - the calling thread's (processor's) own, zeroed at first but for `shard`, which differs between
+	 * threads. Context: any; vector and x87 registers hold somebody's arguments and are not touched.
+	 * function_keep - asked once of each thread, before a return is kept for it: that xp_function_thread_exit() is called
+	 * at its end. 0 or an error. Vector registers may be touched.
+	 * data_read - reads a word that may be gone: 0, or an error. Context: as function_thread(). NULL: none ever is gone.
+	 * stack_check - whether the calling thread's own stack, from @from on, holds an address in @ranges, sorted:
+	 * -XP_E_IN_RANGE. wait - lets a moment pass.
+	 */
+	struct xp_function_thread *(*function_thread)(void);
+	int (*function_keep)(struct xp_function_thread *thread);
+	int (*data_read)(uintptr_t *to, const void *addr);
+	int (*stack_check)(const void *from, const struct xp_range *ranges, size_t nr_ranges, struct xp_diag *diag);
+	void (*wait)(void);
 };
+
+/* What the core keeps for each thread. Its own but for `shard`. */
+struct xp_function_thread {
+	uint32_t shard;
+	uint32_t busy;    /* a handler is running */
+	uint32_t free;    /* list of frames to take: number + 1 */
+	uint32_t nr_free;
+	uint32_t nr_live; /* frames taken and not given back */
+	uint32_t limit;   /* of nr_live, at which frames that nobody comes back to are looked for */
+	uint32_t kept;    /* function_keep() was asked */
+	uint32_t in_vain; /* how often there was no frame to take */
+};
+
+/*
+ * xp_function_thread_exit - the thread ends: what is kept for it is given back. Addresses from @low to @high are its stack,
+ * and nobody returns there. Context: the thread, in its last moments; it may call traced functions afterwards, too.
+ */
+void xp_function_thread_exit(struct xp_function_thread *thread, uintptr_t low, uintptr_t high);
+
+/* xp_function_fork_child - in the child of a fork: drops what was kept for other threads. Context: as xp_trap_fork_child(). */
+void xp_function_fork_child(void);
 
 /*
  * xp_port_set - gives the core its port. Called once, before any other function, by the port itself.

@@ -105,6 +105,21 @@ struct xp_far_site {
 	uint8_t zero;
 };
 
+/*
+ * The patchable entry of a function: 12 bytes in section xp_entry_sites, relative in the same way. `size` holds, from
+ * bit 8 on, the bytes that the function has (0: unknown); in bits 4 to 7, how many of them lie before the nop; flags below.
+ */
+struct xp_entry_site {
+	int32_t code;  /* the 5-byte nop; with XP_SITE_PART, the beginning of the part */
+	int32_t name;  /* the function's name for the linker, a string */
+	uint32_t size;
+};
+
+#define XP_SITE_ENTRY_STUB 1u /* no function: the stub of this executable or shared object, xp__function_stub */
+#define XP_SITE_PART 2u       /* no entry: another part of the function of that name, as compilers split off (f.cold) */
+
+/* What -fpatchable-function-entry leaves: 8 bytes in section __patchable_function_entries, the address of the nops. */
+
 /* The kinds of sites. An object that was built before a kind existed has fewer tables. */
 enum xp_site_kind {
 	XP_SITE_BRANCH,
@@ -113,6 +128,8 @@ enum xp_site_kind {
 	XP_SITE_IMV,
 	XP_SITE_GATE,
 	XP_SITE_FAR,
+	XP_SITE_ENTRY,
+	XP_SITE_PATCHABLE,
 	XP_NR_SITE_KINDS,
 };
 
@@ -188,6 +205,10 @@ extern const struct xp_gate_site __stop_xp_gate_sites[] __attribute__((weak, vis
 
 extern const struct xp_far_site __start_xp_far_sites[] __attribute__((weak, visibility("hidden")));
 extern const struct xp_far_site __stop_xp_far_sites[] __attribute__((weak, visibility("hidden")));
+extern const struct xp_entry_site __start_xp_entry_sites[] __attribute__((weak, visibility("hidden")));
+extern const struct xp_entry_site __stop_xp_entry_sites[] __attribute__((weak, visibility("hidden")));
+extern const uint64_t __start___patchable_function_entries[] __attribute__((weak, visibility("hidden")));
+extern const uint64_t __stop___patchable_function_entries[] __attribute__((weak, visibility("hidden")));
 
 extern struct xp_module xp__module;
 struct xp_module xp__module __attribute__((weak, visibility("hidden"))) = {
@@ -210,6 +231,10 @@ void xp__module_init(void)
 	xp__module.tables[XP_SITE_GATE].end = __stop_xp_gate_sites;
 	xp__module.tables[XP_SITE_FAR].start = __start_xp_far_sites;
 	xp__module.tables[XP_SITE_FAR].end = __stop_xp_far_sites;
+	xp__module.tables[XP_SITE_ENTRY].start = __start_xp_entry_sites;
+	xp__module.tables[XP_SITE_ENTRY].end = __stop_xp_entry_sites;
+	xp__module.tables[XP_SITE_PATCHABLE].start = __start___patchable_function_entries;
+	xp__module.tables[XP_SITE_PATCHABLE].end = __stop___patchable_function_entries;
 	(void)xp_module_register(&xp__module);
 }
 

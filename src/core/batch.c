@@ -4,7 +4,7 @@
  *
  * I1  Everything that can be refused is refused while a commit is built or in the port's prepare(), before the first
  *     store.
- * I2  Of several items for one object the last one counts.
+ * I2  Of several items for one object the last one counts, or stands for all where their front adds them up.
  * I3  Every item that was started is finished, done or undone.
  */
 #include "core/batch.h"
@@ -59,6 +59,11 @@ static int run(struct xp__commit *commit, int error, struct xp_diag *diag)
 	return xp__commit_run(commit, diag);
 }
 
+static bool patches(const struct xp__item *item)
+{
+	return !item->skip && !item->added_to;
+}
+
 int xp__patch_locked(const struct xp__item *items, size_t nr, struct xp_diag *diag)
 {
 	struct xp__size size = {0};
@@ -66,7 +71,7 @@ int xp__patch_locked(const struct xp__item *items, size_t nr, struct xp_diag *di
 	int error = 0;
 
 	for (size_t i = 0; i < nr; i++)
-		if (!items[i].skip)
+		if (patches(&items[i]))
 			measure(&items[i], &size);
 	if (size.sites == 0)
 		return 0;
@@ -74,11 +79,11 @@ int xp__patch_locked(const struct xp__item *items, size_t nr, struct xp_diag *di
 	if (commit == NULL)
 		return -XP__ENOMEM;
 	for (size_t i = 0; i < nr && !error; i++)
-		if (!items[i].skip)
+		if (patches(&items[i]))
 			error = add(&items[i], commit, diag);
 	error = run(commit, error, diag);
 	for (size_t i = 0; i < nr && !error; i++)
-		if (!items[i].skip && items[i].object)
+		if (patches(&items[i]) && items[i].object)
 			for (const struct xp__use *use = items[i].object->uses; use; use = use->next)
 				settle(&items[i], use);
 	return error;
@@ -162,7 +167,10 @@ int xp__attach_locked(const struct xp__use *uses, size_t nr, enum xp__goal goal,
 static void skip_superseded(struct xp__item *items, size_t nr)
 {
 	for (size_t i = nr; i-- > 0;) {
-		items[i].skip = items[i].object && items[i].object->scratch != 0;
+		bool again = items[i].object && items[i].object->scratch != 0;
+
+		items[i].skip = again && !items[i].front->cumulative;
+		items[i].added_to = again && items[i].front->cumulative;
 		if (items[i].object)
 			items[i].object->scratch = 1;
 	}

@@ -11,6 +11,8 @@ const struct xp__front *xp__front_of(unsigned kind)
 		[XP_SITE_IMV] = &xp__imv_front,
 		[XP_SITE_GATE] = &xp__gate_front,
 		[XP_SITE_FAR] = &xp__gate_far_front,
+		[XP_SITE_ENTRY] = &xp__entry_front,
+		[XP_SITE_PATCHABLE] = &xp__patchable_front,
 	};
 
 	return fronts[kind];

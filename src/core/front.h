@@ -41,12 +41,16 @@ enum xp__gate_wish {
 	XP__GATE_BIND,     /* the one that there is stays */
 };
 
+/* What becomes of a function's entry. A redirection to 0 ends one. */
+enum xp__entry_wish { XP__ENTRY_TRACE, XP__ENTRY_UNTRACE, XP__ENTRY_REDIRECT, XP__ENTRY_PREPARE };
+
 /* One wish for one object. */
 struct xp__item {
 	const struct xp__front *front;
 	struct xp_object *object; /* the real one; NULL: bytes at an address */
 	uint8_t goal;             /* enum xp__goal */
 	bool skip;                /* nothing to do: it is so already, or a later item for the same object takes its place */
+	bool added_to;            /* a later item of a cumulative front changes the text for this one, too */
 	union {
 		bool on;
 		uint32_t choice;
@@ -73,11 +77,19 @@ struct xp__item {
 			uint8_t wish;      /* enum xp__gate_wish */
 			bool bind;         /* unbound sites too */
 		} far;
+		struct {
+			const struct xp_function_handler *handler;
+			void *data;
+			uintptr_t replacement;
+			void *pin;    /* of the replacement; after the commit of what was there before */
+			uint8_t wish; /* enum xp__entry_wish */
+		} entry;
 	};
 };
 
 struct xp__front {
-	uint8_t record_size; /* of a site; 0: the front has no records */
+	uint8_t record_size; /* of a site; 0: the front has no records, or looks after them itself, from arrive() to depart() */
+	bool cumulative;     /* several wishes for one object add up: start() sees to it, and each is finished */
 	uint8_t object_at;   /* where in the record the reference to the object stands */
 
 	/*
@@ -120,8 +132,8 @@ struct xp__front {
 	void (*depart)(const struct xp_site_table *table);
 };
 
-extern const struct xp__front xp__branch_front, xp__call_front, xp__gate_front, xp__gate_far_front, xp__imv_front,
-	xp__poke_front, xp__switch_front;
+extern const struct xp__front xp__branch_front, xp__call_front, xp__entry_front, xp__gate_front, xp__gate_far_front,
+	xp__imv_front, xp__patchable_front, xp__poke_front, xp__switch_front;
 
 /* xp__front_of - the front whose sites are of kind @kind, enum xp_site_kind. */
 const struct xp__front *xp__front_of(unsigned kind);

@@ -39,6 +39,8 @@ static struct references references(const struct xp_site_table *table, const str
 {
 	size_t bytes = (size_t)((uintptr_t)table->end - (uintptr_t)table->start);
 
+	if (front->record_size == 0)
+		return (struct references){0};
 	return (struct references){(const uint8_t *)table->start + front->object_at, front->record_size,
 				   bytes / front->record_size};
 }
@@ -182,15 +184,18 @@ static int register_locked(struct xp_module *public)
 {
 	struct module *module;
 	size_t nr = 0;
+	bool any = false;
 	int error;
 
 	if (public->state == REGISTERED)
 		return 0;
 	if (public->abi != XP_MODULE_ABI || public->nr_tables > XP_NR_SITE_KINDS)
 		return -XP_E_CORRUPT;
-	for (unsigned kind = 0; kind < public->nr_tables; kind++)
+	for (unsigned kind = 0; kind < public->nr_tables; kind++) {
 		nr += references(&public->tables[kind], xp__front_of(kind)).nr;
-	if (nr == 0) {
+		any = any || public->tables[kind].start != public->tables[kind].end;
+	}
+	if (!any) {
 		public->state = REGISTERED;
 		public->private_data = NULL;
 		return 0;

@@ -472,4 +472,34 @@ xp__chosen:
 		".popsection\n"                                                                                        \
 		".endif\n")
 
+/*
+ * Where the call at a traced function's entry goes, in each executable or shared object: through the global offset table to
+ * the library. The address of the entry is on the stack. Bytes: as above.
+ * Nothing refers to it, and --gc-sections would drop it: a relocation that changes nothing does, from a section that stays.
+ */
+#define XP__FUNCTION_STUB()                                                                                            \
+	__asm__(".ifndef xp__function_stub\n"                                                                          \
+		".pushsection .text.xp__function_stub,\"axG\",@progbits,xp__function_stub,comdat\n"                    \
+		".balign 8\n"                                                                                          \
+		".weak xp__function_stub\n"                                                                            \
+		".hidden xp__function_stub\n"                                                                          \
+		".type xp__function_stub, @function\n"                                                                 \
+		"xp__function_stub:\n"                                                                                 \
+		".cfi_startproc\n"                                                                                     \
+		".byte 0xff, 0x25\n"                                                                                   \
+		".long xp__function_entered@GOTPCREL - 4\n"                                                            \
+		".cfi_endproc\n"                                                                                       \
+		".size xp__function_stub, . - xp__function_stub\n"                                                     \
+		".pushsection xp_entry_sites,\"ao?\",@progbits,xp__function_stub\n"                                    \
+		".balign 4\n"                                                                                          \
+		".long xp__function_stub - .\n"                                                                        \
+		".long 0\n"                                                                                            \
+		".long 1\n"                                                                                            \
+		".popsection\n"                                                                                        \
+		".popsection\n"                                                                                        \
+		".pushsection .init_array,\"aw\",@init_array\n"                                                         \
+		".reloc ., R_X86_64_NONE, xp__function_stub\n"                                                         \
+		".popsection\n"                                                                                        \
+		".endif\n")
+
 #endif

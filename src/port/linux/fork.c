@@ -60,6 +60,7 @@ static void child(void)
 	xp__defer_fork();
 	(void)xp__writer_procmem.probe(); /* closes the door to the parent's memory */
 	xp_trap_fork_child(xp__trap_shard());
+	xp_function_fork_child();
 	if (lock == NOT_OURS)
 		return; /* MARK_LOCK stays down: the next xp__text_lock() sees to it */
 	/* Owned before: it stays with this thread under its new id, for the commit that it is about to return to. */

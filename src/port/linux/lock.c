@@ -31,6 +31,7 @@ static int enter_child(void)
 	xp__text_lock_fork(false);
 	xp__defer_fork();
 	xp_trap_fork_child(xp__trap_shard());
+	xp_function_fork_child();
 	return 0;
 }
 

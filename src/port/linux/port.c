@@ -319,6 +319,11 @@ static const struct xp_port port = {
 	.unpin = xp__unpin,
 	.exec_alloc = exec_alloc,
 	.text_peek = xp__text_peek,
+	.function_thread = xp__function_thread,
+	.function_keep = xp__function_keep,
+	.data_read = xp__data_read,
+	.stack_check = xp__stack_check,
+	.wait = xp__moment_wait,
 };
 
 /* ---- start ---- */

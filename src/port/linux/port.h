@@ -117,6 +117,13 @@ void xp__text_lock_fork(bool held);
 void *xp__pin(const void *target, const void *user);
 void xp__unpin(void *pin);
 
+/* ---- function.c ---- */
+struct xp_function_thread *xp__function_thread(void);
+int xp__function_keep(struct xp_function_thread *self);
+int xp__data_read(uintptr_t *to, const void *addr);
+void xp__moment_wait(void);
+int xp__stack_check(const void *from, const struct xp_range *ranges, size_t nr, struct xp_diag *diag); /* quiesce.c */
+
 /* ---- defer.c ---- */
 int xp__defer(uint64_t deadline_ms);
 uint64_t xp__clock_ms(void);

@@ -43,6 +43,15 @@ static bool stack_holds(uintptr_t sp, const struct xp_range *ranges, size_t nr)
 	return false;
 }
 
+int xp__stack_check(const void *from, const struct xp_range *ranges, size_t nr, struct xp_diag *diag)
+{
+	if (!stack_holds((uintptr_t)from, ranges, nr))
+		return 0;
+	if (diag)
+		diag->tid = xp__gettid();
+	return xp__refuse(diag, -XP_E_IN_RANGE, 0, "the caller's own stack leads back there");
+}
+
 static int find_inside(const struct xp_range *ranges, size_t nr)
 {
 	uint32_t nr_slots;

@@ -1,0 +1,1289 @@
+// SPDX-License-Identifier: MIT
+/*
+ * Functions with patchable entries: which there are, what is wished of them, and what their entries become.
+ *
+ * I1  An entry is a 5-byte nop, a call of its module's stub, or a jmp to a replacement: function->text says which. Any other
+ *     text is refused, and nothing is changed. A function that is asked for the first time has what the compiler left.
+ * I2  Handlers and the replacement change after the text did, both in one store: until then a call by the new text runs
+ *     what was there before, so that a commit that fails was never seen.
+ * I3  An entry calls the stub if there are handlers, or if the replacement is out of reach of a jmp; what it was redirected
+ *     to is then read by who comes through. So text and data may change one after the other.
+ * I4  Lists of handlers and tables are immutable but for what is added to a table. What was replaced is given back when
+ *     everybody who was in a thunk has been seen to have left.
+ * I5  A wish adds to those before it in the same batch: the last one's commit has them all.
+ * I6  Modules are in no particular order; a module's records are by address, by the linker's doing or by ours.
+ *
+ * Ordering: trace.c.
+ */
+#include "core/function.h"
+
+#include "arch/x86/insn.h"
+#include "arch/x86/thunk_trace.h"
+#include "core/batch.h"
+#include "core/deps.h"
+#include "core/engine.h"
+
+#define LEN 5u
+#define BEFORE_MAX 15u
+#define CHUNK_SIZE (64u << 10)
+#define NR_CLASSES 8u /* of small blocks: 32, 64, … 4096 */
+#define CLASS_MIN 32u
+
+static const uint8_t nop[LEN] = {0x0f, 0x1f, 0x44, 0, 0};
+static const uint8_t nops[LEN] = {0x90, 0x90, 0x90, 0x90, 0x90};
+static const uint8_t endbr[4] = {0xf3, 0x0f, 0x1e, 0xfa};
+
+/* The records of one module, of one kind. */
+struct xp__entries {
+	struct xp__entries *next;
+	const struct xp_site_table *table;
+	const struct xp_entry_site *site; /* either of them */
+	const uint64_t *patchable;
+	uint32_t nr;
+	uint32_t *order; /* numbers of the records by address; NULL: they are so */
+	uintptr_t stub;
+	struct xp__function *functions;
+};
+
+const struct xp__functions *xp__functions;
+static struct xp__functions *functions; /* the same, for the writer */
+static struct xp__entries *modules, *departed;
+static uint64_t last_number; /* of a list of handlers */
+static uint64_t nr_traced, nr_redirected;
+
+/* ---- memory: small blocks, which are kept ---- */
+
+static struct xp__dead *spare[NR_CLASSES];
+static uint8_t *chunk;
+static size_t chunk_left;
+
+static unsigned class_of(size_t size)
+{
+	unsigned class = 0;
+
+	while ((size_t)CLASS_MIN << class < size)
+		class ++;
+	return class;
+}
+
+static void *take(size_t size)
+{
+	unsigned class = class_of(size);
+	size_t rounded = (size_t)CLASS_MIN << class;
+	void *memory;
+
+	if (class >= NR_CLASSES)
+		return xp__port->alloc(size);
+	if (spare[class]) {
+		memory = spare[class];
+		spare[class] = spare[class]->next;
+		memset(memory, 0, rounded);
+		return memory;
+	}
+	if (chunk_left < rounded) {
+		uint8_t *more = xp__port->alloc(CHUNK_SIZE);
+
+		if (more == NULL)
+			return NULL;
+		chunk = more;
+		chunk_left = CHUNK_SIZE;
+	}
+	memory = chunk;
+	chunk += rounded;
+	chunk_left -= rounded;
+	return memory;
+}
+
+static void give(void *memory, size_t size)
+{
+	unsigned class = class_of(size);
+	struct xp__dead *dead = memory;
+
+	if (class >= NR_CLASSES) {
+		xp__port->release(memory, size);
+		return;
+	}
+	dead->next = spare[class];
+	spare[class] = dead;
+}
+
+/* What was replaced: since the last look, and before it. */
+static struct xp__dead *fresh, *waiting;
+static unsigned long waiting_for[XP__TRAP_WORDS];
+
+static void reclaim(void)
+{
+	for (int turn = 0; turn < 2; turn++) {
+		if (waiting == NULL) {
+			waiting = fresh;
+			fresh = NULL;
+			memset(waiting_for, 0xff, sizeof(waiting_for));
+		}
+		if (waiting == NULL || !xp__trace_quiescent(waiting_for))
+			return;
+		while (waiting) {
+			struct xp__dead *dead = waiting;
+
+			waiting = dead->next;
+			give(dead, dead->size);
+		}
+	}
+}
+
+static void retire(struct xp__dead *dead)
+{
+	dead->next = fresh;
+	fresh = dead;
+}
+
+/* ---- functions by address ---- */
+
+static size_t nr_slots(const struct xp__functions *of)
+{
+	return (size_t)1 << (64 - of->shift);
+}
+
+static void insert(struct xp__functions *into, struct xp__function *function)
+{
+	size_t at = xp__function_hash(function->code, into->shift);
+
+	while (into->slot[at])
+		at = (at + 1) & (nr_slots(into) - 1);
+	/* ordering: (F1) pairs with (F2) */
+	__atomic_store_n(&into->slot[at], function, __ATOMIC_RELEASE);
+	into->nr++;
+}
+
+/* A table for @nr functions with those that are there, but for @module's, in the place of this one. */
+static int rebuild(size_t nr, const struct xp__entries *module)
+{
+	struct xp__functions *old = functions, *new;
+	unsigned shift = 64 - 6;
+	size_t size;
+
+	while ((size_t)1 << (64 - shift) < 2 * nr)
+		shift--;
+	size = sizeof(*new) + sizeof(new->slot[0]) * ((size_t)1 << (64 - shift));
+	new = take(size);
+	if (new == NULL)
+		return -XP__ENOMEM;
+	new->dead.size = size;
+	new->shift = shift;
+	for (size_t i = 0; old && i < nr_slots(old); i++)
+		if (old->slot[i] && old->slot[i]->module != module)
+			insert(new, old->slot[i]);
+	functions = new;
+	/* ordering: (F1) pairs with (F2) */
+	__atomic_store_n(&xp__functions, new, __ATOMIC_SEQ_CST);
+	if (old)
+		retire(&old->dead);
+	return 0;
+}
+
+static int reserve(size_t more)
+{
+	size_t nr = (functions ? functions->nr : 0) + more;
+
+	if (functions && 2 * nr <= nr_slots(functions))
+		return 0;
+	return rebuild(2 * nr, NULL);
+}
+
+static struct xp__function *known(uintptr_t code)
+{
+	size_t at;
+
+	if (functions == NULL)
+		return NULL;
+	for (at = xp__function_hash(code, functions->shift); functions->slot[at];
+	     at = (at + 1) & (nr_slots(functions) - 1))
+		if (functions->slot[at]->code == code)
+			return functions->slot[at];
+	return NULL;
+}
+
+/* ---- records ---- */
+
+static uint32_t number(const struct xp__entries *module, uint32_t i)
+{
+	return module->order ? module->order[i] : i;
+}
+
+static uintptr_t code_of(const struct xp__entries *module, uint32_t record)
+{
+	return module->site ? xp__relative(&module->site[record].code) : (uintptr_t)module->patchable[record];
+}
+
+static unsigned flags_of(const struct xp__entries *module, uint32_t record)
+{
+	return module->site ? module->site[record].size & 0xf : 0;
+}
+
+/* No stub, no part. */
+static bool is_entry(const struct xp__entries *module, uint32_t record)
+{
+	return flags_of(module, record) == 0 && code_of(module, record) != 0;
+}
+
+static const char *name_of(const struct xp__entries *module, uint32_t record)
+{
+	return module->site ? (const char *)xp__relative(&module->site[record].name) : NULL;
+}
+
+static uint32_t size_of(const struct xp__entries *module, uint32_t record)
+{
+	return module->site ? module->site[record].size >> 8 : 0;
+}
+
+/* The bytes of the function before its entry. -fpatchable-function-entry does not say: an endbr64 may stand there. */
+static unsigned before_of(const struct xp__entries *module, uint32_t record)
+{
+	uintptr_t code = code_of(module, record);
+
+	if (module->site)
+		return module->site[record].size >> 4 & BEFORE_MAX;
+	return code % 4096 >= sizeof(endbr) && memcmp((const void *)(code - sizeof(endbr)), endbr, sizeof(endbr)) == 0
+		       ? sizeof(endbr)
+		       : 0;
+}
+
+/* Where in the order the first record not below @code stands. */
+static uint32_t lower_bound(const struct xp__entries *module, uintptr_t code)
+{
+	uint32_t low = 0, high = module->nr;
+
+	while (low < high) {
+		uint32_t middle = low + (high - low) / 2;
+
+		if (code_of(module, number(module, middle)) < code)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	return low;
+}
+
+/* Down the heap of the first @nr. */
+static void sift(const struct xp__entries *module, uint32_t at, uint32_t nr)
+{
+	uint32_t *order = module->order, moved = order[at], child;
+
+	for (; (child = 2 * at + 1) < nr; at = child) {
+		if (child + 1 < nr && code_of(module, order[child + 1]) > code_of(module, order[child]))
+			child++;
+		if (code_of(module, order[child]) <= code_of(module, moved))
+			break;
+		order[at] = order[child];
+	}
+	order[at] = moved;
+}
+
+static int sort(struct xp__entries *module)
+{
+	uint32_t i = 1, swap;
+
+	while (i < module->nr && code_of(module, i - 1) <= code_of(module, i))
+		i++;
+	if (i >= module->nr)
+		return 0;
+	module->order = take(module->nr * sizeof(*module->order));
+	if (module->order == NULL)
+		return -XP__ENOMEM;
+	for (i = 0; i < module->nr; i++)
+		module->order[i] = i;
+	for (i = module->nr / 2; i-- > 0;)
+		sift(module, i, module->nr);
+	for (i = module->nr; i-- > 1;) {
+		swap = module->order[0];
+		module->order[0] = module->order[i];
+		module->order[i] = swap;
+		sift(module, 0, i);
+	}
+	return 0;
+}
+
+/* The record of the function at @start; false: there is none. */
+static bool find_record(uintptr_t start, struct xp__entries **module, uint32_t *record)
+{
+	for (struct xp__entries *of = modules; of; of = of->next)
+		for (uint32_t i = lower_bound(of, start); i < of->nr; i++) {
+			uint32_t at = number(of, i);
+
+			if (code_of(of, at) - start > BEFORE_MAX)
+				break;
+			if (is_entry(of, at) && code_of(of, at) - before_of(of, at) == start) {
+				*module = of;
+				*record = at;
+				return true;
+			}
+		}
+	return false;
+}
+
+/* ---- patterns ---- */
+
+/* One character class, behind its bracket; *end is behind the closing one. */
+static bool in_class(const char *class, char c, const char **end)
+{
+	bool not = *class == '!', in = false;
+	const char *at = class + not ;
+
+	do {
+		if (*at == '\0')
+			break;
+		if (at[1] == '-' && at[2] != ']' && at[2] != '\0') {
+			in |= c >= at[0] && c <= at[2];
+			at += 3;
+		} else {
+			in |= *at++ == c;
+		}
+	} while (*at != ']');
+	*end = *at ? at + 1 : at;
+	return in != not ;
+}
+
+static bool matches(const char *pattern, const char *name)
+{
+	const char *star = NULL, *from = NULL, *end;
+
+	if (name == NULL)
+		return pattern[0] == '*' && pattern[1] == '\0';
+	for (;;) {
+		if (*pattern == '*') {
+			star = ++pattern;
+			from = name;
+			continue;
+		}
+		end = pattern + 1;
+		if (*name == '\0' && *pattern == '\0')
+			return true;
+		if (*name != '\0' && *pattern != '\0' &&
+		    (*pattern == '?' || (*pattern == '[' ? in_class(pattern + 1, *name, &end) : *pattern == *name))) {
+			pattern = end;
+			name++;
+			continue;
+		}
+		/* The last star takes one character more. */
+		if (star == NULL || *from == '\0')
+			return false;
+		pattern = star;
+		name = ++from;
+	}
+}
+
+static bool same(const char *a, const char *b)
+{
+	while (*a && *a == *b) {
+		a++;
+		b++;
+	}
+	return *a == *b;
+}
+
+/* ---- functions ---- */
+
+static bool is_call_of(const uint8_t *text, uintptr_t code, uintptr_t target)
+{
+	uint8_t call[LEN];
+
+	return target && xp__insn_rel32(call, 0xe8, code, target) && memcmp(text, call, LEN) == 0;
+}
+
+static struct xp__function *make(struct xp__entries *module, uint32_t record)
+{
+	uintptr_t code = code_of(module, record);
+	const uint8_t *text = (const uint8_t *)code;
+	struct xp__function *function = known(code);
+	struct xp__insn insn;
+
+	if (function || reserve(1))
+		return function;
+	function = take(sizeof(*function));
+	if (function == NULL)
+		return NULL;
+	function->object.name = name_of(module, record);
+	function->use = (struct xp__use){.object = &function->object, .front = &xp__entry_front, .nr = 1};
+	function->object.uses = &function->use;
+	function->module = module;
+	function->code = code;
+	function->size = size_of(module, record);
+	function->before = (uint8_t)before_of(module, record);
+	xp__insn_decode(text, LEN, &insn);
+	/* A nop of whatever form; or what was left when this module was registered before. */
+	if ((insn.kind == XP__INSN_NOP && insn.len == LEN) || memcmp(text, nops, LEN) == 0 ||
+	    is_call_of(text, code, module->stub))
+		memcpy(function->text, text, LEN);
+	else
+		memcpy(function->text, nop, LEN);
+	function->next = module->functions;
+	module->functions = function;
+	insert(functions, function);
+	return function;
+}
+
+/* The function at @fn; NULL: *error says why. */
+static struct xp__function *function_at(xp__any_function *fn, int *error)
+{
+	struct xp__entries *module;
+	struct xp__function *function;
+	uint32_t record;
+
+	*error = fn ? -XP_E_NO_ENTRY : -XP__EINVAL;
+	if (fn == NULL || !find_record((uintptr_t)fn, &module, &record))
+		return NULL;
+	function = make(module, record);
+	*error = function ? 0 : -XP__ENOMEM;
+	return function;
+}
+
+static struct xp__function *function_of(const struct xp__item *item)
+{
+	return (struct xp__function *)item->object;
+}
+
+/* ---- lists of handlers ---- */
+
+static uint32_t place_of(const struct xp__handlers *list, const struct xp_function_handler *handler, const void *data)
+{
+	uint32_t i = 0;
+
+	while (list && i < list->nr && (list->handler[i].handler != handler || list->handler[i].data != data))
+		i++;
+	return i;
+}
+
+static bool has(const struct xp__handlers *list, const struct xp_function_handler *handler, const void *data)
+{
+	return list && place_of(list, handler, data) < list->nr;
+}
+
+static struct xp__handlers *new_list(uint32_t nr)
+{
+	size_t size = sizeof(struct xp__handlers) + nr * sizeof(struct xp__handler);
+	struct xp__handlers *list = take(size);
+
+	if (list) {
+		list->dead.size = size;
+		list->number = ++last_number;
+		list->general = true;
+	}
+	return list;
+}
+
+static void append(struct xp__handlers *list, const struct xp__handler *handler)
+{
+	list->handler[list->nr++] = *handler;
+	list->nr_leave += handler->handler->leave != NULL;
+	list->general = list->general && handler->handler->flags & XP_FUNCTION_GENERAL_REGS;
+}
+
+/* The word that no other handler of the list has. */
+static int free_word(const struct xp__handlers *list, uint8_t *word)
+{
+	unsigned taken = 0;
+
+	for (uint32_t i = 0; list && i < list->nr; i++)
+		if (list->handler[i].handler->leave)
+			taken |= 1u << list->handler[i].word;
+	for (*word = 0; *word < XP_FUNCTION_LEAVES; ++*word)
+		if (!(taken >> *word & 1))
+			return 0;
+	return -XP_E_LEAVES;
+}
+
+/* The same list but for the one at @left_out, with room for one more. */
+static struct xp__handlers *copy(const struct xp__handlers *list, uint32_t left_out)
+{
+	struct xp__handlers *new = new_list((list ? list->nr : 0) + 1);
+
+	if (new &&list)
+		new->redirect = list->redirect;
+	for (uint32_t i = 0; new &&list &&i < list->nr; i++)
+		if (i != left_out)
+			append(new, &list->handler[i]);
+	return new;
+}
+
+static int with(struct xp__handlers **result, const struct xp__handlers *list, const struct xp__item *item)
+{
+	struct xp__handler handler = {.handler = item->entry.handler, .data = item->entry.data};
+	int error;
+
+	if (has(list, handler.handler, handler.data))
+		return -XP_E_TRACED;
+	if (handler.handler->leave) {
+		error = free_word(list, &handler.word);
+		if (error)
+			return error;
+		if (!xp__port->can(XP_NEED_CALL))
+			return -XP_E_SHADOW_STACK;
+	}
+	*result = copy(list, UINT32_MAX);
+	if (*result == NULL)
+		return -XP__ENOMEM;
+	handler.since = (*result)->number;
+	append(*result, &handler);
+	return 0;
+}
+
+static int without(struct xp__handlers **result, const struct xp__handlers *list, const struct xp__item *item)
+{
+	if (!has(list, item->entry.handler, item->entry.data))
+		return -XP_E_NOT_TRACED;
+	*result = NULL;
+	if (list->nr == 1 && list->redirect == 0)
+		return 0;
+	*result = copy(list, place_of(list, item->entry.handler, item->entry.data));
+	return *result ? 0 : -XP__ENOMEM;
+}
+
+static int redirected(struct xp__handlers **result, const struct xp__handlers *list, const struct xp__item *item)
+{
+	*result = NULL;
+	if (item->entry.replacement == 0 && (list == NULL || list->nr == 0))
+		return 0;
+	*result = copy(list, UINT32_MAX);
+	if (*result == NULL)
+		return -XP__ENOMEM;
+	(*result)->redirect = item->entry.replacement;
+	return 0;
+}
+
+static bool is_traced(const struct xp__handlers *list)
+{
+	return list && list->nr > 0;
+}
+
+static uintptr_t redirect_of(const struct xp__handlers *list)
+{
+	return list ? list->redirect : 0;
+}
+
+/* ---- the front ---- */
+
+/* I5: what is there, or what an earlier item of this commit makes of it, and this item's wish. */
+static int start(struct xp__item *item)
+{
+	struct xp__function *function = function_of(item);
+	struct xp__handlers *list = function->changes ? function->new_handlers : function->handlers, *new = list;
+	int error = 0;
+
+	if (xp__port->function_thread == NULL && item->entry.wish == XP__ENTRY_TRACE)
+		return -XP_E_NO_METHOD;
+	switch (item->entry.wish) {
+	case XP__ENTRY_TRACE:
+		error = with(&new, list, item);
+		break;
+	case XP__ENTRY_UNTRACE:
+		error = without(&new, list, item);
+		break;
+	case XP__ENTRY_REDIRECT:
+		error = redirected(&new, list, item);
+		break;
+	}
+	if (error)
+		return error;
+	if (new != list && list &&list != function->handlers)
+		give(list, list->dead.size);
+	function->new_handlers = new;
+	function->changes = true;
+	return 0;
+}
+
+static void finish(struct xp__item *item, bool done)
+{
+	struct xp__function *function = function_of(item);
+	struct xp__handlers *old = function->handlers, *new = function->new_handlers;
+	void *pin = function->pin;
+
+	if (done && item->entry.wish == XP__ENTRY_REDIRECT) {
+		function->pin = item->entry.pin;
+		item->entry.pin = pin;
+	}
+	if (!function->changes)
+		return;
+	function->changes = false;
+	if (!done) {
+		if (new &&new != old)
+			give(new, new->dead.size);
+		return;
+	}
+	nr_traced += is_traced(new) - is_traced(old);
+	nr_redirected += (redirect_of(new) != 0) - (redirect_of(old) != 0);
+	/* ordering: (F1) pairs with (F2) */
+	__atomic_store_n(&function->handlers, new, __ATOMIC_SEQ_CST);
+	if (old && old != new)
+		retire(&old->dead);
+}
+
+static void measure(const struct xp__item *item, const struct xp__use *use, struct xp__size *size)
+{
+	(void)item;
+	(void)use;
+	size->sites++;
+	size->plans++;
+}
+
+static int refuse(const struct xp__function *function, int error, const char *detail, struct xp_diag *diag)
+{
+	if (diag)
+		diag->key = function->object.name;
+	return xp__fail(diag, error, XP_PHASE_VALIDATE, (const void *)function->code, detail);
+}
+
+/* I3. */
+static int wanted(struct xp__function *function, struct xp_diag *diag)
+{
+	bool traced = is_traced(function->new_handlers);
+	uintptr_t redirect = redirect_of(function->new_handlers);
+
+	if (!traced && redirect == 0) {
+		memcpy(function->wanted, nop, LEN);
+		return 0;
+	}
+	if (!traced && xp__insn_rel32(function->wanted, 0xe9, function->code, redirect))
+		return 0;
+	/* The thunk returns elsewhere than where it was called from. */
+	if (redirect && !xp__port->can(XP_NEED_CALL))
+		return refuse(function, -XP_E_SHADOW_STACK, "a replacement that is traced, or farther than 2 GiB away",
+			      diag);
+	if (function->module->stub == 0)
+		return refuse(function, -XP_E_NO_ENTRY, "no file of its object includes <crosspatch/function.h>", diag);
+	if (xp__port->function_thread == NULL)
+		return refuse(function, -XP_E_NO_METHOD, "the port keeps nothing for threads", diag);
+	if (!xp__insn_rel32(function->wanted, 0xe8, function->code, function->module->stub))
+		return refuse(function, -XP_E_RANGE, "the stub is out of the entry's reach", diag);
+	return 0;
+}
+
+static int add(const struct xp__item *item, const struct xp__use *use, struct xp__commit *commit, struct xp_diag *diag)
+{
+	struct xp__function *function = (struct xp__function *)use->object;
+	const uint8_t *text = (const uint8_t *)function->code;
+	struct xp__change change = {
+		.addr = function->code,
+		.old = function->text,
+		.new = function->wanted,
+		.len = LEN,
+		.known = LEN,
+		.resume = XP_RESUME_EMULATE,
+	};
+	int error = wanted(function, diag);
+
+	if (error)
+		return error;
+	if (memcmp(text, function->text, LEN) != 0) {
+		error = xp__fail_text(diag, text, function->text, text, LEN);
+		return refuse(function, error, diag ? diag->detail : NULL, diag);
+	}
+	/* Off is any nop of five bytes; but five nops become one if that is what is asked. */
+	if (memcmp(function->text, function->wanted, LEN) == 0)
+		return 0;
+	if (item->entry.wish == XP__ENTRY_PREPARE)
+		commit->policy = XP_POLICY_EARLY;
+	error = xp__commit_change(commit, &change, XP__PLAN_OWN, diag);
+	return error ? refuse(function, error, diag ? diag->detail : NULL, diag) : 0;
+}
+
+static void settled(const struct xp__item *item, const struct xp__use *use)
+{
+	struct xp__function *function = (struct xp__function *)use->object;
+
+	(void)item;
+	memcpy(function->text, function->wanted, LEN);
+}
+
+static void drop(struct xp__item *item)
+{
+	if (item->entry.pin)
+		xp__port->unpin(item->entry.pin);
+	item->entry.pin = NULL;
+}
+
+/* ---- modules ---- */
+
+static int arrive(const struct xp_site_table *records, bool patchable)
+{
+	/* The stub is among the records of the other kind, which stand before. */
+	const struct xp_site_table *sites = patchable ? records - (XP_SITE_PATCHABLE - XP_SITE_ENTRY) : records;
+	size_t bytes = (size_t)((uintptr_t)records->end - (uintptr_t)records->start);
+	struct xp__entries *module;
+	uintptr_t stub = 0;
+	int error;
+
+	for (const struct xp_entry_site *site = sites->start; site < (const struct xp_entry_site *)sites->end; site++)
+		if ((site->size & 0xf) == XP_SITE_ENTRY_STUB)
+			stub = xp__relative(&site->code);
+	if (bytes == 0 || (!patchable && stub && bytes == sizeof(struct xp_entry_site)))
+		return 0;
+	module = take(sizeof(*module));
+	if (module == NULL)
+		return -XP__ENOMEM;
+	module->table = records;
+	module->stub = stub;
+	if (patchable)
+		module->patchable = records->start;
+	else
+		module->site = records->start;
+	module->nr = (uint32_t)(bytes / (patchable ? sizeof(uint64_t) : sizeof(struct xp_entry_site)));
+	error = sort(module);
+	if (error) {
+		give(module, sizeof(*module));
+		return error;
+	}
+	module->next = modules;
+	modules = module;
+	return 0;
+}
+
+static int arrive_entries(const struct xp_site_table *records)
+{
+	return arrive(records, false);
+}
+
+static int arrive_patchable(const struct xp_site_table *records)
+{
+	return arrive(records, true);
+}
+
+static struct xp__entries *unlink_module(struct xp__entries **list, const struct xp_site_table *records)
+{
+	struct xp__entries *module;
+
+	while (*list && (*list)->table != records)
+		list = &(*list)->next;
+	module = *list;
+	if (module)
+		*list = module->next;
+	return module;
+}
+
+/* The text goes away: nobody is in these functions, or comes through their entries. */
+static void depart(const struct xp_site_table *records)
+{
+	struct xp__entries *module = unlink_module(&modules, records);
+
+	if (module == NULL)
+		return;
+	for (const struct xp__function *function = module->functions; function; function = function->next) {
+		nr_traced -= is_traced(function->handlers);
+		nr_redirected -= redirect_of(function->handlers) != 0;
+	}
+	/* Without memory for another table this one is emptied, one by one; then what stands behind is not found. */
+	if (module->functions && rebuild(functions->nr, module))
+		for (size_t i = 0; i < nr_slots(functions); i++)
+			if (functions->slot[i] && functions->slot[i]->module == module)
+				functions->slot[i]->code = 0;
+	module->next = departed;
+	departed = module;
+}
+
+/* Without the lock: pins. */
+static void leave(const struct xp_site_table *records)
+{
+	struct xp__entries *module;
+	struct xp__function *function;
+
+	if (xp__port->lock())
+		return;
+	module = unlink_module(&departed, records);
+	xp__port->unlock();
+	if (module == NULL)
+		return;
+	for (function = module->functions; function; function = function->next)
+		if (function->pin)
+			xp__port->unpin(function->pin);
+	if (xp__port->lock())
+		return;
+	while (module->functions) {
+		function = module->functions;
+		module->functions = function->next;
+		if (function->handlers)
+			retire(&function->handlers->dead);
+		if (function->code)
+			give(function, sizeof(*function));
+	}
+	if (module->order)
+		give(module->order, module->nr * sizeof(*module->order));
+	give(module, sizeof(*module));
+	reclaim();
+	xp__port->unlock();
+}
+
+const struct xp__front xp__entry_front = {
+	.cumulative = true,
+	.start = start,
+	.finish = finish,
+	.measure = measure,
+	.add = add,
+	.settled = settled,
+	.drop = drop,
+	.leave = leave,
+	.arrive = arrive_entries,
+	.depart = depart,
+};
+
+const struct xp__front xp__patchable_front = {
+	.leave = leave,
+	.arrive = arrive_patchable,
+	.depart = depart,
+};
+
+/* ---- one function ---- */
+
+static int check(xp__any_function *fn, const struct xp_function_handler *handler)
+{
+	return fn && handler && (handler->entry || handler->leave) ? 0 : -XP__EINVAL;
+}
+
+static struct xp__item item_of(struct xp__function *function, uint8_t wish)
+{
+	struct xp__item item = {.front = &xp__entry_front, .object = &function->object};
+
+	item.entry.wish = wish;
+	return item;
+}
+
+/* A part that the compiler made of another function has other arguments. */
+static bool is_clone(const char *name)
+{
+	for (; name && *name; name++)
+		if (*name == '.')
+			return true;
+	return false;
+}
+
+/* Everything but the function, which is found under the lock. */
+static int item_for(struct xp__item *item, xp__any_function *fn, uint8_t wish,
+		    const struct xp_function_handler *handler, void *data, xp__any_function *replacement)
+{
+	struct xp__function *function;
+	int error = xp__lock(NULL);
+
+	if (error)
+		return error;
+	function = function_at(fn, &error);
+	if (!error && replacement && is_clone(function->object.name))
+		error = -XP__EINVAL;
+	xp__unlock();
+	if (error)
+		return error;
+	*item = item_of(function, wish);
+	item->entry.handler = handler;
+	item->entry.data = data;
+	item->entry.replacement = (uintptr_t)replacement;
+	if (replacement && xp__port->pin)
+		item->entry.pin = xp__port->pin((const void *)(uintptr_t)replacement, (const void *)(uintptr_t)fn);
+	return 0;
+}
+
+static int apply(struct xp__item *item, int error)
+{
+	if (error)
+		return error;
+	error = xp__lock(NULL);
+	if (!error) {
+		error = xp__apply_locked(item, 1, NULL);
+		reclaim();
+		xp__unlock();
+	}
+	drop(item);
+	return error;
+}
+
+static int into_batch(struct xp_batch *batch, struct xp__item *item, int error)
+{
+	if (error)
+		return error;
+	error = xp__batch_add(batch, item);
+	if (error)
+		drop(item);
+	return error;
+}
+
+static int trace_item(struct xp__item *item, xp__any_function *fn, const struct xp_function_handler *handler,
+		      void *data, uint8_t wish)
+{
+	int error = check(fn, handler);
+
+	return error ? error : item_for(item, fn, wish, handler, data, NULL);
+}
+
+static int redirect_item(struct xp__item *item, xp__any_function *fn, xp__any_function *replacement)
+{
+	if (fn == NULL || replacement == NULL || fn == replacement)
+		return -XP__EINVAL;
+	return item_for(item, fn, XP__ENTRY_REDIRECT, NULL, NULL, replacement);
+}
+
+static int restore_item(struct xp__item *item, xp__any_function *fn)
+{
+	return item_for(item, fn, XP__ENTRY_REDIRECT, NULL, NULL, NULL);
+}
+
+int xp__function_trace(xp__any_function *fn, const struct xp_function_handler *handler, void *data)
+{
+	struct xp__item item;
+
+	return apply(&item, trace_item(&item, fn, handler, data, XP__ENTRY_TRACE));
+}
+
+int xp__function_untrace(xp__any_function *fn, const struct xp_function_handler *handler, void *data)
+{
+	struct xp__item item;
+
+	return apply(&item, trace_item(&item, fn, handler, data, XP__ENTRY_UNTRACE));
+}
+
+int xp__function_redirect(xp__any_function *fn, xp__any_function *replacement)
+{
+	struct xp__item item;
+
+	return apply(&item, redirect_item(&item, fn, replacement));
+}
+
+int xp__function_restore(xp__any_function *fn)
+{
+	struct xp__item item;
+
+	return apply(&item, restore_item(&item, fn));
+}
+
+int xp__batch_add_trace(struct xp_batch *batch, xp__any_function *fn, const struct xp_function_handler *handler,
+			void *data)
+{
+	struct xp__item item;
+
+	return into_batch(batch, &item, trace_item(&item, fn, handler, data, XP__ENTRY_TRACE));
+}
+
+int xp__batch_add_untrace(struct xp_batch *batch, xp__any_function *fn, const struct xp_function_handler *handler,
+			  void *data)
+{
+	struct xp__item item;
+
+	return into_batch(batch, &item, trace_item(&item, fn, handler, data, XP__ENTRY_UNTRACE));
+}
+
+int xp__batch_add_redirect(struct xp_batch *batch, xp__any_function *fn, xp__any_function *replacement)
+{
+	struct xp__item item;
+
+	return into_batch(batch, &item, redirect_item(&item, fn, replacement));
+}
+
+int xp__batch_add_restore(struct xp_batch *batch, xp__any_function *fn)
+{
+	struct xp__item item;
+
+	return into_batch(batch, &item, restore_item(&item, fn));
+}
+
+xp__any_function *xp__function_original(xp__any_function *fn)
+{
+	struct xp__entries *module;
+	uintptr_t original = 0;
+	uint32_t record;
+
+	if (fn == NULL || xp__lock(NULL))
+		return NULL;
+	if (find_record((uintptr_t)fn, &module, &record))
+		original = code_of(module, record) + LEN;
+	xp__unlock();
+	return (xp__any_function *)original;
+}
+
+/* ---- many functions ---- */
+
+/* What a pattern asks of each function that it matches. */
+static bool concerns(const struct xp__entries *module, uint32_t record, const char *pattern,
+		     const struct xp__item *wish)
+{
+	const struct xp__function *function;
+	bool traced;
+
+	if (!is_entry(module, record) || !(pattern == NULL || matches(pattern, name_of(module, record))))
+		return false;
+	function = known(code_of(module, record));
+	traced = function && has(function->handlers, wish->entry.handler, wish->entry.data);
+	switch (wish->entry.wish) {
+	case XP__ENTRY_TRACE:
+		return !traced;
+	case XP__ENTRY_UNTRACE:
+		return traced;
+	default:
+		return memcmp((const void *)code_of(module, record), nops, LEN) == 0;
+	}
+}
+
+static int apply_matching_locked(const char *pattern, const struct xp__item *wish, struct xp_diag *diag)
+{
+	struct xp__item *items;
+	size_t nr = 0, room = 0;
+	int error = 0;
+
+	for (const struct xp__entries *module = modules; module; module = module->next)
+		for (uint32_t i = 0; i < module->nr; i++)
+			room += concerns(module, i, pattern, wish);
+	if (room == 0)
+		return 0;
+	items = reserve(room) ? NULL : xp__port->alloc(room * sizeof(*items));
+	if (items == NULL)
+		return xp__fail(diag, -XP__ENOMEM, XP_PHASE_VALIDATE, NULL, NULL);
+	for (struct xp__entries *module = modules; module && !error; module = module->next)
+		for (uint32_t i = 0; i < module->nr && !error; i++) {
+			uint32_t record = number(module, i);
+			struct xp__function *function;
+
+			if (!concerns(module, record, pattern, wish))
+				continue;
+			function = make(module, record);
+			if (function == NULL) {
+				error = xp__fail(diag, -XP__ENOMEM, XP_PHASE_VALIDATE, NULL, NULL);
+				break;
+			}
+			items[nr] = *wish;
+			items[nr++].object = &function->object;
+		}
+	if (!error)
+		error = xp__apply_locked(items, nr, diag);
+	xp__port->release(items, room * sizeof(*items));
+	reclaim();
+	return error ? error : (int)nr;
+}
+
+static int apply_matching(const char *pattern, const struct xp__item *wish, struct xp_diag *diag)
+{
+	int result = xp__lock(diag);
+
+	if (result)
+		return result;
+	result = apply_matching_locked(pattern, wish, diag);
+	xp__unlock();
+	return result;
+}
+
+static int trace_matching(const char *pattern, const struct xp_function_handler *handler, void *data, uint8_t wish,
+			  struct xp_diag *diag)
+{
+	struct xp__item item = {.front = &xp__entry_front};
+
+	if (pattern == NULL || handler == NULL || !(handler->entry || handler->leave)) {
+		if (diag)
+			memset(diag, 0, sizeof(*diag));
+		return xp__fail(diag, -XP__EINVAL, XP_PHASE_VALIDATE, NULL, NULL);
+	}
+	item.entry.wish = wish;
+	item.entry.handler = handler;
+	item.entry.data = data;
+	return apply_matching(pattern, &item, diag);
+}
+
+int xp_function_trace_matching(const char *pattern, const struct xp_function_handler *handler, void *data,
+			       struct xp_diag *diag)
+{
+	return trace_matching(pattern, handler, data, XP__ENTRY_TRACE, diag);
+}
+
+int xp_function_untrace_matching(const char *pattern, const struct xp_function_handler *handler, void *data,
+				 struct xp_diag *diag)
+{
+	return trace_matching(pattern, handler, data, XP__ENTRY_UNTRACE, diag);
+}
+
+int xp_function_prepare(const char *pattern, struct xp_diag *diag)
+{
+	struct xp__item item = {.front = &xp__entry_front};
+
+	item.entry.wish = XP__ENTRY_PREPARE;
+	return apply_matching(pattern, &item, diag);
+}
+
+xp__any_function *xp_function_find(const char *name)
+{
+	uintptr_t found = 0;
+
+	if (name == NULL || xp__lock(NULL))
+		return NULL;
+	for (const struct xp__entries *module = modules; module; module = module->next)
+		for (uint32_t i = 0; module->site && i < module->nr && !found; i++)
+			if (is_entry(module, i) && same(name, name_of(module, i)))
+				found = code_of(module, i) - before_of(module, i);
+	xp__unlock();
+	return (xp__any_function *)found;
+}
+
+const char *xp__function_name(xp__any_function *fn)
+{
+	struct xp__entries *module;
+	const char *name = NULL;
+	uint32_t record;
+
+	if (fn == NULL || xp__lock(NULL))
+		return NULL;
+	if (find_record((uintptr_t)fn, &module, &record))
+		name = name_of(module, record);
+	xp__unlock();
+	return name;
+}
+
+void xp_function_stats_read(struct xp_function_stats *stats)
+{
+	memset(stats, 0, sizeof(*stats));
+	xp__trace_count(stats);
+	if (xp__lock(NULL))
+		return;
+	for (const struct xp__entries *module = modules; module; module = module->next)
+		for (uint32_t i = 0; i < module->nr; i++)
+			stats->entries += is_entry(module, i);
+	stats->traced = nr_traced;
+	stats->redirected = nr_redirected;
+	xp__unlock();
+}
+
+/* ---- waiting ---- */
+
+int xp_function_synchronize(void)
+{
+	unsigned long asked[XP__TRAP_WORDS];
+
+	if (xp_state() == XP_STATE_NO_PORT)
+		return -XP_E_NOT_READY;
+	if (xp__trace_busy())
+		return -XP_E_REENTRANT;
+	memset(asked, 0xff, sizeof(asked));
+	while (!xp__trace_quiescent(asked))
+		if (xp__port->wait)
+			xp__port->wait();
+	return 0;
+}
+
+/* The ranges of a function: its own, and those of its parts. Returns how many; @ranges may be NULL. */
+static size_t ranges_of(const struct xp__function *function, struct xp_range *ranges)
+{
+	const struct xp__entries *module = function->module;
+	size_t nr = 0;
+
+	for (uint32_t i = 0; module->site && i < module->nr; i++) {
+		uintptr_t code = code_of(module, i);
+		bool own = code == function->code;
+
+		if (!own && !(flags_of(module, i) & XP_SITE_PART && same(name_of(module, i), function->object.name)))
+			continue;
+		if (ranges) {
+			/* Who rests before the entry, or on it, goes where it leads now. */
+			ranges[nr].start = own ? code + LEN : code;
+			ranges[nr].end = code - (own ? function->before : 0) + size_of(module, i);
+		}
+		nr++;
+	}
+	return nr;
+}
+
+static void sort_ranges(struct xp_range *ranges, size_t nr)
+{
+	for (size_t i = 1; i < nr; i++) {
+		struct xp_range range = ranges[i];
+		size_t at = i;
+
+		for (; at > 0 && ranges[at - 1].start > range.start; at--)
+			ranges[at] = ranges[at - 1];
+		ranges[at] = range;
+	}
+}
+
+static int wait_until_left(const void *from, const struct xp_range *ranges, size_t nr, struct xp_diag *diag)
+{
+	enum { TRIES = 200 };
+	int error = xp__port->prepare(XP_NEED_PARK, diag);
+
+	for (int i = 0; i < TRIES && !error; i++) {
+		bool waited_for;
+
+		/* Of our own stack nothing will change while we look. */
+		error = xp__port->stack_check ? xp__port->stack_check(from, ranges, nr, diag) : 0;
+		if (!error)
+			error = xp__port->park(ranges, nr, diag);
+		if (error)
+			return error;
+		waited_for = xp__trace_frames(ranges, nr);
+		xp__port->unpark();
+		if (!waited_for)
+			return 0;
+		if (xp__port->wait)
+			xp__port->wait();
+	}
+	return error ? error : -XP_E_IN_RANGE;
+}
+
+static int quiesce_locked(const void *from, xp__any_function *const *fns, size_t nr, struct xp_diag *diag)
+{
+	struct xp_range *ranges;
+	size_t nr_ranges = 0;
+	int error = 0;
+
+	for (size_t i = 0; i < nr; i++) {
+		const struct xp__function *function = function_at(fns[i], &error);
+
+		if (!error && function->size == 0)
+			error = refuse(function, -XP__EINVAL, "its record does not tell how long the function is",
+				       diag);
+		if (error)
+			return xp__fail(diag, error, XP_PHASE_VALIDATE, (const void *)(uintptr_t)fns[i], NULL);
+		nr_ranges += ranges_of(function, NULL);
+	}
+	ranges = xp__port->alloc(nr_ranges * sizeof(*ranges));
+	if (ranges == NULL)
+		return xp__fail(diag, -XP__ENOMEM, XP_PHASE_VALIDATE, NULL, NULL);
+	for (size_t i = 0, at = 0; i < nr; i++)
+		at += ranges_of(function_at(fns[i], &error), ranges + at);
+	sort_ranges(ranges, nr_ranges);
+	error = wait_until_left(from, ranges, nr_ranges, diag);
+	xp__port->release(ranges, nr_ranges * sizeof(*ranges));
+	return error ? xp__fail(diag, error, XP_PHASE_PREPARE, NULL, NULL) : 0;
+}
+
+int xp_function_quiesce(xp__any_function *const *fns, size_t nr, struct xp_diag *diag)
+{
+	int error = xp__lock(diag);
+
+	if (error || nr == 0) {
+		if (!error)
+			xp__unlock();
+		return error;
+	}
+	/* Our own frames hold these addresses. */
+	error = quiesce_locked(__builtin_frame_address(0), fns, nr, diag);
+	xp__unlock();
+	return error;
+}
+
+/* ---- a handler that counts ---- */
+
+#define NR_SHARDS                                                                                                      \
+	(sizeof(((struct xp_function_counter *)0)->shard) / sizeof(((struct xp_function_counter *)0)->shard[0]))
+
+static XP__GENERAL_REGS void count(const struct xp_function_call *call, void *data)
+{
+	struct xp_function_counter *counter = data;
+	uint32_t shard = xp__port->function_thread()->shard;
+
+	(void)call;
+	__atomic_fetch_add(&counter->shard[shard % NR_SHARDS].nr, 1, __ATOMIC_RELAXED);
+}
+
+const struct xp_function_handler *xp_function_counting(void)
+{
+	static const struct xp_function_handler handler = {.entry = count, .flags = XP_FUNCTION_GENERAL_REGS};
+
+	return &handler;
+}
+
+unsigned long xp_function_counted(const struct xp_function_counter *counter)
+{
+	unsigned long nr = 0;
+
+	for (size_t i = 0; i < NR_SHARDS; i++)
+		nr += __atomic_load_n(&counter->shard[i].nr, __ATOMIC_RELAXED);
+	return nr;
+}

@@ -1,0 +1,589 @@
+// SPDX-License-Identifier: MIT
+/*
+ * What runs in the threads that call traced functions: from the entry to the handlers, and from the return.
+ *
+ * I1  All that runs before vector state is saved is XP__GENERAL_REGS, calls nothing from outside core and port, and no
+ *     memory function, which may be what is traced.
+ * I2  A handler's calls of traced functions, and those of signal handlers that interrupt it, run no handler: thread->busy.
+ *     So what a thread keeps (its list of frames) is changed by one at a time.
+ * I3  A call whose return is wanted takes a frame; its number is in the return address that it leaves on the stack. Nothing
+ *     is assumed of stacks: a call may return on another thread, in any order, or never. Frames of calls that never return
+ *     (longjmp, exceptions) are found by their return address, which something else has overwritten: a frame is given
+ *     back only when its place on the stack does not lead to it any more. Until then it is kept, for nobody can know.
+ * I4  A function is led into by text, found by its address; what is found stays, for who counted itself in, until he counts
+ *     himself out. Unknown functions (their module was unregistered) go on as if they had no entry.
+ *
+ * Ordering. W is the writer (text lock held), H a thread in here.
+ *
+ *	W                                       H
+ *	(F1) replace list, table     full b.    (F3) entered++                    full barrier
+ *	(F5) read left, then entered            (F2) list, table ->               acquire
+ *	                                             handlers
+ *	                                        (F4) left++                       release
+ *
+ * F1/F3: as T3/T2 of trap.c: either W finds the shard occupied, or H finds what came later.
+ * F5: both only grow. left, read first, equal to entered, read after it: at the moment of the first reading nobody was in.
+ */
+#include "core/function.h"
+
+#include "arch/x86/thunk_trace.h"
+#include "core/engine.h"
+
+#ifdef __x86_64__
+
+#define NR_WORDS XP_FUNCTION_LEAVES
+#define NR_SHARDS XP__TRAP_SHARDS
+#define CHAIN_MAX 64u /* tail calls of traced functions, one into the other, that a look at a frame follows */
+#define LIMIT_MIN 64u /* frames of a thread before it is asked which are abandoned */
+#define SPARE_MAX 64u /* frames that a thread keeps for itself */
+#define VAIN 4096u    /* when all are taken, who asks so often looks whether some of his are abandoned */
+
+struct shard {
+	unsigned long entered, left;
+	unsigned long returns, missed_calls, missed_returns, abandoned;
+} __attribute__((aligned(64)));
+
+struct frame {
+	uintptr_t caller; /* the return address. First: unwinders read it */
+	uintptr_t place;  /* where it was on the stack */
+	struct xp__function *function;
+	struct xp_function_thread *thread; /* that took it */
+	uint64_t number;                   /* of the list of handlers at the entry */
+	uint64_t word[NR_WORDS];
+	uint32_t next; /* in a list of free ones: number + 1 */
+	uint32_t taken;
+};
+
+_Static_assert(sizeof(struct frame) <= XP__FRAME_SIZE, "frame");
+
+union padded_frame {
+	struct frame frame;
+	uint8_t size[XP__FRAME_SIZE];
+};
+
+extern union padded_frame xp__function_frames[XP__NR_FRAMES] __attribute__((visibility("hidden")));
+union padded_frame xp__function_frames[XP__NR_FRAMES];
+
+static struct shard shards[NR_SHARDS];
+static uint64_t free_frames; /* number + 1 of the first; above 32 bits how often it changed */
+static uint32_t nr_frames;   /* that were ever taken: the others are not in the list */
+
+/* What a thunk carries from one of our functions to the next. */
+enum { OWN_FUNCTION, OWN_HANDLERS, OWN_THREAD, OWN_FRAME };
+
+static XP__GENERAL_REGS struct frame *frame_at(uint32_t i)
+{
+	return &xp__function_frames[i].frame;
+}
+
+static XP__GENERAL_REGS struct shard *shard_of(const struct xp_function_thread *thread)
+{
+	return &shards[thread->shard % NR_SHARDS];
+}
+
+static XP__GENERAL_REGS void count(unsigned long *counter)
+{
+	__atomic_fetch_add(counter, 1, __ATOMIC_RELAXED);
+}
+
+static XP__GENERAL_REGS void count_in(struct xp_function_thread *thread)
+{
+	/* ordering: (F3) pairs with (F5) */
+	__atomic_fetch_add(&shard_of(thread)->entered, 1, __ATOMIC_SEQ_CST);
+}
+
+static XP__GENERAL_REGS void count_out(struct xp_function_thread *thread)
+{
+	/* ordering: (F4) pairs with (F5) */
+	__atomic_fetch_add(&shard_of(thread)->left, 1, __ATOMIC_RELEASE);
+}
+
+static XP__GENERAL_REGS const struct xp__handlers *handlers_of(const struct xp__function *function)
+{
+	/* ordering: (F2) pairs with (F1) */
+	return __atomic_load_n(&function->handlers, __ATOMIC_ACQUIRE);
+}
+
+static XP__GENERAL_REGS struct xp__function *find(uintptr_t code)
+{
+	/* ordering: (F2) pairs with (F1) */
+	const struct xp__functions *table = __atomic_load_n(&xp__functions, __ATOMIC_ACQUIRE);
+	size_t mask, at;
+
+	if (table == NULL)
+		return NULL;
+	mask = ((size_t)1 << (64 - table->shift)) - 1;
+	for (at = xp__function_hash(code, table->shift);; at = (at + 1) & mask) {
+		/* ordering: (F2) pairs with (F1) */
+		struct xp__function *function = __atomic_load_n(&table->slot[at], __ATOMIC_ACQUIRE);
+
+		if (function == NULL || function->code == code)
+			return function;
+	}
+}
+
+/* ---- frames ---- */
+
+/* The number of the frame that a return address belongs to, which may be that of the call there; else -1. */
+static XP__GENERAL_REGS int64_t frame_number(uintptr_t address)
+{
+	uintptr_t distance = address - (uintptr_t)xp__function_return;
+
+	if (distance >= (uintptr_t)XP__NR_FRAMES * XP__RETURN_SIZE)
+		return -1;
+	if (distance % XP__RETURN_SIZE != 0 && distance % XP__RETURN_SIZE != XP__RETURN_CALL)
+		return -1;
+	return (int64_t)(distance / XP__RETURN_SIZE);
+}
+
+/* Where a call really returns to: its return address may be one of ours. */
+static XP__GENERAL_REGS uintptr_t real_caller(uintptr_t address)
+{
+	for (unsigned n = 0; n < CHAIN_MAX; n++) {
+		int64_t number = frame_number(address);
+
+		if (number < 0)
+			break;
+		address = frame_at((uint32_t)number)->caller;
+	}
+	return address;
+}
+
+static XP__GENERAL_REGS uint32_t pop_shared(void)
+{
+	/* ordering: (F7) pairs with (F6) */
+	uint64_t head = __atomic_load_n(&free_frames, __ATOMIC_ACQUIRE), next;
+
+	do {
+		if ((uint32_t)head == 0)
+			return 0;
+		next = __atomic_load_n(&frame_at((uint32_t)head - 1)->next, __ATOMIC_RELAXED);
+		next |= (head & ~(uint64_t)UINT32_MAX) + ((uint64_t)1 << 32);
+		/* ordering: (F7) pairs with (F6) */
+	} while (!__atomic_compare_exchange_n(&free_frames, &head, next, true, __ATOMIC_ACQUIRE, __ATOMIC_ACQUIRE));
+	return (uint32_t)head;
+}
+
+static XP__GENERAL_REGS void push_shared(uint32_t frame)
+{
+	uint64_t head = __atomic_load_n(&free_frames, __ATOMIC_RELAXED), next;
+
+	do {
+		__atomic_store_n(&frame_at(frame - 1)->next, (uint32_t)head, __ATOMIC_RELAXED);
+		next = ((head & ~(uint64_t)UINT32_MAX) + ((uint64_t)1 << 32)) | frame;
+		/* ordering: (F6) pairs with (F7) */
+	} while (!__atomic_compare_exchange_n(&free_frames, &head, next, true, __ATOMIC_RELEASE, __ATOMIC_RELAXED));
+}
+
+/* One that was never taken; 0: there is none. */
+static XP__GENERAL_REGS uint32_t new_frame(void)
+{
+	uint32_t nr = __atomic_load_n(&nr_frames, __ATOMIC_RELAXED);
+
+	do {
+		if (nr == XP__NR_FRAMES)
+			return 0;
+	} while (!__atomic_compare_exchange_n(&nr_frames, &nr, nr + 1, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED));
+	return nr + 1;
+}
+
+static XP__GENERAL_REGS void give_frame(struct xp_function_thread *thread, uint32_t i)
+{
+	struct frame *frame = frame_at(i);
+
+	__atomic_store_n(&frame->taken, 0, __ATOMIC_RELAXED);
+	if (thread->nr_live > 0)
+		thread->nr_live--;
+	if (thread->nr_free >= SPARE_MAX) {
+		push_shared(i + 1);
+		return;
+	}
+	frame->next = thread->free;
+	thread->free = i + 1;
+	thread->nr_free++;
+}
+
+/* Whether the place on the stack leads to the frame, be it by a tail call that took a frame of its own there. */
+static XP__GENERAL_REGS bool is_awaited(uint32_t i)
+{
+	const struct frame *frame = frame_at(i);
+	uintptr_t address;
+
+	if (xp__port->data_read == NULL)
+		return true;
+	if (xp__port->data_read(&address, (const void *)frame->place))
+		return false;
+	for (unsigned n = 0; n < CHAIN_MAX; n++) {
+		int64_t number = frame_number(address);
+
+		if (number == i)
+			return true;
+		if (number < 0 || !frame_at((uint32_t)number)->taken ||
+		    frame_at((uint32_t)number)->place != frame->place)
+			return false;
+		address = frame_at((uint32_t)number)->caller;
+	}
+	return true;
+}
+
+/* Takes the thread's abandoned frames back. Asked again when twice as many are live: its cost is shared out. */
+static XP__GENERAL_REGS void collect(struct xp_function_thread *thread)
+{
+	uint32_t nr = __atomic_load_n(&nr_frames, __ATOMIC_RELAXED), live = 0;
+
+	for (uint32_t i = 0; i < nr; i++) {
+		struct frame *frame = frame_at(i);
+
+		if (!__atomic_load_n(&frame->taken, __ATOMIC_RELAXED) ||
+		    __atomic_load_n(&frame->thread, __ATOMIC_RELAXED) != thread)
+			continue;
+		if (is_awaited(i)) {
+			live++;
+		} else {
+			count(&shard_of(thread)->abandoned);
+			give_frame(thread, i);
+		}
+	}
+	thread->nr_live = live;
+	thread->limit = live < LIMIT_MIN / 2 ? LIMIT_MIN : 2 * live;
+}
+
+/* Number + 1; 0: all are taken. */
+static XP__GENERAL_REGS uint32_t take_frame(struct xp_function_thread *thread)
+{
+	uint32_t i;
+
+	if (thread->nr_live >= (thread->limit ? thread->limit : LIMIT_MIN))
+		collect(thread);
+	for (;;) {
+		i = thread->free;
+		if (i) {
+			thread->free = frame_at(i - 1)->next;
+			thread->nr_free--;
+			return i;
+		}
+		i = pop_shared();
+		if (i == 0)
+			i = new_frame();
+		if (i || thread->in_vain++ % VAIN != 0)
+			return i;
+		collect(thread);
+	}
+}
+
+/* A frame for this call, which its return will find; NULL: none is left. */
+static XP__GENERAL_REGS struct frame *open_frame(const struct xp__call *call, struct xp__function *function,
+						 const struct xp__handlers *handlers, struct xp_function_thread *thread)
+{
+	uint32_t i = take_frame(thread);
+	struct frame *frame;
+
+	if (i == 0)
+		return NULL;
+	frame = frame_at(i - 1);
+	frame->caller = call->caller;
+	frame->place = (uintptr_t)&call->caller;
+	frame->function = function;
+	frame->number = handlers->number;
+	for (unsigned w = 0; w < NR_WORDS; w++)
+		frame->word[w] = 0;
+	__atomic_store_n(&frame->thread, thread, __ATOMIC_RELAXED);
+	__atomic_store_n(&frame->taken, 1, __ATOMIC_RELAXED);
+	thread->nr_live++;
+	return frame;
+}
+
+static XP__GENERAL_REGS uint32_t number_of(const struct frame *frame)
+{
+	return (uint32_t)((const union padded_frame *)frame - xp__function_frames);
+}
+
+/* ---- the entry ---- */
+
+XP__GENERAL_REGS bool xp__function_enter(struct xp__call *call)
+{
+	struct xp_function_thread *thread = xp__port->function_thread();
+	const struct xp__handlers *handlers;
+	struct xp__function *function;
+
+	count_in(thread);
+	function = find(call->resume - sizeof(function->text));
+	if (function == NULL)
+		goto out;
+	handlers = handlers_of(function);
+	if (handlers == NULL)
+		goto out;
+	if (handlers->redirect)
+		call->resume = handlers->redirect;
+	if (handlers->nr == 0)
+		goto out;
+	if (thread->busy) {
+		count(&shard_of(thread)->missed_calls);
+		goto out;
+	}
+	thread->busy = 1;
+	/* A signal handler of this thread: before what follows. */
+	__asm__ volatile("" ::: "memory");
+	call->own[OWN_FUNCTION] = function;
+	call->own[OWN_HANDLERS] = (void *)(uintptr_t)handlers;
+	call->own[OWN_THREAD] = thread;
+	if (!handlers->general || (handlers->nr_leave > 0 && !thread->kept))
+		return true;
+	xp__function_run(call, NULL);
+	return false;
+out:
+	count_out(thread);
+	return false;
+}
+
+static XP__GENERAL_REGS void describe(struct xp_function_call *public, const struct xp__function *function,
+				      uintptr_t caller)
+{
+	public->function = (xp__any_function *)(function->code - function->before);
+	public->name = function->object.name;
+	public->caller = (const void *)real_caller(caller);
+	public->vector = NULL;
+	public->x87 = NULL;
+	public->word = NULL;
+}
+
+static XP__GENERAL_REGS bool is_general(const struct xp__handler *handler)
+{
+	return handler->handler->flags & XP_FUNCTION_GENERAL_REGS;
+}
+
+static XP__GENERAL_REGS void finish(struct xp_function_thread *thread)
+{
+	__asm__ volatile("" ::: "memory");
+	thread->busy = 0;
+	count_out(thread);
+}
+
+XP__GENERAL_REGS void xp__function_run(struct xp__call *call, const void *area)
+{
+	struct xp__function *function = call->own[OWN_FUNCTION];
+	const struct xp__handlers *handlers = call->own[OWN_HANDLERS];
+	struct xp_function_thread *thread = call->own[OWN_THREAD];
+	struct frame *frame = NULL;
+	struct xp_function_call public;
+	uint64_t nowhere;
+
+	if (handlers->nr_leave > 0) {
+		if (!thread->kept && xp__port->function_keep(thread) == 0)
+			thread->kept = 1;
+		if (thread->kept)
+			frame = open_frame(call, function, handlers, thread);
+		if (frame == NULL)
+			count(&shard_of(thread)->missed_returns);
+	}
+	describe(&public, function, call->caller);
+	public.integer = call->integer;
+	public.stack = call->stack;
+	for (uint32_t i = 0; i < handlers->nr; i++) {
+		const struct xp__handler *handler = &handlers->handler[i];
+
+		if (handler->handler->entry == NULL)
+			continue;
+		nowhere = 0;
+		public.vector = area && !is_general(handler) ? (const uint8_t *)area + XP__AREA_XMM : NULL;
+		public.word = NULL;
+		if (handler->handler->leave)
+		public.word = frame ? &frame->word[handler->word] : &nowhere;
+		handler->handler->entry(&public, handler->data);
+	}
+	if (frame)
+		call->caller = (uintptr_t)xp__function_return + (uintptr_t)number_of(frame) * XP__RETURN_SIZE;
+	finish(thread);
+}
+
+/* ---- the return ---- */
+
+static XP__GENERAL_REGS bool wants(const struct xp__handler *handler, const struct frame *frame)
+{
+	return handler->handler->leave && handler->since <= frame->number;
+}
+
+XP__GENERAL_REGS bool xp__function_leave(struct xp__call *call)
+{
+	struct xp_function_thread *thread = xp__port->function_thread();
+	struct frame *frame = frame_at((uint32_t)frame_number(call->resume));
+	const struct xp__handlers *handlers;
+	bool busy = thread->busy;
+
+	count_in(thread);
+	count(&shard_of(thread)->returns);
+	handlers = handlers_of(frame->function);
+	thread->busy = 1;
+	__asm__ volatile("" ::: "memory");
+	call->own[OWN_HANDLERS] = busy ? NULL : (void *)(uintptr_t)handlers;
+	call->own[OWN_THREAD] = thread;
+	call->own[OWN_FRAME] = frame;
+	if (!busy && handlers && handlers->nr_leave > 0 && !handlers->general)
+		return true;
+	xp__function_run_leave(call, NULL);
+	thread->busy = busy;
+	return false;
+}
+
+XP__GENERAL_REGS void xp__function_run_leave(struct xp__call *call, const void *area)
+{
+	const struct xp__handlers *handlers = call->own[OWN_HANDLERS];
+	struct xp_function_thread *thread = call->own[OWN_THREAD];
+	struct frame *frame = call->own[OWN_FRAME];
+	uint64_t results[2] = {call->integer[XP__RAX], call->integer[XP__RDX]};
+	struct xp_function_call public;
+
+	describe(&public, frame->function, frame->caller);
+	public.integer = results;
+	public.stack = &((const struct xp__call *)call)->stack[0] - 1;
+	for (uint32_t i = handlers ? handlers->nr : 0; i-- > 0;) {
+		const struct xp__handler *handler = &handlers->handler[i];
+
+		if (!wants(handler, frame))
+			continue;
+		if (area && !is_general(handler)) {
+			public.vector = (const uint8_t *)area + XP__AREA_XMM;
+			public.x87 = (const uint8_t *)area + XP__AREA_ST;
+		} else {
+			public.vector = public.x87 = NULL;
+		}
+		public.word = &frame->word[handler->word];
+		handler->handler->leave(&public, handler->data);
+	}
+	call->resume = frame->caller;
+	give_frame(thread, number_of(frame));
+	finish(thread);
+}
+
+/* ---- for function.c ---- */
+
+bool xp__trace_quiescent(unsigned long waiting[XP__TRAP_WORDS])
+{
+	bool quiescent = true;
+
+	for (unsigned i = 0; i < NR_SHARDS; i++) {
+		unsigned long bit = 1ul << (i % XP__TRAP_WORD_BITS), *word = &waiting[i / XP__TRAP_WORD_BITS];
+		unsigned long left;
+
+		if (!(*word & bit))
+			continue;
+		/* ordering: (F5) pairs with (F3), (F4) */
+		left = __atomic_load_n(&shards[i].left, __ATOMIC_SEQ_CST);
+		/* ordering: (F5) pairs with (F3), (F4) */
+		if (__atomic_load_n(&shards[i].entered, __ATOMIC_SEQ_CST) == left)
+			*word &= ~bit;
+		else
+			quiescent = false;
+	}
+	return quiescent;
+}
+
+bool xp__trace_frames(const struct xp_range *ranges, size_t nr)
+{
+	for (uint32_t i = 0; i < __atomic_load_n(&nr_frames, __ATOMIC_RELAXED); i++)
+		for (size_t k = 0; k < nr && frame_at(i)->taken; k++)
+			if (frame_at(i)->caller - ranges[k].start < ranges[k].end - ranges[k].start && is_awaited(i))
+				return true;
+	return false;
+}
+
+bool xp__trace_busy(void)
+{
+	return xp__port->function_thread && xp__port->function_thread()->busy;
+}
+
+void xp__trace_count(struct xp_function_stats *stats)
+{
+	for (unsigned i = 0; i < NR_SHARDS; i++) {
+		unsigned long returns = __atomic_load_n(&shards[i].returns, __ATOMIC_RELAXED);
+
+		stats->calls += __atomic_load_n(&shards[i].entered, __ATOMIC_RELAXED) - returns;
+		stats->returns += returns;
+		stats->missed_calls += __atomic_load_n(&shards[i].missed_calls, __ATOMIC_RELAXED);
+		stats->missed_returns += __atomic_load_n(&shards[i].missed_returns, __ATOMIC_RELAXED);
+		stats->abandoned += __atomic_load_n(&shards[i].abandoned, __ATOMIC_RELAXED);
+	}
+}
+
+void xp_function_thread_exit(struct xp_function_thread *thread, uintptr_t low, uintptr_t high)
+{
+	uint32_t nr = __atomic_load_n(&nr_frames, __ATOMIC_RELAXED);
+
+	thread->busy = 1;
+	for (uint32_t i = 0; i < nr; i++) {
+		struct frame *frame = frame_at(i);
+
+		if (!__atomic_load_n(&frame->taken, __ATOMIC_RELAXED) ||
+		    __atomic_load_n(&frame->thread, __ATOMIC_RELAXED) != thread)
+			continue;
+		if (frame->place - low < high - low || !is_awaited(i)) {
+			count(&shard_of(thread)->abandoned);
+			give_frame(thread, i);
+		} else {
+			/* Of a coroutine, say: whoever it returns on gives it back. */
+			__atomic_store_n(&frame->thread, NULL, __ATOMIC_RELAXED);
+		}
+	}
+	while (thread->free) {
+		uint32_t i = thread->free;
+
+		thread->free = frame_at(i - 1)->next;
+		push_shared(i);
+	}
+	thread->nr_free = thread->nr_live = thread->kept = 0;
+	thread->busy = 0;
+}
+
+/* The other threads are not there, and nobody counts them out. Their frames are given back. */
+void xp_function_fork_child(void)
+{
+	const struct xp_function_thread *self =
+		xp__port && xp__port->function_thread ? xp__port->function_thread() : NULL;
+
+	if (self == NULL)
+		return;
+	for (unsigned i = 0; i < NR_SHARDS; i++)
+		if (&shards[i] != shard_of(self))
+			shards[i].left = shards[i].entered;
+	for (uint32_t i = 0; i < nr_frames; i++)
+		if (frame_at(i)->taken && frame_at(i)->thread && frame_at(i)->thread != self) {
+			frame_at(i)->taken = 0;
+			push_shared(i + 1);
+		}
+}
+
+#else
+
+bool xp__trace_quiescent(unsigned long waiting[XP__TRAP_WORDS])
+{
+	(void)waiting;
+	return true;
+}
+
+bool xp__trace_frames(const struct xp_range *ranges, size_t nr)
+{
+	(void)ranges;
+	(void)nr;
+	return false;
+}
+
+bool xp__trace_busy(void)
+{
+	return false;
+}
+
+void xp__trace_count(struct xp_function_stats *stats)
+{
+	(void)stats;
+}
+
+void xp_function_thread_exit(struct xp_function_thread *thread, uintptr_t low, uintptr_t high)
+{
+	(void)thread;
+	(void)low;
+	(void)high;
+}
+
+void xp_function_fork_child(void) {}
+
+#endif

@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: MIT
+/*
+ * What tracing functions asks of a process: what is kept for each thread, and looks at stacks.
+ *
+ * I1  function_thread() and data_read() run while vector registers hold somebody's arguments: they touch none, and call
+ *     nothing of libc's. The thread's structure is static TLS; no traced function is made by anything here.
+ * I2  A thread that never keeps a return is given no destructor.
+ */
+#include "port/linux/port.h"
+
+#include <errno.h>
+#include <pthread.h>
+
+#define GENERAL_REGS __attribute__((target("general-regs-only")))
+
+static __thread struct xp_function_thread thread __attribute__((tls_model("initial-exec")));
+static __thread bool numbered __attribute__((tls_model("initial-exec")));
+static uint32_t nr_threads;
+static pthread_key_t key;
+static pthread_once_t key_once = PTHREAD_ONCE_INIT;
+static bool key_made;
+
+GENERAL_REGS struct xp_function_thread *xp__function_thread(void)
+{
+	if (!numbered) {
+		thread.shard = __atomic_fetch_add(&nr_threads, 1, __ATOMIC_RELAXED);
+		numbered = true;
+	}
+	return &thread;
+}
+
+/*
+ * The last thing that the thread does but for other destructors, which may call traced functions and so bring this one back:
+ * libc runs them four times over. Nobody returns to what is below on this stack.
+ */
+static void at_exit(void *value)
+{
+	uintptr_t here = (uintptr_t)__builtin_frame_address(0);
+	struct xp__mapping mapping;
+
+	mapping.start = here;
+	if (xp__text_lock() == 0) {
+		if (xp__maps_find(here, &mapping))
+			mapping.start = here;
+		xp__text_unlock();
+	}
+	xp_function_thread_exit(value, mapping.start, here);
+}
+
+static void make_key(void)
+{
+	key_made = pthread_key_create(&key, at_exit) == 0;
+}
+
+int xp__function_keep(struct xp_function_thread *self)
+{
+	pthread_once(&key_once, make_key);
+	if (!key_made)
+		return -EAGAIN;
+	return -pthread_setspecific(key, self);
+}
+
+/*
+ * The kernel is asked first, a stack may have been unmapped: it reads the set of signals before it finds that there is no
+ * such way to change one. Every program may make that call, and nothing comes of it.
+ */
+GENERAL_REGS int xp__data_read(uintptr_t *to, const void *addr)
+{
+	if (XP__SYS4(SYS_rt_sigprocmask, -1, addr, 0, XP__NSIG_SIZE) == -EFAULT)
+		return -EFAULT;
+	*to = *(const volatile uintptr_t *)addr;
+	return 0;
+}
+
+void xp__moment_wait(void)
+{
+	static uint32_t never;
+
+	xp__futex_wait(&never, 0, 1000000);
+}

@@ -1,0 +1,401 @@
+// SPDX-License-Identifier: MIT
+/*
+ * Function entries on the recording port: what is written, how many syncs, what a failure of each step leaves behind, what is
+ * refused; and lists of handlers that are replaced under the eyes of who runs them.
+ */
+#include "xp_test.h"
+
+#include "recorder.h"
+
+#include "arch/x86/thunk_trace.h"
+
+#include <crosspatch/function.h>
+#include <errno.h>
+
+enum { NR = 800, STRIDE = 16, FIRST = 4096, STUB = 64, REPLACEMENT = 1024 };
+
+static const uint8_t nop[5] = {0x0f, 0x1f, 0x44, 0, 0};
+static struct xp_entry_site sites[NR + 1];
+static char names[NR][16];
+static struct xp_module module;
+static struct xp_function_thread threads[2], *current_thread = &threads[0];
+
+static struct xp_function_thread *function_thread(void)
+{
+	return current_thread;
+}
+
+static int function_keep(struct xp_function_thread *thread)
+{
+	(void)thread;
+	return 0;
+}
+
+static size_t place(unsigned i)
+{
+	return FIRST + STRIDE * (size_t)i;
+}
+
+static xp__any_function *function(unsigned i)
+{
+	return (xp__any_function *)(uintptr_t)(rec_text + place(i));
+}
+
+static int32_t distance(const void *to, const int32_t *from)
+{
+	return (int32_t)((uintptr_t)to - (uintptr_t)from);
+}
+
+/* @nr functions of 16 bytes, number 0 with 3 bytes before its entry; in descending order if @backwards. */
+static int start(unsigned nr, bool stub, bool backwards)
+{
+	rec_start();
+	memset(threads, 0, sizeof(threads));
+	memset(&module, 0, sizeof(module));
+	threads[1].shard = 1;
+	current_thread = &threads[0];
+	rec_port.function_thread = function_thread;
+	rec_port.function_keep = function_keep;
+	for (unsigned i = 0; i < nr; i++) {
+		struct xp_entry_site *site = &sites[backwards ? nr - 1 - i : i];
+		unsigned before = i == 0 ? 3 : 0;
+
+		snprintf(names[i], sizeof(names[i]), "f%u", i);
+		site->code = distance(rec_text + place(i) + before, &site->code);
+		site->name = distance(names[i], &site->name);
+		site->size = STRIDE << 8 | before << 4;
+		rec_put(place(i) + before, nop, sizeof(nop));
+	}
+	sites[nr].code = distance(rec_text + STUB, &sites[nr].code);
+	sites[nr].name = 0;
+	sites[nr].size = XP_SITE_ENTRY_STUB;
+	module.abi = XP_MODULE_ABI;
+	module.nr_tables = XP_NR_SITE_KINDS;
+	module.tables[XP_SITE_ENTRY].start = sites;
+	module.tables[XP_SITE_ENTRY].end = sites + nr + stub;
+	return xp_module_register(&module);
+}
+
+static void stop(void)
+{
+	rec_heal();
+	CHECK_EQ(xp_module_unregister(&module), 0);
+}
+
+static bool entry_is(unsigned i, uint8_t opcode, size_t target)
+{
+	uint8_t bytes[5], *code = rec_text + place(i) + (i == 0 ? 3 : 0);
+
+	if (opcode == nop[0])
+		return memcmp(code, nop, sizeof(nop)) == 0;
+	return xp_text_gen_insn(bytes, opcode, code, rec_text + target) == 0 && memcmp(code, bytes, 5) == 0;
+}
+
+static unsigned nr_seen, seen[8];
+static int (*in_the_handler)(void);
+
+static void on_entry(const struct xp_function_call *call, void *data)
+{
+	(void)call;
+	if (nr_seen < 8)
+		seen[nr_seen++] = (unsigned)(uintptr_t)data;
+	if (in_the_handler) {
+		int (*run)(void) = in_the_handler;
+
+		in_the_handler = NULL;
+		CHECK_EQ(run(), 0);
+	}
+}
+
+static const struct xp_function_handler handler = {.entry = on_entry};
+static const struct xp_function_handler with_leave = {.entry = on_entry, .leave = on_entry};
+
+#define DATA(n) ((void *)(uintptr_t)(n))
+
+/* What the thunk does. Returns where the call goes on, relative to the text. */
+static size_t call(unsigned i)
+{
+	struct {
+		struct xp__call call;
+		uint64_t stack[2];
+	} frame;
+	struct xp__call *it = &frame.call;
+
+	memset(&frame, 0, sizeof(frame));
+	it->resume = (uintptr_t)rec_text + place(i) + (i == 0 ? 3 : 0) + 5;
+	nr_seen = 0;
+	if (xp__function_enter(it))
+		xp__function_run(it, NULL);
+	return it->resume - (uintptr_t)rec_text;
+}
+
+/* ---- what is written ---- */
+
+XP_TEST(an_entry_becomes_a_call_and_a_nop_again)
+{
+	REQUIRE(start(3, true, false) == 0);
+	rec_forget();
+	CHECK_EQ(xp_function_trace(function(1), &handler, DATA(1)), 0);
+	CHECK(entry_is(0, nop[0], 0) && entry_is(1, 0xe8, STUB) && entry_is(2, nop[0], 0));
+	CHECK_EQ(rec.calls[REC_WRITE], 1);
+	CHECK_EQ(rec.calls[REC_SYNC], 1);
+	/* Another handler, or one less, is no business of the text's. */
+	rec_forget();
+	CHECK_EQ(xp_function_trace(function(1), &handler, DATA(2)), 0);
+	CHECK_EQ(xp_function_untrace(function(1), &handler, DATA(1)), 0);
+	CHECK_EQ(rec.calls[REC_WRITE] + rec.calls[REC_SYNC], 0);
+	CHECK_EQ(call(1), place(1) + 5);
+	CHECK_EQ(nr_seen, 1);
+	CHECK_EQ(seen[0], 2);
+	CHECK_EQ(xp_function_untrace(function(1), &handler, DATA(2)), 0);
+	CHECK(entry_is(1, nop[0], 0));
+	stop();
+}
+
+XP_TEST(a_redirection_is_a_jmp)
+{
+	REQUIRE(start(3, true, true) == 0);
+	CHECK_EQ(xp_function_redirect(function(0), (xp__any_function *)(uintptr_t)(rec_text + REPLACEMENT)), 0);
+	CHECK(entry_is(0, 0xe9, REPLACEMENT));
+	/* Traced as well, it goes by the thunk. */
+	CHECK_EQ(xp_function_trace(function(0), &handler, DATA(1)), 0);
+	CHECK(entry_is(0, 0xe8, STUB));
+	CHECK_EQ(call(0), REPLACEMENT);
+	CHECK_EQ(nr_seen, 1);
+	CHECK_EQ(xp_function_untrace(function(0), &handler, DATA(1)), 0);
+	CHECK(entry_is(0, 0xe9, REPLACEMENT));
+	CHECK_EQ(xp_function_restore(function(0)), 0);
+	CHECK(entry_is(0, nop[0], 0));
+	stop();
+}
+
+/* One sync where the writer makes single stores and the entries lie in one quadword, else three. Both ways. */
+XP_TEST(syncs_do_not_depend_on_the_number_of_functions)
+{
+	for (int single = 0; single < 2; single++)
+		for (unsigned nr = 2; nr <= NR; nr *= 20) {
+			REQUIRE(start(nr, true, nr % 3 == 0) == 0);
+			if (!single)
+				rec.can &= ~(unsigned)XP_NEED_SINGLE;
+			for (int on = 1; on >= 0; on--) {
+				rec_forget();
+				CHECK_EQ((on ? xp_function_trace_matching
+					     : xp_function_untrace_matching)("f*", &handler, NULL, NULL),
+					 (int)nr);
+				CHECK_EQ(rec.calls[REC_SYNC], single ? 1 : 3);
+				for (unsigned i = 0; i<nr; i += nr> 200 ? 97 : 1)
+					CHECK(on ? entry_is(i, 0xe8, STUB) : entry_is(i, nop[0], 0));
+			}
+			stop();
+		}
+}
+
+/* ---- failures ---- */
+
+static void fails(enum rec_op op, unsigned nth, bool *struck)
+{
+	struct xp_function_stats stats;
+	struct xp_diag diag;
+
+	REQUIRE(start(5, true, false) == 0);
+	REQUIRE(xp_function_redirect(function(3), (xp__any_function *)(uintptr_t)(rec_text + REPLACEMENT)) == 0);
+	rec.can &= ~(unsigned)XP_NEED_SINGLE;
+	rec_forget();
+	rec_fail(op, nth, 1, -5);
+	*struck = xp_function_trace_matching("*", &handler, DATA(7), &diag) < 0;
+	if (*struck) {
+		for (unsigned i = 0; i < 5; i++)
+			CHECK(i == 3 ? entry_is(i, 0xe9, REPLACEMENT) : entry_is(i, nop[0], 0));
+		(void)call(1);
+		CHECK_EQ(nr_seen, 0);
+		rec_heal();
+		xp_function_stats_read(&stats);
+		CHECK_EQ(stats.traced, 0);
+		CHECK_EQ(stats.redirected, 1);
+		CHECK_EQ(xp_function_trace_matching("*", &handler, DATA(7), &diag), 5);
+	}
+	(void)call(1);
+	CHECK_EQ(nr_seen, 1);
+	CHECK_EQ(call(3), REPLACEMENT);
+	stop();
+}
+
+XP_TEST(all_or_none)
+{
+	static const enum rec_op ops[] = {REC_LOCK, REC_PREPARE, REC_WRITE, REC_SYNC};
+
+	for (unsigned o = 0; o < sizeof(ops) / sizeof(ops[0]); o++) {
+		bool struck = true;
+		unsigned nth = 1;
+
+		for (; struck; nth++)
+			fails(ops[o], nth, &struck);
+		CHECK(nth > (ops[o] == REC_WRITE || ops[o] == REC_SYNC ? 4 : 2));
+	}
+}
+
+/* ---- refusals ---- */
+
+static void put(unsigned i, const char *bytes)
+{
+	rec_put(place(i), (const uint8_t *)bytes, 5);
+}
+
+XP_TEST(refusals)
+{
+	xp__any_function *replacement = (xp__any_function *)(uintptr_t)(rec_text + REPLACEMENT);
+	struct xp_diag diag;
+
+	REQUIRE(start(8, true, false) == 0);
+	put(1, "\xcc\x1f\x44\x00\x00");
+	put(2, "\x90\x90\x90\x90\x90");
+	put(3, "\x55\x48\x89\xe5\x90");
+	put(5, "\x66\x0f\x1f\x40\x00");
+	CHECK_EQ(xp_function_trace_matching("f[1]", &handler, NULL, &diag), -EBUSY);
+	CHECK(diag.key && strcmp(diag.key, "f1") == 0);
+	CHECK_EQ(xp_function_trace(function(2), &handler, NULL), -XP_E_MULTI);
+	CHECK_EQ(xp_function_trace(function(3), &handler, NULL), -XP_E_MISMATCH);
+	/* One that cannot be changed, and nothing is. */
+	rec_forget();
+	CHECK_EQ(xp_function_trace_matching("*", &handler, NULL, &diag), -EBUSY);
+	CHECK_EQ(rec.calls[REC_WRITE], 0);
+	CHECK(entry_is(0, nop[0], 0) && entry_is(4, nop[0], 0));
+	/* Any nop of five bytes will do. */
+	CHECK_EQ(xp_function_trace(function(5), &handler, NULL), 0);
+	CHECK(entry_is(5, 0xe8, STUB));
+	/* Under shadow stacks: no `leave`, no other place to go to than behind the entry. */
+	rec.can &= ~(unsigned)XP_NEED_CALL;
+	CHECK_EQ(xp_function_trace(function(4), &with_leave, NULL), -XP_E_SHADOW_STACK);
+	CHECK_EQ(xp_function_redirect(function(5), replacement), -XP_E_SHADOW_STACK);
+	CHECK_EQ(xp_function_redirect(function(4), replacement), 0);
+	CHECK_EQ(xp_function_trace(function(4), &handler, NULL), -XP_E_SHADOW_STACK);
+	CHECK(entry_is(4, 0xe9, REPLACEMENT));
+	CHECK_EQ(xp_function_trace(function(6), &handler, NULL), 0);
+	CHECK_EQ(xp_function_trace((xp__any_function *)((uintptr_t)function(6) + 1), &handler, NULL), -XP_E_NO_ENTRY);
+	snprintf(names[7], sizeof(names[7]), "f.isra");
+	CHECK_EQ(xp_function_redirect(function(7), replacement), -EINVAL);
+	stop();
+	REQUIRE(start(2, false, false) == 0);
+	CHECK_EQ(xp_function_trace(function(1), &handler, NULL), -XP_E_NO_ENTRY);
+	CHECK_EQ(xp_function_redirect(function(1), replacement), 0);
+	stop();
+}
+
+XP_TEST(five_nops_become_one_while_one_thread_runs)
+{
+	REQUIRE(start(4, true, false) == 0);
+	put(2, "\x90\x90\x90\x90\x90");
+	put(3, "\x90\x90\x90\x90\x90");
+	rec_fail(REC_PREPARE, 1, 1, -XP_E_NOT_EARLY);
+	CHECK_EQ(xp_function_prepare("*", NULL), -XP_E_NOT_EARLY);
+	CHECK(!entry_is(2, nop[0], 0));
+	rec_heal();
+	rec_forget();
+	CHECK_EQ(xp_function_prepare("f3", NULL), 1);
+	CHECK(rec.prepared & XP_NEED_ALONE);
+	CHECK(!entry_is(2, nop[0], 0) && entry_is(3, nop[0], 0));
+	CHECK_EQ(xp_function_prepare(NULL, NULL), 1);
+	CHECK_EQ(rec.calls[REC_SYNC], 0);
+	CHECK(entry_is(2, nop[0], 0));
+	CHECK_EQ(xp_function_prepare(NULL, NULL), 0);
+	CHECK_EQ(xp_function_trace(function(2), &handler, NULL), 0);
+	stop();
+}
+
+/* ---- lists that are replaced while somebody runs them ---- */
+
+static int replace_the_list(void)
+{
+	int error = xp_function_untrace(function(1), &handler, DATA(1));
+
+	/* What was given back too early is taken for these, and filled. */
+	for (unsigned i = 2; i < 40 && !error; i++)
+		error = xp_function_trace(function(i), &handler, DATA(90));
+	for (unsigned n = 10; n < 14 && !error; n++)
+		error = xp_function_trace(function(0), &handler, DATA(n));
+	return error;
+}
+
+XP_TEST(a_list_outlives_who_runs_it)
+{
+	for (unsigned other = 0; other < 2; other++) {
+		REQUIRE(start(40, true, false) == 0);
+		current_thread = &threads[other];
+		REQUIRE(xp_function_trace(function(1), &handler, DATA(1)) == 0);
+		REQUIRE(xp_function_trace(function(1), &handler, DATA(2)) == 0);
+		REQUIRE(xp_function_trace(function(1), &handler, DATA(3)) == 0);
+		in_the_handler = replace_the_list;
+		(void)call(1);
+		CHECK_EQ(nr_seen, 3);
+		CHECK(seen[0] == 1 && seen[1] == 2 && seen[2] == 3);
+		CHECK_EQ(call(1), place(1) + 5);
+		CHECK_EQ(nr_seen, 2);
+		CHECK(seen[0] == 2 && seen[1] == 3);
+		stop();
+	}
+}
+
+/* Afterwards it does not: the same blocks go round. */
+XP_TEST(lists_are_given_back)
+{
+	unsigned allocated = 0;
+
+	REQUIRE(start(2, true, false) == 0);
+	for (int i = 0; i < 5000; i++) {
+		rec_forget();
+		REQUIRE(xp_function_trace(function(1), &handler, DATA(1)) == 0);
+		(void)call(1);
+		REQUIRE(xp_function_untrace(function(1), &handler, DATA(1)) == 0);
+		if (i > 10)
+			allocated += rec.calls[REC_ALLOC];
+	}
+	CHECK_EQ(allocated, 0);
+	stop();
+}
+
+static int call_another(void)
+{
+	unsigned before = nr_seen;
+
+	(void)call(0);
+	return nr_seen ? 1 : (nr_seen = before, 0);
+}
+
+XP_TEST(calls_from_handlers_are_not_served)
+{
+	struct xp_function_stats stats, before;
+
+	REQUIRE(start(2, true, false) == 0);
+	REQUIRE(xp_function_trace_matching("*", &handler, DATA(1), NULL) == 2);
+	xp_function_stats_read(&before);
+	in_the_handler = call_another;
+	(void)call(1);
+	CHECK_EQ(nr_seen, 1);
+	xp_function_stats_read(&stats);
+	CHECK_EQ(stats.calls - before.calls, 2);
+	CHECK_EQ(stats.missed_calls - before.missed_calls, 1);
+	stop();
+}
+
+/* A module's functions go with it; an entry that is left behind leads on. */
+XP_TEST(a_module_comes_again)
+{
+	REQUIRE(start(3, true, false) == 0);
+	REQUIRE(xp_function_trace_matching("*", &handler, DATA(1), NULL) == 3);
+	CHECK_EQ(xp_module_unregister(&module), 0);
+	CHECK_EQ(call(1), place(1) + 5);
+	CHECK_EQ(nr_seen, 0);
+	CHECK_EQ(xp_function_trace(function(1), &handler, NULL), -XP_E_NO_ENTRY);
+	REQUIRE(xp_module_register(&module) == 0);
+	(void)call(1);
+	CHECK_EQ(nr_seen, 0);
+	CHECK_EQ(xp_function_trace(function(1), &handler, DATA(2)), 0);
+	CHECK_EQ(xp_function_redirect(function(2), (xp__any_function *)(uintptr_t)(rec_text + REPLACEMENT)), 0);
+	(void)call(1);
+	CHECK_EQ(nr_seen, 1);
+	CHECK_EQ(seen[0], 2);
+	CHECK(entry_is(2, 0xe9, REPLACEMENT));
+	stop();
+}
+
+XP_TEST_MAIN()

@@ -1,0 +1,836 @@
+// SPDX-License-Identifier: MIT
+/*
+ * Traced and redirected functions, in a process: what handlers are told, what survives them, how changes add up, and what is
+ * refused. The entries are written by hand; those of compilers are tests/plugin's business.
+ */
+#include "xp_entries.h"
+#include "xp_test.h"
+
+#include <crosspatch/linux.h>
+#include <errno.h>
+#include <pthread.h>
+#include <sched.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <sys/mman.h>
+
+#define NOINLINE __attribute__((noinline, used))
+
+/* ---- subjects ---- */
+
+struct many {
+	long a, b, c, d;
+	double e;
+};
+
+int add(int a, int b);
+long eight(long a, long b, long c, long d, long e, long f, long g, long h);
+double scale(double a, float b);
+long double root(long double a, long double b);
+struct many gather(int a, double b);
+int sum(int nr, ...);
+int outer(int a);
+int inner(int a);
+int leaves(int a);
+int fib(int n);
+
+int add_body(int a, int b);
+NOINLINE int add_body(int a, int b)
+{
+	return a + b;
+}
+XP_ENTRY(add);
+
+long eight_body(long a, long b, long c, long d, long e, long f, long g, long h);
+NOINLINE long eight_body(long a, long b, long c, long d, long e, long f, long g, long h)
+{
+	return a + 10 * b + 100 * c + 1000 * d + 10000 * e + 100000 * f + 1000000 * g + 10000000 * h;
+}
+XP_ENTRY(eight);
+
+double scale_body(double a, float b);
+NOINLINE double scale_body(double a, float b)
+{
+	return a * (double)b;
+}
+XP_ENTRY(scale);
+
+long double root_body(long double a, long double b);
+NOINLINE long double root_body(long double a, long double b)
+{
+	return a / b;
+}
+XP_ENTRY(root);
+
+struct many gather_body(int a, double b);
+NOINLINE struct many gather_body(int a, double b)
+{
+	return (struct many){a, a + 1, a + 2, a + 3, b};
+}
+XP_ENTRY(gather);
+
+int sum_body(int nr, ...);
+NOINLINE int sum_body(int nr, ...)
+{
+	double total = 0;
+	va_list list;
+
+	va_start(list, nr);
+	for (int i = 0; i < nr; i++)
+		total += va_arg(list, double);
+	va_end(list);
+	return (int)total;
+}
+XP_ENTRY(sum);
+
+int inner_body(int a);
+NOINLINE int inner_body(int a)
+{
+	return a + 1;
+}
+XP_ENTRY(inner);
+
+/* A tail call. */
+__asm__(".pushsection .text\n"
+	"outer_body:\n"
+	"addl %edi, %edi\n"
+	"jmp inner\n"
+	".popsection");
+int outer_body(int a);
+XP_ENTRY(outer);
+
+static jmp_buf back;
+
+int leaves_body(int a);
+NOINLINE int leaves_body(int a)
+{
+	if (a)
+		longjmp(back, a);
+	return 7;
+}
+XP_ENTRY(leaves);
+
+int fib_body(int n);
+NOINLINE int fib_body(int n)
+{
+	return n < 2 ? n : fib(n - 1) + fib(n - 2);
+}
+XP_ENTRY(fib);
+
+int down(int n);
+int down_body(int n);
+NOINLINE int down_body(int n)
+{
+	return n ? 1 + down(n - 1) : 0;
+}
+XP_ENTRY(down);
+
+/* Goes on to skip by a tail call. */
+int hop(int n);
+int hop_body(int n);
+int skip(int n);
+int skip_body(int n);
+__asm__(".pushsection .text\n"
+	"hop_body: jmp skip\n"
+	".popsection");
+XP_ENTRY(hop);
+
+NOINLINE int skip_body(int n)
+{
+	return n ? 1 + hop(n - 1) : 0;
+}
+XP_ENTRY(skip);
+
+#define NR_FUNCTIONS 17
+
+/* ---- handlers ---- */
+
+static struct seen {
+	unsigned entered, left;
+	uint64_t word;
+	struct xp_function_call call, result;
+	uint64_t integer[8], stack[2], results[2];
+	double vector[8][2], vectors[2][2];
+	long double x87;
+	char order[16];
+	unsigned nr;
+} seen;
+
+static void note(char c)
+{
+	if (seen.nr < sizeof(seen.order) - 1)
+		seen.order[seen.nr++] = c;
+}
+
+static void on_entry(const struct xp_function_call *call, void *data)
+{
+	seen.entered++;
+	seen.call = *call;
+	memcpy(seen.integer, call->integer, sizeof(seen.integer));
+	memcpy(seen.stack, call->stack, sizeof(seen.stack));
+	memcpy(seen.vector, call->vector, sizeof(seen.vector));
+	if (call->word)
+		*call->word += (uintptr_t)data;
+	note(data ? *(char *)data : 'e');
+}
+
+static void on_leave(const struct xp_function_call *call, void *data)
+{
+	seen.left++;
+	seen.result = *call;
+	memcpy(seen.results, call->integer, sizeof(seen.results));
+	memcpy(seen.vectors, call->vector, sizeof(seen.vectors));
+	memcpy(&seen.x87, call->x87, 10);
+	seen.word = *call->word;
+	note(data ? *(char *)data : 'l');
+}
+
+static const struct xp_function_handler entries = {.entry = on_entry};
+static const struct xp_function_handler both = {.entry = on_entry, .leave = on_leave};
+static const struct xp_function_handler returns = {.leave = on_leave};
+
+static void forget(void)
+{
+	memset(&seen, 0, sizeof(seen));
+}
+
+/* Leaves nothing as it found it. */
+static void clobber(const struct xp_function_call *call, void *data)
+{
+	(void)call;
+	(void)data;
+	__asm__ volatile(
+		"fninit\n\tfldz\n\tfldz\n\tfldz\n\tfldz\n\tfldz\n\tfldz\n\tfldz\n\tfldz\n\tfninit\n\t"
+		"pxor %%xmm0, %%xmm0\n\tpxor %%xmm1, %%xmm1\n\tpxor %%xmm2, %%xmm2\n\tpxor %%xmm3, %%xmm3\n\t"
+		"pxor %%xmm4, %%xmm4\n\tpxor %%xmm5, %%xmm5\n\tpxor %%xmm6, %%xmm6\n\tpxor %%xmm7, %%xmm7\n\t"
+		"xorl %%eax, %%eax\n\txorl %%ecx, %%ecx\n\txorl %%edx, %%edx\n\txorl %%esi, %%esi\n\txorl %%edi, %%edi\n\t"
+		"xorl %%r8d, %%r8d\n\txorl %%r9d, %%r9d\n\txorl %%r10d, %%r10d\n\txorl %%r11d, %%r11d"
+		:
+		:
+		: "rax", "rcx", "rdx", "rsi", "rdi", "r8", "r9", "r10", "r11", "xmm0", "xmm1", "xmm2", "xmm3", "xmm4",
+		  "xmm5", "xmm6", "xmm7", "memory");
+	if (__builtin_cpu_supports("avx512f"))
+		__asm__ volatile(
+			"vpxorq %%zmm0, %%zmm0, %%zmm0\n\tvpxorq %%zmm31, %%zmm31, %%zmm31\n\tkxorw %%k1, %%k1, %%k1"
+			:
+			:
+			: "xmm0");
+}
+
+static const struct xp_function_handler clobbers = {.entry = clobber, .leave = clobber};
+
+/* ---- what handlers are told ---- */
+
+XP_TEST(an_entry)
+{
+	CHECK_EQ(add(1, 2), 3);
+	REQUIRE_EQ(xp_function_trace(add, &entries, NULL), 0);
+	forget();
+	CHECK_EQ(add(40, 2), 42);
+	CHECK_EQ(seen.entered, 1);
+	CHECK(seen.call.function == (void (*)(void))add);
+	CHECK(strcmp(seen.call.name, "add") == 0);
+	CHECK((uintptr_t)seen.call.caller - (uintptr_t)xp_test_run_an_entry < 4096);
+	CHECK_EQ((int)seen.integer[0], 40);
+	CHECK_EQ((int)seen.integer[1], 2);
+	CHECK(seen.call.word == NULL);
+	CHECK(seen.call.x87 == NULL);
+	REQUIRE_EQ(xp_function_untrace(add, &entries, NULL), 0);
+	CHECK_EQ(add(40, 3), 43);
+	CHECK_EQ(seen.entered, 1);
+}
+
+XP_TEST(arguments_everywhere)
+{
+	double vector[2];
+
+	REQUIRE_EQ(xp_function_trace(eight, &entries, NULL), 0);
+	REQUIRE_EQ(xp_function_trace(scale, &entries, NULL), 0);
+	REQUIRE_EQ(xp_function_trace(sum, &entries, NULL), 0);
+	forget();
+	CHECK_EQ(eight(1, 2, 3, 4, 5, 6, 7, 8), 87654321);
+	for (int i = 0; i < 6; i++)
+		CHECK_EQ(seen.integer[i], (uint64_t)i + 1);
+	CHECK_EQ(seen.stack[0], 7);
+	CHECK_EQ(seen.stack[1], 8);
+	CHECK(scale(2.5, 4.0f) == 10);
+	memcpy(vector, seen.vector[0], sizeof(vector));
+	CHECK(vector[0] == 2.5);
+	CHECK_EQ(sum(3, 1.0, 2.0, 4.0), 7);
+	CHECK_EQ(seen.integer[6] & 0xff, 3);
+	CHECK_EQ(sum(10, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0), 10);
+	CHECK_EQ(seen.entered, 4);
+	REQUIRE_EQ(xp_function_untrace(eight, &entries, NULL), 0);
+	REQUIRE_EQ(xp_function_untrace(scale, &entries, NULL), 0);
+	REQUIRE_EQ(xp_function_untrace(sum, &entries, NULL), 0);
+}
+
+XP_TEST(results)
+{
+	static char word[] = "w";
+	struct many many;
+
+	REQUIRE_EQ(xp_function_trace(add, &both, word), 0);
+	REQUIRE_EQ(xp_function_trace(scale, &returns, NULL), 0);
+	REQUIRE_EQ(xp_function_trace(root, &both, NULL), 0);
+	REQUIRE_EQ(xp_function_trace(gather, &both, NULL), 0);
+	REQUIRE_EQ(xp_function_trace(sum, &both, NULL), 0);
+	forget();
+	CHECK_EQ(add(40, 2), 42);
+	CHECK_EQ(seen.entered, 1);
+	CHECK_EQ(seen.left, 1);
+	CHECK_EQ((int)seen.results[0], 42);
+	CHECK_EQ(seen.word, (uintptr_t)word);
+	CHECK((uintptr_t)seen.result.caller - (uintptr_t)xp_test_run_results < 4096);
+	CHECK(seen.result.caller == seen.call.caller);
+	CHECK(scale(2.5, 4.0f) == 10);
+	CHECK(seen.vectors[0][0] == 10);
+	CHECK(root(10, 4) == 2.5L);
+	CHECK(seen.x87 == 2.5L);
+	many = gather(5, 1.5);
+	CHECK_EQ(many.a, 5);
+	CHECK_EQ(many.d, 8);
+	CHECK(many.e == 1.5);
+	CHECK_EQ(seen.results[0], (uintptr_t)seen.integer[0]);
+	CHECK_EQ(sum(2, 20.0, 22.0), 42);
+	CHECK_EQ(seen.left, 5);
+	REQUIRE_EQ(xp_function_untrace(add, &both, word), 0);
+	REQUIRE_EQ(xp_function_untrace(scale, &returns, NULL), 0);
+	REQUIRE_EQ(xp_function_untrace(root, &both, NULL), 0);
+	REQUIRE_EQ(xp_function_untrace(gather, &both, NULL), 0);
+	REQUIRE_EQ(xp_function_untrace(sum, &both, NULL), 0);
+}
+
+/* ---- what survives ---- */
+
+XP_TEST(arguments_and_results_survive)
+{
+	REQUIRE_EQ(xp_function_trace_matching("*", &clobbers, NULL, NULL), NR_FUNCTIONS);
+	CHECK_EQ(add(40, 2), 42);
+	CHECK_EQ(eight(1, 2, 3, 4, 5, 6, 7, 8), 87654321);
+	CHECK(scale(2.5, 4.0f) == 10);
+	CHECK(root(10, 4) == 2.5L);
+	CHECK(gather(5, 1.5).e == 1.5);
+	CHECK_EQ(sum(3, 1.0, 2.0, 4.0), 7);
+	CHECK_EQ(outer(3), 7);
+	CHECK_EQ(fib(15), 610);
+	REQUIRE_EQ(xp_function_untrace_matching("*", &clobbers, NULL, NULL), NR_FUNCTIONS);
+}
+
+/* Every register that a call may not change, or that holds an argument, from the entry's caller to its body. */
+__asm__(".pushsection .text\n"
+	"wide_body:\n"
+	"vaddps %zmm1, %zmm0, %zmm0\n"
+	"vmovups %zmm0, (%rdi)\n"
+	"vmovups %zmm31, 64(%rdi)\n"
+	"kmovw %k1, 128(%rdi)\n"
+	"ret\n"
+	"call_wide:\n"
+	"subq $8, %rsp\n"
+	"vmovups (%rdi), %zmm0\n"
+	"vmovups (%rdi), %zmm1\n"
+	"vmovups (%rdi), %zmm31\n"
+	"movl $0x5a5a, %eax\n"
+	"kmovw %eax, %k1\n"
+	"call wide\n"
+	"addq $8, %rsp\n"
+	"ret\n"
+	".popsection");
+void wide(float *in_and_out);
+void call_wide(float *in_and_out);
+XP_ENTRY(wide);
+
+XP_TEST(avx512_survives)
+{
+	float memory[48] = {0};
+	uint16_t mask;
+
+	if (!__builtin_cpu_supports("avx512f"))
+		SKIP("no AVX-512 here");
+	REQUIRE_EQ(xp_function_trace(wide, &clobbers, NULL), 0);
+	for (int i = 0; i < 16; i++)
+		memory[i] = (float)i + 1;
+	call_wide(memory);
+	for (int i = 0; i < 16; i++) {
+		CHECK(memory[i] == 2 * ((float)i + 1));
+		CHECK(memory[16 + i] == (float)i + 1);
+	}
+	memcpy(&mask, &memory[32], sizeof(mask));
+	CHECK_EQ(mask, 0x5a5a);
+	REQUIRE_EQ(xp_function_untrace(wide, &clobbers, NULL), 0);
+}
+
+/* ---- several handlers, calls within calls ---- */
+
+XP_TEST(several_handlers)
+{
+	static char a[] = "a", b[] = "b", c[] = "c", d[] = "d", e[] = "e";
+
+	REQUIRE_EQ(xp_function_trace(add, &both, a), 0);
+	REQUIRE_EQ(xp_function_trace(add, &both, b), 0);
+	REQUIRE_EQ(xp_function_trace(add, &both, c), 0);
+	CHECK_EQ(xp_function_trace(add, &both, b), -XP_E_TRACED);
+	forget();
+	CHECK_EQ(add(1, 1), 2);
+	CHECK_EQ(strcmp(seen.order, "abccba"), 0);
+	REQUIRE_EQ(xp_function_untrace(add, &both, a), 0);
+	CHECK_EQ(xp_function_untrace(add, &both, a), -XP_E_NOT_TRACED);
+	REQUIRE_EQ(xp_function_trace(add, &both, d), 0);
+	REQUIRE_EQ(xp_function_trace(add, &both, e), 0);
+	CHECK_EQ(xp_function_trace(add, &both, a), -XP_E_LEAVES);
+	REQUIRE_EQ(xp_function_trace(add, &entries, a), 0);
+	forget();
+	CHECK_EQ(add(1, 1), 2);
+	CHECK_EQ(strcmp(seen.order, "bcdeaedcb"), 0);
+	for (char *const *at = (char *const[]){b, c, d, e, NULL}; *at; at++)
+		CHECK_EQ(xp_function_untrace(add, &both, *at), 0);
+	CHECK_EQ(xp_function_untrace(add, &entries, a), 0);
+	forget();
+	CHECK_EQ(add(1, 1), 2);
+	CHECK_EQ(seen.nr, 0);
+}
+
+XP_TEST(tail_calls_return_twice)
+{
+	REQUIRE_EQ(xp_function_trace(outer, &both, NULL), 0);
+	REQUIRE_EQ(xp_function_trace(inner, &both, NULL), 0);
+	forget();
+	CHECK_EQ(outer(20), 41);
+	CHECK_EQ(strcmp(seen.order, "eell"), 0);
+	CHECK((uintptr_t)seen.result.caller - (uintptr_t)xp_test_run_tail_calls_return_twice < 4096);
+	REQUIRE_EQ(xp_function_untrace(outer, &both, NULL), 0);
+	REQUIRE_EQ(xp_function_untrace(inner, &both, NULL), 0);
+}
+
+static int add_in_the_handler;
+
+static void calls_traced(const struct xp_function_call *call, void *data)
+{
+	(void)call;
+	(void)data;
+	seen.entered++;
+	add_in_the_handler = add(20, 22);
+}
+
+XP_TEST(handlers_call_traced_functions)
+{
+	static const struct xp_function_handler handler = {.entry = calls_traced, .leave = calls_traced};
+	struct xp_function_stats before, after;
+
+	REQUIRE_EQ(xp_function_trace(add, &handler, NULL), 0);
+	xp_function_stats_read(&before);
+	forget();
+	CHECK_EQ(add(1, 2), 3);
+	CHECK_EQ(seen.entered, 2);
+	CHECK_EQ(add_in_the_handler, 42);
+	xp_function_stats_read(&after);
+	CHECK_EQ(after.calls - before.calls, 3);
+	CHECK_EQ(after.returns - before.returns, 1);
+	CHECK_EQ(after.missed_calls - before.missed_calls, 2);
+	REQUIRE_EQ(xp_function_untrace(add, &handler, NULL), 0);
+}
+
+static void takes_itself_away(const struct xp_function_call *call, void *data)
+{
+	(void)call;
+	seen.entered++;
+	CHECK_EQ(xp_function_untrace(add, (const struct xp_function_handler *)data, data), 0);
+	CHECK_EQ(xp_function_synchronize(), -XP_E_REENTRANT);
+}
+
+XP_TEST(a_handler_takes_itself_away)
+{
+	static struct xp_function_handler handler = {.entry = takes_itself_away};
+
+	REQUIRE_EQ(xp_function_trace(add, &handler, &handler), 0);
+	forget();
+	CHECK_EQ(add(1, 2), 3);
+	CHECK_EQ(add(1, 2), 3);
+	CHECK_EQ(seen.entered, 1);
+	CHECK_EQ(xp_function_synchronize(), 0);
+}
+
+static void adds_another(const struct xp_function_call *call, void *data)
+{
+	(void)call;
+	CHECK_EQ(xp_function_trace(add, &both, data), 0);
+}
+
+/* Added while the call runs: its return is nobody's business. */
+XP_TEST(no_leave_without_an_entry)
+{
+	static char a[] = "a";
+	static const struct xp_function_handler adds = {.entry = adds_another, .leave = on_leave};
+
+	REQUIRE_EQ(xp_function_trace(add, &adds, a), 0);
+	forget();
+	CHECK_EQ(add(1, 2), 3);
+	CHECK_EQ(strcmp(seen.order, "a"), 0);
+	CHECK_EQ(xp_function_untrace(add, &adds, a), 0);
+	forget();
+	CHECK_EQ(add(1, 2), 3);
+	CHECK_EQ(strcmp(seen.order, "aa"), 0);
+	CHECK_EQ(xp_function_untrace(add, &both, a), 0);
+}
+
+XP_TEST(a_counter)
+{
+	static struct xp_function_counter counter;
+
+	REQUIRE_EQ(xp_function_trace(fib, xp_function_counting(), &counter), 0);
+	CHECK_EQ(fib(10), 55);
+	CHECK_EQ(xp_function_counted(&counter), 177);
+	REQUIRE_EQ(xp_function_untrace(fib, xp_function_counting(), &counter), 0);
+}
+
+/* Two frames for each place on the stack, while abandoned ones are looked for. */
+XP_TEST(tail_calls_keep_their_frames)
+{
+	struct xp_function_stats before, after;
+
+	REQUIRE_EQ(xp_function_trace(hop, &both, NULL), 0);
+	REQUIRE_EQ(xp_function_trace(skip, &both, NULL), 0);
+	xp_function_stats_read(&before);
+	forget();
+	CHECK_EQ(hop(500), 500);
+	xp_function_stats_read(&after);
+	CHECK_EQ(after.abandoned, before.abandoned);
+	CHECK_EQ(seen.entered, 1002);
+	CHECK_EQ(seen.left, 1002);
+	REQUIRE_EQ(xp_function_untrace(hop, &both, NULL), 0);
+	REQUIRE_EQ(xp_function_untrace(skip, &both, NULL), 0);
+}
+
+/* ---- calls that never return ---- */
+
+XP_TEST(longjmp_out_of_traced_functions)
+{
+	enum { NR = 100000 };
+	struct xp_function_stats before, after;
+	volatile unsigned back_again = 0;
+
+	REQUIRE_EQ(xp_function_trace(leaves, &both, NULL), 0);
+	xp_function_stats_read(&before);
+	forget();
+	for (volatile int i = 0; i < NR; i++) {
+		if (setjmp(back) == 0)
+			leaves(1);
+		else
+			back_again = back_again + 1;
+	}
+	CHECK_EQ(back_again, NR);
+	CHECK_EQ(seen.entered, NR);
+	CHECK_EQ(seen.left, 0);
+	CHECK_EQ(leaves(0), 7);
+	CHECK_EQ(seen.left, 1);
+	xp_function_stats_read(&after);
+	CHECK_EQ(after.missed_returns, before.missed_returns);
+	CHECK(after.abandoned - before.abandoned > NR - 200);
+	REQUIRE_EQ(xp_function_untrace(leaves, &both, NULL), 0);
+}
+
+static void *leave_by_exit(void *unused)
+{
+	(void)unused;
+	if (setjmp(back) == 0)
+		leaves(1);
+	pthread_exit(NULL);
+}
+
+XP_TEST(threads_end_with_calls_under_way)
+{
+	struct xp_function_stats before, after;
+	pthread_t thread;
+
+	REQUIRE_EQ(xp_function_trace(leaves, &both, NULL), 0);
+	xp_function_stats_read(&before);
+	for (int i = 0; i < 200; i++) {
+		REQUIRE_EQ(pthread_create(&thread, NULL, leave_by_exit, NULL), 0);
+		pthread_join(thread, NULL);
+	}
+	xp_function_stats_read(&after);
+	CHECK_EQ(after.missed_returns, before.missed_returns);
+	CHECK_EQ(after.abandoned - before.abandoned, 200);
+	REQUIRE_EQ(xp_function_untrace(leaves, &both, NULL), 0);
+}
+
+/* More calls under way than there is room for: they run, and their handlers do, but for some `leave`. */
+XP_TEST(too_many_returns)
+{
+	enum { NR = 10000, ROOM = 8192 };
+	struct xp_function_stats before, after;
+
+	REQUIRE_EQ(xp_function_trace(down, &both, NULL), 0);
+	xp_function_stats_read(&before);
+	forget();
+	CHECK_EQ(down(NR - 1), NR - 1);
+	xp_function_stats_read(&after);
+	CHECK_EQ(seen.entered, NR);
+	CHECK_EQ(after.returns - before.returns, seen.left);
+	CHECK_EQ(after.missed_returns - before.missed_returns + seen.left, NR);
+	CHECK(seen.left > ROOM - 200 && seen.left <= ROOM);
+	CHECK_EQ(down(1000), 1000);
+	xp_function_stats_read(&before);
+	CHECK_EQ(before.missed_returns, after.missed_returns);
+	REQUIRE_EQ(xp_function_untrace(down, &both, NULL), 0);
+}
+
+/* ---- redirecting ---- */
+
+static int subtract(int a, int b)
+{
+	return a - b;
+}
+
+static int through(int a, int b)
+{
+	return 2 * xp_function_original(add)(a, b);
+}
+
+XP_TEST(redirect_and_restore)
+{
+	REQUIRE_EQ(xp_function_redirect(add, subtract), 0);
+	CHECK_EQ(add(44, 2), 42);
+	CHECK_EQ(xp_function_original(add)(44, 2), 46);
+	REQUIRE_EQ(xp_function_redirect(add, through), 0);
+	CHECK_EQ(add(20, 1), 42);
+	REQUIRE_EQ(xp_function_restore(add), 0);
+	CHECK_EQ(add(20, 22), 42);
+	REQUIRE_EQ(xp_function_restore(add), 0);
+	CHECK(xp_function_original(subtract) == NULL);
+}
+
+XP_TEST(redirected_and_traced)
+{
+	for (int order = 0; order < 2; order++) {
+		if (order == 0)
+			REQUIRE_EQ(xp_function_trace(add, &both, NULL), 0);
+		REQUIRE_EQ(xp_function_redirect(add, subtract), 0);
+		if (order == 1)
+			REQUIRE_EQ(xp_function_trace(add, &both, NULL), 0);
+		forget();
+		CHECK_EQ(add(44, 2), 42);
+		CHECK_EQ(seen.entered, 1);
+		CHECK_EQ((int)seen.results[0], 42);
+		CHECK_EQ(xp_function_original(add)(44, 2), 46);
+		CHECK_EQ(seen.entered, 1);
+		if (order == 0)
+			REQUIRE_EQ(xp_function_untrace(add, &both, NULL), 0);
+		else
+			REQUIRE_EQ(xp_function_restore(add), 0);
+		CHECK_EQ(add(44, 2), order ? 46 : 42);
+		CHECK_EQ(seen.entered, order + 1);
+		if (order == 0)
+			REQUIRE_EQ(xp_function_restore(add), 0);
+		else
+			REQUIRE_EQ(xp_function_untrace(add, &both, NULL), 0);
+		CHECK_EQ(add(44, 2), 46);
+	}
+}
+
+/* Beyond ±2 GiB: a copy of subtract in memory that is far from any text. */
+XP_TEST(redirect_far_away)
+{
+	static const uint8_t code[] = {0x8d, 0x47, 0x64, 0xc3}; /* lea 100(%rdi), %eax; ret */
+	uint8_t *far = mmap((void *)0x200000000000, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	REQUIRE(far != MAP_FAILED);
+	memcpy(far, code, sizeof(code));
+	REQUIRE_EQ(mprotect(far, 4096, PROT_READ | PROT_EXEC), 0);
+	REQUIRE_EQ(xp_function_redirect(inner, (int (*)(int))(uintptr_t)far), 0);
+	CHECK_EQ(inner(1), 101);
+	CHECK_EQ(inner(2), 102);
+	REQUIRE_EQ(xp_function_restore(inner), 0);
+	CHECK_EQ(inner(1), 2);
+	munmap(far, 4096);
+}
+
+/* A live patch: all functions, or none. */
+XP_TEST(a_batch_of_functions)
+{
+	struct xp_batch *batch = xp_batch_new();
+	struct xp_poke impossible = {
+		.addr = (void *)(uintptr_t)add_body, .expect = "\1\2\3\4\5", .replace = "\5\4\3\2\1", .len = 5};
+	struct xp_diag diag;
+
+	REQUIRE(batch != NULL);
+	CHECK_EQ(xp_batch_add_redirect(batch, add, subtract), 0);
+	CHECK_EQ(xp_batch_add_redirect(batch, inner, outer_body), 0);
+	CHECK_EQ(xp_batch_add_trace(batch, add, &both, NULL), 0);
+	CHECK_EQ(xp_batch_add_trace(batch, add, &entries, NULL), 0);
+	CHECK_EQ(xp_batch_add_poke(batch, &impossible), 0);
+	CHECK_EQ(xp_batch_commit(batch, &diag), -XP_E_MISMATCH);
+	forget();
+	CHECK_EQ(add(40, 2), 42);
+	CHECK_EQ(seen.entered, 0);
+	xp_batch_free(batch);
+	batch = xp_batch_new();
+	CHECK_EQ(xp_batch_add_redirect(batch, add, through), 0);
+	CHECK_EQ(xp_batch_add_trace(batch, add, &both, NULL), 0);
+	CHECK_EQ(xp_batch_add_trace(batch, add, &entries, NULL), 0);
+	CHECK_EQ(xp_batch_add_redirect(batch, add, subtract), 0);
+	CHECK_EQ(xp_batch_add_untrace(batch, add, &both, NULL), 0);
+	CHECK_EQ(xp_batch_add_trace(batch, inner, &entries, NULL), 0);
+	CHECK_EQ(xp_batch_commit(batch, &diag), 0);
+	CHECK_EQ(add(44, 2), 42);
+	CHECK_EQ(inner(1), 2);
+	CHECK_EQ(seen.entered, 2);
+	CHECK_EQ(seen.left, 0);
+	CHECK_EQ(xp_batch_add_restore(batch, add), 0);
+	CHECK_EQ(xp_batch_add_untrace(batch, add, &entries, NULL), 0);
+	CHECK_EQ(xp_batch_add_untrace(batch, inner, &entries, NULL), 0);
+	CHECK_EQ(xp_batch_commit(batch, &diag), 0);
+	CHECK_EQ(add(40, 2), 42);
+	CHECK_EQ(seen.entered, 2);
+	xp_batch_free(batch);
+}
+
+/* ---- who is still inside ---- */
+
+/* Calls rested_in; all of it lies between its entry and its end. */
+__asm__(".pushsection .text\n"
+	".balign 16\n"
+	"rests:\n"
+	".cfi_startproc\n"
+	".byte 0x0f, 0x1f, 0x00\n"
+	".Lentry_rests:\n"
+	".byte 0x0f, 0x1f, 0x44, 0, 0\n"
+	"subq $8, %rsp\n"
+	".cfi_def_cfa_offset 16\n"
+	"call rested_in\n"
+	"addq $8, %rsp\n"
+	".cfi_def_cfa_offset 8\n"
+	"ret\n"
+	".Lend_rests:\n"
+	".cfi_endproc\n" XP_ENTRY_RECORD(rests) ".popsection");
+void rests(void);
+void rested_in(void);
+void rested_in_body(void);
+static unsigned resting, let_go;
+
+NOINLINE void rested_in_body(void)
+{
+	__atomic_store_n(&resting, 1, __ATOMIC_RELEASE);
+	while (!__atomic_load_n(&let_go, __ATOMIC_ACQUIRE))
+		sched_yield();
+}
+XP_ENTRY(rested_in);
+
+static void does_not_rest(void) {}
+
+static void *run_rests(void *unused)
+{
+	(void)unused;
+	rests();
+	return NULL;
+}
+
+static void quiesce_while_one_rests(void)
+{
+	void (*const functions[])(void) = {rests};
+	struct xp_diag diag;
+	pthread_t thread;
+
+	resting = let_go = 0;
+	REQUIRE_EQ(pthread_create(&thread, NULL, run_rests, NULL), 0);
+	while (!__atomic_load_n(&resting, __ATOMIC_ACQUIRE))
+		sched_yield();
+	CHECK_EQ(xp_function_redirect(rests, does_not_rest), 0);
+	rests();
+	CHECK_EQ(xp_function_quiesce(functions, 1, &diag), -XP_E_IN_RANGE);
+	__atomic_store_n(&let_go, 1, __ATOMIC_RELEASE);
+	pthread_join(thread, NULL);
+	CHECK_EQ(xp_function_quiesce(functions, 1, &diag), 0);
+	CHECK_EQ(xp_function_restore(rests), 0);
+}
+
+XP_TEST(quiesce_looks_at_stacks)
+{
+	quiesce_while_one_rests();
+}
+
+/* The address to which rested_in returns is not on the stack. */
+XP_TEST(quiesce_looks_at_returns)
+{
+	REQUIRE_EQ(xp_function_trace(rested_in, &returns, NULL), 0);
+	quiesce_while_one_rests();
+	REQUIRE_EQ(xp_function_untrace(rested_in, &returns, NULL), 0);
+}
+
+/* The caller itself is inside. */
+void calls_quiesce(void);
+__asm__(".pushsection .text\n"
+	".balign 16\n"
+	"calls_quiesce:\n"
+	".Lentry_calls_quiesce:\n"
+	".byte 0x0f, 0x1f, 0x44, 0, 0\n"
+	"subq $8, %rsp\n"
+	"call asks_quiesce\n"
+	"addq $8, %rsp\n"
+	"ret\n"
+	".Lend_calls_quiesce:\n" XP_ENTRY_RECORD(calls_quiesce) ".popsection");
+void asks_quiesce(void);
+static int answer;
+
+NOINLINE void asks_quiesce(void)
+{
+	answer = xp_function_quiesce((void (*const[])(void)){calls_quiesce}, 1, NULL);
+}
+
+XP_TEST(quiesce_looks_at_the_caller)
+{
+	calls_quiesce();
+	CHECK_EQ(answer, -XP_E_IN_RANGE);
+	asks_quiesce();
+	CHECK_EQ(answer, 0);
+}
+
+/* ---- patterns ---- */
+
+XP_TEST(patterns)
+{
+	static const struct {
+		const char *pattern;
+		int nr;
+	} cases[] = {
+		{"add", 1},           {"a*", 1},    {"*e*", 10}, {"?um", 1},    {"[a-e]*", 4}, {"[!a-e]*", 13},
+		{"*[rd]", 4},         {"o*t*r", 1}, {"", 0},     {"ad", 0},     {"adds", 0},   {"*", NR_FUNCTIONS},
+		{"**", NR_FUNCTIONS}, {"[", 0},     {"*d*d", 1}, {"[]a]dd", 1},
+	};
+	struct xp_function_stats stats;
+
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		int nr = xp_function_trace_matching(cases[i].pattern, &entries, NULL, NULL);
+
+		CHECK_EQ(nr, cases[i].nr);
+		xp_function_stats_read(&stats);
+		CHECK_EQ(stats.traced, cases[i].nr);
+		CHECK_EQ(xp_function_untrace_matching("*", &entries, NULL, NULL), cases[i].nr);
+	}
+	CHECK_EQ(stats.entries, NR_FUNCTIONS);
+	CHECK(xp_function_find("add") == (void (*)(void))add);
+	CHECK(xp_function_find("no_such") == NULL);
+	CHECK_EQ(strcmp(xp_function_name(add), "add"), 0);
+	CHECK(xp_function_name(subtract) == NULL);
+}
+
+/* ---- refusals ---- */
+
+XP_TEST(refusals)
+{
+	static const struct xp_function_handler nothing = {0};
+	struct xp_diag diag;
+
+	CHECK_EQ(xp_function_trace(subtract, &entries, NULL), -XP_E_NO_ENTRY);
+	CHECK_EQ(xp_function_trace(NULL, &entries, NULL), -EINVAL);
+	CHECK_EQ(xp_function_trace(add, NULL, NULL), -EINVAL);
+	CHECK_EQ(xp_function_trace(add, &nothing, NULL), -EINVAL);
+	CHECK_EQ(xp_function_untrace(add, &entries, NULL), -XP_E_NOT_TRACED);
+	CHECK_EQ(xp_function_redirect(add, NULL), -EINVAL);
+	CHECK_EQ(xp_function_redirect(add, add), -EINVAL);
+	CHECK_EQ(xp_function_redirect(subtract, add), -XP_E_NO_ENTRY);
+	CHECK_EQ(xp_function_trace_matching(NULL, &entries, NULL, &diag), -EINVAL);
+	CHECK_EQ(xp_function_quiesce((void (*const[])(void)){(void (*)(void))subtract}, 1, &diag), -XP_E_NO_ENTRY);
+}
+
+XP_TEST_MAIN()
