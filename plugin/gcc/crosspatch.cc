@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 /*
  * The plugin for gcc: finds the calls of static calls, aligns them and writes their records, so that callers write
- * ordinary calls and have them changed in place. (A call without a record goes on through the trampoline.)
+ * ordinary calls and have them changed in place. (A call without a record goes on through the trampoline.) And gives
+ * functions patchable entries: <crosspatch/function.h>.
  *
  *	gcc -fplugin=…/crosspatch.so -c file.c        and, with -flto, the same option when linking
  *
@@ -11,13 +12,19 @@
  *     -fno-plt of what is not hidden), calls that carry a prefix (notrack) and conditional jumps are none.
  * I2  The pass runs when the code is final but for its addresses, and adds directives, no instruction: what the
  *     assembler makes of them is padding before the site and the record. Nothing that the compiler decides changes.
+ *     But for entries: a function with one has that nop more. With functions chosen by pattern -fipa-ra is off: whoever
+ *     calls a function that may be redirected cannot know which registers it leaves alone.
  * I3  The record stands in the section group of its function ("?") and is linked to its section ("o"), as those of
  *     static branches.
  *
  * Arguments, -fplugin-arg-crosspatch-KEY=VALUE:
  *	align=quadword|none	pad so that the 5 bytes lie in one aligned quadword: the default
  *	sites=calls|all		all: pad every direct call and write no record, to measure what that costs
+ *	functions=PATTERN	an entry for each function whose name for the linker matches, as fnmatch() does it; may be
+ *				given several times. Not for those with __attribute__((no_instrument_function))
+ *	functions-file=PATH	the same for each line of a file; empty lines and those that begin with # are none
  */
+#include <fnmatch.h>
 #include "gcc-plugin.h"
 #include "plugin-version.h"
 #include "tree.h"
@@ -32,6 +39,9 @@
 #include "diagnostic-core.h"
 #include "options.h"
 #include "tm.h"
+#include "calls.h"
+#include "insn-constants.h"
+#include "varasm.h"
 
 #if !defined(TARGET_64BIT)
 #error "this plugin is for a compiler for x86"
@@ -41,9 +51,11 @@
 int plugin_is_GPL_compatible;
 
 static const char attribute_name[] = "xp_static_call";
+static const char patchable_name[] = "xp_patchable";
 static const char trampoline_prefix[] = "xp_trampoline_";
 static bool quadword = true;
 static bool every_call;
+static auto_vec<char *> patterns;
 
 /* ---- the attribute ---- */
 
@@ -82,9 +94,29 @@ static const struct attribute_spec attribute = {
 	attribute_name, 0, 1, true, false, false, false, handle_attribute, NULL,
 };
 
+/*
+ * A function with an entry of its own: every call of it is one. noipa: none is inlined, cloned, or made by somebody who
+ * looked into it.
+ */
+static tree handle_patchable(tree *node, tree name, tree, int, bool *no_add_attrs)
+{
+	if (TREE_CODE(*node) != FUNCTION_DECL) {
+		error("attribute %qE is for functions", name);
+		*no_add_attrs = true;
+		return NULL_TREE;
+	}
+	decl_attributes(node, tree_cons(get_identifier("noipa"), NULL_TREE, NULL_TREE), 0);
+	return NULL_TREE;
+}
+
+static const struct attribute_spec patchable_attribute = {
+	patchable_name, 0, 0, true, false, false, false, handle_patchable, NULL,
+};
+
 static void register_attributes(void *, void *)
 {
 	register_attribute(&attribute);
+	register_attribute(&patchable_attribute);
 }
 
 /* A function that has a body is not the trampoline. */
@@ -167,14 +199,117 @@ static char *directives(const rtx_insn *insn)
 			 align, nr, name, nr, nr, name, SIBLING_CALL_P(insn) ? 1 : 0);
 }
 
-static void emit_before(rtx_insn *insn, const char *text)
+static rtx directive(const char *text)
 {
 	/* final looks the location up, and an unknown one has no file; this one has no line either, so none is printed. */
-	rtx input = gen_rtx_ASM_INPUT_loc(VOIDmode, ggc_strdup(text), BUILTINS_LOCATION);
-
-	/* The padding belongs to the line of the call. */
-	emit_insn_before_setloc(input, insn, INSN_LOCATION(insn));
+	return gen_rtx_ASM_INPUT_loc(VOIDmode, ggc_strdup(text), BUILTINS_LOCATION);
 }
+
+static void emit_before(rtx_insn *insn, const char *text)
+{
+	/* The padding belongs to the line of the call. */
+	emit_insn_before_setloc(directive(text), insn, INSN_LOCATION(insn));
+}
+
+/* ---- entries ---- */
+
+static bool is_patchable(tree decl, const char *name)
+{
+	if (lookup_attribute("naked", DECL_ATTRIBUTES(decl)) || flags_from_decl_or_type(decl) & ECF_RETURNS_TWICE)
+		return false;
+	if (lookup_attribute(patchable_name, DECL_ATTRIBUTES(decl)))
+		return true;
+	if (lookup_attribute("no_instrument_function", DECL_ATTRIBUTES(decl)))
+		return false;
+	for (unsigned i = 0; i < patterns.length(); i++)
+		if (fnmatch(patterns[i], name, 0) == 0)
+			return true;
+	return false;
+}
+
+static bool is_endbr(const rtx_insn *insn)
+{
+	return INSN_P(insn) && GET_CODE(PATTERN(insn)) == UNSPEC_VOLATILE &&
+	       XINT(PATTERN(insn), 1) == UNSPECV_NOP_ENDBR;
+}
+
+static rtx_insn *skip_notes(rtx_insn *insn)
+{
+	while (insn && (NOTE_P(insn) || DEBUG_INSN_P(insn)))
+		insn = NEXT_INSN(insn);
+	return insn;
+}
+
+/* Labels, which the records of the next function do not share. */
+static unsigned nr_entries;
+
+/* The first byte of what follows the text so far, and of what comes; with a cold part the function ends before it. */
+static void emit_parts(void)
+{
+	rtx_insn *last = get_last_insn(), *cold = NULL;
+	char *text;
+
+	for (rtx_insn *insn = get_insns(); insn; insn = NEXT_INSN(insn))
+		if (NOTE_P(insn) && NOTE_KIND(insn) == NOTE_INSN_SWITCH_TEXT_SECTIONS)
+			cold = insn;
+	if (cold) {
+		text = xasprintf(".Lxp_entry_end%u:", nr_entries);
+		emit_insn_before_noloc(directive(text), cold, NULL);
+		free(text);
+		text = xasprintf(".Lxp_cold%u:\n"
+				 "\t.pushsection xp_entry_sites,\"ao?\",@progbits,.Lxp_cold%u\n"
+				 "\t.balign 4\n"
+				 "\t.long .Lxp_cold%u - .\n"
+				 "\t.long .Lxp_name%u - .\n"
+				 "\t.long ((.Lxp_cold_end%u - .Lxp_cold%u) << 8) + 2\n"
+				 "\t.popsection",
+				 nr_entries, nr_entries, nr_entries, nr_entries, nr_entries, nr_entries);
+		emit_insn_after_noloc(directive(text), cold, NULL);
+		free(text);
+	}
+	text = xasprintf(cold ? ".Lxp_cold_end%u:" : ".Lxp_entry_end%u:", nr_entries);
+	emit_insn_after_noloc(directive(text), last, NULL);
+	free(text);
+}
+
+/* The nop and its record, before everything but an endbr64: also before a label, which a loop may come back to. */
+static void emit_entry(void)
+{
+	const char *name = XSTR(XEXP(DECL_RTL(current_function_decl), 0), 0);
+	rtx_insn *first = skip_notes(get_insns()), *located;
+	char *text;
+
+	name += *name == '*';
+	if (!first || !is_patchable(current_function_decl, name))
+		return;
+	for (located = first; located && !NONDEBUG_INSN_P(located);)
+		located = NEXT_INSN(located);
+	if (!located)
+		return;
+	nr_entries++;
+	emit_parts();
+	text = xasprintf("%s.Lxp_entry%u:\n"
+			 "\t.byte 0x0f, 0x1f, 0x44, 0, 0\n"
+			 "\t.pushsection xp_entry_sites,\"ao?\",@progbits,.Lxp_entry%u\n"
+			 "\t.balign 4\n"
+			 "\t.long .Lxp_entry%u - .\n"
+			 "\t.long .Lxp_name%u - .\n"
+			 "\t.long ((.Lxp_entry_end%u - %s) << 8) + ((.Lxp_entry%u - %s) << 4)\n"
+			 "\t.popsection\n"
+			 "\t.pushsection xp_entry_names,\"aMS\",@progbits,1\n"
+			 ".Lxp_name%u:\n"
+			 "\t.asciz \"%s\"\n"
+			 "\t.popsection",
+			 quadword ? ".p2align 3,,4\n" : "", nr_entries, nr_entries, nr_entries, nr_entries, nr_entries,
+			 name, nr_entries, name, nr_entries, name);
+	if (is_endbr(first))
+		emit_insn_after_setloc(directive(text), first, INSN_LOCATION(first));
+	else
+		emit_insn_before_setloc(directive(text), first, INSN_LOCATION(located));
+	free(text);
+}
+
+/* ---- the pass itself ---- */
 
 static const pass_data call_sites_data = {
 	RTL_PASS, "xp_call_sites", OPTGROUP_NONE, TV_NONE, 0, 0, 0, 0, 0,
@@ -200,6 +335,8 @@ public:
 				emit_before(insn, text);
 			free(text);
 		}
+		if (!every_call)
+			emit_entry();
 		return 0;
 	}
 };
@@ -211,12 +348,34 @@ static bool is(const char *value, const char *expected)
 	return value && strcmp(value, expected) == 0;
 }
 
+static bool read_patterns(const char *path)
+{
+	char line[4096];
+	FILE *file = path ? fopen(path, "r") : NULL;
+
+	if (!file) {
+		error("%<-fplugin-arg-crosspatch-functions-file=%s%>: cannot be read", path ? path : "");
+		return false;
+	}
+	while (fgets(line, sizeof(line), file)) {
+		line[strcspn(line, "\r\n")] = '\0';
+		if (line[0] && line[0] != '#')
+			patterns.safe_push(xstrdup(line));
+	}
+	fclose(file);
+	return true;
+}
+
 static bool set_argument(const char *key, const char *value)
 {
 	if (is(key, "align") && (is(value, "quadword") || is(value, "none")))
 		quadword = is(value, "quadword");
 	else if (is(key, "sites") && (is(value, "calls") || is(value, "all")))
 		every_call = is(value, "all");
+	else if (is(key, "functions") && value && *value)
+		patterns.safe_push(xstrdup(value));
+	else if (is(key, "functions-file"))
+		return read_patterns(value);
 	else
 		return false;
 	return true;
@@ -227,7 +386,9 @@ int plugin_init(struct plugin_name_args *plugin, struct plugin_gcc_version *vers
 	static struct plugin_info info = {
 		XP_VERSION,
 		"align=quadword|none  pad before calls of static calls\n"
-		"sites=calls|all      all: pad every direct call, write no record",
+		"sites=calls|all      all: pad every direct call, write no record\n"
+		"functions=PATTERN    patchable entries for functions of these names\n"
+		"functions-file=PATH  the same for each line of a file",
 	};
 	static struct register_pass_info pass;
 
@@ -238,11 +399,14 @@ int plugin_init(struct plugin_name_args *plugin, struct plugin_gcc_version *vers
 	}
 	for (int i = 0; i < plugin->argc; i++)
 		if (!set_argument(plugin->argv[i].key, plugin->argv[i].value)) {
-			error("%<-fplugin-arg-%s-%s%s%s%>: there are align=quadword, align=none, sites=calls, sites=all",
+			error("%<-fplugin-arg-%s-%s%s%s%>: there are align=quadword, align=none, sites=calls, sites=all, "
+			      "functions=PATTERN, functions-file=PATH",
 			      plugin->base_name, plugin->argv[i].key, plugin->argv[i].value ? "=" : "",
 			      plugin->argv[i].value ? plugin->argv[i].value : "");
 			return 1;
 		}
+	if (patterns.length() > 0)
+		flag_ipa_ra = 0;
 	pass.pass = new call_sites(g);
 	pass.reference_pass_name = "shorten";
 	pass.ref_pass_instance_number = 1;
