@@ -48,9 +48,11 @@ static int expect(int seen, int wanted, int error)
 
 int main(void)
 {
-	struct xp_stats stats;
+	struct xp_stats before, stats;
 	int bad = expect(look(), 2, xp_module_error());
 
+	xp_stats_read(&before); /* the switch begins with choice 1; in 32 bits trampolines get their jumps at start */
+	bad += expect(before.sites >= 1, 1, 0);
 	bad += expect(look(), 2, 0);
 	bad += expect(0, 0, static_branch_enable(&off_at_first));
 	bad += expect(look(), 3, 0);
@@ -62,7 +64,7 @@ int main(void)
 	bad += expect(0, 0, xp_static_switch_set(&many, 29));
 	bad += expect(pick(), 29, 0);
 	xp_stats_read(&stats);
-	bad += expect((int)stats.sites, 5, 0); /* one of them at start: the switch begins with choice 1 */
+	bad += expect((int)(stats.sites - before.sites), 4, 0);
 
 	bad += expect(static_call(step)(0), 1, 0);
 	bad += expect(0, 0, static_call_update(step, two));
