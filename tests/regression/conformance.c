@@ -347,7 +347,7 @@ static void switch_under(enum xp_policy policy)
 			await_counter();
 		}
 		xp_stats_read(&now);
-	} while (++rounds < 10 || (policy == XP_POLICY_BREAKPOINT && now.traps == before.traps && rounds < 2000));
+	} while (++rounds < 10 || (policy == XP_POLICY_BREAKPOINT && now.traps == before.traps && rounds < 20000));
 	stop_counting(other);
 	CHECK_EQ(wrong, 0);
 	if (policy == XP_POLICY_BREAKPOINT)
