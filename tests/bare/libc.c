@@ -8,6 +8,7 @@
 #include "arch/x86/sync.h"
 
 #include <crosspatch/linux.h>
+#include <crosspatch/text_poke.h>
 #include <pthread.h>
 #include <sched.h>
 #include <stdarg.h>
@@ -236,8 +237,8 @@ unsigned long long strtoull(const char *s, char **end, int base)
 
 int xp_set_writer(enum xp_writer writer)
 {
-	/* The window stores up to a quadword at once, as the mprotect writer does. */
-	return writer == XP_WRITER_PROCMEM ? -XP_E_NO_WRITER : 0;
+	/* The window stores up to a quadword at once, as the mprotect writer does. Only the automatic policy cares. */
+	return writer == XP_WRITER_PROCMEM && xp_policy() == XP_POLICY_AUTO ? -XP_E_NO_WRITER : 0;
 }
 
 int xp_set_sync(enum xp_sync sync)

@@ -25,12 +25,15 @@
 #define VECTOR_DEBUG 1
 #define VECTOR_NMI 2
 #define VECTOR_BREAKPOINT 3
+#define VECTOR_ILLEGAL 6
 #define VECTOR_DOUBLE_FAULT 8
 #define VECTOR_PAGE_FAULT 14
 #define VECTOR_MACHINE_CHECK 18
 #define VECTOR_BARE 0xf0
 #define VECTOR_WAKE 0xf1
 #define VECTOR_SPURIOUS 0xff
+
+#define FLAGS_IF 0x200u
 
 #define APIC ((volatile uint32_t *)0xfee00000ul)
 #define APIC_ID (0x20 / 4)
@@ -108,7 +111,18 @@ void (*machine_on_mce)(struct xp_bare_frame *frame);
 void (*machine_on_foreign)(struct xp_bare_frame *frame);
 void (*machine_on_debug)(struct xp_bare_frame *frame);
 void (*machine_on_inject)(int point);
-struct xp_module machine_module = {.abi = XP_MODULE_ABI, .nr_tables = XP_NR_SITE_KINDS};
+struct xp_module machine_module = {
+	.abi = XP_MODULE_ABI,
+	.nr_tables = XP_NR_SITE_KINDS,
+	.tables =
+		{
+			[XP_SITE_BRANCH] = {__start_xp_branch_sites, __stop_xp_branch_sites},
+			[XP_SITE_CALL] = {__start_xp_call_sites, __stop_xp_call_sites},
+			[XP_SITE_SWITCH] = {__start_xp_switch_sites, __stop_xp_switch_sites},
+			[XP_SITE_IMV] = {__start_xp_imv_sites, __stop_xp_imv_sites},
+			[XP_SITE_GATE] = {__start_xp_gate_sites, __stop_xp_gate_sites},
+		},
+};
 
 __attribute__((weak)) size_t machine_memory_size(void)
 {
@@ -453,7 +467,25 @@ static void on_foreign(struct xp_bare_frame *frame)
 	save_fpu(machine_on_foreign, frame);
 }
 
-/* The linker sends the port's calls of these two here (--wrap). */
+static void on_illegal(struct xp_bare_frame *frame)
+{
+	machine_exception(frame, VECTOR_ILLEGAL);
+}
+
+/* The linker sends the port's calls of these here (--wrap). */
+enum xp_trap_verdict __real_xp_trap_illegal(struct xp_regs *regs, unsigned shard);
+enum xp_trap_verdict __wrap_xp_trap_illegal(struct xp_regs *regs, unsigned shard);
+
+enum xp_trap_verdict __wrap_xp_trap_illegal(struct xp_regs *regs, unsigned shard)
+{
+	uint64_t flags;
+
+	__asm__ volatile("pushfq\n\tpopq %0" : "=r"(flags));
+	machine_counts[machine_cpu()].faults++;
+	machine_counts[machine_cpu()].faults_off += !(flags & FLAGS_IF);
+	return __real_xp_trap_illegal(regs, shard);
+}
+
 enum xp_trap_verdict __real_xp_trap(struct xp_regs *regs, unsigned shard);
 enum xp_trap_verdict __wrap_xp_trap(struct xp_regs *regs, unsigned shard);
 void __real_xp__serialize(void);
@@ -576,6 +608,7 @@ static void make_idt(void)
 		set_gate(i, (uintptr_t)machine_stubs + i * 16, i == VECTOR_DOUBLE_FAULT ? IST_DOUBLE : 0);
 	set_gate(VECTOR_NMI, (uintptr_t)xp_bare_entry_nmi, IST_NMI);
 	set_gate(VECTOR_BREAKPOINT, (uintptr_t)xp_bare_entry_trap, IST_TRAP);
+	set_gate(VECTOR_ILLEGAL, (uintptr_t)xp_bare_entry_illegal, 0);
 	set_gate(VECTOR_MACHINE_CHECK, (uintptr_t)xp_bare_entry_mce, IST_MCE);
 	set_gate(VECTOR_BARE, (uintptr_t)xp_bare_entry_ipi, 0);
 	set_gate(VECTOR_WAKE, (uintptr_t)machine_entry_wake, 0);
@@ -711,6 +744,7 @@ struct xp_bare machine_bare = {
 	.nmi = on_nmi,
 	.mce = on_mce,
 	.foreign = on_foreign,
+	.illegal = on_illegal,
 	.stack_end = stack_end,
 };
 
@@ -743,10 +777,6 @@ void machine_start(uint32_t info)
 	machine_bare.window_entry = entry_of(machine_window);
 	if (xp_bare_start(&machine_bare))
 		machine_bail("the port does not start");
-	machine_module.tables[XP_SITE_BRANCH] =
-		(struct xp_site_table){__start_xp_branch_sites, __stop_xp_branch_sites};
-	machine_module.tables[XP_SITE_SWITCH] =
-		(struct xp_site_table){__start_xp_switch_sites, __stop_xp_switch_sites};
 	if (xp_module_register(&machine_module))
 		machine_bail("the sites cannot be registered");
 	xp__inject = inject;

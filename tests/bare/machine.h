@@ -29,7 +29,10 @@ extern struct xp_bare machine_bare;
 extern struct xp_module machine_module;
 /* The bounds that <crosspatch/site.h> declares where it defines a module; hosted sources look at them. */
 extern const struct xp_branch_site __start_xp_branch_sites[], __stop_xp_branch_sites[];
+extern const struct xp_call_site __start_xp_call_sites[], __stop_xp_call_sites[];
 extern const struct xp_switch_site __start_xp_switch_sites[], __stop_xp_switch_sites[];
+extern const struct xp_imv_site __start_xp_imv_sites[], __stop_xp_imv_sites[];
+extern const struct xp_gate_site __start_xp_gate_sites[], __stop_xp_gate_sites[];
 
 unsigned machine_cpu(void);
 unsigned machine_nr_cpus(void);
@@ -60,6 +63,7 @@ struct machine_counts {
 	uint64_t mces;
 	uint64_t traps, traps_in_nmi, traps_in_mce, traps_in_trap, foreign;
 	uint64_t nmis_in_trap, mces_in_trap;
+	uint64_t faults, faults_off; /* illegal instructions; handled with interrupts off */
 	uint64_t serialized; /* calls of xp__serialize() */
 	uint64_t in_nmi, in_mce, in_trap; /* now */
 } __attribute__((aligned(64)));

@@ -53,7 +53,7 @@ static bool enough(void)
 
 static void run(enum xp_policy policy)
 {
-	static const struct rotation what = {.enough = enough, .each_pass = inject};
+	static const struct rotation what = {.mixed = true, .enough = enough, .each_pass = inject};
 	struct machine_counts now;
 
 	during_commit = on_patcher = asked = 0;

@@ -6,10 +6,12 @@
 #include "xp_test.h"
 #include "xp_text.h"
 
+#include "core/engine.h"
 #include "core/inject.h"
 #include "port/bare/port.h"
 
 #include <crosspatch/crosspatch.h>
+#include <crosspatch/gate.h>
 
 XP_DEFINE_STATIC_KEY_FALSE(first_key);
 XP_DEFINE_STATIC_KEY_FALSE(second_key);
@@ -250,6 +252,100 @@ XP_TEST(nothing_is_patched_from_an_nmi)
 	CHECK_EQ(error_in_nmi, -XP_E_REENTRANT);
 	CHECK_EQ(error_in_mce, -XP_E_REENTRANT);
 	CHECK(!first_site());
+}
+
+/* ---- gates: a site that faults is bound by the fault, but not in an NMI, where it is called as it is ---- */
+
+static int closed(int x)
+{
+	return x + 1;
+}
+
+static int open(int x)
+{
+	return x + 2;
+}
+
+XP_DECLARE_GATE_FALLBACK(int, entrance, (int x), closed);
+
+#define SITE_AT 8 /* in a caller */
+__asm__(".pushsection .text\n"
+	".balign 64\n"
+	"gate_callers:\n"
+	".rept 2\n"
+	".balign 64\n"
+	"subq $8, %rsp\n"
+	".balign 8\n"
+	"661: .byte 0x0f, 0x0b, 0x2e, 0xe8, 0, 0, 0, 0\n"
+	"addq $8, %rsp\n"
+	"ret\n"
+	".pushsection xp_gate_sites,\"a\",@progbits\n"
+	".balign 4\n"
+	".long 661b - .\n"
+	".long xp_gate_entrance + 1 - .\n"
+	".popsection\n"
+	".endr\n"
+	".popsection");
+extern uint8_t gate_callers[];
+
+static bool is_bound(unsigned caller)
+{
+	return *(volatile uint8_t *)&gate_callers[64 * caller + SITE_AT] != 0x0f;
+}
+
+static int call_gate(unsigned caller)
+{
+	return ((int (*)(int))(uintptr_t)(gate_callers + (size_t)64 * caller))(5);
+}
+
+XP_TEST(gate_faults_once)
+{
+	struct machine_counts before = *counts();
+
+	CHECK_EQ(xp_gate_provide("entrance", open), 0);
+	CHECK(!is_bound(0));
+	for (unsigned i = 0; i < 3; i++) {
+		CHECK_EQ(call_gate(0), 7);
+		CHECK_EQ(counts()->faults - before.faults, 1);
+	}
+	CHECK(is_bound(0));
+	CHECK_EQ(counts()->faults_off, before.faults_off); /* who commits lets interrupts in */
+	CHECK_EQ(xp_gate_withdraw("entrance"), 0);
+	CHECK_EQ(call_gate(0), 6);
+}
+
+static void call_gate_twice(void)
+{
+	CHECK_EQ(call_gate(1), 7);
+	CHECK_EQ(call_gate(1), 7);
+}
+
+XP_TEST(gate_inside_an_nmi)
+{
+	struct machine_counts before = *counts();
+
+	CHECK_EQ(xp_gate_provide("entrance", open), 0);
+	machine_on_nmi = nmi_traps;
+	inside_nmi = call_gate_twice;
+	nmi_with_second_pending();
+	machine_on_nmi = NULL;
+	CHECK_EQ(counts()->faults - before.faults, 2);
+	CHECK(!is_bound(1));
+	CHECK_EQ(call_gate(1), 7);
+	CHECK(is_bound(1));
+	CHECK_EQ(xp_gate_withdraw("entrance"), 0);
+}
+
+/* Entered again while it waits, the handler would lose its frame. Refused when sites that fault are registered. */
+XP_TEST(illegal_instructions_need_no_stack)
+{
+	struct xp_diag diag;
+
+	CHECK_EQ(xp__port->prepare(XP_NEED_ILLEGAL, &diag), 0);
+	machine_set_stack(6, 2);
+	CHECK_EQ(xp__port->prepare(XP_NEED_ILLEGAL, &diag), -XP_E_NO_METHOD);
+	machine_set_stack(6, 0);
+	CHECK_STR(diag.detail, "the gate of illegal instructions must not have an interrupt stack");
 }
 
 /* ---- a call that is emulated moves the stack pointer ---- */

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Torture in which every processor executes and the patcher's part goes round: whoever has the turn makes a few commits and
- * hands it on. Sites, raw sites and the rule by which a result is right are the hosted suites' (tests/lib).
+ * hands it on. Sites, raw sites and the rule by which a result is right are the hosted suites' (tests/lib). Beside
+ * them a call, values and a key may change together.
  *
  * It runs for its time (xp_torture_seconds) and then until everything has happened that the case is about (@enough),
  * which no case may do without: a limit ends it, and the case fails.
@@ -13,10 +14,13 @@
 #include "xp_pokes.h"
 #include "xp_sites.h"
 
+#include <crosspatch/crosspatch.h>
+
 enum { COMMITS_PER_TURN = 1, LIMIT_SECONDS = 40 };
 
 struct rotation {
 	bool (*enough)(void);
+	bool mixed; /* the call, values and key that change together, too */
 	void (*each_pass)(unsigned cpu); /* on each processor without the turn; may be NULL */
 };
 
@@ -30,7 +34,7 @@ static struct {
 	uint64_t executions, commits;
 } __attribute__((aligned(64))) rotated[MACHINE_CPUS_MAX];
 
-/* A commit is under way: of the key, or of a raw site. */
+/* A commit of the key is under way. */
 static inline bool committing(void)
 {
 	return __atomic_load_n(&xp_sites_epoch, __ATOMIC_RELAXED) % 2;
@@ -69,12 +73,82 @@ static inline void commit_poke(uint64_t *random)
 	check_commit(error, &diag);
 }
 
+/* ---- a call, values and a key that change in one commit ---- */
+
+static inline unsigned target_0(unsigned x)
+{
+	return x;
+}
+
+static inline unsigned target_1(unsigned x)
+{
+	return x + 1;
+}
+
+XP_DEFINE_STATIC_CALL(mixed_call, target_0);
+XP_DEFINE_STATIC_KEY_FALSE(mixed_key);
+XP_DEFINE_IMV(uint8_t, mixed_byte, 0x55);
+XP_DEFINE_IMV(uint64_t, mixed_quad, 0x5555555555555555);
+
+static struct xp_batch *mixed_batch;
+static uint32_t mixed_epoch;
+
+static inline void commit_mixed(void)
+{
+	unsigned next = (xp_epoch_state(mixed_epoch) + 1) % 2;
+	struct xp_diag diag = {0};
+	int error = xp_batch_add_call(mixed_batch, mixed_call, next ? target_1 : target_0);
+
+	error = error ? error : xp_batch_add_key(mixed_batch, &mixed_key.key, next);
+	error = error ? error : xp_batch_add_imv(mixed_batch, mixed_byte, (uint8_t)(next ? 0xaa : 0x55));
+	error = error ? error : xp_batch_add_imv(mixed_batch, mixed_quad, 0x5555555555555555u << next);
+	xp_epoch_begin(&mixed_epoch);
+	error = error ? error : xp_batch_commit(mixed_batch, &diag);
+	if (!error)
+		xp_epoch_end(&mixed_epoch);
+	check_commit(error, &diag);
+}
+
+/* The state that one of its sites is in; 2: in none that there is. */
+static inline unsigned mixed_state(unsigned which)
+{
+	uint64_t quad;
+
+	switch (which) {
+	case 0:
+		return xp_static_call(mixed_call)(7) - 7;
+	case 1:
+		return xp_static_branch_unlikely(&mixed_key);
+	case 2:
+		quad = xp_imv_read(mixed_byte) * 0x0101010101010101u;
+		break;
+	default:
+		quad = xp_imv_read(mixed_quad);
+		break;
+	}
+	return quad == 0x5555555555555555 ? 0 : quad == 0xaaaaaaaaaaaaaaaa ? 1 : 2;
+}
+
+/* Executes all of them; the number of wrong results. Context: any. */
+static inline unsigned mixed_execute(void)
+{
+	unsigned wrong = 0;
+
+	for (unsigned i = 0; i < 4; i++) {
+		uint32_t before = xp_epoch_read(&mixed_epoch);
+		unsigned state = mixed_state(i);
+
+		wrong += state > 1 || !xp_epoch_allows(before, xp_epoch_read(&mixed_epoch), 2, state);
+	}
+	return wrong;
+}
+
 static inline void rotation_execute(uint64_t *random)
 {
 	unsigned wrong;
 
 	xp_sites_execute(NULL, random);
-	wrong = poke_sites_execute(pokes, random);
+	wrong = poke_sites_execute(pokes, random) + (rotation->mixed ? mixed_execute() : 0);
 	if (wrong)
 		__atomic_add_fetch(&pokes_wrong, wrong, __ATOMIC_RELAXED);
 }
@@ -90,12 +164,14 @@ static void rotation_member(void *number)
 			for (unsigned i = 0; i < COMMITS_PER_TURN; i++) {
 				commit_key(&random);
 				commit_poke(&random);
+				if (rotation->mixed)
+					commit_mixed();
 			}
 			rotated[self].commits += 2 * COMMITS_PER_TURN;
 			__atomic_store_n(&turn, (self + 1) % machine_nr_cpus(), __ATOMIC_RELEASE);
 		} else {
 			rotation_execute(&random);
-			rotated[self].executions += XP_NR_SITES + NR_POKES;
+			rotated[self].executions += XP_NR_SITES + NR_POKES + 4;
 			if (rotation->each_pass)
 				rotation->each_pass(self);
 		}
@@ -120,6 +196,9 @@ static inline void rotation_run(const struct rotation *what, enum xp_policy poli
 
 	if (poke_text.base == NULL)
 		CHECK(poke_sites_make(&poke_text, pokes, NULL));
+	if (mixed_batch == NULL)
+		mixed_batch = xp_batch_new();
+	REQUIRE(mixed_batch != NULL);
 	CHECK_EQ(xp_set_policy(policy), 0);
 	xp_stats_read(&before);
 	memset(rotated, 0, sizeof(rotated));

@@ -7,6 +7,7 @@
  *	each further processor, on itself		xp_bare_cpu_up()
  *	vector 3				an entry that ends in xp_bare_trap()
  *	vectors 2 and 18			entries that end in xp_bare_nmi() and xp_bare_mce()
+ *	vector 6, for gates			an entry that ends in xp_bare_illegal()
  *	one vector of the kernel's choice		an entry that ends in xp_bare_ipi()
  *
  * The entries xp_bare_entry_… are ready to go into the IDT of a kernel whose processors all run at CPL 0, or that finds
@@ -81,6 +82,9 @@ struct xp_bare {
 	void (*mce)(struct xp_bare_frame *frame);
 	void (*foreign)(struct xp_bare_frame *frame);
 
+	/* An illegal instruction that is no gate's. NULL: gates have no sites that fault. */
+	void (*illegal)(struct xp_bare_frame *frame);
+
 	/*
 	 * For the quiesce policy. stack_end - one past the last byte of the stack that @sp lies on. sleepers - whether a
 	 * thread that no processor runs rests in one of the ranges, or will return there; NULL: there are no such.
@@ -110,20 +114,25 @@ int xp_bare_cpu_up(void);
 int xp_bare_cpu_down(void);
 
 /*
- * xp_bare_trap, _nmi, _mce, _ipi - the four entries in C. Interrupts off, on the stack that the IDT gave.
- * When they return, the context goes on as @frame says: by IRET, but after xp_bare_trap() and xp_bare_mce() without
- * it if the interrupted context had interrupts off, since it may be an NMI's, whose end IRET would declare.
+ * xp_bare_trap, _nmi, _mce, _ipi, _illegal - the entries in C. Interrupts off, on the stack that the IDT gave.
+ * When they return, the context goes on as @frame says: by IRET, but after xp_bare_trap(), xp_bare_mce() and
+ * xp_bare_illegal() without it if the interrupted context had interrupts off, since it may be an NMI's, whose end IRET
+ * would declare. xp_bare_illegal() commits, with interrupts on where they were on; in an NMI, a machine check or a
+ * foreign trap it makes the call without. It may be entered again while it waits, so its gate has no interrupt stack;
+ * and since it may push onto the interrupted stack, @frame leaves five words free between itself and that.
  */
 void xp_bare_trap(struct xp_bare_frame *frame);
 void xp_bare_nmi(struct xp_bare_frame *frame);
 void xp_bare_mce(struct xp_bare_frame *frame);
 void xp_bare_ipi(struct xp_bare_frame *frame);
+void xp_bare_illegal(struct xp_bare_frame *frame);
 
-/* What the IDT may point to: vectors 3, 2, 18, each with an interrupt stack of its own; and the port's vector, without. */
+/* What the IDT may point to: vectors 3, 2, 18, each with an interrupt stack of its own; the port's and 6, without. */
 void xp_bare_entry_trap(void);
 void xp_bare_entry_nmi(void);
 void xp_bare_entry_mce(void);
 void xp_bare_entry_ipi(void);
+void xp_bare_entry_illegal(void);
 
 /*
  * xp_bare_poll - does what the interrupt would have done, if it is due. For who waits with interrupts off.

@@ -14,7 +14,11 @@
 
 #define VECTOR_NMI 2
 #define VECTOR_BREAKPOINT 3
+#define VECTOR_ILLEGAL 6
 #define VECTOR_MACHINE_CHECK 18
+
+#define FLAGS_IF 0x200u
+#define GATE_PRESENT 0x80u
 
 static struct xp_bare_cpu *enter(void)
 {
@@ -38,15 +42,28 @@ static void copy_registers(volatile uint64_t to[16], const uint64_t from[16])
 		to[i] = from[i];
 }
 
+static void take_registers(struct xp_regs *regs, const struct xp_bare_frame *frame)
+{
+	copy_registers(regs->gpr, frame->gpr);
+	regs->gpr[4] = frame->sp;
+	regs->ip = frame->ip;
+	regs->flags = frame->flags;
+	regs->cs = 0;
+}
+
+static void give_registers(struct xp_bare_frame *frame, const struct xp_regs *regs)
+{
+	copy_registers(frame->gpr, regs->gpr);
+	frame->sp = regs->gpr[4];
+	frame->ip = regs->ip;
+	frame->flags = regs->flags;
+}
+
 void xp_bare_trap(struct xp_bare_frame *frame)
 {
 	struct xp_regs regs;
 
-	copy_registers(regs.gpr, frame->gpr);
-	regs.gpr[4] = frame->sp;
-	regs.ip = frame->ip;
-	regs.flags = frame->flags;
-	regs.cs = 0;
+	take_registers(&regs, frame);
 	if (xp_trap(&regs, xp__bare->cpu()) == XP_TRAP_FOREIGN) {
 		struct xp_bare_cpu *self = enter();
 
@@ -54,10 +71,23 @@ void xp_bare_trap(struct xp_bare_frame *frame)
 		leave(self);
 		return;
 	}
-	copy_registers(frame->gpr, regs.gpr);
-	frame->sp = regs.gpr[4];
-	frame->ip = regs.ip;
-	frame->flags = regs.flags;
+	give_registers(frame, &regs);
+}
+
+void xp_bare_illegal(struct xp_bare_frame *frame)
+{
+	struct xp_regs regs;
+	enum xp_trap_verdict verdict;
+
+	take_registers(&regs, frame);
+	if (frame->flags & FLAGS_IF)
+		__asm__ volatile("sti" : : : "memory");
+	verdict = xp_trap_illegal(&regs, xp__bare->cpu());
+	__asm__ volatile("cli" : : : "memory");
+	if (verdict == XP_TRAP_FOREIGN)
+		xp__bare->illegal(frame);
+	else
+		give_registers(frame, &regs);
 }
 
 void xp_bare_nmi(struct xp_bare_frame *frame)
@@ -83,24 +113,42 @@ struct gate {
 	uint32_t offset_high, reserved;
 };
 
-int xp__bare_gates(struct xp_diag *diag)
+static bool read_gate(unsigned vector, struct gate *gate)
 {
 	struct {
 		uint16_t limit;
 		uint64_t base;
 	} __attribute__((packed)) idtr;
-	const struct gate *idt;
-	unsigned nmi, trap, mce;
 
 	__asm__ volatile("sidt %0" : "=m"(idtr));
-	idt = (const struct gate *)idtr.base;
-	if (idtr.limit < (VECTOR_MACHINE_CHECK + 1) * sizeof(*idt) - 1)
+	if (idtr.limit < (vector + 1) * sizeof(*gate) - 1)
+		return false;
+	*gate = ((const struct gate *)idtr.base)[vector];
+	return true;
+}
+
+int xp__bare_gates(struct xp_diag *diag)
+{
+	struct gate nmi, trap, mce;
+
+	if (!read_gate(VECTOR_NMI, &nmi) || !read_gate(VECTOR_BREAKPOINT, &trap) ||
+	    !read_gate(VECTOR_MACHINE_CHECK, &mce))
 		return xp__bare_refuse(diag, -XP_E_NO_METHOD, "the IDT has no gates for breakpoint and machine check");
-	nmi = idt[VECTOR_NMI].ist;
-	trap = idt[VECTOR_BREAKPOINT].ist;
-	mce = idt[VECTOR_MACHINE_CHECK].ist;
-	if (nmi == 0 || trap == 0 || mce == 0 || nmi == trap || nmi == mce || trap == mce)
+	if (nmi.ist == 0 || trap.ist == 0 || mce.ist == 0 || nmi.ist == trap.ist || nmi.ist == mce.ist ||
+	    trap.ist == mce.ist)
 		return xp__bare_refuse(diag, -XP_E_NO_METHOD,
 				       "NMI, breakpoint and machine check need an interrupt stack each");
+	return 0;
+}
+
+int xp__bare_illegal_gate(struct xp_diag *diag)
+{
+	struct gate gate;
+
+	if (!read_gate(VECTOR_ILLEGAL, &gate) || !(gate.type & GATE_PRESENT))
+		return xp__bare_refuse(diag, -XP_E_NO_METHOD, "the IDT has no gate for illegal instructions");
+	if (gate.ist)
+		return xp__bare_refuse(diag, -XP_E_NO_METHOD,
+				       "the gate of illegal instructions must not have an interrupt stack");
 	return 0;
 }

@@ -4,10 +4,13 @@
  * its function in C, loads what that left, and goes on there.
  *
  * IRET tells the processor that an NMI's handler has ended, whoever executes it: a breakpoint met inside an NMI handler
- * that returned so would let the next NMI in, onto the stack of the first. So trap and machine check return by RET
+ * that returned so would let the next NMI in, onto the stack of the first. So these and machine checks return by RET
  * where the interrupted context had interrupts off. One that had them on is no NMI's, and needs IRET: with interrupts on
  * again, but not yet back, it could be found parked with its return address in no register.
  * RET takes address and flags from the interrupted stack, right below its pointer: there is no red zone.
+ *
+ * An illegal instruction is handled on the interrupted stack, and a call that is emulated there pushes where the
+ * processor put its frame. So the entry copies that frame down, and a word more, for the alignment.
  */
 #include "port/bare/port.h"
 
@@ -62,6 +65,13 @@ __asm__(".pushsection .text\n"
 	"	movq (" OFFSET(FRAME_SP) "-" OFFSET(FRAME_IP) ")(%rsp), %rsp\n"
 	"	popfq\n"
 	"	ret\n"
+	".balign 16\n"
+	".globl xp_bare_entry_illegal\n"
+	"xp_bare_entry_illegal:\n"
+	"	pushq $0\n"
+	"	pushq 40(%rsp)\n	pushq 40(%rsp)\n	pushq 40(%rsp)\n	pushq 40(%rsp)\n	pushq 40(%rsp)\n" SAVE
+	"	call xp_bare_illegal\n"
+	"	jmp xp__bare_return\n"
 	".balign 16\n"
 	".globl xp_bare_entry_nmi\n"
 	"xp_bare_entry_nmi:\n" SAVE

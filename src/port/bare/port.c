@@ -46,19 +46,25 @@ static unsigned can(unsigned needs)
 		served |= XP_NEED_CALL;
 	else
 		served &= ~(unsigned)XP_NEED_TRAP;
+	if (xp__bare->illegal)
+		served |= XP_NEED_ILLEGAL;
 	return served & needs;
 }
 
 static int prepare(unsigned needs, struct xp_diag *diag)
 {
+	int error = 0;
+
 	xp__bare_write_early = needs & XP_NEED_ALONE;
 	if (needs & XP_NEED_ALONE && !alone())
 		return xp__bare_refuse(diag, -XP_E_NOT_EARLY, "other processors are running");
 	if (!xp__bare_write_early && xp__bare->window == NULL)
 		return xp__bare_refuse(diag, -XP_E_NO_WRITER, "the kernel gave no window to write text through");
 	if (needs & XP_NEED_TRAP)
-		return xp__bare_gates(diag);
-	return 0;
+		error = xp__bare_gates(diag);
+	if (!error && needs & XP_NEED_ILLEGAL)
+		error = xp__bare_illegal_gate(diag);
+	return error;
 }
 
 static struct xp_port port = {

@@ -54,5 +54,7 @@ void xp__bare_unpark(void);
 /* ---- breakpoint.c ---- */
 /* xp__bare_gates - 0 if the executing processor's IDT gives vectors 2, 3 and 18 an interrupt stack each. */
 int xp__bare_gates(struct xp_diag *diag);
+/* xp__bare_illegal_gate - 0 if it gives vector 6 a handler, without one. */
+int xp__bare_illegal_gate(struct xp_diag *diag);
 
 #endif
