@@ -46,10 +46,12 @@ __attribute__((used)) static void (*volatile pointer)(void) = empty;
 XP_DEFINE_STATIC_CALL(fresh, empty);
 XP_DEFINE_STATIC_CALL(updated, empty);
 XP_DEFINE_STATIC_CALL(placed, empty);
+XP_DEFINE_STATIC_CALL_LAZY(lazy, empty);
 
 LOOP(nothing, "");
 LOOP(direct, "call empty");
 LOOP(placed, SITE(placed));
+LOOP(lazy, "call xp_trampoline_lazy");
 LOOP(updated, "call xp_trampoline_updated");
 LOOP(fresh, "call xp_trampoline_fresh");
 LOOP(pointer, "call *pointer(%rip)");
@@ -63,6 +65,7 @@ static const struct {
 	{"direct call", loop_direct},
 	{"nothing", loop_nothing},
 	{"static call, in place", loop_placed},
+	{"static call, found when executed", loop_lazy},
 	{"static call, trampoline", loop_updated},
 	{"static call, trampoline through its word", loop_fresh},
 	{"function pointer", loop_pointer},

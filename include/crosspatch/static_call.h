@@ -52,6 +52,10 @@ struct xp_static_call {
 	xp__call_func *stub;       /* likewise: returns 0, and is what NULL jumps to */
 	xp__call_func *placed;     /* what text that does not jump `through` jumps to; NULL: there is none such */
 	void *pin;                /* keeps the target's shared object mapped */
+	xp__call_func *lazy;       /* of a call that is to find its sites: a stub that jumps to the discoverer. Else NULL */
+	xp__call_func *discoverer; /* the stub's assembly knows the place */
+	struct xp__found *found;   /* sites without a record */
+	uint32_t vain;             /* questions that found none */
 } __attribute__((aligned(8))); /* whatever the size of a pointer: XP_SITE_FLAGS */
 
 /* Without trampolines a call is a load and an indirect call. */
@@ -115,10 +119,10 @@ extern "C" {
 	XP__CALL_ASSERT(!XP__CALL_SAME(__typeof__(function), __typeof__(&*(function))),                                \
 			"a static call is declared with a function, not with a pointer to one")
 
-#define XP__CALL(real, name, function, trampoline)                                                                     \
+#define XP__CALL(real, name, function, trampoline, lazy)                                                               \
 	{                                                                                                              \
 		{XP__OBJECT(real, #name, __FILE__, __LINE__)}, (function), (function), (trampoline), &xp__call_stub,   \
-			NULL, NULL                                                                                     \
+			NULL, NULL, lazy, NULL, NULL, 0                                                                \
 	}
 
 #if defined(XP__CALLS_LOAD)
@@ -160,7 +164,7 @@ extern xp__call_func xp__call_stub XP__CALL_HIDDEN;
 	XP__DECLARE_CALL(name, function);                                                                              \
 	XP__TRAMPOLINE(xp_trampoline_##name, xp_call_##name);                                                          \
 	__attribute__((used)) struct xp_static_call xp_call_##name =                                                   \
-		XP__CALL(NULL, name, target, XP__TRAMPOLINE_OF(name));                                                 \
+		XP__CALL(NULL, name, target, XP__TRAMPOLINE_OF(name), NULL);                                           \
 	XP__CALL_END
 
 /*
@@ -180,8 +184,31 @@ extern xp__call_func xp__call_stub XP__CALL_HIDDEN;
 	XP__TRAMPOLINE(xp_trampoline_##name, xp_call_##name);                                                          \
 	__attribute__((used)) struct xp_static_call xp_call_##name = {                                                 \
 		{XP__OBJECT(NULL, #name, __FILE__, __LINE__)}, &xp__call_stub, NULL, XP__TRAMPOLINE_OF(name),          \
-		&xp__call_stub, NULL, NULL};                                                                           \
+		&xp__call_stub, NULL, NULL, NULL, NULL, NULL, 0};                                                      \
 	XP__CALL_END
+/*
+ * XP_DEFINE_STATIC_CALL_LAZY(name, function) - as XP_DEFINE_STATIC_CALL(), and call sites without a record are found: the
+ * first execution of a call rewrites it into a call of the target, if the call is a plain one and its displacement lies
+ * inside one aligned quadword. The others stay on the trampoline; once 16 such calls were made no more sites are looked for.
+ * The first call of a site takes the text lock, and may commit: in a signal handler that interrupted a commit of the same
+ * thread it only calls. A thread that makes one while the call is updated may be on its way into the old target when the
+ * update returns. Needs the calling conventions of C: r11 does not survive the call. In 32-bit code, and with
+ * XP_NO_PATCHING, XP_DEFINE_STATIC_CALL(). Code made at run time that calls the trampoline stays mapped as long as the call.
+ */
+#if defined(XP__CALLS_LOAD) || defined(__i386__)
+#define XP_DEFINE_STATIC_CALL_LAZY(name, function) XP_DEFINE_STATIC_CALL(name, function)
+#else
+XP__CALL_ASSERT(offsetof(struct xp_static_call, discoverer) == XP__CALL_DISCOVERER, "the stubs know it");
+#define XP_DEFINE_STATIC_CALL_LAZY(name, function)                                                                     \
+	XP__CALL_BEGIN                                                                                                 \
+	XP__DECLARE_CALL(name, function);                                                                              \
+	XP__TRAMPOLINE(xp_trampoline_##name, xp_call_##name);                                                          \
+	XP__CALL_LAZY(xp_lazy_##name, xp_call_##name);                                                                 \
+	extern xp__call_func xp_lazy_##name XP__CALL_HIDDEN;                                                           \
+	__attribute__((used)) struct xp_static_call xp_call_##name =                                                   \
+		XP__CALL(NULL, name, (xp__call_func *)(function), XP__TRAMPOLINE_OF(name), &xp_lazy_##name);           \
+	XP__CALL_END
+#endif
 #define XP_DEFINE_STATIC_CALL_RET0(name, function) XP__DEFINE_CALL(name, function, &xp__call_stub)
 #define XP_DECLARE_STATIC_CALL(name, function)                                                                         \
 	XP__CALL_BEGIN                                                                                                 \
@@ -200,7 +227,7 @@ extern xp__call_func xp__call_stub XP__CALL_HIDDEN;
 	XP__DECLARE_CALL(name, function);                                                                              \
 	XP__TRAMPOLINE_SHARED(xp_trampoline_##name, xp_call_##name);                                                   \
 	__attribute__((weak, used)) struct xp_static_call xp_call_##name =                                             \
-		XP__CALL(&xp_shared_call_##name.object, name, XP__ENTRY_OF(name), XP__TRAMPOLINE_OF(name));            \
+		XP__CALL(&xp_shared_call_##name.object, name, XP__ENTRY_OF(name), XP__TRAMPOLINE_OF(name), NULL);      \
 	XP__CALL_END
 #define XP_DEFINE_STATIC_CALL_SHARED(name, function)                                                                   \
 	XP__CALL_BEGIN                                                                                                 \
@@ -211,7 +238,7 @@ extern xp__call_func xp__call_stub XP__CALL_HIDDEN;
 	XP__TRAMPOLINE(xp_trampoline_real_##name, xp_real_call_##name);                                                \
 	XP__TRAMPOLINE_ENTRY(xp_shared_entry_##name, xp_trampoline_real_##name);                                       \
 	__attribute__((used)) struct xp_static_call xp_real_call_##name =                                              \
-		XP__CALL(NULL, name, (xp__call_func *)(function), XP__TRAMPOLINE_OF(real_##name));                      \
+		XP__CALL(NULL, name, (xp__call_func *)(function), XP__TRAMPOLINE_OF(real_##name), NULL);                \
 	extern struct xp_static_call xp_shared_call_##name                                                             \
 		__attribute__((alias("xp_real_call_" #name), visibility("default")));                                  \
 	XP__CALL_END

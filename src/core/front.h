@@ -59,6 +59,8 @@ struct xp__item {
 		struct {
 			void (*func)(void);
 			void *pin; /* of func; after the commit of what was there before */
+			uintptr_t site; /* not 0: only this one, which was found */
+			bool back;      /* it goes to the trampoline again */
 		} call;
 		struct {
 			void (*provider)(void);

@@ -27,6 +27,7 @@
 #include "core/batch.h"
 #include "core/deps.h"
 #include "core/engine.h"
+#include "core/found.h"
 #include "core/fault.h"
 #include "core/inject.h"
 #include "core/trap.h"
@@ -38,7 +39,6 @@
 #define UD2_LEN 8
 #define UD2_CALL 3 /* where in it the five bytes stand */
 #define ASKS_LEN 17 /* bytes of 32-bit code in front of a stub */
-#define BLOCK_SIZE 4096u
 #define VAIN_MAX 16u /* calls that could not be bound, before their handle's stub leads straight to the provider */
 
 struct gate {
@@ -47,40 +47,8 @@ struct gate {
 	void *pin; /* keeps the provider's shared object mapped */
 };
 
-/* A call site that has no record. */
-struct xp__found {
-	struct xp__found *next;
-	uintptr_t code;
-};
-
 static struct gate *gates;
 static bool eager; /* relaxed atomic */
-
-/* ---- memory: small pieces of blocks that are kept ---- */
-
-static uint8_t *block;
-static size_t left;
-static struct xp__found *spare;
-
-static void *piece(size_t size)
-{
-	uint8_t *memory;
-
-	size = (size + 15) & ~(size_t)15;
-	if (size > BLOCK_SIZE)
-		return xp__port->alloc(size);
-	if (size > left) {
-		memory = xp__port->alloc(BLOCK_SIZE);
-		if (memory == NULL)
-			return NULL;
-		block = memory;
-		left = BLOCK_SIZE;
-	}
-	memory = block;
-	block += size;
-	left -= size;
-	return memory;
-}
 
 /* ---- names ---- */
 
@@ -112,7 +80,7 @@ static struct gate *name_gate(const char *name)
 		return gate;
 	while (name[len])
 		len++;
-	gate = piece(sizeof(*gate) + len + 1);
+	gate = xp__piece(sizeof(*gate) + len + 1);
 	if (gate == NULL)
 		return NULL;
 	memcpy(gate + 1, name, len);
@@ -509,19 +477,14 @@ static void arrived(const struct xp_site_table *table)
 /* Sites that no record names are unbound: should the table come back, nobody would know them. */
 static void forget_found(struct xp_gate *handle)
 {
-	struct xp__found **end = &handle->found;
-
-	while (*end) {
+	for (const struct xp__found *found = handle->found; found; found = found->next) {
 		struct xp__item item = {.front = &xp__gate_front, .object = handle->object.real};
 
 		item.gate.handle = handle;
-		item.gate.site = (*end)->code;
+		item.gate.site = found->code;
 		(void)xp__patch_locked(&item, 1, NULL);
-		end = &(*end)->next;
 	}
-	*end = spare;
-	spare = handle->found;
-	handle->found = NULL;
+	xp__found_drop(&handle->found);
 }
 
 static void depart(const struct xp_site_table *table)
@@ -560,12 +523,6 @@ const struct xp__front xp__gate_front = {
 
 /* ---- binding at the first execution ---- */
 
-/* Whether the five bytes before a return address can be read: they are in its page, or are text as well. */
-static bool readable(uintptr_t code)
-{
-	return code / 4096 == (code + SITE_LEN) / 4096 || xp__port->text_check((const void *)code, SITE_LEN) == 0;
-}
-
 /* The site whose call is at @call, from the records or found earlier; len 0: not known. */
 static struct site known_site(const struct xp_gate *handle, uintptr_t call)
 {
@@ -581,26 +538,9 @@ static struct site known_site(const struct xp_gate *handle, uintptr_t call)
 				return site_at(xp__relative(&record->code), ud2);
 		}
 	}
-	for (const struct xp__found *found = handle->found; found; found = found->next)
-		if (found->code == call)
-			return site_at(call, false);
+	if (xp__found_has(handle->found, call))
+		return site_at(call, false);
 	return (struct site){0};
-}
-
-static struct xp__found *new_found(struct xp_gate *handle, uintptr_t code)
-{
-	struct xp__found *found = spare;
-
-	if (found)
-		spare = found->next;
-	else
-		found = piece(sizeof(*found));
-	if (found) {
-		found->code = code;
-		found->next = handle->found;
-		handle->found = found;
-	}
-	return found;
 }
 
 /* 0: bound, by this thread or another. Else the site stays as it is. */
@@ -611,7 +551,7 @@ static int bind(struct xp_gate *handle, uintptr_t code, xp__gate_func *provider)
 	struct site site;
 	int error;
 
-	if (!readable(code))
+	if (!xp__found_readable(code, SITE_LEN))
 		return -XP_E_NOT_TEXT;
 	if (!xp__insn_rel32(direct, 0xe8, code, (uintptr_t)provider))
 		return -XP_E_RANGE;
@@ -620,14 +560,12 @@ static int bind(struct xp_gate *handle, uintptr_t code, xp__gate_func *provider)
 	site = known_site(handle, code);
 	if (site.len == 0) {
 		uint8_t call[SITE_LEN];
-		struct xp__found *found;
 
 		/* A tail call, or one through a pointer: what it returns to is no call of the stub. */
 		if (!xp__insn_rel32(call, 0xe8, code, (uintptr_t)handle->stub) ||
 		    memcmp((const void *)code, call, SITE_LEN) != 0)
 			return -XP_E_MISMATCH;
-		found = new_found(handle, code);
-		if (found == NULL)
+		if (!xp__found_add(&handle->found, code))
 			return -XP__ENOMEM;
 		site = site_at(code, false);
 	}

@@ -14,10 +14,17 @@
  *     enter the old target after an update.
  * I5  What a call goes to stays mapped: the port is asked to keep it before the text lock is taken, and to let go of what
  *     was there before after it was given back. Whoever unmaps (dlclose) has the dynamic linker's lock and may want ours.
+ * I6  A call defined as lazy has its sites found: once registered, its word leads to a stub that asks where the call came
+ *     from. A call of the trampoline that one store can change is changed, and known from then on as if it had a record; any
+ *     other costs a question, and after VAIN_MAX of them the word leads to the target: who returns where is not known before
+ *     it was asked, so a tail call that is executed again and again would be asked for ever.
+ *     As long as there are questions the trampoline stays as it is, and what goes by it finds the target in call->func.
  */
+#include "arch/x86/thunk.h"
 #include "core/batch.h"
 #include "core/deps.h"
 #include "core/engine.h"
+#include "core/found.h"
 
 #define XP_NO_PATCHING /* the library has no calls of its own */
 #include <crosspatch/static_call.h>
@@ -46,21 +53,27 @@ static uintptr_t destination(const struct xp_static_call *handle, xp__call_func 
 	return (uintptr_t)(func ? func : handle->stub);
 }
 
-static int fail_site(const struct xp_call_site *site, const uint8_t *expected, unsigned len, struct xp_diag *diag)
+static int fail_site(const struct xp_static_call *handle, uintptr_t code, const uint8_t *expected, unsigned len,
+		     struct xp_diag *diag)
 {
-	const uint8_t *code = (const uint8_t *)xp__relative(&site->code);
-	int error = xp__fail_text(diag, code, expected, code, len);
+	int error = xp__fail_text(diag, (const void *)code, expected, (const uint8_t *)code, len);
 
 	if (diag)
-		diag->key = handle_of(site)->object.name;
+		diag->key = handle->object.name;
 	return error;
 }
 
-static int fail_record(const struct xp_call_site *site, const char *detail, struct xp_diag *diag)
+static int fail_record(const struct xp_static_call *handle, uintptr_t code, const char *detail, struct xp_diag *diag)
 {
 	if (diag)
-		diag->key = handle_of(site)->object.name;
-	return xp__fail(diag, -XP_E_CORRUPT, XP_PHASE_VALIDATE, (const void *)xp__relative(&site->code), detail);
+		diag->key = handle->object.name;
+	return xp__fail(diag, -XP_E_CORRUPT, XP_PHASE_VALIDATE, (const void *)code, detail);
+}
+
+/* Whether calls that come by the trampoline are asked where they come from (I6). */
+static bool discovers(const struct xp_static_call *handle)
+{
+	return handle->lazy && handle->through == handle->lazy;
 }
 
 /* ---- trampolines ---- */
@@ -123,13 +136,15 @@ static int add_trampoline(const struct xp__item *item, const struct xp_call_site
 	int error;
 
 	if (code % TRAMPOLINE_LEN != 0)
-		return fail_record(site, "a trampoline that is not aligned", diag);
+		return fail_record(handle, code, "a trampoline that is not aligned", diag);
 	indirect_form(old, code, handle);
 	direct = handle->placed && text[0] == 0xe9 && memcmp(text, old, TRAMPOLINE_LEN) != 0;
 	if (direct)
 		(void)direct_form(old, code, (uintptr_t)handle->placed);
 	if (memcmp(text, old, TRAMPOLINE_LEN) != 0)
-		return fail_site(site, old, TRAMPOLINE_LEN, diag);
+		return fail_site(handle, code, old, TRAMPOLINE_LEN, diag);
+	if (discovers(handle) && !direct)
+		return 0;
 
 	if (item->goal != XP__GOAL_CHANGE) {
 		uintptr_t goes_to = (uintptr_t)(direct ? handle->placed : handle->through);
@@ -158,30 +173,30 @@ static bool fits(uintptr_t code)
 	return (code + 1) / 8 == (code + SITE_LEN - 1) / 8;
 }
 
-static int add_site(const struct xp__item *item, const struct xp_call_site *site, struct xp__commit *commit,
-		    size_t first, struct xp_diag *diag)
+static int add_site(const struct xp__item *item, const struct xp_static_call *handle, uintptr_t code, uint8_t opcode,
+		    struct xp__commit *commit, size_t first, struct xp_diag *diag)
 {
-	const struct xp_static_call *handle = handle_of(site);
-	uintptr_t code = xp__relative(&site->code), to = destination(handle, item->call.func);
-	const uint8_t opcode = xp__site_flags(&site->call) & XP_SITE_TAIL ? 0xe9 : 0xe8;
+	uintptr_t to = destination(handle, item->call.func);
 	uint8_t by_trampoline[SITE_LEN], placed[SITE_LEN], direct[SITE_LEN];
 	const uint8_t *text = (const uint8_t *)code;
 	struct xp__change change = {.addr = code, .len = SITE_LEN, .known = SITE_LEN, .resume = XP_RESUME_EMULATE};
 	int error;
 
 	if (!xp__insn_rel32(by_trampoline, opcode, code, (uintptr_t)handle->trampoline))
-		return fail_record(site, "a call out of reach of its trampoline", diag);
+		return fail_record(handle, code, "a call out of reach of its trampoline", diag);
 	if (memcmp(text, by_trampoline, SITE_LEN) == 0)
 		change.old = by_trampoline;
 	else if (handle->placed && xp__insn_rel32(placed, opcode, code, (uintptr_t)handle->placed) &&
 		 memcmp(text, placed, SITE_LEN) == 0)
 		change.old = placed;
 	else
-		return fail_site(site, by_trampoline, SITE_LEN, diag);
+		return fail_site(handle, code, by_trampoline, SITE_LEN, diag);
 
 	if (item->goal != XP__GOAL_CHANGE && change.old == by_trampoline)
 		return 0;
-	change.new = fits(code) && xp__insn_rel32(direct, opcode, code, to) ? direct : by_trampoline;
+	change.new = by_trampoline;
+	if (!item->call.back && fits(code) && xp__insn_rel32(direct, opcode, code, to))
+		change.new = direct;
 	if (memcmp(change.old, change.new, SITE_LEN) == 0)
 		return 0;
 	/* Under shadow stacks a call is not emulated: if that is the only way, the site stays on its trampoline. */
@@ -198,24 +213,43 @@ static int add_site(const struct xp__item *item, const struct xp_call_site *site
 
 static void measure(const struct xp__item *item, const struct xp__use *use, struct xp__size *size)
 {
-	(void)item;
-	size->sites += use->nr;
-	size->plans += use->nr;
-	size->pointers += use->nr_flag[1];
+	const struct xp_static_call *handle = handle_of((const struct xp_call_site *)use->records + use->numbers[0]);
+	size_t nr = use->nr;
+
+	for (const struct xp__found *found = handle->found; found; found = found->next)
+		nr++;
+	if (item->call.site)
+		nr = 1;
+	size->sites += nr;
+	size->plans += nr;
+	size->pointers += item->call.site ? 0 : use->nr_flag[1];
+}
+
+/* A record's site, or trampoline. */
+static int add_record(const struct xp__item *item, const struct xp_call_site *site, struct xp__commit *commit,
+		      size_t first, struct xp_diag *diag)
+{
+	unsigned flags = xp__site_flags(&site->call);
+
+	if (flags & XP_SITE_TRAMPOLINE)
+		return add_trampoline(item, site, commit, first, diag);
+	return add_site(item, handle_of(site), xp__relative(&site->code), flags & XP_SITE_TAIL ? 0xe9 : 0xe8, commit,
+			first, diag);
 }
 
 static int add(const struct xp__item *item, const struct xp__use *use, struct xp__commit *commit, struct xp_diag *diag)
 {
 	const struct xp_call_site *sites = use->records;
+	const struct xp_static_call *handle = handle_of(&sites[use->numbers[0]]);
 	size_t first = commit->nr_plans;
 	int error = 0;
 
-	for (uint32_t i = 0; i < use->nr && !error; i++) {
-		const struct xp_call_site *site = &sites[use->numbers[i]];
-		bool trampoline = xp__site_flags(&site->call) & XP_SITE_TRAMPOLINE;
-
-		error = (trampoline ? add_trampoline : add_site)(item, site, commit, first, diag);
-	}
+	if (item->call.site)
+		return add_site(item, handle, item->call.site, 0xe8, commit, first, diag);
+	for (uint32_t i = 0; i < use->nr && !error; i++)
+		error = add_record(item, &sites[use->numbers[i]], commit, first, diag);
+	for (const struct xp__found *found = handle->found; found && !error; found = found->next)
+		error = add_site(item, handle, found->code, 0xe8, commit, first, diag);
 	return error;
 }
 
@@ -269,6 +303,107 @@ static void leave(const struct xp_site_table *table)
 	}
 }
 
+/* ---- sites that are found when they are executed ---- */
+
+#ifdef __x86_64__
+
+#define VAIN_MAX 16u /* calls that could not be changed, before nobody asks any more */
+
+extern xp__call_func xp__call_discoverer __attribute__((visibility("hidden")));
+XP__THUNK(xp__call_discoverer, xp__call_discover);
+void *xp__call_discover(struct xp_object *object, uintptr_t return_address);
+
+static void store_through(struct xp_static_call *call, xp__call_func *func)
+{
+	/* ordering: (C1) pairs with (C2) */
+	__atomic_store_n(&call->through, func, __ATOMIC_RELEASE);
+}
+
+static bool has_record(const struct xp_static_call *call, uintptr_t code)
+{
+	for (const struct xp__use *use = call->object.uses; use; use = use->next)
+		for (uint32_t i = 0; i < use->nr; i++)
+			if (xp__relative(&((const struct xp_call_site *)use->records)[use->numbers[i]].code) == code)
+				return true;
+	return false;
+}
+
+/* Whether the call at @code, which came by the trampoline, goes to the target itself from now on, by this thread or another. */
+static bool place(struct xp_static_call *call, uintptr_t code)
+{
+	uintptr_t to = destination(call, call->func);
+	struct xp__item item = {.front = &xp__call_front, .object = &call->object};
+	uint8_t by_trampoline[SITE_LEN], direct[SITE_LEN];
+
+	/* The site may lie on a page of its own, or the return address may be no such thing. */
+	if (!xp__found_readable(code, SITE_LEN) || !fits(code) || !xp__insn_rel32(direct, 0xe8, code, to))
+		return false;
+	if (memcmp((const void *)code, direct, SITE_LEN) == 0)
+		return true;
+	if (!xp__insn_rel32(by_trampoline, 0xe8, code, (uintptr_t)call->trampoline) ||
+	    memcmp((const void *)code, by_trampoline, SITE_LEN) != 0)
+		return false;
+	if (!has_record(call, code) && !xp__found_has(call->found, code) && !xp__found_add(&call->found, code))
+		return false;
+	item.call.func = call->func;
+	item.call.site = code;
+	return xp__patch_locked(&item, 1, NULL) == 0 && memcmp((const void *)code, direct, SITE_LEN) == 0;
+}
+
+/* The thunk's question, for a call that returns to @return_address. */
+void *xp__call_discover(struct xp_object *object, uintptr_t return_address)
+{
+	struct xp_static_call *call = (struct xp_static_call *)object;
+	xp__call_func *func;
+
+	if (xp__lock(NULL)) {
+		/* ordering: (K4) pairs with (K3) */
+		func = __atomic_load_n(&call->func, __ATOMIC_ACQUIRE);
+		return (void *)destination(call, func);
+	}
+	func = call->func;
+	if (discovers(call) && !place(call, return_address - SITE_LEN) && ++call->vain >= VAIN_MAX)
+		store_through(call, (xp__call_func *)destination(call, func));
+	xp__unlock();
+	return (void *)destination(call, func);
+}
+
+/* Before its records are known no site is looked for. */
+static void arrived(const struct xp_site_table *table)
+{
+	for (const struct xp_call_site *site = table->start; site < (const struct xp_call_site *)table->end; site++) {
+		struct xp_static_call *call = handle_of(site);
+
+		if (!(xp__site_flags(&site->call) & XP_SITE_TRAMPOLINE) || !call->lazy || call->vain >= VAIN_MAX ||
+		    *(const uint8_t *)xp__relative(&site->code) != 0xff)
+			continue;
+		call->discoverer = xp__call_discoverer;
+		store_through(call, call->lazy);
+	}
+}
+
+/* Sites that no record names go back to the trampoline: should the table come back, nobody would know them. */
+static void depart(const struct xp_site_table *table)
+{
+	for (const struct xp_call_site *site = table->start; site < (const struct xp_call_site *)table->end; site++) {
+		struct xp_static_call *call = handle_of(site);
+
+		for (const struct xp__found *found = call->found; found; found = found->next) {
+			struct xp__item item = {.front = &xp__call_front, .object = &call->object};
+
+			item.call.func = call->func;
+			item.call.site = found->code;
+			item.call.back = true;
+			(void)xp__patch_locked(&item, 1, NULL);
+		}
+		xp__found_drop(&call->found);
+		if (discovers(call))
+			store_through(call, (xp__call_func *)destination(call, call->func));
+	}
+}
+
+#endif
+
 const struct xp__front xp__call_front = {
 	.record_size = sizeof(struct xp_call_site),
 	.object_at = offsetof(struct xp_call_site, call),
@@ -279,6 +414,10 @@ const struct xp__front xp__call_front = {
 	.settled = settled,
 	.drop = drop,
 	.leave = leave,
+#ifdef __x86_64__
+	.arrived = arrived,
+	.depart = depart,
+#endif
 };
 
 static struct xp__item item_of(struct xp_static_call *call, xp__call_func *func)

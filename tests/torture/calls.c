@@ -61,6 +61,8 @@ XP_DEFINE_STATIC_CALL(distant, plain_0);
 XP_DEFINE_STATIC_CALL(floats, floats_0);
 XP_DEFINE_STATIC_CALL(structs, structs_0);
 XP_DEFINE_STATIC_CALL(variable, variable_0);
+/* Found while they are executed, and while they change. */
+XP_DEFINE_STATIC_CALL_LAZY(lazy, plain_0);
 XP_CALL_SITES(plain_sites, plain);
 XP_CALL_SITES_TAIL(plain_tails, plain);
 XP_CALL_SITES(distant_sites, distant);
@@ -73,6 +75,21 @@ static unsigned wrong;
 static int plain_at(const int32_t *sites, unsigned i)
 {
 	return ((int (*)(int))xp_call_site(sites, i))(100) - 100;
+}
+
+/* Calls that the compiler placed where it liked. */
+__attribute__((noinline)) static int lazy_call(unsigned site)
+{
+	switch (site % 4) {
+	case 0:
+		return xp_static_call(lazy)(100) - 100;
+	case 1:
+		return xp_static_call(lazy)(200) - 200;
+	case 2:
+		return xp_static_call(lazy)(300) - 300;
+	default:
+		return xp_static_call(lazy)(400) - 400;
+	}
 }
 
 static int call(unsigned which, uint64_t random)
@@ -94,6 +111,8 @@ static int call(unsigned which, uint64_t random)
 		return plain_at(distant_sites, site);
 	case 6:
 		return plain_at(plain_tails, site);
+	case 7:
+		return lazy_call(site);
 	default:
 		return plain_at(plain_sites, site);
 	}
@@ -138,6 +157,7 @@ static int patch(void *context, uint64_t *random, struct xp_diag *diag)
 	ADD(structs, structs);
 	ADD(variable, variable);
 	ADD(distant, plain);
+	ADD(lazy, plain);
 	if (next == 2)
 		error = error ? error : xp_batch_add_call(batch, distant, far_target());
 	if (error)

@@ -163,6 +163,25 @@
 		".popsection\n"                                                                                        \
 		".popsection\n"                                                                                        \
 		".endif\n")
+/* Where the word of a lazy call leads at first: lea call(%rip), %r11; jmp *discoverer(%rip). */
+#define XP__CALL_DISCOVERER 104
+#define XP__CALL_LAZY(stub, call) XP__CALL_LAZY_ASM(#stub, #call)
+#define XP__CALL_LAZY_ASM(stub, call)                                                                                  \
+	__asm__(".ifndef " stub "\n"                                                                                   \
+		".pushsection .text." stub ",\"ax\",@progbits\n"                                                      \
+		".balign 16\n"                                                                                         \
+		".globl " stub "\n"                                                                                    \
+		".hidden " stub "\n"                                                                                   \
+		".type " stub ", @function\n" stub ":\n"                                                              \
+		".cfi_startproc\n"                                                                                    \
+		".byte 0xf3, 0x0f, 0x1e, 0xfa, 0x4c, 0x8d, 0x1d\n"                                                     \
+		".long " call " - (. + 4)\n"                                                                          \
+		".byte 0xff, 0x25\n"                                                                                  \
+		".long " call " + " XP__STRING(XP__CALL_DISCOVERER) " - (. + 4)\n"                                     \
+		".cfi_endproc\n"                                                                                      \
+		".size " stub ", . - " stub "\n"                                                                       \
+		".popsection\n"                                                                                       \
+		".endif\n")
 #define XP__STRING(x) XP__STRING_OF(x)
 #define XP__STRING_OF(x) #x
 

@@ -1,0 +1,30 @@
+/* SPDX-License-Identifier: MIT */
+/* Call sites that no record names: found when they are executed. And memory in small pieces, for what is kept. */
+#ifndef XP_CORE_FOUND_H
+#define XP_CORE_FOUND_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct xp__found {
+	struct xp__found *next;
+	uintptr_t code;
+};
+
+/* xp__piece - @size zeroed bytes for ever, or NULL. Context: text lock, here and below. */
+void *xp__piece(size_t size);
+
+/* xp__found_add - one more in front of @list; false: no memory. */
+bool xp__found_add(struct xp__found **list, uintptr_t code);
+
+/* xp__found_drop - empties @list; the memory is used again. */
+void xp__found_drop(struct xp__found **list);
+
+/* xp__found_has - whether @code is in @list. */
+bool xp__found_has(const struct xp__found *list, uintptr_t code);
+
+/* xp__found_readable - whether the @len bytes at @code, which a return address follows, can be read. */
+bool xp__found_readable(uintptr_t code, size_t len);
+
+#endif
