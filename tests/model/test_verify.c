@@ -183,6 +183,20 @@ XP_TEST(order_of_stores)
 	check_wrong(&course, 0, AMD, foreign);
 }
 
+/* The same by one store: right inside a block; across two blocks the first may be seen before the second is stored. */
+XP_TEST(a_single_store_falls_into_blocks)
+{
+	static const uint8_t old[4] = {0xeb, 0x02, 0xb0, 0x11}; /* jmp over; mov $0x11, %al */
+	static const uint8_t new[4] = {0x66, 0x90, 0xb0, 0x22}; /* nop; mov $0x22, %al */
+	struct xp__course course = course_of(old, new, 4);
+
+	store(&course, 0, 4, new, true);
+	check_proven(&course, 4, AMD);
+	check_wrong(&course, 6, AMD, foreign);
+	check_proven(&course, 6, LINE64);
+	check_wrong(&course, 62, LINE64, foreign);
+}
+
 /* One store that falls into two pieces: who has seen the first piece does not see its bytes old again. */
 XP_TEST(a_piece_that_was_seen)
 {
