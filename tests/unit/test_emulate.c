@@ -244,12 +244,11 @@ static const char *oracle_open(void)
 /* Distinct in every register, stack pointer in the middle of the stack. */
 static struct xp_regs frame(uint64_t flags)
 {
-	struct xp_regs regs;
+	struct xp_regs regs = {.ip = 0xdead}; /* ignored */
 
 	for (unsigned i = 0; i < 16; i++)
 		regs.gpr[i] = (uintptr_t)(0x0123456789abcdefu * (i + 1));
 	regs.gpr[RSP] = (uintptr_t)stack_middle;
-	regs.ip = 0xdead; /* ignored */
 	regs.flags = FIXED | flags;
 	return regs;
 }
