@@ -217,6 +217,28 @@ int xp__apply(struct xp__item *item, struct xp_diag *diag)
 	return error;
 }
 
+int xp__apply_listed(size_t (*list)(struct xp__item *items))
+{
+	int error = xp__lock(NULL);
+	struct xp__item *items;
+	size_t nr;
+
+	if (error)
+		return error;
+	nr = list(NULL);
+	if (nr > 0) {
+		items = xp__port->alloc(nr * sizeof(*items));
+		error = -XP__ENOMEM;
+		if (items) {
+			list(items);
+			error = xp__apply_locked(items, nr, NULL);
+			xp__port->release(items, nr * sizeof(*items));
+		}
+	}
+	xp__unlock();
+	return error;
+}
+
 /* ---- the public batch ---- */
 
 struct xp_batch {

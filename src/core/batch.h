@@ -19,6 +19,12 @@ int xp__apply_locked(struct xp__item *items, size_t nr, struct xp_diag *diag);
 /* xp__apply - the same for one item, under the text lock that it takes. */
 int xp__apply(struct xp__item *item, struct xp_diag *diag);
 
+/*
+ * xp__apply_listed - the same for the items that @list writes down, in one commit. It is asked for their number first, with
+ * NULL. Errors: -ENOMEM too.
+ */
+int xp__apply_listed(size_t (*list)(struct xp__item *items));
+
 /* xp__attach_locked - brings the sites of @nr uses to the state of their objects. */
 int xp__attach_locked(const struct xp__use *uses, size_t nr, enum xp__goal goal, struct xp_diag *diag);
 

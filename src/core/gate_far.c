@@ -540,22 +540,5 @@ static size_t list_gates(struct xp__item *items)
 
 int xp_gate_far_bind_all(void)
 {
-	int error = xp__lock(NULL);
-	struct xp__item *items;
-	size_t nr;
-
-	if (error)
-		return error;
-	nr = list_gates(NULL);
-	if (nr > 0) {
-		items = xp__port->alloc(nr * sizeof(*items));
-		error = -XP__ENOMEM;
-		if (items) {
-			list_gates(items);
-			error = xp__apply_locked(items, nr, NULL);
-			xp__port->release(items, nr * sizeof(*items));
-		}
-	}
-	xp__unlock();
-	return error;
+	return xp__apply_listed(list_gates);
 }
