@@ -38,6 +38,13 @@ extern double xp_torture_seconds;
 		return xp_torture_main(argc, argv);                                                                    \
 	}
 
+/* A case that is the program's run(policy, writer, sync), or with more arguments, under one setting. */
+#define XP_TORTURE_CASE(name, policy, writer, sync, ...)                                                               \
+	XP_TEST(name)                                                                                                  \
+	{                                                                                                              \
+		run(XP_POLICY_##policy, XP_WRITER_##writer, XP_SYNC_##sync, ##__VA_ARGS__);                            \
+	}
+
 static inline int xp_torture_main(int argc, char **argv)
 {
 	const char *given = getenv("XP_SECONDS");

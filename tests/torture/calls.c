@@ -219,26 +219,11 @@ static void run(enum xp_policy policy, enum xp_writer writer, enum xp_sync sync,
 	batch = NULL;
 }
 
-XP_TEST(auto_procmem)
-{
-	run(XP_POLICY_AUTO, XP_WRITER_PROCMEM, XP_SYNC_MEMBARRIER, XP_TRAPS_SOME);
-}
-
-XP_TEST(auto_mprotect)
-{
-	run(XP_POLICY_AUTO, XP_WRITER_MPROTECT, XP_SYNC_MEMBARRIER, XP_TRAPS_NONE);
-}
-
-XP_TEST(breakpoint_signal)
-{
-	/* One bystander, which answers the signals: on a busy machine it may never run between two phases. */
-	run(XP_POLICY_BREAKPOINT, XP_WRITER_PROCMEM, XP_SYNC_SIGNAL, XP_TRAPS_ANY);
-}
-
-XP_TEST(quiesce)
-{
-	run(XP_POLICY_QUIESCE, XP_WRITER_PROCMEM, XP_SYNC_SIGNAL, XP_TRAPS_NONE);
-}
+XP_TORTURE_CASE(auto_procmem, AUTO, PROCMEM, MEMBARRIER, XP_TRAPS_SOME)
+XP_TORTURE_CASE(auto_mprotect, AUTO, MPROTECT, MEMBARRIER, XP_TRAPS_NONE)
+/* One bystander, which answers the signals: on a busy machine it may never run between two phases. */
+XP_TORTURE_CASE(breakpoint_signal, BREAKPOINT, PROCMEM, SIGNAL, XP_TRAPS_ANY)
+XP_TORTURE_CASE(quiesce, QUIESCE, PROCMEM, SIGNAL, XP_TRAPS_NONE)
 
 XP_TEST(breakpoint_delayed)
 {

@@ -228,20 +228,9 @@ static void run(enum xp_policy policy, enum xp_writer writer, enum xp_sync sync)
 	CHECK_EQ(after.redirected, 0);
 }
 
-XP_TEST(auto_procmem)
-{
-	run(XP_POLICY_AUTO, XP_WRITER_PROCMEM, XP_SYNC_MEMBARRIER);
-}
-
-XP_TEST(auto_mprotect)
-{
-	run(XP_POLICY_AUTO, XP_WRITER_MPROTECT, XP_SYNC_MEMBARRIER);
-}
-
-XP_TEST(quiesce)
-{
-	run(XP_POLICY_QUIESCE, XP_WRITER_PROCMEM, XP_SYNC_SIGNAL);
-}
+XP_TORTURE_CASE(auto_procmem, AUTO, PROCMEM, MEMBARRIER)
+XP_TORTURE_CASE(auto_mprotect, AUTO, MPROTECT, MEMBARRIER)
+XP_TORTURE_CASE(quiesce, QUIESCE, PROCMEM, SIGNAL)
 
 XP_TEST(breakpoint_delayed)
 {

@@ -209,25 +209,10 @@ static void run(enum xp_policy policy, enum xp_writer writer, enum xp_sync sync)
 		REQUIRE(patch(NULL, NULL, NULL) == 0);
 }
 
-XP_TEST(auto_procmem)
-{
-	run(XP_POLICY_AUTO, XP_WRITER_PROCMEM, XP_SYNC_MEMBARRIER);
-}
-
-XP_TEST(auto_mprotect)
-{
-	run(XP_POLICY_AUTO, XP_WRITER_MPROTECT, XP_SYNC_MEMBARRIER);
-}
-
-XP_TEST(breakpoint_signal)
-{
-	run(XP_POLICY_BREAKPOINT, XP_WRITER_PROCMEM, XP_SYNC_SIGNAL);
-}
-
-XP_TEST(quiesce)
-{
-	run(XP_POLICY_QUIESCE, XP_WRITER_PROCMEM, XP_SYNC_SIGNAL);
-}
+XP_TORTURE_CASE(auto_procmem, AUTO, PROCMEM, MEMBARRIER)
+XP_TORTURE_CASE(auto_mprotect, AUTO, MPROTECT, MEMBARRIER)
+XP_TORTURE_CASE(breakpoint_signal, BREAKPOINT, PROCMEM, SIGNAL)
+XP_TORTURE_CASE(quiesce, QUIESCE, PROCMEM, SIGNAL)
 
 XP_TEST(breakpoint_delayed)
 {

@@ -22,20 +22,14 @@ static void run(enum xp_policy policy, enum xp_writer writer, enum xp_sync sync)
 	xp_sites_check_right();
 }
 
-#define RUN(policy, POLICY, writer, WRITER, sync, SYNC)                                                                \
-	XP_TEST(policy##_##writer##_##sync)                                                                            \
-	{                                                                                                              \
-		run(XP_POLICY_##POLICY, XP_WRITER_##WRITER, XP_SYNC_##SYNC);                                           \
-	}
-
-RUN(auto, AUTO, procmem, PROCMEM, membarrier, MEMBARRIER)
-RUN(auto, AUTO, procmem, PROCMEM, signal, SIGNAL)
-RUN(auto, AUTO, mprotect, MPROTECT, membarrier, MEMBARRIER)
-RUN(auto, AUTO, mprotect, MPROTECT, signal, SIGNAL)
-RUN(breakpoint, BREAKPOINT, procmem, PROCMEM, membarrier, MEMBARRIER)
-RUN(breakpoint, BREAKPOINT, procmem, PROCMEM, signal, SIGNAL)
-RUN(breakpoint, BREAKPOINT, mprotect, MPROTECT, membarrier, MEMBARRIER)
-RUN(breakpoint, BREAKPOINT, mprotect, MPROTECT, signal, SIGNAL)
-RUN(quiesce, QUIESCE, procmem, PROCMEM, signal, SIGNAL)
+XP_TORTURE_CASE(auto_procmem_membarrier, AUTO, PROCMEM, MEMBARRIER)
+XP_TORTURE_CASE(auto_procmem_signal, AUTO, PROCMEM, SIGNAL)
+XP_TORTURE_CASE(auto_mprotect_membarrier, AUTO, MPROTECT, MEMBARRIER)
+XP_TORTURE_CASE(auto_mprotect_signal, AUTO, MPROTECT, SIGNAL)
+XP_TORTURE_CASE(breakpoint_procmem_membarrier, BREAKPOINT, PROCMEM, MEMBARRIER)
+XP_TORTURE_CASE(breakpoint_procmem_signal, BREAKPOINT, PROCMEM, SIGNAL)
+XP_TORTURE_CASE(breakpoint_mprotect_membarrier, BREAKPOINT, MPROTECT, MEMBARRIER)
+XP_TORTURE_CASE(breakpoint_mprotect_signal, BREAKPOINT, MPROTECT, SIGNAL)
+XP_TORTURE_CASE(quiesce_procmem_signal, QUIESCE, PROCMEM, SIGNAL)
 
 XP_TORTURE_MAIN()

@@ -231,24 +231,9 @@ static void run(enum xp_policy policy, enum xp_writer writer, enum xp_sync sync,
 	xp_text_free(&text);
 }
 
-XP_TEST(auto_procmem)
-{
-	run(XP_POLICY_AUTO, XP_WRITER_PROCMEM, XP_SYNC_MEMBARRIER, false);
-}
-
-XP_TEST(auto_mprotect_signal)
-{
-	run(XP_POLICY_AUTO, XP_WRITER_MPROTECT, XP_SYNC_SIGNAL, false);
-}
-
-XP_TEST(breakpoint_procmem)
-{
-	run(XP_POLICY_BREAKPOINT, XP_WRITER_PROCMEM, XP_SYNC_MEMBARRIER, false);
-}
-
-XP_TEST(breakpoint_delays)
-{
-	run(XP_POLICY_BREAKPOINT, XP_WRITER_PROCMEM, XP_SYNC_MEMBARRIER, true);
-}
+XP_TORTURE_CASE(auto_procmem, AUTO, PROCMEM, MEMBARRIER, false)
+XP_TORTURE_CASE(auto_mprotect_signal, AUTO, MPROTECT, SIGNAL, false)
+XP_TORTURE_CASE(breakpoint_procmem, BREAKPOINT, PROCMEM, MEMBARRIER, false)
+XP_TORTURE_CASE(breakpoint_delays, BREAKPOINT, PROCMEM, MEMBARRIER, true)
 
 XP_TORTURE_MAIN()

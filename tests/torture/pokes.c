@@ -171,24 +171,9 @@ static void run(enum xp_policy with, enum xp_writer writer, enum xp_sync sync)
 	}
 }
 
-XP_TEST(auto_procmem)
-{
-	run(XP_POLICY_AUTO, XP_WRITER_PROCMEM, XP_SYNC_MEMBARRIER);
-}
-
-XP_TEST(auto_mprotect)
-{
-	run(XP_POLICY_AUTO, XP_WRITER_MPROTECT, XP_SYNC_MEMBARRIER);
-}
-
-XP_TEST(breakpoint_procmem)
-{
-	run(XP_POLICY_BREAKPOINT, XP_WRITER_PROCMEM, XP_SYNC_MEMBARRIER);
-}
-
-XP_TEST(breakpoint_mprotect_signal)
-{
-	run(XP_POLICY_BREAKPOINT, XP_WRITER_MPROTECT, XP_SYNC_SIGNAL);
-}
+XP_TORTURE_CASE(auto_procmem, AUTO, PROCMEM, MEMBARRIER)
+XP_TORTURE_CASE(auto_mprotect, AUTO, MPROTECT, MEMBARRIER)
+XP_TORTURE_CASE(breakpoint_procmem, BREAKPOINT, PROCMEM, MEMBARRIER)
+XP_TORTURE_CASE(breakpoint_mprotect_signal, BREAKPOINT, MPROTECT, SIGNAL)
 
 XP_TORTURE_MAIN()
