@@ -132,6 +132,17 @@ int xp_gate_far_replace(struct xp_gate_far *gate, uint16_t selector, uint32_t of
 int xp_gate_far_withdraw(struct xp_gate_far *gate);
 
 /*
+ * xp_batch_add_gate_far(batch, gate, selector, offset) - adds "this gate leads there" to a batch, "nowhere" for selector 0.
+ * A batch says what is to be, whatever it was before: it provides, replaces or withdraws. The commit changes the sites that
+ * were executed before; the others are bound when they fault. While it runs, each call goes where its gate led before, or
+ * leads afterwards.
+ * Context: thread. Ordering: none. Errors: -EINVAL for NULL and for selectors 1 to 3, -ENOMEM; the batch is as before. What
+ * a site cannot call is found at the commit. Progress: may wait for the text lock.
+ */
+struct xp_batch;
+int xp_batch_add_gate_far(struct xp_batch *batch, struct xp_gate_far *gate, uint16_t selector, uint32_t offset);
+
+/*
  * xp_gate_far_bind_all - the eager table: binds in one commit every site whose segment is known and whose gate has a
  * provider. A failure leaves each site unbound or bound. Otherwise as xp_gate_bind_all().
  */

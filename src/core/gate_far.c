@@ -273,8 +273,13 @@ static int add(const struct xp__item *item, const struct xp__use *use, struct xp
 
 static int start(struct xp__item *item)
 {
-	bool has = target_of(gate_of(item)).selector != 0;
+	struct target now = target_of(gate_of(item));
+	bool has = now.selector != 0;
 
+	if (item->far.wish == XP__GATE_LEAD) {
+		item->skip = now.selector == item->far.selector && now.offset == item->far.offset;
+		return 0;
+	}
 	if (item->far.wish == XP__GATE_PROVIDE && has)
 		return -XP_E_PROVIDED;
 	return item->far.wish != XP__GATE_PROVIDE && !has ? -XP_E_NO_PROVIDER : 0;
@@ -502,6 +507,23 @@ static int change(struct xp_gate_far *gate, enum xp__gate_wish wish, uint16_t se
 	item.far.selector = selector;
 	item.far.offset = offset;
 	return xp__apply(&item, NULL);
+}
+
+/*
+ * Unbound sites stay so: of a batch that fails late, near sites that it bound would be left going where their gate does not
+ * lead (I1).
+ */
+int xp_batch_add_gate_far(struct xp_batch *batch, struct xp_gate_far *gate, uint16_t selector, uint32_t offset)
+{
+	struct xp__item item = {.front = &xp__gate_far_front};
+
+	if (gate == NULL || (selector >= 1 && selector <= 3))
+		return -XP__EINVAL;
+	item.object = &gate->object;
+	item.far.wish = XP__GATE_LEAD;
+	item.far.selector = selector;
+	item.far.offset = selector ? offset : 0;
+	return xp__batch_add(batch, &item);
 }
 
 int xp_gate_far_provide(struct xp_gate_far *gate, uint16_t selector, uint32_t offset)

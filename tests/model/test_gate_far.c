@@ -5,6 +5,7 @@
 #include "recorder.h"
 
 #include <crosspatch/gate_far.h>
+#include <crosspatch/text_poke.h>
 #include <errno.h>
 
 /* Offsets in rec_text, which is at once the segment. */
@@ -268,6 +269,138 @@ XP_TEST(a_trapped_call_is_the_call)
 			stop();
 		}
 	}
+}
+
+/* ---- batches ---- */
+
+enum { NEAR_SITE = 0x214, PROVIDERS = 3, NEAR_FORM = 5, FAR_FORM = 2 };
+
+static const uint32_t providers[PROVIDERS] = {0, PROVIDER, PROVIDER + 0x1234};
+static struct xp_gate_far near_gate;
+static struct xp_far_site near_site;
+static struct xp_module near_module;
+
+/* Two gates in one segment: of a far call at SITE, of a near one at NEAR_SITE. */
+static int start_two(void)
+{
+	int error = start(FAR_FORM);
+
+	near_gate = (struct xp_gate_far){.object = {.name = "near"}};
+	near_site = (struct xp_far_site){.number = 7, .form = forms[NEAR_FORM].form};
+	near_site.code = relative(&near_site.code, (uintptr_t)(rec_text + NEAR_SITE));
+	near_site.gate = relative(&near_site.gate, (uintptr_t)&near_gate);
+	near_site.segment = relative(&near_site.segment, (uintptr_t)&segment);
+	rec_put(NEAR_SITE, (const uint8_t *)forms[NEAR_FORM].unbound, forms[NEAR_FORM].len);
+	near_module = (struct xp_module){.abi = XP_MODULE_ABI, .nr_tables = XP_NR_SITE_KINDS};
+	near_module.tables[XP_SITE_FAR].start = &near_site;
+	near_module.tables[XP_SITE_FAR].end = &near_site + 1;
+	return error ? error : xp_module_register(&near_module);
+}
+
+static void stop_two(void)
+{
+	CHECK_EQ(xp_module_unregister(&near_module), 0);
+	stop();
+}
+
+static void execute_two(void)
+{
+	struct xp_regs regs;
+
+	CHECK_EQ(fault(&regs), XP_TRAP_RETRY);
+	registers(&regs);
+	regs.ip = NEAR_SITE;
+	CHECK_EQ(xp_trap_fault(&regs, 0, &memory), XP_TRAP_RETRY);
+}
+
+/* Which provider the sites lead to, and with them their gates; 0: their stub. */
+static void check_two(unsigned far, unsigned near)
+{
+	uint32_t to = far ? providers[far] : FAIL32, displacement;
+	const uint8_t selector = far ? OTHER : SELECTOR;
+
+	CHECK_EQ(rec_text[SITE], 0x9a);
+	CHECK_MEM(rec_text + SITE + 1, &to, 4);
+	CHECK_EQ(rec_text[SITE + 5], selector);
+	displacement = (near ? providers[near] : FAIL32) - (NEAR_SITE + 7);
+	CHECK_MEM(rec_text + NEAR_SITE, "\x90\x0e\xe8", 3);
+	CHECK_MEM(rec_text + NEAR_SITE + 3, &displacement, 4);
+	CHECK_EQ(gate.to[gate.version & 1].offset, providers[far]);
+	CHECK_EQ(near_gate.to[near_gate.version & 1].offset, providers[near]);
+}
+
+static int commit_two(struct xp_batch *batch, unsigned far, unsigned near)
+{
+	CHECK_EQ(xp_batch_add_gate_far(batch, &gate, far ? OTHER : 0, providers[far]), 0);
+	CHECK_EQ(xp_batch_add_gate_far(batch, &near_gate, near ? SELECTOR : 0, providers[near]), 0);
+	rec_forget();
+	return xp_batch_commit(batch, NULL);
+}
+
+/* Whatever it was before; with the syncs of one. */
+XP_TEST(a_batch_says_where_far_gates_lead)
+{
+	struct xp_batch *batch;
+
+	REQUIRE(start_two() == 0);
+	batch = xp_batch_new();
+	CHECK_EQ(commit_two(batch, 1, 2), 0);
+	CHECK_TEXT(unbound);
+	CHECK_MEM(rec_text + NEAR_SITE, forms[NEAR_FORM].unbound, forms[NEAR_FORM].len);
+	execute_two();
+	check_two(1, 2);
+	CHECK_EQ(commit_two(batch, 1, 2), 0);
+	CHECK_EQ(rec.calls[REC_WRITE], 0);
+	CHECK_EQ(commit_two(batch, 2, 1), 0);
+	CHECK_EQ(rec.calls[REC_SYNC], 3);
+	check_two(2, 1);
+	CHECK_EQ(commit_two(batch, 0, 2), 0);
+	CHECK_EQ(rec.calls[REC_SYNC], 3);
+	check_two(0, 2);
+	CHECK_EQ(xp_batch_add_gate_far(batch, &gate, OTHER, providers[1]), 0);
+	CHECK_EQ(commit_two(batch, 2, 0), 0); /* the last wish counts */
+	check_two(2, 0);
+	CHECK_EQ(xp_gate_far_provide(&gate, OTHER, PROVIDER), -XP_E_PROVIDED);
+	CHECK_EQ(xp_gate_far_withdraw(&near_gate), -XP_E_NO_PROVIDER);
+
+	CHECK_EQ(xp_batch_add_gate_far(NULL, &gate, OTHER, PROVIDER), -EINVAL);
+	CHECK_EQ(xp_batch_add_gate_far(batch, NULL, OTHER, PROVIDER), -EINVAL);
+	for (uint16_t selector = 1; selector <= 3; selector++)
+		CHECK_EQ(xp_batch_add_gate_far(batch, &gate, selector, PROVIDER), -EINVAL);
+	xp_batch_free(batch);
+	stop_two();
+}
+
+/* At each write and each sync that fails; because of what one of them cannot call; because of something else in it. */
+XP_TEST(far_gates_of_a_failed_batch_are_as_before)
+{
+	static const uint8_t wrong[1] = {0x55}, nop[1] = {0x90};
+	const struct xp_poke poke = {.addr = rec_text + 4096, .expect = wrong, .replace = nop, .len = 1};
+	struct xp_diag diag = {0};
+	struct xp_batch *batch;
+
+	REQUIRE(start_two() == 0);
+	batch = xp_batch_new();
+	CHECK_EQ(commit_two(batch, 1, 2), 0);
+	execute_two();
+	for (unsigned nth = 1; nth <= 6; nth++) {
+		rec_forget();
+		rec_fail(nth % 2 ? REC_WRITE : REC_SYNC, (nth + 1) / 2, 1, -EIO);
+		CHECK_EQ(commit_two(batch, 2, nth % 4 / 2), -EIO);
+		rec_heal();
+		check_two(1, 2);
+	}
+	/* What failed is still in it. */
+	CHECK_EQ(xp_batch_add_gate_far(batch, &near_gate, OTHER, PROVIDER), 0);
+	CHECK_EQ(xp_batch_commit(batch, &diag), -XP_E_RANGE);
+	CHECK_STR(diag.key, "near");
+	check_two(1, 2);
+	CHECK_EQ(xp_batch_add_gate_far(batch, &near_gate, 0, 0), 0);
+	CHECK_EQ(xp_batch_add_poke(batch, &poke), 0);
+	CHECK_EQ(xp_batch_commit(batch, NULL), -XP_E_MISMATCH);
+	check_two(1, 2);
+	xp_batch_free(batch);
+	stop_two();
 }
 
 /* ---- what is refused ---- */

@@ -353,6 +353,66 @@ XP_TEST(of_many_threads_one_patches)
 	pthread_barrier_destroy(&barrier);
 }
 
+/* ---- in one commit with everything else ---- */
+
+XP_DEFINE_STATIC_KEY_FALSE(key);
+
+static __attribute__((noinline)) bool key_site(void)
+{
+	return xp_static_branch_unlikely(&key);
+}
+
+static void add_all(struct xp_batch *batch, unsigned p)
+{
+	for (unsigned n = 0; n < XP_NR_FAR_CASES; n++) {
+		const struct xp_far_case *c = &xp_far_cases[n];
+
+		CHECK_EQ(xp_batch_add_gate_far(batch, c->gate, p < 2 ? xp_far_selector(c, p) : 0,
+					       p < 2 ? xp_far_offset(c, p) : 0),
+			 0);
+	}
+	CHECK_EQ(xp_batch_add_key(batch, &key.key, p < 2), 0);
+}
+
+static void check_all(unsigned p)
+{
+	for (unsigned n = 0; n < XP_NR_FAR_CASES; n++) {
+		check_bound(&xp_far_cases[n], 61, p);
+		CHECK_EQ(call(&xp_far_cases[n], 61), p < 2 ? p + 1 : 0);
+	}
+	CHECK_EQ(key_site(), p < 2);
+}
+
+XP_TEST(a_batch_of_all_forms_and_a_key)
+{
+	static const uint8_t foreign[] = {0xcd};
+	struct xp_poke poke = {.addr = (void *)xp_far_fail32, .expect = foreign, .replace = foreign, .len = 1};
+	struct xp_batch *batch = xp_batch_new();
+	uint64_t before;
+
+	REQUIRE_SEGMENTS();
+	REQUIRE(batch != NULL);
+	for (unsigned n = 0; n < XP_NR_FAR_CASES; n++)
+		CHECK_EQ(call(&xp_far_cases[n], 61), 0);
+	check_all(2);
+	for (unsigned i = 0; i < 3; i++) {
+		add_all(batch, i);
+		before = commits();
+		CHECK_EQ(xp_batch_commit(batch, NULL), 0);
+		CHECK_EQ(commits() - before, 1);
+		check_all(i);
+	}
+	add_all(batch, 1);
+	CHECK_EQ(xp_batch_add_poke(batch, &poke), 0);
+	CHECK_EQ(xp_batch_commit(batch, NULL), -XP_E_MISMATCH);
+	check_all(2);
+	for (unsigned n = 0; n < XP_NR_FAR_CASES; n++)
+		check_unbound(&xp_far_cases[n], 62);
+	xp_batch_free(batch);
+}
+
+/* ---- eagerly ---- */
+
 XP_TEST(eagerly_there_is_no_fault)
 {
 	uint64_t before;

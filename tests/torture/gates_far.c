@@ -1,14 +1,15 @@
 // SPDX-License-Identifier: MIT
 /*
  * Far gates in 16- and 32-bit segments that have no provider, one, and another in its place, while three threads call: by
- * sites of every form at every offset of a cache line, some of which fault for the first time. A signal handler calls too,
- * in the thread that patches, in the middle of its commits.
+ * sites of every form at every offset of a cache line, some of which fault for the first time. Gates change one by one and
+ * all in one commit. A signal handler calls too, in the thread that patches, in the middle of its commits.
  */
 #include "xp_delays.h"
 #include "xp_far.h"
 #include "xp_torture.h"
 
 #include <crosspatch/crosspatch.h>
+#include <errno.h>
 #include <signal.h>
 
 /* 0: withdrawn; 1, 2: the two providers. */
@@ -84,12 +85,34 @@ static int patch_one(unsigned n)
 	return error;
 }
 
+/* All of them, each to its next state, in one commit. */
+static int patch_all(struct xp_diag *diag)
+{
+	struct xp_batch *batch = xp_batch_new();
+	int error = batch ? 0 : -ENOMEM;
+
+	for (unsigned n = 0; n < XP_NR_FAR_CASES && !error; n++) {
+		const struct xp_far_case *c = &xp_far_cases[n];
+		unsigned next = (xp_epoch_state(epochs[n]) + 1) % NR_STATES;
+
+		xp_epoch_begin(&epochs[n]);
+		error = xp_batch_add_gate_far(batch, c->gate, next ? xp_far_selector(c, next - 1) : 0,
+					      next ? xp_far_offset(c, next - 1) : 0);
+	}
+	error = error ? error : xp_batch_commit(batch, diag);
+	for (unsigned n = 0; n < XP_NR_FAR_CASES && !error; n++)
+		xp_epoch_end(&epochs[n]);
+	xp_batch_free(batch);
+	return error;
+}
+
 static int patch(void *context, uint64_t *random, struct xp_diag *diag)
 {
+	unsigned n = (unsigned)(xp_test_random(random) >> 8) % (XP_NR_FAR_CASES + 1);
+
 	(void)context;
-	(void)diag;
 	__atomic_store_n(&wanted, 1, __ATOMIC_RELAXED);
-	return patch_one((unsigned)(xp_test_random(random) >> 8) % XP_NR_FAR_CASES);
+	return n == XP_NR_FAR_CASES ? patch_all(diag) : patch_one(n);
 }
 
 static void run(enum xp_policy policy, enum xp_writer writer, enum xp_sync sync)
