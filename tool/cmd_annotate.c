@@ -1,11 +1,17 @@
 // SPDX-License-Identifier: MIT
 /*
- * crosspatch annotate: adds to an object file the records of its call sites, as the compiler plugin would have done.
+ * crosspatch annotate: adds to an object file the records of its call sites and patchable entries, as the compiler plugin
+ * would have done.
  *
- * What shows a site is its relocation: the compiler leaves the displacement of a call of a trampoline to the linker.
+ * What shows a call site is its relocation: the compiler leaves the displacement of a call of a trampoline to the linker.
  * The bytes say the rest: E8 or E9 before the displacement, at the beginning of an instruction. Records are added in the
  * form that the assembler gives those of the plugin: a section xp_call_sites for each section of code, linked to it and
  * in its group, with its relocations.
+ *
+ * What shows an entry is the word that -fpatchable-function-entry leaves for it; symbols say which function it is and how
+ * long, the bytes that it is one nop, or one-byte nops that may become one. An entry has one record: the word goes. That also
+ * helps what gcc 12 makes of a file with functions in groups: all words in one section, linked to the first of them, which
+ * goes when the linker keeps another file's group.
  *
  * I1  No byte of code changes. Symbols keep their places, except that one may be inserted for a section that has no local
  *     one; then whatever counts symbols is renumbered.
@@ -31,7 +37,8 @@ static const char usage[] =
 	"Usage: crosspatch annotate [--call SYMBOL[=NAME]]… [--json] FILE…\n"
 	"       crosspatch annotate [--call SYMBOL[=NAME]]… [--json] --output OUT FILE\n"
 	"\n"
-	"Adds the records of the call sites in object files, for compilers without the plugin.\n"
+	"Adds the records of the call sites and of the entries (-fpatchable-function-entry=5) in object files, for compilers\n"
+	"without the plugin.\n"
 	"\n"
 	"  FILE                  an object file, not linked yet; it is replaced\n"
 	"  --output OUT          write to OUT, and leave FILE as it is\n"
@@ -41,6 +48,8 @@ static const char usage[] =
 	"Exit status: 0 done, 1 a file cannot be annotated, 2 wrong arguments, 3 the system failed; the file is as it was.\n";
 
 static const char records_name[] = "xp_call_sites", relocations_name[] = ".relaxp_call_sites";
+static const char entries_name[] = "xp_entry_sites", entry_relocations_name[] = ".relaxp_entry_sites";
+static const char names_name[] = "xp_entry_names", words_name[] = "__patchable_function_entries";
 static const char trampoline_prefix[] = "xp_trampoline_", call_prefix[] = "xp_call_";
 
 enum {
@@ -48,6 +57,11 @@ enum {
 	RECORD_LEN = 8, /* struct xp_call_site */
 	RECORD_ALIGN = 4,
 	SITE_TAIL = 1,
+	ENTRY_LEN = 5,
+	ENTRY_RECORD_LEN = 12, /* struct xp_entry_site */
+	ENTRY_PART = 2,
+	ENTRY_SIZE_MAX = (1 << 24) - 1,
+	WORD_LEN = 8,
 	MAX_CALLS = 256,
 	ADDRSIG = 0x6fff4c03, /* SHT_LLVM_ADDRSIG: a list of symbols, which elf.h does not know */
 };
@@ -74,8 +88,25 @@ struct site {
 	bool tail;
 };
 
+/* A function's entry, or the beginning of a part that was split off from it. */
+struct entry {
+	size_t section; /* of the code */
+	uint64_t offset;
+	uint32_t size; /* as in the record: with bytes before the entry, and flags */
+	size_t name;   /* where it stands among the names */
+};
+
+/* A symbol that is a function, by its place. */
+struct function {
+	size_t section;
+	uint64_t value, size;
+	const char *name;
+	bool has_entry;
+};
+
 struct counts {
 	size_t recorded, present, left_out;
+	size_t entries_recorded, entries_present, entries_left_out;
 };
 
 struct object {
@@ -89,6 +120,15 @@ struct object {
 	size_t nr_sites;
 	struct site *present;
 	size_t nr_present;
+	struct function *functions; /* by section and value; of those at one place the symbol table's first is first */
+	size_t nr_functions;
+	struct entry *entries; /* to be recorded */
+	size_t nr_entries;
+	struct site *present_entries;
+	size_t nr_present_entries;
+	bool words_taken;
+	char *names; /* of functions with entries, terminated, one behind the other */
+	size_t names_len;
 	void **buffers; /* what libelf was given */
 	size_t nr_buffers;
 	struct counts counts;
@@ -276,8 +316,8 @@ static int compare_sites(const void *x, const void *y)
 	return a->offset < b->offset ? -1 : a->offset > b->offset;
 }
 
-/* The sites that have a record: the first field of each says where. */
-static int find_present(struct object *o)
+/* The sites that have a record in a section @name, of @len bytes: the first field of each says where. */
+static int find_present(struct object *o, const char *name, size_t len, struct site **present, size_t *nr_present)
 {
 	for (Elf_Scn *section = NULL; (section = elf_nextscn(o->elf, section));) {
 		Elf64_Shdr *header = elf64_getshdr(section), *of;
@@ -286,24 +326,24 @@ static int find_present(struct object *o)
 		Elf_Scn *records = nr ? elf_getscn(o->elf, header->sh_info) : NULL;
 
 		of = records ? elf64_getshdr(records) : NULL;
-		if (!of || strcmp(section_name(o, of), records_name) != 0)
+		if (!of || strcmp(section_name(o, of), name) != 0)
 			continue;
 		for (size_t i = 0; i < nr; i++) {
 			uint32_t number = ELF64_R_SYM(entries[i].r_info);
 			struct site site = {0};
 			int error;
 
-			if (entries[i].r_offset % RECORD_LEN != 0 || number >= nr_symbols(o))
+			if (entries[i].r_offset % len != 0 || number >= nr_symbols(o))
 				continue;
 			site.section = symbol_at(o, number)->st_shndx;
 			site.offset = symbol_at(o, number)->st_value + (uint64_t)entries[i].r_addend;
-			error = add_site(o, &o->present, &o->nr_present, &site);
+			error = add_site(o, present, nr_present, &site);
 			if (error)
 				return error;
 		}
 	}
-	if (o->nr_present)
-		qsort(o->present, o->nr_present, sizeof(*o->present), compare_sites);
+	if (*nr_present)
+		qsort(*present, *nr_present, sizeof(**present), compare_sites);
 	return 0;
 }
 
@@ -426,7 +466,7 @@ static int find_in(struct object *o, size_t section, const Elf64_Rela *entries, 
 
 static int find_sites(struct object *o)
 {
-	int error = o->symtab ? find_present(o) : 0;
+	int error = o->symtab ? find_present(o, records_name, RECORD_LEN, &o->present, &o->nr_present) : 0;
 
 	for (Elf_Scn *section = NULL; !error && (section = elf_nextscn(o->elf, section));) {
 		Elf64_Shdr *header = elf64_getshdr(section), *of;
@@ -442,6 +482,276 @@ static int find_sites(struct object *o)
 	if (o->nr_sites)
 		qsort(o->sites, o->nr_sites, sizeof(*o->sites), compare_sites);
 	o->counts.recorded = o->nr_sites;
+	return error;
+}
+
+/* ---- entries ---- */
+
+static int compare_functions(const void *x, const void *y)
+{
+	const struct function *a = x, *b = y;
+
+	if (a->section != b->section)
+		return a->section < b->section ? -1 : 1;
+	if (a->value != b->value)
+		return a->value < b->value ? -1 : 1;
+	return 0;
+}
+
+/* The order of equals is kept: a merge sort. */
+static void sort_functions(struct function *functions, struct function *spare, size_t nr)
+{
+	size_t half = nr / 2, left = 0, right = half, to = 0;
+
+	if (nr < 2)
+		return;
+	sort_functions(functions, spare, half);
+	sort_functions(functions + half, spare, nr - half);
+	memcpy(spare, functions, nr * sizeof(*functions));
+	while (left < half || right < nr)
+		if (right == nr || (left < half && compare_functions(&spare[left], &spare[right]) <= 0))
+			functions[to++] = spare[left++];
+		else
+			functions[to++] = spare[right++];
+}
+
+static int find_functions(struct object *o)
+{
+	size_t nr = nr_symbols(o);
+	struct function *spare = allocate(o, nr * sizeof(*spare));
+
+	o->functions = allocate(o, nr * sizeof(*o->functions));
+	if (!spare || !o->functions)
+		return failed(o->path, strerror(ENOMEM));
+	for (size_t i = 0; i < nr; i++) {
+		const Elf64_Sym *symbol = symbol_at(o, i);
+
+		if (ELF64_ST_TYPE(symbol->st_info) == STT_FUNC && symbol->st_shndx != SHN_UNDEF &&
+		    symbol->st_shndx < SHN_LORESERVE && *symbol_name(o, symbol))
+			o->functions[o->nr_functions++] = (struct function){
+				.section = symbol->st_shndx,
+				.value = symbol->st_value,
+				.size = symbol->st_size,
+				.name = symbol_name(o, symbol),
+			};
+	}
+	sort_functions(o->functions, spare, o->nr_functions);
+	return 0;
+}
+
+/* The function that begins at @value, or the last one before; NULL: none. */
+static struct function *function_before(const struct object *o, size_t section, uint64_t value)
+{
+	const struct function key = {.section = section, .value = value};
+	size_t low = 0, high = o->nr_functions;
+
+	while (low < high) {
+		size_t middle = low + (high - low) / 2;
+
+		if (compare_functions(&o->functions[middle], &key) <= 0)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	if (low == 0 || o->functions[--low].section != section)
+		return NULL;
+	while (low > 0 && compare_functions(&o->functions[low - 1], &o->functions[low]) == 0)
+		low--;
+	return &o->functions[low];
+}
+
+static int add_entry(struct object *o, const struct function *function, uint64_t offset, unsigned flags)
+{
+	size_t len = strlen(function->name) + 1;
+	struct entry *entries;
+	char *names;
+
+	/* As in add_site(). */
+	if ((o->nr_entries & (o->nr_entries - 1)) == 0) {
+		entries = realloc(o->entries, (o->nr_entries ? 2 * o->nr_entries : 1) * sizeof(*entries));
+		if (!entries)
+			return failed(o->path, strerror(ENOMEM));
+		o->entries = entries;
+	}
+	names = realloc(o->names, o->names_len + len);
+	if (!names)
+		return failed(o->path, strerror(ENOMEM));
+	o->names = names;
+	memcpy(o->names + o->names_len, function->name, len);
+	o->entries[o->nr_entries++] = (struct entry){
+		.section = function->section,
+		.offset = offset,
+		.size = (uint32_t)function->size << 8 | (uint32_t)(offset - function->value) << 4 | flags,
+		.name = o->names_len,
+	};
+	o->names_len += len;
+	return 0;
+}
+
+/* What the library can use: a nop of five bytes, or one-byte nops of which xp_function_prepare() makes one. */
+static bool is_nop(const uint8_t *code)
+{
+	ZydisDecoder decoder;
+	ZydisDecodedInstruction insn;
+
+	ZydisDecoderInit(&decoder, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
+	if (memcmp(code, "\x90\x90\x90\x90\x90", ENTRY_LEN) == 0)
+		return true;
+	return ZYAN_SUCCESS(ZydisDecoderDecodeInstruction(&decoder, NULL, code, ENTRY_LEN, &insn)) &&
+	       insn.mnemonic == ZYDIS_MNEMONIC_NOP && insn.length == ENTRY_LEN;
+}
+
+/* The function whose entry lies there, at its beginning or behind its endbr64; NULL: of none. */
+static struct function *function_of_entry(const struct object *o, const struct site *at)
+{
+	struct function *function = function_before(o, at->section, at->offset);
+	Elf_Scn *scn = elf_getscn(o->elf, at->section);
+	Elf_Data *code = scn ? elf_getdata(scn, NULL) : NULL;
+	const uint8_t *bytes = code ? code->d_buf : NULL;
+	uint64_t before;
+
+	if (!function || !bytes || at->offset > code->d_size || code->d_size - at->offset < ENTRY_LEN)
+		return NULL;
+	before = at->offset - function->value;
+	if (before != 0 && (before != 4 || memcmp(bytes + function->value, "\xf3\x0f\x1e\xfa", 4) != 0))
+		return NULL;
+	if (function->size > ENTRY_SIZE_MAX || (function->size && function->size < before + ENTRY_LEN))
+		return NULL;
+	return is_nop(bytes + at->offset) ? function : NULL;
+}
+
+/* Takes the words out of @words whose relocations are no more among the first @nr_left of @entries. */
+static int take_words(struct object *o, Elf_Data *words, Elf_Data *relocating, Elf64_Rela *entries, size_t nr_left)
+{
+	uint8_t *left = allocate(o, nr_left * WORD_LEN);
+
+	if (!left)
+		return failed(o->path, strerror(ENOMEM));
+	for (size_t i = 0; i < nr_left; i++)
+		entries[i].r_offset = i * WORD_LEN;
+	o->words_taken = true;
+	words->d_buf = left;
+	words->d_size = nr_left * WORD_LEN;
+	relocating->d_size = nr_left * sizeof(*entries);
+	elf_flagdata(words, ELF_C_SET, ELF_F_DIRTY);
+	elf_flagdata(relocating, ELF_C_SET, ELF_F_DIRTY);
+	return 0;
+}
+
+/* The entries that one section of words names. They are RELA: what the words themselves hold is of no account. */
+static int find_entries_in(struct object *o, Elf_Data *words, Elf_Scn *section, Elf64_Rela *entries, size_t nr)
+{
+	size_t nr_left = 0;
+	int error;
+
+	for (size_t i = 0; i < nr; i++)
+		if (ELF64_R_TYPE(entries[i].r_info) != R_X86_64_64 || entries[i].r_offset % WORD_LEN != 0 ||
+		    ELF64_R_SYM(entries[i].r_info) >= nr_symbols(o) || nr != words->d_size / WORD_LEN) {
+			o->counts.entries_left_out += nr;
+			return 0;
+		}
+	for (size_t i = 0; i < nr; i++) {
+		const Elf64_Sym *symbol = symbol_at(o, ELF64_R_SYM(entries[i].r_info));
+		struct site at = {
+			.section = symbol->st_shndx,
+			.offset = symbol->st_value + (uint64_t)entries[i].r_addend,
+		};
+		struct function *function;
+
+		if (o->nr_present_entries &&
+		    bsearch(&at, o->present_entries, o->nr_present_entries, sizeof(at), compare_sites))
+			continue;
+		function = function_of_entry(o, &at);
+		if (!function || function->has_entry) {
+			o->counts.entries_left_out++;
+			entries[nr_left++] = entries[i];
+			continue;
+		}
+		function->has_entry = true;
+		error = add_entry(o, function, at.offset, 0);
+		if (error)
+			return error;
+		o->counts.entries_recorded++;
+	}
+	return nr_left == nr ? 0 : take_words(o, words, elf_getdata(section, NULL), entries, nr_left);
+}
+
+static int compare_names(const void *x, const void *y)
+{
+	return strcmp((*(const struct function *const *)x)->name, (*(const struct function *const *)y)->name);
+}
+
+/* gcc's f.cold is the unlikely part of f: threads in there are in f. */
+static int find_parts(struct object *o)
+{
+	static const char suffix[] = ".cold";
+	const struct function **by_name = allocate(o, o->nr_functions * sizeof(*by_name));
+	size_t nr = 0;
+
+	if (!by_name)
+		return failed(o->path, strerror(ENOMEM));
+	for (size_t i = 0; i < o->nr_functions; i++)
+		if (o->functions[i].has_entry)
+			by_name[nr++] = &o->functions[i];
+	qsort(by_name, nr, sizeof(*by_name), compare_names);
+	for (size_t i = 0; i < o->nr_functions; i++) {
+		struct function part = o->functions[i], *key = &part;
+		size_t len = strlen(part.name);
+		char *name;
+		int error = 0;
+
+		if (part.has_entry || len < sizeof(suffix) || strcmp(part.name + len - sizeof(suffix) + 1, suffix) != 0)
+			continue;
+		name = strdup(part.name);
+		if (!name)
+			return failed(o->path, strerror(ENOMEM));
+		name[len - sizeof(suffix) + 1] = '\0';
+		part.name = name;
+		if (bsearch(&key, by_name, nr, sizeof(*by_name), compare_names))
+			error = add_entry(o, &part, part.value, ENTRY_PART);
+		free(name);
+		if (error)
+			return error;
+	}
+	return 0;
+}
+
+static int compare_entries(const void *x, const void *y)
+{
+	const struct entry *a = x, *b = y;
+
+	if (a->section != b->section)
+		return a->section < b->section ? -1 : 1;
+	return a->offset < b->offset ? -1 : a->offset > b->offset;
+}
+
+static int find_entries(struct object *o)
+{
+	int error;
+
+	if (!o->symtab)
+		return 0;
+	error = find_present(o, entries_name, ENTRY_RECORD_LEN, &o->present_entries, &o->nr_present_entries);
+	if (!error)
+		error = find_functions(o);
+	/* Stubs and parts have records, but no nop. */
+	for (size_t i = 0; !error && i < o->nr_present_entries; i++)
+		o->counts.entries_present += function_of_entry(o, &o->present_entries[i]) != NULL;
+	for (Elf_Scn *section = NULL; !error && (section = elf_nextscn(o->elf, section));) {
+		Elf64_Shdr *header = elf64_getshdr(section), *of;
+		size_t nr;
+		Elf64_Rela *entries = relocations(o, section, header, &nr);
+		Elf_Scn *scn = nr ? elf_getscn(o->elf, header->sh_info) : NULL;
+		Elf_Data *words = scn ? elf_getdata(scn, NULL) : NULL;
+
+		of = scn ? elf64_getshdr(scn) : NULL;
+		if (of && words && strcmp(section_name(o, of), words_name) == 0)
+			error = find_entries_in(o, words, section, entries, nr);
+	}
+	if (!error && o->nr_entries)
+		error = find_parts(o);
+	if (o->nr_entries)
+		qsort(o->entries, o->nr_entries, sizeof(*o->entries), compare_entries);
 	return error;
 }
 
@@ -575,11 +885,10 @@ static int join_group(struct object *o, size_t section, const uint32_t *members,
 	return 0;
 }
 
-/* The records of @nr sites in one section of code. */
-static int add_records(struct object *o, const struct site *sites, size_t nr, const uint32_t *calls,
-		       const uint32_t *names)
+/* @nr records of @len bytes for the section @code, with @per relocations each. */
+static int add_section(struct object *o, size_t code, const uint32_t *names, void *records, size_t nr, size_t len,
+		       Elf64_Rela *entries, size_t per)
 {
-	size_t code = sites->section;
 	const Elf64_Shdr *of = elf64_getshdr(elf_getscn(o->elf, code));
 	uint64_t group = of->sh_flags & SHF_GROUP;
 	Elf64_Shdr header = {.sh_name = names[0],
@@ -587,29 +896,10 @@ static int add_records(struct object *o, const struct site *sites, size_t nr, co
 			     .sh_flags = SHF_ALLOC | SHF_LINK_ORDER | group,
 			     .sh_link = (uint32_t)code,
 			     .sh_addralign = RECORD_ALIGN};
-	Elf64_Rela *entries = allocate(o, 2 * nr * sizeof(*entries));
-	void *records = allocate(o, nr * RECORD_LEN);
 	Elf_Scn *section, *relocating;
-	uint32_t local, members[2];
-	int error = local_symbol(o, code, &local);
+	uint32_t members[2];
 
-	if (error)
-		return error;
-	if (!entries || !records)
-		return failed(o->path, strerror(ENOMEM));
-	for (size_t i = 0; i < nr; i++) {
-		entries[2 * i] = (Elf64_Rela){
-			.r_offset = i * RECORD_LEN,
-			.r_info = ELF64_R_INFO((uint64_t)local, R_X86_64_PC32),
-			.r_addend = (int64_t)(sites[i].offset - symbol_at(o, local)->st_value),
-		};
-		entries[2 * i + 1] = (Elf64_Rela){
-			.r_offset = i * RECORD_LEN + 4,
-			.r_info = ELF64_R_INFO((uint64_t)calls[i], R_X86_64_PC32),
-			.r_addend = sites[i].tail ? SITE_TAIL : 0,
-		};
-	}
-	section = new_section(o, &header, ELF_T_BYTE, records, nr * RECORD_LEN);
+	section = new_section(o, &header, ELF_T_BYTE, records, nr * len);
 	if (!section)
 		return libelf_failed(o);
 	header = (Elf64_Shdr){.sh_name = names[1],
@@ -619,7 +909,7 @@ static int add_records(struct object *o, const struct site *sites, size_t nr, co
 			      .sh_info = (uint32_t)elf_ndxscn(section),
 			      .sh_addralign = 8,
 			      .sh_entsize = sizeof(*entries)};
-	relocating = new_section(o, &header, ELF_T_RELA, entries, 2 * nr * sizeof(*entries));
+	relocating = new_section(o, &header, ELF_T_RELA, entries, per * nr * sizeof(*entries));
 	if (!relocating)
 		return libelf_failed(o);
 	members[0] = (uint32_t)elf_ndxscn(section);
@@ -629,23 +919,102 @@ static int add_records(struct object *o, const struct site *sites, size_t nr, co
 	return group ? join_group(o, code, members, 2) : 0;
 }
 
-static int add_all_records(struct object *o)
+static Elf64_Rela relocation(uint64_t at, uint32_t symbol, int64_t addend)
 {
-	uint32_t *calls = allocate(o, o->nr_sites * sizeof(*calls)), names[2], local;
-	Elf_Data *strings = strings_in(o, o->section_names);
+	return (Elf64_Rela){
+		.r_offset = at,
+		.r_info = ELF64_R_INFO((uint64_t)symbol, R_X86_64_PC32),
+		.r_addend = addend,
+	};
+}
+
+/* The records of @nr sites in one section of code. */
+static int add_records(struct object *o, const struct site *sites, size_t nr, const uint32_t *calls,
+		       const uint32_t *names)
+{
+	Elf64_Rela *entries = allocate(o, 2 * nr * sizeof(*entries));
+	void *records = allocate(o, nr * RECORD_LEN);
+	uint32_t local;
+	int error = local_symbol(o, sites->section, &local);
+
+	if (error)
+		return error;
+	if (!entries || !records)
+		return failed(o->path, strerror(ENOMEM));
+	for (size_t i = 0; i < nr; i++) {
+		entries[2 * i] =
+			relocation(i * RECORD_LEN, local, (int64_t)(sites[i].offset - symbol_at(o, local)->st_value));
+		entries[2 * i + 1] = relocation(i * RECORD_LEN + 4, calls[i], sites[i].tail ? SITE_TAIL : 0);
+	}
+	return add_section(o, sites->section, names, records, nr, RECORD_LEN, entries, 2);
+}
+
+/* The records of @nr entries in one section of code; @strings is a symbol at the beginning of the section of names. */
+static int add_entry_records(struct object *o, const struct entry *of, size_t nr, uint32_t strings,
+			     const uint32_t *names)
+{
+	Elf64_Rela *entries = allocate(o, 2 * nr * sizeof(*entries));
+	uint8_t *records = allocate(o, nr * ENTRY_RECORD_LEN);
+	uint32_t local;
+	int error = local_symbol(o, of->section, &local);
+
+	if (error)
+		return error;
+	if (!entries || !records)
+		return failed(o->path, strerror(ENOMEM));
+	for (size_t i = 0; i < nr; i++) {
+		size_t at = i * ENTRY_RECORD_LEN;
+
+		entries[2 * i] = relocation(at, local, (int64_t)(of[i].offset - symbol_at(o, local)->st_value));
+		entries[2 * i + 1] = relocation(at + 4, strings, (int64_t)of[i].name);
+		memcpy(records + at + 8, &of[i].size, sizeof(of[i].size));
+	}
+	return add_section(o, of->section, names, records, nr, ENTRY_RECORD_LEN, entries, 2);
+}
+
+static int add_names(struct object *o, Elf_Data *strings, uint32_t *symbol)
+{
+	Elf64_Shdr header = {.sh_type = SHT_PROGBITS,
+			     .sh_flags = SHF_ALLOC | SHF_MERGE | SHF_STRINGS,
+			     .sh_addralign = 1,
+			     .sh_entsize = 1};
+	int error = add_string(o, strings, names_name, &header.sh_name);
+	Elf_Scn *section = error ? NULL : new_section(o, &header, ELF_T_BYTE, o->names, o->names_len);
+
+	if (error)
+		return error;
+	if (!section)
+		return libelf_failed(o);
+	if (elf_ndxscn(section) >= SHN_LORESERVE)
+		return refuse(o, "has more sections than this command can number; compile it in parts");
+	return local_symbol(o, elf_ndxscn(section), symbol);
+}
+
+static int add_all_entries(struct object *o, Elf_Data *strings, uint32_t symbol)
+{
+	uint32_t names[2];
+	int error = add_string(o, strings, entries_name, &names[0]);
+
+	if (!error)
+		error = add_string(o, strings, entry_relocations_name, &names[1]);
+	for (size_t i = 0, end; i < o->nr_entries && !error; i = end) {
+		for (end = i + 1; end < o->nr_entries && o->entries[end].section == o->entries[i].section;)
+			end++;
+		error = add_entry_records(o, o->entries + i, end - i, symbol, names);
+	}
+	return error;
+}
+
+static int add_all_sites(struct object *o, Elf_Data *strings)
+{
+	uint32_t *calls = allocate(o, o->nr_sites * sizeof(*calls)), names[2];
 	int error = 0;
 
 	if (!calls)
 		return failed(o->path, strerror(ENOMEM));
-	if (!strings)
-		return libelf_failed(o);
 	error = add_string(o, strings, records_name, &names[0]);
 	if (!error)
 		error = add_string(o, strings, relocations_name, &names[1]);
-	/* First what may renumber symbols, then what has their numbers. */
-	for (size_t i = 0; i < o->nr_sites && !error; i++)
-		if (i == 0 || o->sites[i].section != o->sites[i - 1].section)
-			error = local_symbol(o, o->sites[i].section, &local);
 	for (size_t i = 0; i < o->nr_sites && !error; i++) {
 		const char *name = call_name(o, o->sites[i].symbol);
 
@@ -657,6 +1026,30 @@ static int add_all_records(struct object *o)
 			end++;
 		error = add_records(o, o->sites + i, end - i, calls + i, names);
 	}
+	return error;
+}
+
+static int add_all_records(struct object *o)
+{
+	Elf_Data *strings = strings_in(o, o->section_names);
+	uint32_t local, symbol = 0;
+	int error = 0;
+
+	if (!strings)
+		return libelf_failed(o);
+	/* First what may renumber symbols, then what has their numbers. */
+	for (size_t i = 0; i < o->nr_sites && !error; i++)
+		if (i == 0 || o->sites[i].section != o->sites[i - 1].section)
+			error = local_symbol(o, o->sites[i].section, &local);
+	for (size_t i = 0; i < o->nr_entries && !error; i++)
+		if (i == 0 || o->entries[i].section != o->entries[i - 1].section)
+			error = local_symbol(o, o->entries[i].section, &local);
+	if (!error && o->nr_entries)
+		error = add_names(o, strings, &symbol);
+	if (!error && o->nr_sites)
+		error = add_all_sites(o, strings);
+	if (!error && o->nr_entries)
+		error = add_all_entries(o, strings, symbol);
 	if (!error && elf_update(o->elf, ELF_C_WRITE) < 0)
 		error = failed(o->path, elf_errmsg(-1));
 	return error;
@@ -686,6 +1079,9 @@ static void close_object(struct object *o)
 	free(o->buffers);
 	free(o->sites);
 	free(o->present);
+	free(o->entries);
+	free(o->present_entries);
+	free(o->names);
 }
 
 /* Works on a copy beside the result, which takes its place when it is complete. */
@@ -693,6 +1089,7 @@ static int annotate_copy(struct object *o, int from, const char *to, char *besid
 {
 	struct stat status;
 	int fd = mkostemp(beside, O_CLOEXEC), error;
+	bool changed;
 
 	if (fd < 0)
 		return failed(beside, strerror(errno));
@@ -702,16 +1099,19 @@ static int annotate_copy(struct object *o, int from, const char *to, char *besid
 		error = open_object(o, fd);
 		if (!error)
 			error = find_sites(o);
-		if (!error && o->nr_sites)
+		if (!error)
+			error = find_entries(o);
+		if (!error && (o->nr_sites || o->words_taken))
 			error = add_all_records(o);
 		close_object(o);
 	}
 	if (close(fd) != 0 && !error)
 		error = failed(to, strerror(errno));
 	/* An object that gains nothing stays the file that it is. */
-	if (!error && (o->counts.recorded || to != o->path) && rename(beside, to) == 0)
+	changed = o->counts.recorded || o->words_taken || to != o->path;
+	if (!error && changed && rename(beside, to) == 0)
 		return 0;
-	if (!error && (o->counts.recorded || to != o->path))
+	if (!error && changed)
 		error = failed(to, strerror(errno));
 	unlink(beside);
 	return error;
@@ -836,12 +1236,18 @@ int cmd_annotate(int argc, char **argv)
 		if (a.json) {
 			printf("%s\n{\"file\":", separator);
 			print_json_string(a.files[i]);
-			printf(",\"recorded\":%zu,\"present\":%zu,\"left_out\":%zu}", counts.recorded, counts.present,
+			printf(",\"recorded\":%zu,\"present\":%zu,\"left_out\":%zu", counts.recorded, counts.present,
 			       counts.left_out);
+			printf(",\"entries\":{\"recorded\":%zu,\"present\":%zu,\"left_out\":%zu}}",
+			       counts.entries_recorded, counts.entries_present, counts.entries_left_out);
 			separator = ",";
 		} else {
-			printf("%s: %zu call sites recorded, %zu had a record, %zu left out\n", a.files[i],
+			printf("%s: %zu call sites recorded, %zu had a record, %zu left out", a.files[i],
 			       counts.recorded, counts.present, counts.left_out);
+			if (counts.entries_recorded || counts.entries_present || counts.entries_left_out)
+				printf("; %zu entries recorded, %zu had a record, %zu left out",
+				       counts.entries_recorded, counts.entries_present, counts.entries_left_out);
+			putchar('\n');
 		}
 	}
 	if (a.json)

@@ -5,7 +5,7 @@
  * An entry is one 5-byte nop at the beginning of a function, with a record. It is made by
  *	- the plugin for gcc: __attribute__((xp_patchable)), or -fplugin-arg-crosspatch-functions=PATTERN;
  *	- -fpatchable-function-entry=5 of clang, where it is one instruction, and of gcc, where it is five of one byte, which
- *	  xp_function_prepare() makes one of.
+ *	  xp_function_prepare() makes one of. `crosspatch annotate` gives these names and sizes.
  * One file at least of each executable or shared object with such functions includes this header: it holds the object's
  * stub, and registers its records.
  *
@@ -155,14 +155,16 @@ int xp_function_synchronize(void);
  * that rests, jmp_buf).
  * Context: thread, outside of these functions. Ordering: what they did is visible.
  * Errors: -XP_E_IN_RANGE: a thread is still in there, and was for 200 ms; -XP_E_NO_ENTRY; -EINVAL: a record does not tell how
- * long its function is (those of -fpatchable-function-entry do not); those of the quiesce policy. Nothing was changed.
+ * long its function is (those of -fpatchable-function-entry do not, unless annotated); those of the quiesce policy.
+ * Nothing was changed.
  * Progress: tries 200 times, a millisecond apart.
  */
 int xp_function_quiesce(xp__any_function *const *fns, size_t nr, struct xp_diag *diag);
 
 /*
  * xp_function_prepare - makes one nop of each matching entry that is five of one byte (gcc's -fpatchable-function-entry=5).
- * With NULL: all. Names are unknown there: only NULL and "*" match. Return: how many, or an error; then none.
+ * With NULL: all. Names are unknown there, unless the object was annotated: only NULL and "*" match. Return: how many, or an
+ * error; then none.
  * Context: thread, as long as there is only one. Ordering: none. Errors: -XP_E_NOT_EARLY: there are others; those of
  * xp_text_poke(). Progress: waits for the text lock.
  */

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT
 /*
  * Functions with entries made by the plugin, or by -fpatchable-function-entry, in C and in C++: whether they are all there, in
- * one quadword each, and whether tracing finds them. Compiled with NAMELESS where records have no names. Exit status 0, or a
- * line that says what is wrong. Without the plugin the attribute is noipa, for a comparison of the code.
+ * one quadword each, and whether tracing finds them. Compiled with NAMELESS where records have no names, with ANNOTATED where
+ * `crosspatch annotate` made them of those, for all functions. Exit status 0, or a line that says what is wrong. Without the
+ * plugin the attribute is noipa, for a comparison of the code.
  */
 #include <crosspatch/function.h>
 #include <stdio.h>
@@ -15,7 +16,7 @@
 #endif
 #if defined(PLAIN)
 #define PATCHABLE __attribute__((noipa))
-#elif defined(NAMELESS)
+#elif defined(NAMELESS) || defined(ANNOTATED)
 #define PATCHABLE __attribute__((noinline))
 #else
 #define PATCHABLE __attribute__((xp_patchable))
@@ -189,6 +190,10 @@ int main(void)
 #ifdef PREPARE
 	if (xp_function_trace(named, &both, NULL) != -XP_E_MULTI)
 		return fail("five nops were taken for one", 0);
+#ifdef ANNOTATED
+	if (xp_function_prepare("leaf", NULL) != 1 || xp_function_trace(named, &both, NULL) != -XP_E_MULTI)
+		return fail("prepare by name", 0);
+#endif
 	if (xp_function_prepare(NULL, NULL) < 7)
 		return fail("prepare", xp_function_prepare(NULL, NULL));
 #endif
@@ -204,10 +209,17 @@ int main(void)
 	if (splits(1) != 3 || entered != 2 || left != 2)
 		return fail("splits", (int)entered);
 #ifndef NAMELESS
+#ifdef ANNOTATED
+	if (xp_function_untrace(glob_one, &both, NULL) || xp_function_trace_matching("glob_*", &both, NULL, NULL) != 2)
+		return fail("glob_*", 0);
+	CALL(glob_one(1), 4);
+	CALL(glob_excluded(1), 5);
+#else
 	if (xp_function_trace(glob_excluded, &both, NULL) != -XP_E_NO_ENTRY)
 		return fail("glob_excluded has an entry", 0);
 	if (xp_function_trace(other, &both, NULL) != -XP_E_NO_ENTRY)
 		return fail("other has an entry", 0);
+#endif
 	if (xp_function_untrace(splits, &both, NULL) || xp_function_redirect(splits, named))
 		return fail("redirect", 0);
 	error = xp_function_quiesce(functions, 1, NULL);
