@@ -89,6 +89,50 @@ __asm__(".pushsection .bss\n\t"
 	".size xp__thunk_look, . - xp__thunk_look\n\t"
 	".popsection");
 
+/* With the state in rax, and the area above the return address. */
+__asm__(".pushsection .text\n\t"
+	".balign 16\n\t"
+	".hidden xp__thunk_save\n\t"
+	".globl xp__thunk_save\n\t"
+	".type xp__thunk_save, @function\n"
+	"xp__thunk_save:\n\t"
+	".cfi_startproc\n\t"
+	"leaq 8(%rsp), %rdi\n\t"
+	"xorl %edx, %edx\n\t"
+	"testl %eax, %eax\n\t"
+	"jz 1f\n\t"
+	/* XSAVE leaves part of its header as it was, and XRSTOR wants zeros there. */
+	".irp at,512,520,528,536,544,552,560,568\n\t"
+	"movq %rdx, \\at(%rdi)\n\t"
+	".endr\n\t"
+	"xsave64 (%rdi)\n\t"
+	"ret\n"
+	"1:\n\t"
+	"fxsave64 (%rdi)\n\t"
+	"ret\n\t"
+	".cfi_endproc\n\t"
+	".size xp__thunk_save, . - xp__thunk_save\n\t"
+
+	".balign 16\n\t"
+	".hidden xp__thunk_restore\n\t"
+	".globl xp__thunk_restore\n\t"
+	".type xp__thunk_restore, @function\n"
+	"xp__thunk_restore:\n\t"
+	".cfi_startproc\n\t"
+	"leaq 8(%rsp), %rdi\n\t"
+	"movl xp__thunk_state(%rip), %eax\n\t"
+	"xorl %edx, %edx\n\t"
+	"testl %eax, %eax\n\t"
+	"jz 1f\n\t"
+	"xrstor64 (%rdi)\n\t"
+	"ret\n"
+	"1:\n\t"
+	"fxrstor64 (%rdi)\n\t"
+	"ret\n\t"
+	".cfi_endproc\n\t"
+	".size xp__thunk_restore, . - xp__thunk_restore\n\t"
+	".popsection");
+
 #else
 
 /* As above; APX is of 64-bit code. */

@@ -28,6 +28,24 @@
  * Source: Intel SDM vol. 1, chapter 13 (XSAVE, standard form); System V ABI, x86-64, 3.2.3.
  */
 #ifdef __x86_64__
+/*
+ * XP__SAVE_STATE - vector, mask and x87 state to the stack: rsp is where, aligned to 64 bytes. XP__RESTORE_STATE - from there,
+ * with rsp as the former left it. Both change rax, rcx, rdx, rsi, rdi and flags, nothing else.
+ */
+#define XP__SAVE_STATE                                                                                                 \
+	/* Size in the high half, components in the low one; 0 as long as nobody looked. */                            \
+	"movq xp__thunk_state(%rip), %rax\n\t"                                                                         \
+	"testq %rax, %rax\n\t"                                                                                         \
+	"jnz 1f\n\t"                                                                                                   \
+	"call xp__thunk_look\n"                                                                                        \
+	"1:\n\t"                                                                                                       \
+	"movq %rax, %rdx\n\t"                                                                                          \
+	"shrq $32, %rdx\n\t"                                                                                           \
+	"subq %rdx, %rsp\n\t"                                                                                          \
+	"andq $-64, %rsp\n\t"                                                                                          \
+	"call xp__thunk_save\n\t"
+#define XP__RESTORE_STATE "call xp__thunk_restore\n\t"
+
 #define XP__THUNK(symbol, function)                                                                                    \
 	__asm__(".pushsection .text\n\t"                                                                               \
 		".balign 16\n\t"                                                                                       \
@@ -50,46 +68,12 @@
 		"pushq %r9\n\t"                                                                                        \
 		"pushq %rax\n\t"                                                                                       \
 		"pushq %r10\n\t"                                                                                       \
-		/* Size in the high half, components in the low one; 0 as long as nobody looked. */                    \
-		"movq xp__thunk_state(%rip), %rax\n\t"                                                                 \
-		"testq %rax, %rax\n\t"                                                                                 \
-		"jnz 1f\n\t"                                                                                           \
-		"call xp__thunk_look\n"                                                                                \
-		"1:\n\t"                                                                                               \
-		"movq %rax, %rdx\n\t"                                                                                  \
-		"shrq $32, %rdx\n\t"                                                                                   \
-		"subq %rdx, %rsp\n\t"                                                                                  \
-		"andq $-64, %rsp\n\t"                                                                                  \
-		"xorl %edx, %edx\n\t"                                                                                  \
-		"testl %eax, %eax\n\t"                                                                                 \
-		"jz 2f\n\t"                                                                                            \
-		/* XSAVE leaves part of its header as it was, and XRSTOR wants zeros there. */                         \
-		"movq %rdx, 512(%rsp)\n\t"                                                                             \
-		"movq %rdx, 520(%rsp)\n\t"                                                                             \
-		"movq %rdx, 528(%rsp)\n\t"                                                                             \
-		"movq %rdx, 536(%rsp)\n\t"                                                                             \
-		"movq %rdx, 544(%rsp)\n\t"                                                                             \
-		"movq %rdx, 552(%rsp)\n\t"                                                                             \
-		"movq %rdx, 560(%rsp)\n\t"                                                                             \
-		"movq %rdx, 568(%rsp)\n\t"                                                                             \
-		"xsave64 (%rsp)\n\t"                                                                                   \
-		"jmp 3f\n"                                                                                             \
-		"2:\n\t"                                                                                               \
-		"fxsave64 (%rsp)\n"                                                                                    \
-		"3:\n\t"                                                                                               \
+		XP__SAVE_STATE                                                                                         \
 		"movq %r11, %rdi\n\t"                                                                                  \
 		"movq 8(%rbp), %rsi\n\t"                                                                               \
 		"call " #function "\n\t"                                                                               \
 		"movq %rax, %r11\n\t"                                                                                  \
-		"movl xp__thunk_state(%rip), %eax\n\t"                                                                 \
-		"xorl %edx, %edx\n\t"                                                                                  \
-		"testl %eax, %eax\n\t"                                                                                 \
-		"jz 4f\n\t"                                                                                            \
-		"xrstor64 (%rsp)\n\t"                                                                                  \
-		"jmp 5f\n"                                                                                             \
-		"4:\n\t"                                                                                               \
-		"fxrstor64 (%rsp)\n"                                                                                   \
-		"5:\n\t"                                                                                               \
+		XP__RESTORE_STATE                                                                                      \
 		"leaq -64(%rbp), %rsp\n\t"                                                                             \
 		"popq %r10\n\t"                                                                                        \
 		"popq %rax\n\t"                                                                                        \

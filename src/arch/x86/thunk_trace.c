@@ -16,6 +16,8 @@
  */
 #include "arch/x86/thunk_trace.h"
 
+#include "arch/x86/thunk.h"
+
 #ifdef __x86_64__
 
 #define TEXT(x) TEXT_(x)
@@ -51,44 +53,12 @@
 		"call " first "\n\t"                                                                                   \
 		"testb %al, %al\n\t"                                                                                   \
 		"jz 6f\n\t"                                                                                            \
-		/* From here on as XP__THUNK. */                                                                       \
-		"movq xp__thunk_state(%rip), %rax\n\t"                                                                 \
-		"testq %rax, %rax\n\t"                                                                                 \
-		"jnz 1f\n\t"                                                                                           \
-		"call xp__thunk_look\n"                                                                                \
-		"1:\n\t"                                                                                               \
-		"movq %rax, %rdx\n\t"                                                                                  \
-		"shrq $32, %rdx\n\t"                                                                                   \
-		"subq %rdx, %rsp\n\t"                                                                                  \
-		"andq $-64, %rsp\n\t"                                                                                  \
-		"xorl %edx, %edx\n\t"                                                                                  \
-		"testl %eax, %eax\n\t"                                                                                 \
-		"jz 2f\n\t"                                                                                            \
-		"movq %rdx, 512(%rsp)\n\t"                                                                             \
-		"movq %rdx, 520(%rsp)\n\t"                                                                             \
-		"movq %rdx, 528(%rsp)\n\t"                                                                             \
-		"movq %rdx, 536(%rsp)\n\t"                                                                             \
-		"movq %rdx, 544(%rsp)\n\t"                                                                             \
-		"movq %rdx, 552(%rsp)\n\t"                                                                             \
-		"movq %rdx, 560(%rsp)\n\t"                                                                             \
-		"movq %rdx, 568(%rsp)\n\t"                                                                             \
-		"xsave64 (%rsp)\n\t"                                                                                   \
-		"jmp 3f\n"                                                                                             \
-		"2:\n\t"                                                                                               \
-		"fxsave64 (%rsp)\n"                                                                                    \
-		"3:\n\t"                                                                                               \
+		XP__SAVE_STATE                                                                                         \
 		prepare                                                                                                \
 		"leaq -104(%rbp), %rdi\n\t"                                                                            \
 		"movq %rsp, %rsi\n\t"                                                                                  \
 		"call " second "\n\t"                                                                                  \
-		"movl xp__thunk_state(%rip), %eax\n\t"                                                                 \
-		"xorl %edx, %edx\n\t"                                                                                  \
-		"testl %eax, %eax\n\t"                                                                                 \
-		"jz 4f\n\t"                                                                                            \
-		"xrstor64 (%rsp)\n\t"                                                                                  \
-		"jmp 6f\n"                                                                                             \
-		"4:\n\t"                                                                                               \
-		"fxrstor64 (%rsp)\n"                                                                                   \
+		XP__RESTORE_STATE                                                                                      \
 		"6:\n\t"                                                                                               \
 		"leaq -72(%rbp), %rsp\n\t"                                                                             \
 		"popq %rdi\n\t"                                                                                        \
