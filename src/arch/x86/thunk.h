@@ -16,8 +16,8 @@
  * 64 bits: entered by a jump with the object in r11 and the stack as at the entry of any function: the caller's return
  * address on top. Saved, and given to the target as they came: rdi rsi rdx rcx r8 r9, rax (how many vector arguments a call of a
  * varargs function has), r10 (static chain); x87 and MMX, vector and mask registers, MXCSR, the upper 16 integer
- * registers of APX: those of the components 0, 1, 2, 5, 6, 7 and 19 that XCR0 has on. Without OSXSAVE: FXSAVE. Not saved:
- * r11, flags, AMX tiles, protection keys; the function must leave the last two alone.
+ * registers of APX: those of the components 0, 1, 2, 5, 6, 7 and 19 that XCR0 has on, and that are in use. Without OSXSAVE:
+ * FXSAVE. Not saved: r11, flags, AMX tiles, protection keys; the function must leave the last two alone.
  *
  * 32 bits: entered by a jump with the object in eax and two words more on the stack, the caller's eax on top, then room for
  * the target, which is returned to: there is no register to jump through (regparm). Saved: eax ecx edx, and the same state
@@ -30,8 +30,10 @@
 #ifdef __x86_64__
 /*
  * XP__SAVE_STATE - vector, mask and x87 state to the stack: rsp is where, aligned to 64 bytes. XP__RESTORE_STATE - from there,
- * with rsp as the former left it. Both change rax, rcx, rdx, rsi, rdi and flags, nothing else.
+ * with rsp as the former left it. Both change rax, rcx, rdx, rsi, rdi and flags, nothing else. The 32 bits at XP__STATE_MOVED
+ * are not 0 if x87 was not in use, and so is empty; else it is as it was.
  */
+#define XP__STATE_MOVED "464"
 #define XP__SAVE_STATE                                                                                                 \
 	/* Size in the high half, components in the low one; 0 as long as nobody looked. */                            \
 	"movq xp__thunk_state(%rip), %rax\n\t"                                                                         \

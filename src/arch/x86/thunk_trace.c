@@ -80,8 +80,9 @@
 
 /* Reached by name from other objects, through their global offset table. */
 THUNK("xp__function_entered", ".protected", "xp__function_enter", "xp__function_run", "");
-/* A result may be on the x87 stack: handlers find it empty, and find the value in the area. */
-THUNK("xp__function_left", ".hidden", "xp__function_leave", "xp__function_run_leave", "emms\n\t");
+/* A result may be on the x87 stack: handlers find it empty, and find the value in the area. EMMS would bring x87 into use. */
+THUNK("xp__function_left", ".hidden", "xp__function_leave", "xp__function_run_leave",
+      "cmpl $0, " XP__STATE_MOVED "(%rsp)\n\tjnz 7f\n\temms\n7:\n\t");
 
 /*
  * DW_CFA_expression (10) for the return address (register 16), 17 bytes: it stands at the address that is computed by

@@ -35,8 +35,8 @@ enum {
  * return is wanted. An unwinder that comes to number i finds the real return address in xp__function_frames[i].
  *
  * They ask xp__function_enter() or xp__function_leave(), without vector state saved, so both are XP__GENERAL_REGS; and if
- * those say so xp__function_run() or xp__function_run_leave(), with that state saved in @area as XSAVE and FXSAVE do it, and
- * the x87 stack empty. All registers are as before when they go on, but for flags. Context, unwinding: as XP__THUNK.
+ * those say so xp__function_run() or xp__function_run_leave(), with that state saved in @area, xmm0 to xmm7 and st0 and st1
+ * where XSAVE has them, and the x87 stack empty. All registers are as before when they go on, but for flags. Context, unwinding: as XP__THUNK.
  * Shadow stacks: xp__function_entered is balanced as long as `resume` stays as it was; the other never is.
  * In 64-bit code only.
  */
