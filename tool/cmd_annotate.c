@@ -13,6 +13,8 @@
  * helps what gcc 12 makes of a file with functions in groups: all words in one section, linked to the first of them, which
  * goes when the linker keeps another file's group.
  *
+ * An object of 32-bit code is made a 64-bit one in memory, and when it is written what changed goes back into it.
+ *
  * I1  No byte of code changes. Symbols keep their places, except that one may be inserted for a section that has no local
  *     one; then whatever counts symbols is renumbered.
  * I2  The file is replaced by a complete new one, or not at all.
@@ -48,6 +50,7 @@ static const char usage[] =
 	"Exit status: 0 done, 1 a file cannot be annotated, 2 wrong arguments, 3 the system failed; the file is as it was.\n";
 
 static const char records_name[] = "xp_call_sites", relocations_name[] = ".relaxp_call_sites";
+static const char narrow_relocations_name[] = ".relxp_call_sites";
 static const char entries_name[] = "xp_entry_sites", entry_relocations_name[] = ".relaxp_entry_sites";
 static const char names_name[] = "xp_entry_names", words_name[] = "__patchable_function_entries";
 static const char trampoline_prefix[] = "xp_trampoline_", call_prefix[] = "xp_call_";
@@ -113,6 +116,7 @@ struct object {
 	const char *path;
 	const struct arguments *arguments;
 	Elf *elf;
+	Elf *narrow; /* the file, if it is a 32-bit one; elf is what was made of it */
 	size_t section_names; /* the section of their strings */
 	Elf_Scn *symtab;
 	Elf_Data *symbols, *symbol_names;
@@ -230,19 +234,217 @@ static Elf_Data *strings_in(const struct object *o, size_t section)
 	return data;
 }
 
+static Elf_Scn *new_section(struct object *o, const Elf64_Shdr *like, Elf_Type type, void *buffer, size_t size)
+{
+	Elf_Scn *section = elf_newscn(o->elf);
+	Elf_Data *data = section ? elf_newdata(section) : NULL;
+	Elf64_Shdr *header = data ? elf64_getshdr(section) : NULL;
+
+	if (!header)
+		return NULL;
+	*header = *like;
+	elf_flagshdr(section, ELF_C_SET, ELF_F_DIRTY);
+	data->d_buf = buffer;
+	data->d_size = size;
+	data->d_type = type;
+	data->d_align = like->sh_addralign;
+	return section;
+}
+
+/* ---- 32-bit objects ---- */
+
+_Static_assert((int)R_386_PC32 == (int)R_X86_64_PC32 && (int)R_386_PLT32 == (int)R_X86_64_PLT32,
+	       "what is looked for has the same number");
+
+static void *widen_symbols(struct object *o, const Elf_Data *data, size_t *size)
+{
+	const Elf32_Sym *from = data->d_buf;
+	size_t nr = data->d_size / sizeof(*from);
+	Elf64_Sym *to = allocate(o, nr * sizeof(*to));
+
+	*size = nr * sizeof(*to);
+	for (size_t i = 0; to && i < nr; i++)
+		to[i] = (Elf64_Sym){from[i].st_name,  from[i].st_info,  from[i].st_other,
+				    from[i].st_shndx, from[i].st_value, from[i].st_size};
+	return to;
+}
+
+/* With the addends, which stand in what is relocated. */
+static void *widen_relocations(struct object *o, const Elf32_Shdr *header, const Elf_Data *data, size_t *size)
+{
+	const Elf32_Rel *from = data->d_buf;
+	size_t nr = data->d_size / sizeof(*from);
+	Elf64_Rela *to = allocate(o, nr * sizeof(*to));
+	Elf_Scn *scn = elf_getscn(o->narrow, header->sh_info);
+	Elf_Data *of = scn ? elf_getdata(scn, NULL) : NULL;
+
+	*size = nr * sizeof(*to);
+	for (size_t i = 0; to && i < nr; i++) {
+		int32_t addend = 0;
+
+		if (of && of->d_buf && of->d_size >= sizeof(addend) && from[i].r_offset <= of->d_size - sizeof(addend))
+			memcpy(&addend, (const uint8_t *)of->d_buf + from[i].r_offset, sizeof(addend));
+		to[i].r_offset = from[i].r_offset;
+		to[i].r_info = ELF64_R_INFO((uint64_t)ELF32_R_SYM(from[i].r_info), ELF32_R_TYPE(from[i].r_info));
+		to[i].r_addend = addend;
+	}
+	return to;
+}
+
+static int widen_section(struct object *o, Elf_Scn *from)
+{
+	const Elf32_Shdr *header = elf32_getshdr(from);
+	Elf_Data *data = header ? elf_getdata(from, NULL) : NULL;
+	Elf64_Shdr wide;
+	void *buffer;
+	size_t size;
+
+	if (!data || header->sh_type == SHT_RELA)
+		return refuse(o, "has a section that is malformed");
+	wide = (Elf64_Shdr){header->sh_name,	  header->sh_type, header->sh_flags, header->sh_addr,
+			    header->sh_offset,	  header->sh_size, header->sh_link,  header->sh_info,
+			    header->sh_addralign, header->sh_entsize};
+	buffer = data->d_buf;
+	size = data->d_size;
+	if (header->sh_type == SHT_SYMTAB && buffer)
+		buffer = widen_symbols(o, data, &size);
+	if (header->sh_type == SHT_REL) {
+		wide.sh_type = SHT_RELA;
+		buffer = widen_relocations(o, header, data, &size);
+	}
+	if (!buffer && data->d_buf)
+		return failed(o->path, strerror(ENOMEM));
+	return new_section(o, &wide, ELF_T_BYTE, buffer, size) ? 0 : libelf_failed(o);
+}
+
+static int widen(struct object *o, int fd)
+{
+	const Elf32_Ehdr *header = elf32_getehdr(o->elf);
+	Elf64_Ehdr *wide;
+	int error = 0;
+
+	o->narrow = o->elf;
+	/* Nothing is ever written to it. */
+	o->elf = elf_begin(fd, ELF_C_WRITE, NULL);
+	wide = o->elf ? elf64_newehdr(o->elf) : NULL;
+	if (!wide)
+		return libelf_failed(o);
+	wide->e_machine = header->e_machine == EM_386 ? EM_X86_64 : EM_NONE;
+	wide->e_type = header->e_type;
+	wide->e_shnum = header->e_shnum;
+	wide->e_shstrndx = header->e_shstrndx;
+	for (Elf_Scn *section = NULL; !error && (section = elf_nextscn(o->narrow, section));)
+		error = widen_section(o, section);
+	return error;
+}
+
+/* Puts the addends of new records into them, and their relocations into the form of the file. */
+static void *narrow_relocations(struct object *o, const Elf64_Shdr *header, const Elf_Data *data, bool is_new,
+				size_t *size)
+{
+	const Elf64_Rela *from = data->d_buf;
+	size_t nr = data->d_size / sizeof(*from);
+	Elf32_Rel *to = allocate(o, nr * sizeof(*to));
+	uint8_t *records = is_new ? elf_getdata(elf_getscn(o->elf, header->sh_info), NULL)->d_buf : NULL;
+
+	*size = nr * sizeof(*to);
+	for (size_t i = 0; to && i < nr; i++) {
+		int32_t addend = (int32_t)from[i].r_addend;
+
+		if (records)
+			memcpy(records + from[i].r_offset, &addend, sizeof(addend));
+		to[i].r_offset = (Elf32_Addr)from[i].r_offset;
+		to[i].r_info = ELF32_R_INFO(ELF64_R_SYM(from[i].r_info), ELF64_R_TYPE(from[i].r_info));
+	}
+	return to;
+}
+
+static void *narrow_symbols(struct object *o, const Elf_Data *data, size_t *size)
+{
+	const Elf64_Sym *from = data->d_buf;
+	size_t nr = data->d_size / sizeof(*from);
+	Elf32_Sym *to = allocate(o, nr * sizeof(*to));
+
+	*size = nr * sizeof(*to);
+	for (size_t i = 0; to && i < nr; i++)
+		to[i] = (Elf32_Sym){from[i].st_name, (Elf32_Addr)from[i].st_value, (Elf32_Word)from[i].st_size,
+				    from[i].st_info, from[i].st_other,             from[i].st_shndx};
+	return to;
+}
+
+static int narrow_section(struct object *o, Elf_Scn *from)
+{
+	const Elf64_Shdr *wide = elf64_getshdr(from);
+	const Elf_Data *what = elf_getdata(from, NULL);
+	Elf_Scn *to = elf_getscn(o->narrow, elf_ndxscn(from));
+	bool is_new = to == NULL;
+	Elf32_Shdr *header;
+	Elf_Data *data;
+
+	if (is_new)
+		to = elf_newscn(o->narrow);
+	data = !to ? NULL : is_new ? elf_newdata(to) : elf_getdata(to, NULL);
+	header = to ? elf32_getshdr(to) : NULL;
+	if (!data || !header)
+		return libelf_failed(o);
+	if (is_new) {
+		*header = (Elf32_Shdr){.sh_name = wide->sh_name, .sh_type = wide->sh_type,
+				       .sh_flags = (Elf32_Word)wide->sh_flags,
+				       .sh_addralign = (Elf32_Word)wide->sh_addralign,
+				       .sh_entsize = (Elf32_Word)wide->sh_entsize};
+		data->d_type = ELF_T_BYTE;
+	}
+	header->sh_link = wide->sh_link;
+	header->sh_info = wide->sh_info;
+	data->d_buf = what->d_buf;
+	data->d_size = what->d_size;
+	if (wide->sh_type == SHT_SYMTAB) {
+		data->d_buf = narrow_symbols(o, what, &data->d_size);
+	} else if (wide->sh_type == SHT_RELA) {
+		header->sh_type = SHT_REL;
+		header->sh_entsize = sizeof(Elf32_Rel);
+		header->sh_addralign = sizeof(Elf32_Word);
+		data->d_type = ELF_T_REL;
+		data->d_buf = narrow_relocations(o, wide, what, is_new, &data->d_size);
+	}
+	data->d_align = header->sh_addralign;
+	if (!data->d_buf && what->d_buf)
+		return failed(o->path, strerror(ENOMEM));
+	elf_flagshdr(to, ELF_C_SET, ELF_F_DIRTY);
+	elf_flagdata(data, ELF_C_SET, ELF_F_DIRTY);
+	return 0;
+}
+
+static int narrow(struct object *o)
+{
+	int error = 0;
+
+	for (Elf_Scn *section = NULL; !error && (section = elf_nextscn(o->elf, section));)
+		error = narrow_section(o, section);
+	return error;
+}
+
+/* ---- opening ---- */
+
 static int open_object(struct object *o, int fd)
 {
 	Elf64_Ehdr *header;
 	struct stat status;
 	size_t nr;
+	int error;
 
 	o->elf = elf_begin(fd, ELF_C_RDWR, NULL);
 	if (!o->elf)
 		return libelf_failed(o);
+	if (elf_kind(o->elf) == ELF_K_ELF && elf32_getehdr(o->elf)) {
+		error = widen(o, fd);
+		if (error)
+			return error;
+	}
 	header = elf_kind(o->elf) == ELF_K_ELF ? elf64_getehdr(o->elf) : NULL;
 	if (!header || header->e_machine != EM_X86_64 || header->e_type != ET_REL)
 		return refuse(o,
-			      "is not an object file for x86-64; annotate what the compiler made, before it is linked");
+			      "is not an object file for x86-64 or i386; annotate what the compiler made, before it is linked");
 	/* libelf takes a file that lost its end for one without sections. */
 	if (fstat(fd, &status) != 0)
 		return failed(o->path, strerror(errno));
@@ -395,7 +597,10 @@ static uint8_t *mark_instructions(const struct object *o, size_t section, const 
 
 	if (!marks)
 		return NULL;
-	ZydisDecoderInit(&decoder, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
+	if (o->narrow)
+		ZydisDecoderInit(&decoder, ZYDIS_MACHINE_MODE_LEGACY_32, ZYDIS_STACK_WIDTH_32);
+	else
+		ZydisDecoderInit(&decoder, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
 	for (size_t i = 0; i < nr_symbols(o); i++) {
 		const Elf64_Sym *symbol = symbol_at(o, i);
 		size_t end = code->d_size;
@@ -729,7 +934,8 @@ static int find_entries(struct object *o)
 {
 	int error;
 
-	if (!o->symtab)
+	/* In 32-bit code the library knows no entries. */
+	if (!o->symtab || o->narrow)
 		return 0;
 	error = find_present(o, entries_name, ENTRY_RECORD_LEN, &o->present_entries, &o->nr_present_entries);
 	if (!error)
@@ -852,23 +1058,6 @@ static int call_symbol(struct object *o, const char *name, uint32_t *number)
 }
 
 /* ---- sections ---- */
-
-static Elf_Scn *new_section(struct object *o, const Elf64_Shdr *like, Elf_Type type, void *buffer, size_t size)
-{
-	Elf_Scn *section = elf_newscn(o->elf);
-	Elf_Data *data = section ? elf_newdata(section) : NULL;
-	Elf64_Shdr *header = data ? elf64_getshdr(section) : NULL;
-
-	if (!header)
-		return NULL;
-	*header = *like;
-	elf_flagshdr(section, ELF_C_SET, ELF_F_DIRTY);
-	data->d_buf = buffer;
-	data->d_size = size;
-	data->d_type = type;
-	data->d_align = like->sh_addralign;
-	return section;
-}
 
 /* The new sections join the group of @section, if it is in one. */
 static int join_group(struct object *o, size_t section, const uint32_t *members, size_t nr)
@@ -1014,7 +1203,7 @@ static int add_all_sites(struct object *o, Elf_Data *strings)
 		return failed(o->path, strerror(ENOMEM));
 	error = add_string(o, strings, records_name, &names[0]);
 	if (!error)
-		error = add_string(o, strings, relocations_name, &names[1]);
+		error = add_string(o, strings, o->narrow ? narrow_relocations_name : relocations_name, &names[1]);
 	for (size_t i = 0; i < o->nr_sites && !error; i++) {
 		const char *name = call_name(o, o->sites[i].symbol);
 
@@ -1050,7 +1239,9 @@ static int add_all_records(struct object *o)
 		error = add_all_sites(o, strings);
 	if (!error && o->nr_entries)
 		error = add_all_entries(o, strings, symbol);
-	if (!error && elf_update(o->elf, ELF_C_WRITE) < 0)
+	if (!error && o->narrow)
+		error = narrow(o);
+	if (!error && elf_update(o->narrow ? o->narrow : o->elf, ELF_C_WRITE) < 0)
 		error = failed(o->path, elf_errmsg(-1));
 	return error;
 }
@@ -1074,6 +1265,7 @@ static int copy(int from, int to)
 static void close_object(struct object *o)
 {
 	elf_end(o->elf);
+	elf_end(o->narrow);
 	for (size_t i = 0; i < o->nr_buffers; i++)
 		free(o->buffers[i]);
 	free(o->buffers);

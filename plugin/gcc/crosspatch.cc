@@ -168,7 +168,7 @@ static rtx direct_target(const rtx_insn *insn)
 	if (!SYMBOL_REF_LOCAL_P(target) && !flag_plt)
 		return NULL_RTX;
 	/* Part of a sequence of the thread-local storage that the linker recognises as a whole. */
-	if (strcmp(XSTR(target, 0), "__tls_get_addr") == 0)
+	if (strcmp(XSTR(target, 0), TARGET_64BIT ? "__tls_get_addr" : "___tls_get_addr") == 0)
 		return NULL_RTX;
 	return target;
 }
@@ -320,10 +320,10 @@ class call_sites : public rtl_opt_pass
 public:
 	explicit call_sites(gcc::context *context) : rtl_opt_pass(call_sites_data, context) {}
 
-	/* The library knows no 32-bit code and no x32 yet. */
+	/* The library knows no x32. */
 	bool gate(function *) final override
 	{
-		return TARGET_64BIT && Pmode == DImode && POINTER_SIZE == 64;
+		return !TARGET_64BIT || (Pmode == DImode && POINTER_SIZE == 64);
 	}
 
 	unsigned execute(function *) final override
@@ -335,7 +335,8 @@ public:
 				emit_before(insn, text);
 			free(text);
 		}
-		if (!every_call)
+		/* Nor entries in 32-bit code. */
+		if (!every_call && TARGET_64BIT)
 			emit_entry();
 		return 0;
 	}

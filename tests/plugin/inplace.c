@@ -1,14 +1,18 @@
 // SPDX-License-Identifier: MIT
 /*
  * An update rewrites the sites of code compiled with the plugin: they call the new target itself. Those of annotated code
- * too, where the displacement lies in one quadword. All others call the trampoline. Decoded by Zydis; prints what it saw.
+ * too, where the displacement lies in one quadword. All others call the trampoline. Decoded by Zydis; in 32-bit code, for
+ * which there is none, found by where its bytes lead. Prints what it saw.
  */
 #include "inplace.h"
 
+#ifdef __x86_64__
 #include <Zydis/Zydis.h>
+#endif
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <string.h>
 
 XP_DEFINE_STATIC_CALL(change, add_one);
 __asm__(".globl change\n.hidden change\n.type change, @function\n.set change, xp_trampoline_change");
@@ -52,12 +56,29 @@ static bool fits(uintptr_t code)
 	return (code + 1) / 8 == (code + 4) / 8;
 }
 
+/* One site, which leads to one of these. */
+static void look_at(const struct caller *c, uintptr_t code, uintptr_t to, uintptr_t old, uintptr_t new)
+{
+	uintptr_t trampoline = (uintptr_t)xp_trampoline_change;
+	bool direct = c->in_place == ALWAYS || (c->in_place == FITTING && fits(code));
+
+	if (to != (direct ? new : trampoline)) {
+		const char *what = to == old ? "the old target" : "the new target";
+
+		printf("%s: the site at its byte %d goes to %s\n", c->name, (int)(code - (uintptr_t)c->function),
+		       to == trampoline ? "the trampoline" : what);
+		failed = 1;
+	}
+	*(to == new ? &in_place : &by_trampoline) += 1;
+}
+
 /* The sites of one function: direct calls and jumps to the trampoline, @old or @new, until it returns. */
 static void look(const struct caller *c, uintptr_t old, uintptr_t new)
 {
 	uintptr_t code = (uintptr_t)c->function, trampoline = (uintptr_t)xp_trampoline_change;
-	ZydisDecoder decoder;
 	unsigned found = 0;
+#ifdef __x86_64__
+	ZydisDecoder decoder;
 
 	ZydisDecoderInit(&decoder, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
 	for (bool end = false; !end;) {
@@ -74,21 +95,25 @@ static void look(const struct caller *c, uintptr_t old, uintptr_t new)
 		if (insn.length == 5 && (insn.mnemonic == ZYDIS_MNEMONIC_CALL || insn.mnemonic == ZYDIS_MNEMONIC_JMP))
 			(void)ZydisCalcAbsoluteAddress(&insn, operands, code, &to);
 		if (to == trampoline || to == old || to == new) {
-			bool direct = c->in_place == ALWAYS || (c->in_place == FITTING && fits(code));
-
 			found++;
-			if (to != (direct ? new : trampoline)) {
-				const char *what = to == old ? "the old target" : "the new target";
-
-				printf("%s: the site at its byte %d goes to %s\n", c->name,
-				       (int)(code - (uintptr_t)c->function),
-				       to == trampoline ? "the trampoline" : what);
-				failed = 1;
-			}
-			*(to == new ? &in_place : &by_trampoline) += 1;
+			look_at(c, code, to, old, new);
 		}
 		code += insn.length;
 	}
+#else
+	for (unsigned i = 0; i < 400 && found < c->sites; i++, code++) {
+		const uint8_t *text = (const uint8_t *)code;
+		int32_t displacement;
+		uintptr_t to;
+
+		memcpy(&displacement, text + 1, sizeof(displacement));
+		to = code + 5 + (uintptr_t)displacement;
+		if ((text[0] == 0xe8 || text[0] == 0xe9) && (to == trampoline || to == old || to == new)) {
+			found++;
+			look_at(c, code, to, old, new);
+		}
+	}
+#endif
 	if (found != c->sites) {
 		printf("%s: %u sites found, not %u\n", c->name, found, c->sites);
 		failed = 1;
