@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
 /*
  * Latencies of sqlite3's functions while it works. Compiled together with sqlite3.c, by the plugin: see `run`.
- * Usage: functrace PATTERN
+ * Usage: functrace PATTERN SCRIPT DATABASE
  *
- * A thread fills and asks a database, over and over. Meanwhile functions chosen by a pattern of their names are traced for two
+ * A thread runs a script of SQL on a database, over and over. Meanwhile functions chosen by a pattern of their names are traced for two
  * seconds; then the histogram of their calls is printed, and how many rounds the thread made a second without and with it.
  */
 #include <crosspatch/crosspatch.h>
@@ -53,20 +53,29 @@ static void must(sqlite3 *db, const char *sql)
 	}
 }
 
-static void *work(void *unused)
+static char script[65536];
+
+static void read_script(const char *path)
+{
+	FILE *file = fopen(path, "r");
+
+	if (file == NULL || fread(script, 1, sizeof(script) - 1, file) == 0) {
+		fprintf(stderr, "functrace: %s cannot be read\n", path);
+		exit(1);
+	}
+	fclose(file);
+}
+
+static void *work(void *database)
 {
 	sqlite3 *db;
 
-	(void)unused;
-	if (sqlite3_open(":memory:", &db) != SQLITE_OK)
+	if (sqlite3_open((const char *)database, &db) != SQLITE_OK)
 		exit(1);
-	must(db, "create table t(a integer primary key, b text)");
+	/* The disk is not what is measured. */
+	must(db, "pragma synchronous = off; pragma journal_mode = memory");
 	for (;;) {
-		must(db,
-		     "insert into t(b) select hex(randomblob(8)) from (values (1), (2), (3), (4), (5), (6), (7), (8))");
-		must(db, "select count(*), min(b) from t where b like '%7%'");
-		must(db, "delete from t where a % 3 = 0");
-		must(db, "delete from t where a < (select max(a) from t) - 500");
+		must(db, script);
 		__atomic_fetch_add(&rounds, 1, __ATOMIC_RELAXED);
 	}
 	return NULL;
@@ -83,15 +92,20 @@ static double rounds_per_second(void)
 
 int main(int argc, char **argv)
 {
-	const char *pattern = argc > 1 ? argv[1] : "sqlite3Btree*";
+	const char *pattern = argv[1];
 	struct xp_function_stats stats;
 	struct xp_diag diag;
 	double off, on, again;
 	pthread_t thread;
 	int nr;
 
+	if (argc != 4) {
+		fprintf(stderr, "usage: functrace PATTERN SCRIPT DATABASE\n");
+		return 2;
+	}
+	read_script(argv[2]);
 	xp_function_stats_read(&stats);
-	if (pthread_create(&thread, NULL, work, NULL))
+	if (pthread_create(&thread, NULL, work, argv[3]))
 		return 1;
 	off = rounds_per_second();
 	nr = xp_function_trace_matching(pattern, &histogram, NULL, &diag);
