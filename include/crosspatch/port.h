@@ -68,9 +68,13 @@ struct xp_port {
 	/*
 	 * alloc/release - zeroed memory, 64-byte aligned; NULL if there is none. Called under the text lock.
 	 * Must not depend on anything that a signal handler may have interrupted (no malloc).
+	 * rounds - memory is bounded: a commit that there is none for is made in rounds, each of as many sites as there is
+	 * memory for. While one who holds the text lock commits, no trap handler of its own may be under way: it waits
+	 * between two rounds until all have ended. False: such a commit is refused.
 	 */
 	void *(*alloc)(size_t size);
 	void (*release)(void *memory, size_t size);
+	bool rounds;
 
 	/*
 	 * can - those of @needs that the port could serve with the writer and sync in force, cheaply and

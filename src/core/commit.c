@@ -7,6 +7,7 @@
  */
 #include "core/commit.h"
 
+#include "arch/x86/sync.h"
 #include "core/deps.h"
 #include "core/engine.h"
 
@@ -46,6 +47,31 @@ static void reclaim(void)
 	}
 }
 
+void xp__commit_trim(void)
+{
+	if (cache)
+		xp__port->release(cache, cache->size);
+	cache = NULL;
+}
+
+void *xp__commit_alloc(size_t size)
+{
+	void *memory = xp__port->alloc(size);
+
+	if (memory || cache == NULL || !xp__port->rounds)
+		return memory;
+	xp__commit_trim();
+	return xp__port->alloc(size);
+}
+
+void xp__commit_await(void)
+{
+	while (retired) {
+		xp__cpu_relax();
+		reclaim();
+	}
+}
+
 void xp__commit_retire(struct xp__commit *commit)
 {
 	memset(commit->waiting, 0xff, sizeof(commit->waiting));
@@ -71,14 +97,15 @@ struct xp__commit *xp__commit_new(const struct xp__size *room)
 		cache = NULL;
 		size = commit->size;
 	} else {
-		if (size < 4096)
+		if (size < 4096 && !xp__port->rounds)
 			size = 4096;
-		commit = xp__port->alloc(size);
+		commit = xp__commit_alloc(size);
 		if (commit == NULL)
 			return NULL;
 	}
 	memset(commit, 0, sizeof(*commit));
 	commit->size = size;
+	commit->window = SIZE_MAX;
 	commit->can = xp__port->can(~0u);
 	commit->policy = xp_policy();
 	at = (uint8_t *)(commit + 1);
@@ -91,6 +118,20 @@ struct xp__commit *xp__commit_new(const struct xp__size *room)
 	if (plan_of_size)
 		commit->plan_of = (uint32_t *)at;
 	return commit;
+}
+
+struct xp__scratch *xp__scratch_new(size_t nr)
+{
+	size_t ranges = nr * sizeof(struct xp_range), sort = nr * (sizeof(uintptr_t) + sizeof(uint32_t));
+	size_t size = sizeof(struct xp__scratch) + ranges + sort;
+	struct xp__scratch *scratch = xp__port->alloc(size);
+
+	if (scratch) {
+		scratch->size = size;
+		scratch->ranges = (struct xp_range *)(scratch + 1);
+		scratch->sort = (uintptr_t *)(scratch->ranges + nr);
+	}
+	return scratch;
 }
 
 /* ---- plans ---- */
@@ -169,7 +210,7 @@ static int sort(struct xp__commit *c)
 
 	if (run_end(c, 0) == c->nr)
 		return 0;
-	scratch = xp__port->alloc(size);
+	scratch = c->scratch ? c->scratch->sort : xp__port->alloc(size);
 	if (scratch == NULL)
 		return -XP__ENOMEM;
 	while (run_end(c, 0) < c->nr) {
@@ -183,7 +224,8 @@ static int sort(struct xp__commit *c)
 			low = high;
 		}
 	}
-	xp__port->release(scratch, size);
+	if (c->scratch == NULL)
+		xp__port->release(scratch, size);
 	return 0;
 }
 

@@ -30,6 +30,9 @@
  *	                                                      a breakpoint with no table
  *	(P5) retire table                     new; a trap taken before may still be on its way: trap.c, I2
  *
+ * A commit that is complete is undone (xp__commit_undo) as if its last sync had failed: no new state, since a bystander
+ * may execute less than it could then, and the same breakpoints, whose traps execute the new instruction.
+ *
  * A failure in phase k goes back through the same states: what phase k stored is set to what it was, sync; then k-1.
  *
  * Data that text jumps through (the word behind the trampoline of a static call) changes by one store. Text that jumps
@@ -351,10 +354,21 @@ static int run_early(const struct xp__commit *c, struct xp_diag *diag)
 	return error;
 }
 
-static int run_parked(const struct xp__commit *c, struct xp_diag *diag)
+/* Takes back what run_at_once() stored. What cannot be is new again: each site old or new, not a part of both. */
+static int undo_at_once(const struct xp__commit *c)
+{
+	int error = store_phase(c, 0, true, NULL);
+
+	if (error)
+		(void)store_phase(c, 0, false, NULL);
+	return error;
+}
+
+/* Everybody parked: run_at_once(), or takes back what it stored (@back). */
+static int run_parked(const struct xp__commit *c, bool back, struct xp_diag *diag)
 {
 	size_t size = c->nr * sizeof(struct xp_range), nr = 0;
-	struct xp_range *ranges = xp__port->alloc(size);
+	struct xp_range *ranges = c->scratch ? c->scratch->ranges : xp__port->alloc(size);
 	int error = 0;
 
 	if (ranges == NULL)
@@ -376,12 +390,13 @@ static int run_parked(const struct xp__commit *c, struct xp_diag *diag)
 	if (error) {
 		xp__fail(diag, error, XP_PHASE_PREPARE, diag ? diag->site : NULL, NULL);
 	} else {
-		error = run_at_once(c, diag);
+		error = back ? undo_at_once(c) : run_at_once(c, diag);
 		xp__count(&counters.syncs, 1);
 		/* ordering: (P6) pairs with (S2) */
 		xp__port->unpark();
 	}
-	xp__port->release(ranges, size);
+	if (c->scratch == NULL)
+		xp__port->release(ranges, size);
 	return error;
 }
 
@@ -406,36 +421,90 @@ static int run_trapping(struct xp__commit *c, unsigned nr_phases, struct xp_diag
 	return error;
 }
 
-int xp__commit_run(struct xp__commit *c, struct xp_diag *diag)
+/* What the commit needs of the port, enum xp_need; and how many phases it has. */
+static unsigned needs_of(const struct xp__commit *c, unsigned *nr_phases)
 {
-	unsigned needs = 0, nr_phases = 0;
-	const struct xp_port *port = xp__port;
-	bool parked, early;
-	int error = xp__commit_order(c, diag);
+	unsigned needs = 0;
 
+	*nr_phases = 0;
 	for (size_t i = 0; i < c->nr_plans; i++) {
 		needs |= c->plans[i].needs;
-		if (c->plans[i].nr_stores > nr_phases)
-			nr_phases = c->plans[i].nr_stores;
+		if (c->plans[i].nr_stores > *nr_phases)
+			*nr_phases = c->plans[i].nr_stores;
 	}
 	/* Shared plans that no site needed are none. */
 	if (c->nr == 0)
-		nr_phases = needs = 0;
+		*nr_phases = needs = 0;
 	/* Data alone has one phase without a store of text. */
-	if (nr_phases == 0 && c->nr_pointers > 0) {
-		nr_phases = 1;
+	if (*nr_phases == 0 && c->nr_pointers > 0) {
+		*nr_phases = 1;
 		needs = XP_NEED_SYNC;
 	}
-	if (!error && span_buffer == NULL) {
-		span_buffer = port->alloc(SPAN_MAX);
-		if (span_buffer == NULL)
-			error = xp__fail(diag, -XP__ENOMEM, XP_PHASE_PREPARE, NULL, NULL);
+	return needs;
+}
+
+int xp__poke_start(struct xp_diag *diag)
+{
+	if (span_buffer == NULL)
+		span_buffer = xp__port->alloc(SPAN_MAX);
+	return span_buffer ? 0 : xp__fail(diag, -XP__ENOMEM, XP_PHASE_PREPARE, NULL, NULL);
+}
+
+int xp__poke_prepare(unsigned needs, struct xp_diag *diag)
+{
+	int error = xp__port->prepare(needs, diag);
+
+	return error ? xp__fail(diag, error, XP_PHASE_PREPARE, diag ? diag->site : NULL, NULL) : 0;
+}
+
+unsigned xp__commit_needs(const struct xp__commit *c)
+{
+	unsigned nr_phases;
+
+	return needs_of(c, &nr_phases);
+}
+
+void xp__commit_undo(struct xp__commit *c, struct xp_diag *diag)
+{
+	unsigned nr_phases, needs = needs_of(c, &nr_phases);
+
+	if (nr_phases == 0) {
+		xp__commit_free(c);
+		return;
 	}
-	if (!error && nr_phases > 0) {
-		error = port->prepare(needs, diag);
-		if (error)
-			xp__fail(diag, error, XP_PHASE_PREPARE, diag ? diag->site : NULL, NULL);
+	if (xp__commit_order(c, NULL)) {
+		wedge(diag);
+	} else if (needs & XP_NEED_TRAP) {
+		/* ordering: (P1) pairs with (T4); the barriers are trap.c's */
+		xp__trap_publish(c);
+		roll_back(c, nr_phases - 1, diag);
+		if (xp_state() == XP_STATE_WEDGED)
+			return;
+		/* ordering: (P5) pairs with (T4) */
+		xp__trap_retire();
+		xp__commit_retire(c);
+		return;
+	} else if (needs & (XP_NEED_PARK | XP_NEED_ALONE)) {
+		xp__count(&counters.rollbacks, 1);
+		if (needs & XP_NEED_PARK ? run_parked(c, true, NULL) : undo_at_once(c))
+			wedge(diag);
+		/* ordering: (S3) pairs with (W1) */
+		xp__serialize();
+	} else {
+		roll_back(c, nr_phases - 1, diag);
 	}
+	xp__commit_free(c);
+}
+
+int xp__commit_run(struct xp__commit *c, struct xp_diag *diag)
+{
+	unsigned nr_phases, needs = needs_of(c, &nr_phases);
+	bool parked, early;
+	int error = xp__commit_order(c, diag);
+
+	error = error ? error : xp__poke_start(diag);
+	if (!error && nr_phases > 0 && !c->prepared)
+		error = xp__poke_prepare(needs, diag);
 	if (error || nr_phases == 0) {
 		xp__commit_free(c);
 		return error;
@@ -452,7 +521,7 @@ int xp__commit_run(struct xp__commit *c, struct xp_diag *diag)
 			xp__count(&counters.sites, nr);
 		return error;
 	}
-	error = parked ? run_parked(c, diag) : early ? run_early(c, diag) : run_phases(c, nr_phases, diag);
+	error = parked ? run_parked(c, false, diag) : early ? run_early(c, diag) : run_phases(c, nr_phases, diag);
 	if (!error)
 		xp__count(&counters.sites, c->nr);
 	xp__commit_free(c);

@@ -13,4 +13,18 @@
  */
 int xp__commit_run(struct xp__commit *commit, struct xp_diag *diag);
 
+/*
+ * The parts of it that come before the first store. xp__poke_start - its memory for all commits: -ENOMEM.
+ * xp__commit_needs - what it asks the port for, enum xp_need. xp__poke_prepare - asks it.
+ */
+int xp__poke_start(struct xp_diag *diag);
+unsigned xp__commit_needs(const struct xp__commit *commit);
+int xp__poke_prepare(unsigned needs, struct xp_diag *diag);
+
+/*
+ * xp__commit_undo - of a commit made anew from text as xp__commit_run() left it: takes it back, through the same steps in
+ * reverse order. What cannot be taken back wedges the engine. Takes the commit over.
+ */
+void xp__commit_undo(struct xp__commit *commit, struct xp_diag *diag);
+
 #endif

@@ -115,6 +115,35 @@ static bool may_stay(bool direct)
 #endif
 }
 
+/* What a trampoline was that is as wished: what it would have been, had it been direct already. */
+static int undo_trampoline(const struct xp__item *item, const struct xp_static_call *handle, uintptr_t code,
+			   struct xp__commit *commit, size_t first, struct xp_diag *diag)
+{
+	uintptr_t to = destination(handle, item->call.func);
+	uint8_t old[TRAMPOLINE_LEN], new[TRAMPOLINE_LEN];
+	struct xp__change change = {
+		.addr = code,
+		.old = old,
+		.new = new,
+		.len = TRAMPOLINE_JMP,
+		.known = TRAMPOLINE_JMP,
+		.resume = XP_RESUME_AT,
+		.resume_at = to,
+	};
+
+	indirect_form(old, code, handle);
+	/* Who is asked by it stayed, and so did what jumps through a word that did not change. */
+	if (memcmp((const void *)code, old, TRAMPOLINE_LEN) == 0)
+		return 0;
+	if (!direct_form(new, code, to) || memcmp((const void *)code, new, TRAMPOLINE_LEN) != 0)
+		return fail_site(handle, code, new, TRAMPOLINE_LEN, diag);
+	if (handle->placed && !direct_form(old, code, (uintptr_t)handle->placed))
+		indirect_form(old, code, handle);
+	if (memcmp(old, new, TRAMPOLINE_JMP) == 0)
+		return 0;
+	return xp__commit_change(commit, &change, first, diag);
+}
+
 /* What a trampoline is and what it must become. A trapped thread continues at the target in either form. */
 static int add_trampoline(const struct xp__item *item, const struct xp_call_site *site, struct xp__commit *commit,
 			  size_t first, struct xp_diag *diag)
@@ -137,6 +166,8 @@ static int add_trampoline(const struct xp__item *item, const struct xp_call_site
 
 	if (code % TRAMPOLINE_LEN != 0)
 		return fail_record(handle, code, "a trampoline that is not aligned", diag);
+	if (item->undo)
+		return undo_trampoline(item, handle, code, commit, first, diag);
 	indirect_form(old, code, handle);
 	direct = handle->placed && text[0] == 0xe9 && memcmp(text, old, TRAMPOLINE_LEN) != 0;
 	if (direct)
@@ -173,6 +204,27 @@ static bool fits(uintptr_t code)
 	return (code + 1) / 8 == (code + SITE_LEN - 1) / 8;
 }
 
+/* What a call was that is as wished. By the trampoline it is right whatever the trampoline's own target. */
+static int undo_site(const struct xp__item *item, const struct xp_static_call *handle, struct xp__change *change,
+		     const uint8_t *by_trampoline, struct xp__commit *commit, size_t first, struct xp_diag *diag)
+{
+	const uint8_t *text = (const uint8_t *)change->addr;
+	uint8_t placed[SITE_LEN], direct[SITE_LEN];
+
+	if (memcmp(text, by_trampoline, SITE_LEN) == 0)
+		return 0;
+	if (!xp__insn_rel32(direct, by_trampoline[0], change->addr, destination(handle, item->call.func)) ||
+	    memcmp(text, direct, SITE_LEN) != 0)
+		return fail_site(handle, change->addr, by_trampoline, SITE_LEN, diag);
+	change->new = direct;
+	change->old = by_trampoline;
+	if (handle->placed && xp__insn_rel32(placed, by_trampoline[0], change->addr, (uintptr_t)handle->placed))
+		change->old = placed;
+	if (memcmp(change->old, change->new, SITE_LEN) == 0)
+		return 0;
+	return xp__commit_change(commit, change, first, diag);
+}
+
 static int add_site(const struct xp__item *item, const struct xp_static_call *handle, uintptr_t code, uint8_t opcode,
 		    struct xp__commit *commit, size_t first, struct xp_diag *diag)
 {
@@ -184,6 +236,8 @@ static int add_site(const struct xp__item *item, const struct xp_static_call *ha
 
 	if (!xp__insn_rel32(by_trampoline, opcode, code, (uintptr_t)handle->trampoline))
 		return fail_record(handle, code, "a call out of reach of its trampoline", diag);
+	if (item->undo)
+		return undo_site(item, handle, &change, by_trampoline, commit, first, diag);
 	if (memcmp(text, by_trampoline, SITE_LEN) == 0)
 		change.old = by_trampoline;
 	else if (handle->placed && xp__insn_rel32(placed, opcode, code, (uintptr_t)handle->placed) &&
@@ -247,9 +301,11 @@ static int add(const struct xp__item *item, const struct xp__use *use, struct xp
 	if (item->call.site)
 		return add_site(item, handle, item->call.site, 0xe8, commit, first, diag);
 	for (uint32_t i = 0; i < use->nr && !error; i++)
-		error = add_record(item, &sites[use->numbers[i]], commit, first, diag);
+		if (xp__commit_takes(commit))
+			error = add_record(item, &sites[use->numbers[i]], commit, first, diag);
 	for (const struct xp__found *found = handle->found; found && !error; found = found->next)
-		error = add_site(item, handle, found->code, 0xe8, commit, first, diag);
+		if (xp__commit_takes(commit))
+			error = add_site(item, handle, found->code, 0xe8, commit, first, diag);
 	return error;
 }
 
@@ -407,6 +463,7 @@ static void depart(const struct xp_site_table *table)
 const struct xp__front xp__call_front = {
 	.record_size = sizeof(struct xp_call_site),
 	.object_at = offsetof(struct xp_call_site, call),
+	.rounds = true,
 	.finish = finish,
 	.current = current,
 	.measure = measure,

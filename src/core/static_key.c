@@ -97,6 +97,7 @@ static void current(struct xp__item *item)
 const struct xp__front xp__branch_front = {
 	.record_size = sizeof(struct xp_branch_site),
 	.object_at = offsetof(struct xp_branch_site, key),
+	.rounds = true,
 	.start = start,
 	.finish = finish,
 	.current = current,

@@ -17,6 +17,7 @@ static int add(const struct xp__item *item, const struct xp__use *use, struct xp
 {
 	const struct xp__poke *poke = &item->poke;
 	const void *site = (const void *)poke->addr;
+	const uint8_t *stands = item->undo ? poke->replace : poke->expect;
 	uint8_t found[XP_MAX_LEN];
 	struct xp__change change = {
 		.addr = poke->addr,
@@ -28,26 +29,33 @@ static int add(const struct xp__item *item, const struct xp__use *use, struct xp
 		.resume_at = poke->resume_at,
 	};
 	const char *detail = NULL;
-	int error = xp__port->text_check(site, poke->len), number = (int)commit->nr_plans;
+	int error, number = (int)commit->nr_plans;
 	struct xp__plan *plan;
 
 	(void)use;
-	if (!error)
+	if (!xp__commit_takes(commit))
+		return 0;
+	/* What is to be undone was text when it was changed, under the same lock; and to undo shall not fail. */
+	error = item->undo ? 0 : xp__port->text_check(site, poke->len);
+	if (item->undo)
+		memcpy(found, site, poke->len);
+	else if (!error)
 		error = xp__port->text_read(found, site, poke->len);
 	if (error)
 		return xp__fail(diag, error, XP_PHASE_VALIDATE, site, NULL);
-	if (memcmp(found, poke->expect, poke->len) != 0)
-		return xp__fail_text(diag, site, poke->expect, found, poke->len);
+	if (memcmp(found, stands, poke->len) != 0)
+		return xp__fail_text(diag, site, stands, found, poke->len);
 	error = xp__commit_change(commit, &change, XP__PLAN_OWN, diag);
 	if (error)
 		return error;
 	plan = &commit->plans[number];
-	if (plan->method == XP__METHOD_BYPASS)
+	if (plan->method == XP__METHOD_BYPASS && !commit->scratch)
 		error = xp__bypass_slot(poke->addr, poke->replace, poke->len, &plan->resume, &detail);
 	return error ? xp__fail(diag, error, XP_PHASE_VALIDATE, site, detail) : 0;
 }
 
 const struct xp__front xp__poke_front = {
+	.rounds = true,
 	.measure = measure,
 	.add = add,
 };

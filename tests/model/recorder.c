@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "recorder.h"
 
+#include "core/commit.h"
 #include "xp_test.h"
 
 #include <stdarg.h>
@@ -11,6 +12,7 @@
 #define MAX_BLOCKS 256
 #define TRACE_SIZE (512u << 10)
 #define SHOWN_BYTES 16u /* of a write */
+#define KEPT_BYTES (64u << 10)
 
 struct recorder rec;
 uint8_t rec_text[REC_TEXT_SIZE] __attribute__((aligned(4096)));
@@ -170,7 +172,8 @@ static void *alloc(size_t size)
 {
 	size_t rounded = (size + 63) & ~(size_t)63;
 	int slot = find_block(NULL), error = call(REC_ALLOC);
-	void *memory = error || slot < 0 ? NULL : aligned_alloc(64, rounded);
+	bool refused = rec.most && size > rec.most && size != KEPT_BYTES;
+	void *memory = error || slot < 0 || refused ? NULL : aligned_alloc(64, rounded);
 
 	CHECK(rec.locked);
 	CHECK(slot >= 0);
@@ -410,6 +413,7 @@ void rec_start(void)
 
 	rec = (struct recorder){.can = ~0u, .live = live, .now_ms = 1000};
 	rec_port.defer = defer;
+	rec_port.rounds = false;
 	rec_port.exec_alloc = exec_alloc;
 	rec_forget();
 	fill_text();
@@ -418,6 +422,21 @@ void rec_start(void)
 		CHECK_EQ(xp_port_set(&rec_port), 0);
 	CHECK_EQ(xp_state(), XP_STATE_READY);
 	CHECK_EQ(xp_set_policy(XP_POLICY_AUTO), 0);
+}
+
+void rec_bound(unsigned sites, unsigned plans)
+{
+	rec_port.rounds = sites > 0;
+	rec.most = 0;
+	if (sites == 0)
+		return;
+	/* A block that an earlier commit left would do. */
+	CHECK_EQ(rec_port.lock(), 0);
+	xp__commit_await();
+	xp__commit_trim();
+	rec_port.unlock();
+	rec.most = sizeof(struct xp__commit) + plans * sizeof(struct xp__plan) +
+		   sites * (sizeof(uintptr_t) + sizeof(uint32_t));
 }
 
 void rec_isolated(void (*run)(const void *), const void *argument)

@@ -80,6 +80,7 @@ struct recorder {
 	unsigned prepared; /* of the last one that succeeded, ever */
 	bool locked, parked;
 	size_t largest_write;  /* bytes */
+	size_t most;           /* that one block of memory may have; 0: no limit. What the engine keeps for good is exempt */
 	const uint8_t *failed; /* the range of the first write that was made to fail */
 	size_t failed_len;
 	uint64_t now_ms;      /* what clock_ms() says */
@@ -105,6 +106,12 @@ const char *rec_trace(void);
 /* rec_fail - see struct rec_fault; rec_heal() takes all faults back. */
 void rec_fail(enum rec_op op, unsigned nth, unsigned count, int error);
 void rec_heal(void);
+
+/*
+ * rec_bound - from now on there is memory for commits of @sites sites and @plans plans, and larger ones are made in
+ * rounds; 0: no limit.
+ */
+void rec_bound(unsigned sites, unsigned plans);
 
 /*
  * rec_isolated - runs @run in a child process and fails the case if it failed there. For what leaves the engine

@@ -2,10 +2,11 @@
 /*
  * The bare port: the core's operations on x86-64 without an operating system below.
  *
- * I1  No allocation: all memory is the buffer that the kernel gave. What does not fit is refused with -ENOMEM before the
- *     first store. A commit is not cut into rounds behind the caller's back: it would no longer be made as a whole or not
- *     at all, nor with a number of syncs that does not depend on its size. Who wants rounds makes several commits.
+ * I1  No allocation: all memory is the buffer that the kernel gave. What does not fit is made in rounds.
  * I2  Nothing here calls outside core and arch but the kernel's functions in struct xp_bare.
+ * I3  The core may wait between rounds for trap handlers: they run with interrupts off until xp_trap() has returned, so those
+ *     that began before a round's last sync ended before their processor answered it; and the committing processor is in
+ *     none, or lock() had refused.
  */
 #include "port/bare/port.h"
 
@@ -74,6 +75,7 @@ static struct xp_port port = {
 	.unlock = xp__bare_unlock,
 	.alloc = xp__bare_alloc,
 	.release = xp__bare_release,
+	.rounds = true,
 	.can = can,
 	.prepare = prepare,
 	.text_check = xp__bare_text_check,

@@ -1,0 +1,313 @@
+// SPDX-License-Identifier: MIT
+/*
+ * Commits that there is not memory enough for, made in rounds: nothing changes if any round must be refused, what was
+ * changed is taken back if a later one fails, and what an object says of itself follows the last. Faults at every call,
+ * and a bystander, are test_fault.c's and test_bystander.c's: scenarios "rounds, …".
+ */
+#include "recorder.h"
+#include "xp_test.h"
+
+#include <errno.h>
+
+enum { NR = 6, SITE = 0x41, STRIDE = 64, TARGET = 0x4000 };
+
+static const uint8_t nop[5] = {0x0f, 0x1f, 0x44, 0x00, 0x00}, nops[5] = {0x90, 0x90, 0x90, 0x90, 0x90},
+		     jmp[5] = {0xe9, 0x11, 0x22, 0x33, 0x04};
+static const uint8_t add[5] = {0x05, 0x11, 0x22, 0x33, 0x04}; /* the engine cannot emulate it */
+static struct xp_diag diag;
+
+static void start(const uint8_t *old)
+{
+	rec_start();
+	for (unsigned i = 0; i < NR; i++)
+		rec_put(SITE + i * STRIDE, old, 5);
+}
+
+/* In rounds of @round sites, one batch with a poke of each site at @offsets. */
+static int commit(const size_t *offsets, unsigned nr, unsigned round, const uint8_t *old, enum xp_resume resume)
+{
+	struct xp_batch *batch = xp_batch_new();
+	int error = batch ? 0 : -ENOMEM;
+
+	for (unsigned i = 0; i < nr && !error; i++) {
+		struct xp_poke poke = {
+			.addr = rec_text + offsets[i],
+			.expect = old,
+			.replace = resume == XP_RESUME_BYPASS ? add : jmp,
+			.len = 5,
+			.resume = resume,
+		};
+
+		error = xp_batch_add_poke(batch, &poke);
+	}
+	rec_bound(round, round + 2);
+	rec_forget();
+	error = error ? error : xp_batch_commit(batch, &diag);
+	rec_bound(0, 0);
+	xp_batch_free(batch);
+	return error;
+}
+
+static void check_untouched(int error, int expected, size_t site)
+{
+	CHECK_EQ(error, expected);
+	CHECK_EQ(diag.error, expected);
+	CHECK_EQ(diag.phase, XP_PHASE_VALIDATE);
+	if (site)
+		CHECK_EQ((const uint8_t *)diag.site - rec_text, site);
+	CHECK_EQ(rec.calls[REC_WRITE] + rec.calls[REC_SYNC] + rec.calls[REC_PARK], 0);
+	CHECK_EQ(xp_state(), XP_STATE_READY);
+}
+
+static const size_t ascending[NR] = {SITE, SITE + 64, SITE + 128, SITE + 192, SITE + 256, SITE + 320};
+
+XP_TEST(every_size_of_a_round)
+{
+	for (unsigned round = 1; round < NR - 1; round++) {
+		struct xp_stats before, after;
+
+		start(nop);
+		CHECK_EQ(xp_set_policy(XP_POLICY_BREAKPOINT), 0);
+		xp_stats_read(&before);
+		CHECK_EQ(commit(ascending, NR, round, nop, XP_RESUME_EMULATE), 0);
+		xp_stats_read(&after);
+		for (unsigned i = 0; i < NR; i++)
+			CHECK_MEM(rec_text + ascending[i], jmp, 5);
+		CHECK_EQ(after.sites - before.sites, NR);
+		CHECK(after.commits - before.commits > 1);
+		CHECK_EQ(rec.calls[REC_SYNC], 3 * (after.commits - before.commits));
+		CHECK_EQ(rec.calls[REC_PREPARE], 1);
+	}
+}
+
+XP_TEST(a_bad_site_in_any_round_changes_nothing)
+{
+	for (unsigned i = 0; i < NR; i++) {
+		start(nop);
+		rec_put(ascending[i], nops, 1);
+		check_untouched(commit(ascending, NR, 1, nop, XP_RESUME_EMULATE), -XP_E_MISMATCH, ascending[i]);
+		CHECK_EQ(diag.found[0], 0x90);
+	}
+}
+
+/* Of what is prefixes and one nop, five bytes may be taken anywhere. */
+XP_TEST(sites_of_two_rounds_overlap)
+{
+	static const size_t overlapping[NR] = {SITE + 4, SITE + 64, SITE + 128, SITE + 192, SITE + 256, SITE};
+	static const size_t twice[NR] = {SITE + 64, SITE + 128, SITE + 192, SITE + 256, SITE + 320, SITE + 128};
+
+	for (unsigned round = 1; round < NR; round++) {
+		start(nop);
+		CHECK_EQ(xp_set_policy(XP_POLICY_EARLY), 0);
+		memset(rec_text + SITE, 0x90, NR * STRIDE);
+		check_untouched(commit(overlapping, NR, round, nops, XP_RESUME_EMULATE), -XP_E_OVERLAP, 0);
+		check_untouched(commit(twice, NR, round, nops, XP_RESUME_EMULATE), -XP_E_OVERLAP, 0);
+	}
+}
+
+/* The order alone is no reason. */
+XP_TEST(sites_in_any_order)
+{
+	static const size_t mixed[NR] = {SITE + 320, SITE + 64, SITE + 256, SITE, SITE + 192, SITE + 128};
+
+	for (unsigned round = 1; round < NR; round++) {
+		start(nop);
+		CHECK_EQ(commit(mixed, NR, round, nop, XP_RESUME_EMULATE), 0);
+		for (unsigned i = 0; i < NR; i++)
+			CHECK_MEM(rec_text + mixed[i], jmp, 5);
+	}
+}
+
+/* Who rests between two new instructions could not be brought back; a copy out of line takes memory. */
+XP_TEST(what_cannot_be_undone_is_refused)
+{
+	start(nops);
+	CHECK_EQ(xp_set_policy(XP_POLICY_QUIESCE), 0);
+	check_untouched(commit(ascending, NR, 2, nops, XP_RESUME_EMULATE), -ENOMEM, ascending[0]);
+	CHECK(diag.detail != NULL);
+	start(nop);
+	CHECK_EQ(xp_set_policy(XP_POLICY_BREAKPOINT), 0);
+	check_untouched(commit(ascending, NR, 2, nop, XP_RESUME_BYPASS), -ENOMEM, ascending[0]);
+	CHECK_EQ(rec.calls[REC_EXEC_ALLOC], 0);
+}
+
+/* ---- objects: all are as before if a later round fails ---- */
+
+static struct xp_module module;
+
+static void begin(unsigned kind, const void *first, const void *end)
+{
+	module = (struct xp_module){.abi = XP_MODULE_ABI, .nr_tables = XP_NR_SITE_KINDS};
+	module.tables[kind] = (struct xp_site_table){first, end};
+	CHECK_EQ(xp_module_register(&module), 0);
+	rec_forget();
+}
+
+/* The last write of @writes fails: round after round was complete by then. */
+static void fail_last_write(unsigned writes)
+{
+	rec_forget();
+	rec_fail(REC_WRITE, writes, 1, -EIO);
+}
+
+static struct xp_static_key key;
+static int counts[4]; /* how often the key's count was 0, 1 after a step */
+
+static void watch_count(const struct rec_step *step)
+{
+	if (step->op == REC_WRITE || step->op == REC_SYNC)
+		counts[key.count]++;
+}
+
+XP_TEST(keys)
+{
+	static struct xp_branch_site sites[NR];
+	uint8_t before[NR * STRIDE];
+
+	rec_start();
+	key = (struct xp_static_key){.object = {.name = "key"}};
+	for (unsigned i = 0; i < NR; i++)
+		rec_branch(&sites[i], SITE + i * STRIDE, TARGET, &key, i % 2 ? XP_SITE_LIKELY : 0);
+	memcpy(before, rec_text + SITE, sizeof(before));
+	begin(XP_SITE_BRANCH, sites, sites + NR);
+	rec_bound(1, 2);
+	memset(counts, 0, sizeof(counts));
+	rec.step = watch_count;
+	CHECK_EQ(xp_static_key_enable(&key), 0);
+	rec.step = NULL;
+	CHECK_EQ(counts[0], 2 * NR); /* a store and a sync in each round, to the end of the last one */
+	CHECK_EQ(counts[1], 0);
+	CHECK_EQ(key.count, 1);
+	CHECK_EQ(xp_static_key_disable(&key), 0);
+	CHECK_MEM(rec_text + SITE, before, sizeof(before));
+	fail_last_write(NR);
+	CHECK_EQ(xp_static_key_enable(&key), -EIO);
+	rec_heal();
+	CHECK_EQ(key.count, 0);
+	CHECK_MEM(rec_text + SITE, before, sizeof(before));
+	CHECK_EQ(xp_static_key_inc(&key), 0);
+	CHECK_EQ(key.count, 1);
+	CHECK_EQ(xp_static_key_dec(&key), 0);
+	rec_bound(0, 0);
+	CHECK_EQ(xp_module_unregister(&module), 0);
+}
+
+static struct xp_static_call call;
+
+static void check_calls(const size_t *sites, unsigned nr, uintptr_t to)
+{
+	for (unsigned i = 0; i < nr; i++) {
+		uintptr_t found = rec_goes_to(sites[i]);
+
+		CHECK_EQ(found == (uintptr_t)rec_text + 0x80 ? rec_goes_to(0x80) : found, to);
+	}
+}
+
+XP_TEST(calls)
+{
+	/* Modulo 8: the displacement of the second lies in two quadwords, that of the others in one. */
+	static const size_t at[] = {0x80, 0x200, 0x20c, 0x218, 0x220};
+	static struct xp_call_site sites[5];
+	xp__call_func *a = (xp__call_func *)(uintptr_t)(rec_text + 0x1000);
+	xp__call_func *b = (xp__call_func *)(uintptr_t)(rec_text + 0x23456);
+	xp__call_func *c = (xp__call_func *)(uintptr_t)(rec_text + 0x34567);
+	unsigned writes;
+
+	rec_start();
+	rec_call(&call, &sites[0], at[0], 0x100, a);
+	for (unsigned i = 1; i < 5; i++)
+		rec_call_site(&sites[i], at[i], &call, i == 4 ? XP_SITE_TAIL : 0);
+	begin(XP_SITE_CALL, sites, sites + 5);
+	for (unsigned round = 1; round < 4; round++) {
+		rec_bound(round, round + 3);
+		/* From the trampoline, and from direct. */
+		rec_forget();
+		CHECK_EQ(xp__static_call_update(&call, b), 0);
+		check_calls(at, 5, (uintptr_t)b);
+		writes = rec.calls[REC_WRITE];
+		for (unsigned nth = 1; nth <= writes; nth++) {
+			rec_forget();
+			rec_fail(REC_WRITE, nth, 1, -EIO);
+			CHECK_EQ(xp__static_call_update(&call, c), -EIO);
+			rec_heal();
+			CHECK_EQ(xp_state(), XP_STATE_READY);
+			CHECK(call.func == b);
+			check_calls(at, 5, (uintptr_t)b);
+		}
+		CHECK_EQ(xp__static_call_update(&call, c), 0);
+		check_calls(at, 5, (uintptr_t)c);
+		rec_bound(0, 0);
+	}
+#ifdef __x86_64__
+	/* The word beside the trampoline would have to change. */
+	rec_bound(2, 5);
+	rec_forget();
+	CHECK_EQ(xp__static_call_update(&call, (xp__call_func *)((uintptr_t)rec_text + (1ull << 40))), -ENOMEM);
+	CHECK_EQ(rec.calls[REC_WRITE], 0);
+	check_calls(at, 5, (uintptr_t)c);
+	rec_bound(0, 0);
+#endif
+	CHECK_EQ(xp_module_unregister(&module), 0);
+}
+
+XP_TEST(first_update_of_a_call_is_undone)
+{
+	static const size_t at[] = {0x80, 0x200, 0x208};
+	static struct xp_call_site sites[3];
+	xp__call_func *a = (xp__call_func *)(uintptr_t)(rec_text + 0x1000);
+	xp__call_func *b = (xp__call_func *)(uintptr_t)(rec_text + 0x23456);
+
+	rec_start();
+	rec_call(&call, &sites[0], at[0], 0x100, a);
+	rec_call_site(&sites[1], at[1], &call, 0);
+	rec_call_site(&sites[2], at[2], &call, 0);
+	begin(XP_SITE_CALL, sites, sites + 3);
+	rec_bound(1, 4);
+	for (unsigned nth = 1; nth <= 3; nth++) {
+		rec_forget();
+		rec_fail(REC_WRITE, nth, 1, -EIO);
+		CHECK_EQ(xp__static_call_update(&call, b), -EIO);
+		rec_heal();
+		check_calls(at, 3, (uintptr_t)a);
+		CHECK_EQ(rec_goes_to(at[1]), (uintptr_t)rec_text + at[0]);
+	}
+	CHECK_EQ(xp__static_call_update(&call, b), 0);
+	check_calls(at, 3, (uintptr_t)b);
+	rec_bound(0, 0);
+	CHECK_EQ(xp_module_unregister(&module), 0);
+}
+
+XP_TEST(switches)
+{
+	static struct xp_static_switch three;
+	static struct xp_switch_site sites[NR];
+	static int32_t targets[NR][5];
+	uint8_t before[NR * STRIDE];
+	unsigned writes;
+
+	rec_start();
+	three = (struct xp_static_switch){.object = {.name = "three"}, .nr = 3};
+	for (unsigned i = 0; i < NR; i++) {
+		rec_targets(targets[i], 3, 0, 3, TARGET, 0x111);
+		rec_switch(&sites[i], SITE + i * STRIDE, &three, targets[i] + 1);
+	}
+	begin(XP_SITE_SWITCH, sites, sites + NR);
+	rec_bound(2, 4);
+	CHECK_EQ(xp__static_switch_set(&three, 2), 0);
+	writes = rec.calls[REC_WRITE];
+	memcpy(before, rec_text + SITE, sizeof(before));
+	for (unsigned nth = 1; nth <= writes; nth++) {
+		rec_forget();
+		rec_fail(REC_WRITE, nth, 1, -EIO);
+		CHECK_EQ(xp__static_switch_set(&three, 1), -EIO);
+		rec_heal();
+		CHECK_EQ(three.choice, 2);
+		CHECK_MEM(rec_text + SITE, before, sizeof(before));
+	}
+	CHECK_EQ(xp__static_switch_set(&three, 1), 0);
+	CHECK_EQ(three.choice, 1);
+	rec_bound(0, 0);
+	CHECK_EQ(xp_module_unregister(&module), 0);
+}
+
+XP_TEST_MAIN()
