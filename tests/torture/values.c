@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 /*
  * Immediate values of all sizes, read by three threads while one sets them, one by one or all in a commit, under each
- * policy and writer. Sites stand at every offset of a cache line, in fourteen registers, and where the macros put them. Every
- * value that is read was set; after a commit it is exactly the new one.
+ * policy and writer. Sites stand at every offset of a cache line, in fourteen registers (in 32-bit code the four that have low
+ * bytes), and where the macros put them. Every value that is read was set; after a commit it is exactly the new one.
  */
 #include "xp_torture.h"
 
@@ -17,7 +17,8 @@ static uint64_t pattern(unsigned state, unsigned size)
 
 typedef uint64_t *pointer;
 
-/* X(number, type) */
+/* X(number, type); the first have sites at every offset, PLACED(X) */
+#ifdef __x86_64__
 #define VALUES(X)                                                                                                      \
 	X(0, uint8_t)                                                                                                  \
 	X(1, uint16_t)                                                                                                 \
@@ -27,13 +28,25 @@ typedef uint64_t *pointer;
 	X(5, double)                                                                                                   \
 	X(6, pointer)
 #define NR_VALUES 7
-#define NR_PLACED 4 /* values with sites at every offset */
+#define NR_PLACED 4
+#define PLACED(X) X(0), X(1), X(2), X(3)
+static const unsigned sizes[NR_VALUES] = {1, 2, 4, 8, 4, 8, 8};
+#else
+#define VALUES(X)                                                                                                      \
+	X(0, uint8_t)                                                                                                  \
+	X(1, uint16_t)                                                                                                 \
+	X(2, uint32_t)                                                                                                 \
+	X(3, float)                                                                                                    \
+	X(4, pointer)
+#define NR_VALUES 5
+#define NR_PLACED 3
+#define PLACED(X) X(0), X(1), X(2)
+static const unsigned sizes[NR_VALUES] = {1, 2, 4, 4, 4};
+#endif
 
 /* They start as 0, which is no state: the first commit of a case is not watched. */
 #define DEFINE(number, type) XP_DEFINE_IMV(type, value_##number, 0);
 VALUES(DEFINE)
-
-static const unsigned sizes[NR_VALUES] = {1, 2, 4, 8, 4, 8, 8};
 
 /* ---- sites at every offset: the macros' instruction without their padding ---- */
 
@@ -48,11 +61,12 @@ static const unsigned sizes[NR_VALUES] = {1, 2, 4, 8, 4, 8, 8};
 				     ".skip 64 + 8 * " #row " + " #column "\n"                                         \
 				     "771:\n" XP__IMV_INSN                                                             \
 				     : [xp__bits] "=r"(bits)                                                           \
-				     : [xp__imv] "i"(&value_##number), [xp__size] "i"(sizeof(xp__imv_type_of_value_##number))); \
+				     : [xp__imv] XP__ADDRESS(&value_##number), [xp__size] "i"(sizeof(xp__imv_type_of_value_##number))); \
 		memcpy(&value, &(uintptr_t){bits}, sizeof(xp__imv_type_of_value_##number));                            \
 		return value;                                                                                          \
 	}
 
+#ifdef __x86_64__
 /* rsp and rbp are the function's own. */
 #define ROW_EVEN(X, number, row)                                                                                       \
 	X(number, row, 0, "rax")                                                                                       \
@@ -72,6 +86,18 @@ static const unsigned sizes[NR_VALUES] = {1, 2, 4, 8, 4, 8, 8};
 	X(number, row, 5, "r15")                                                                                       \
 	X(number, row, 6, "rax")                                                                                       \
 	X(number, row, 7, "rdi")
+#else
+#define ROW_EVEN(X, number, row)                                                                                       \
+	X(number, row, 0, "eax")                                                                                       \
+	X(number, row, 1, "ecx")                                                                                       \
+	X(number, row, 2, "edx")                                                                                       \
+	X(number, row, 3, "ebx")                                                                                       \
+	X(number, row, 4, "eax")                                                                                       \
+	X(number, row, 5, "ecx")                                                                                       \
+	X(number, row, 6, "edx")                                                                                       \
+	X(number, row, 7, "ebx")
+#define ROW_ODD ROW_EVEN
+#endif
 #define ROWS(X, number)                                                                                                \
 	ROW_EVEN(X, number, 0)                                                                                         \
 	ROW_ODD(X, number, 1)                                                                                          \
@@ -84,11 +110,13 @@ static const unsigned sizes[NR_VALUES] = {1, 2, 4, 8, 4, 8, 8};
 ROWS(SITE, 0)
 ROWS(SITE, 1)
 ROWS(SITE, 2)
+#if NR_PLACED == 4
 ROWS(SITE, 3)
+#endif
 
 #define NAME(number, row, column, name) site_##number##_##row##_##column,
-static uint64_t (*const placed[NR_PLACED][64])(void) = {
-	{ROWS(NAME, 0)}, {ROWS(NAME, 1)}, {ROWS(NAME, 2)}, {ROWS(NAME, 3)}};
+#define NAMES(number) {ROWS(NAME, number)}
+static uint64_t (*const placed[NR_PLACED][64])(void) = {PLACED(NAMES)};
 
 /* ---- sites as the macros emit them ---- */
 
