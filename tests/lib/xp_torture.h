@@ -179,7 +179,18 @@ static inline struct xp_stats xp_torture_report(const struct xp_stats *before, u
 	return now;
 }
 
-/* Runs it for its time. Returns the number of commits. */
+static inline bool xp_torture_trapped(const struct xp_stats *before)
+{
+	struct xp_stats now;
+
+	xp_stats_read(&now);
+	return now.traps > before->traps;
+}
+
+/*
+ * Runs it for its time; on a busy machine up to ten times as long, until somebody trapped where that must occur. Returns the
+ * number of commits.
+ */
 static inline uint64_t xp_torture_run(const struct xp_torture *torture)
 {
 	struct xp_torture_thread threads[XP_TORTURE_THREADS_MAX];
@@ -210,7 +221,8 @@ static inline uint64_t xp_torture_run(const struct xp_torture *torture)
 			break;
 		}
 		toggles++;
-	} while (xp_now_ns() < end);
+	} while (xp_now_ns() < end || (torture->traps == XP_TRAPS_SOME && !xp_torture_trapped(&before) &&
+				       xp_now_ns() < end + (uint64_t)(seconds * 9e9)));
 	__atomic_store_n(&stop, true, __ATOMIC_RELAXED);
 	for (unsigned i = 0; i < torture->nr_threads; i++) {
 		pthread_join(threads[i].thread, NULL);
