@@ -87,4 +87,20 @@ double bench_spawn_value(const char *option);
 /* bench_thread - a thread on the n-th CPU. */
 void bench_thread(void *(*main)(void *), void *argument, unsigned cpu);
 
+/* CALL_LOOP - loop_NAME(n): executes the instructions @call n times. The same instructions around it wherever it is used. */
+#define CALL_LOOP(name, call)                                                                                               \
+	__asm__(".pushsection .text\n"                                                                                 \
+		".balign 64\n"                                                                                         \
+		"loop_" #name ":\n"                                                                                    \
+		"push %rbx\n"                                                                                          \
+		"mov %rdi, %rbx\n"                                                                                     \
+		".balign 32\n"                                                                                         \
+		"1:\n" call "\n"                                                                                       \
+		"dec %rbx\n"                                                                                           \
+		"jnz 1b\n"                                                                                             \
+		"pop %rbx\n"                                                                                           \
+		"ret\n"                                                                                                \
+		".popsection");                                                                                        \
+	extern void loop_##name(uint64_t) __asm__("loop_" #name)
+
 #endif

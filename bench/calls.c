@@ -10,21 +10,6 @@
 #include <crosspatch/crosspatch.h>
 #include <string.h>
 
-#define LOOP(name, call)                                                                                               \
-	__asm__(".pushsection .text\n"                                                                                 \
-		".balign 64\n"                                                                                         \
-		"loop_" #name ":\n"                                                                                    \
-		"push %rbx\n"                                                                                          \
-		"mov %rdi, %rbx\n"                                                                                     \
-		".balign 32\n"                                                                                         \
-		"1:\n" call "\n"                                                                                       \
-		"dec %rbx\n"                                                                                           \
-		"jnz 1b\n"                                                                                             \
-		"pop %rbx\n"                                                                                           \
-		"ret\n"                                                                                                \
-		".popsection");                                                                                        \
-	extern void loop_##name(uint64_t) __asm__("loop_" #name)
-
 #define SITE(call)                                                                                                     \
 	"2: .byte 0xe8\n"                                                                                              \
 	".long xp_trampoline_" #call " - (. + 4)\n"                                                                    \
@@ -48,15 +33,15 @@ XP_DEFINE_STATIC_CALL(updated, empty);
 XP_DEFINE_STATIC_CALL(placed, empty);
 XP_DEFINE_STATIC_CALL_LAZY(lazy, empty);
 
-LOOP(nothing, "");
-LOOP(direct, "call empty");
-LOOP(placed, SITE(placed));
-LOOP(lazy, "call xp_trampoline_lazy");
-LOOP(updated, "call xp_trampoline_updated");
-LOOP(fresh, "call xp_trampoline_fresh");
-LOOP(pointer, "call *pointer(%rip)");
-LOOP(plt, "call callee_plt@PLT");
-LOOP(ifunc, "call callee_ifunc@PLT");
+CALL_LOOP(nothing, "");
+CALL_LOOP(direct, "call empty");
+CALL_LOOP(placed, SITE(placed));
+CALL_LOOP(lazy, "call xp_trampoline_lazy");
+CALL_LOOP(updated, "call xp_trampoline_updated");
+CALL_LOOP(fresh, "call xp_trampoline_fresh");
+CALL_LOOP(pointer, "call *pointer(%rip)");
+CALL_LOOP(plt, "call callee_plt@PLT");
+CALL_LOOP(ifunc, "call callee_ifunc@PLT");
 
 static const struct {
 	const char *title;

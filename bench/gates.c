@@ -45,23 +45,9 @@ SITES(thunk_sites, 100, ".byte 0xe8\n.long xp_gate_stub_thunk - (. + 4)", 0, thu
 SITES(eager_sites, 100, ".byte 0xe8\n.long xp_gate_stub_eager - (. + 4)", 0, eager);
 SITES(fault_sites, 13000, ".byte 0x0f, 0x0b, 0x2e, 0xe8, 0, 0, 0, 0", 1, fault);
 
-#define LOOP(name, call)                                                                                               \
-	__asm__(".pushsection .text\n"                                                                                 \
-		".balign 64\n"                                                                                         \
-		"loop_" #name ":\n"                                                                                    \
-		"push %rbx\n"                                                                                          \
-		"mov %rdi, %rbx\n"                                                                                     \
-		".balign 32\n"                                                                                         \
-		"1:\n" call "\n"                                                                                       \
-		"dec %rbx\n"                                                                                           \
-		"jnz 1b\n"                                                                                             \
-		"pop %rbx\n"                                                                                           \
-		"ret\n"                                                                                                \
-		".popsection");                                                                                        \
-	extern void loop_##name(uint64_t) __asm__("loop_" #name)
-LOOP(direct, "call answer");
-LOOP(bound, "call xp_gate_stub_bound");
-LOOP(stub, "call xp_gate_stub_eager");
+CALL_LOOP(direct, "call answer");
+CALL_LOOP(bound, "call xp_gate_stub_bound");
+CALL_LOOP(stub, "call xp_gate_stub_eager");
 
 static void call_sites(const uint8_t *sites)
 {

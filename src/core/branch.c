@@ -39,14 +39,10 @@ static int fail_branch(const struct xp_branch_site *site, bool to_jmp, struct xp
 	uintptr_t code = xp__relative(&site->code);
 	uint8_t expected[BRANCH_LEN];
 	int32_t disp = (int32_t)(xp__relative(&site->target) - (code + BRANCH_LEN));
-	int error;
 
 	expected[0] = to_jmp ? branch_test[0] : branch_jmp[0];
 	memcpy(expected + 1, &disp, sizeof(disp));
-	error = xp__fail_text(diag, (const void *)code, expected, (const uint8_t *)code, BRANCH_LEN);
-	if (diag)
-		diag->key = xp__site_object(&site->key)->name;
-	return error;
+	return xp__fail_site(diag, xp__site_object(&site->key), code, expected, BRANCH_LEN);
 }
 
 /* Nothing to do: the key still is what it was when this text was compiled. */

@@ -69,6 +69,23 @@ int xp__fail_text(struct xp_diag *diag, const void *site, const uint8_t *expecte
 	return xp__fail(diag, -XP_E_MISMATCH, XP_PHASE_VALIDATE, site, NULL);
 }
 
+int xp__fail_site(struct xp_diag *diag, const struct xp_object *object, uintptr_t code, const uint8_t *expected,
+		  unsigned len)
+{
+	int error = xp__fail_text(diag, (const void *)code, expected, (const uint8_t *)code, len);
+
+	if (diag)
+		diag->key = object->name;
+	return error;
+}
+
+int xp__fail_record(struct xp_diag *diag, const struct xp_object *object, uintptr_t code, const char *detail)
+{
+	if (diag)
+		diag->key = object->name;
+	return xp__fail(diag, -XP_E_CORRUPT, XP_PHASE_VALIDATE, (const void *)code, detail);
+}
+
 int xp__lock(struct xp_diag *diag)
 {
 	int error;

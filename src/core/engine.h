@@ -5,6 +5,7 @@
 
 #include <crosspatch/error.h>
 #include <crosspatch/port.h>
+#include <crosspatch/site.h>
 #include <crosspatch/text_poke.h>
 
 extern const struct xp_port *xp__port;
@@ -31,5 +32,13 @@ int xp__fail(struct xp_diag *diag, int error, enum xp_phase phase, const void *s
 
 /* xp__fail_text - the same for a site whose text is not as expected: -EBUSY for a breakpoint, else -XP_E_MISMATCH. */
 int xp__fail_text(struct xp_diag *diag, const void *site, const uint8_t *expected, const uint8_t *found, unsigned len);
+
+/*
+ * xp__fail_site - the same for a site of @object, whose name goes into @diag. xp__fail_record - for a site whose record
+ * cannot be right: -XP_E_CORRUPT.
+ */
+int xp__fail_site(struct xp_diag *diag, const struct xp_object *object, uintptr_t code, const uint8_t *expected,
+		  unsigned len);
+int xp__fail_record(struct xp_diag *diag, const struct xp_object *object, uintptr_t code, const char *detail);
 
 #endif

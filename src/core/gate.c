@@ -136,23 +136,6 @@ static void lead(struct xp_gate *handle, xp__gate_func *provider, bool straight)
 
 /* ---- sites ---- */
 
-static int fail_site(const struct xp_gate *handle, uintptr_t code, const uint8_t *expected, unsigned len,
-		     struct xp_diag *diag)
-{
-	int error = xp__fail_text(diag, (const void *)code, expected, (const uint8_t *)code, len);
-
-	if (diag)
-		diag->key = handle->object.name;
-	return error;
-}
-
-static int fail_record(const struct xp_gate *handle, uintptr_t code, const char *detail, struct xp_diag *diag)
-{
-	if (diag)
-		diag->key = handle->object.name;
-	return xp__fail(diag, -XP_E_CORRUPT, XP_PHASE_VALIDATE, (const void *)code, detail);
-}
-
 /* A site of either form. */
 struct site {
 	uintptr_t code;
@@ -196,9 +179,10 @@ static int check_ud2(const struct xp_gate *handle, const struct site *site, stru
 	bool own = site->code == (uintptr_t)handle->stub;
 
 	if (site->code % UD2_LEN != 0)
-		return fail_record(handle, site->code, "a site in UD2 form that is not aligned", diag);
+		return xp__fail_record(diag, &handle->object, site->code, "a site in UD2 form that is not aligned");
 	if (site->opcode != (own ? 0xe9 : 0xe8))
-		return fail_record(handle, site->code, "a site in UD2 form that is neither call nor stub", diag);
+		return xp__fail_record(diag, &handle->object, site->code,
+				       "a site in UD2 form that is neither call nor stub");
 	return 0;
 }
 
@@ -214,7 +198,7 @@ static int add_site(const struct xp__item *item, const struct xp_gate *handle, c
 	if (error)
 		return error;
 	if (!form(unbound, site, unbound_target(handle, site)))
-		return fail_record(handle, site->code, "a call out of reach of its stub", diag);
+		return xp__fail_record(diag, &handle->object, site->code, "a call out of reach of its stub");
 	change.resume = XP_RESUME_EMULATE;
 	change.old = change.new = unbound;
 	if (memcmp(text, unbound, site->len) == 0) {
@@ -228,7 +212,7 @@ static int add_site(const struct xp__item *item, const struct xp_gate *handle, c
 		change.old = placed;
 		binds = true;
 	} else {
-		return fail_site(handle, site->code, unbound, site->len, diag);
+		return xp__fail_site(diag, &handle->object, site->code, unbound, site->len);
 	}
 	if (item->gate.provider && binds && site->opcode == 0xe8 && form(wanted, site, (uintptr_t)item->gate.provider))
 		change.new = wanted;

@@ -53,23 +53,6 @@ static uintptr_t destination(const struct xp_static_call *handle, xp__call_func 
 	return (uintptr_t)(func ? func : handle->stub);
 }
 
-static int fail_site(const struct xp_static_call *handle, uintptr_t code, const uint8_t *expected, unsigned len,
-		     struct xp_diag *diag)
-{
-	int error = xp__fail_text(diag, (const void *)code, expected, (const uint8_t *)code, len);
-
-	if (diag)
-		diag->key = handle->object.name;
-	return error;
-}
-
-static int fail_record(const struct xp_static_call *handle, uintptr_t code, const char *detail, struct xp_diag *diag)
-{
-	if (diag)
-		diag->key = handle->object.name;
-	return xp__fail(diag, -XP_E_CORRUPT, XP_PHASE_VALIDATE, (const void *)code, detail);
-}
-
 /* Whether calls that come by the trampoline are asked where they come from (I6). */
 static bool discovers(const struct xp_static_call *handle)
 {
@@ -136,7 +119,7 @@ static int undo_trampoline(const struct xp__item *item, const struct xp_static_c
 	if (memcmp((const void *)code, old, TRAMPOLINE_LEN) == 0)
 		return 0;
 	if (!direct_form(new, code, to) || memcmp((const void *)code, new, TRAMPOLINE_LEN) != 0)
-		return fail_site(handle, code, new, TRAMPOLINE_LEN, diag);
+		return xp__fail_site(diag, &handle->object, code, new, TRAMPOLINE_LEN);
 	if (handle->placed && !direct_form(old, code, (uintptr_t)handle->placed))
 		indirect_form(old, code, handle);
 	if (memcmp(old, new, TRAMPOLINE_JMP) == 0)
@@ -165,7 +148,7 @@ static int add_trampoline(const struct xp__item *item, const struct xp_call_site
 	int error;
 
 	if (code % TRAMPOLINE_LEN != 0)
-		return fail_record(handle, code, "a trampoline that is not aligned", diag);
+		return xp__fail_record(diag, &handle->object, code, "a trampoline that is not aligned");
 	if (item->undo)
 		return undo_trampoline(item, handle, code, commit, first, diag);
 	indirect_form(old, code, handle);
@@ -173,7 +156,7 @@ static int add_trampoline(const struct xp__item *item, const struct xp_call_site
 	if (direct)
 		(void)direct_form(old, code, (uintptr_t)handle->placed);
 	if (memcmp(text, old, TRAMPOLINE_LEN) != 0)
-		return fail_site(handle, code, old, TRAMPOLINE_LEN, diag);
+		return xp__fail_site(diag, &handle->object, code, old, TRAMPOLINE_LEN);
 	if (discovers(handle) && !direct)
 		return 0;
 
@@ -215,7 +198,7 @@ static int undo_site(const struct xp__item *item, const struct xp_static_call *h
 		return 0;
 	if (!xp__insn_rel32(direct, by_trampoline[0], change->addr, destination(handle, item->call.func)) ||
 	    memcmp(text, direct, SITE_LEN) != 0)
-		return fail_site(handle, change->addr, by_trampoline, SITE_LEN, diag);
+		return xp__fail_site(diag, &handle->object, change->addr, by_trampoline, SITE_LEN);
 	change->new = direct;
 	change->old = by_trampoline;
 	if (handle->placed && xp__insn_rel32(placed, by_trampoline[0], change->addr, (uintptr_t)handle->placed))
@@ -235,7 +218,7 @@ static int add_site(const struct xp__item *item, const struct xp_static_call *ha
 	int error;
 
 	if (!xp__insn_rel32(by_trampoline, opcode, code, (uintptr_t)handle->trampoline))
-		return fail_record(handle, code, "a call out of reach of its trampoline", diag);
+		return xp__fail_record(diag, &handle->object, code, "a call out of reach of its trampoline");
 	if (item->undo)
 		return undo_site(item, handle, &change, by_trampoline, commit, first, diag);
 	if (memcmp(text, by_trampoline, SITE_LEN) == 0)
@@ -244,7 +227,7 @@ static int add_site(const struct xp__item *item, const struct xp_static_call *ha
 		 memcmp(text, placed, SITE_LEN) == 0)
 		change.old = placed;
 	else
-		return fail_site(handle, code, by_trampoline, SITE_LEN, diag);
+		return xp__fail_site(diag, &handle->object, code, by_trampoline, SITE_LEN);
 
 	if (item->goal != XP__GOAL_CHANGE && change.old == by_trampoline)
 		return 0;

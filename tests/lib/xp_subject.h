@@ -102,4 +102,25 @@ static inline __attribute__((unused)) void subject_refused(const struct subject 
 	CHECK_EQ(xp_state(), XP_STATE_READY);
 }
 
+/* A thread that calls a subject until it is told to stop, and counts what was neither of the two. */
+struct subject_runner {
+	const struct subject *subject;
+	bool stop;
+	uint64_t calls;
+	unsigned wrong;
+};
+
+static inline void *subject_run(void *argument)
+{
+	struct subject_runner *runner = argument;
+
+	while (!__atomic_load_n(&runner->stop, __ATOMIC_RELAXED)) {
+		unsigned result = subject_call(runner->subject);
+
+		runner->wrong += result != SUBJECT_OFF && result != SUBJECT_ON;
+		__atomic_store_n(&runner->calls, runner->calls + 1, __ATOMIC_RELAXED);
+	}
+	return NULL;
+}
+
 #endif

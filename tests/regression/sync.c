@@ -11,36 +11,16 @@
 #include <signal.h>
 
 /* Beside a thread that executes, so that there is somebody to synchronize. */
-struct runner {
-	const struct subject *subject;
-	bool stop;
-	uint64_t calls;
-	unsigned wrong;
-};
-
-static void *run(void *argument)
-{
-	struct runner *runner = argument;
-
-	while (!__atomic_load_n(&runner->stop, __ATOMIC_RELAXED)) {
-		unsigned result = subject_call(runner->subject);
-
-		runner->wrong += result != SUBJECT_OFF && result != SUBJECT_ON;
-		__atomic_store_n(&runner->calls, runner->calls + 1, __ATOMIC_RELAXED);
-	}
-	return NULL;
-}
-
 static void works_beside_a_thread(void)
 {
-	struct runner runner = {0};
+	struct subject_runner runner = {0};
 	struct xp_stats before, after;
 	struct subject s;
 	pthread_t thread;
 
 	REQUIRE(subject_make(&s));
 	runner.subject = &s;
-	REQUIRE_EQ(pthread_create(&thread, NULL, run, &runner), 0);
+	REQUIRE_EQ(pthread_create(&thread, NULL, subject_run, &runner), 0);
 	while (__atomic_load_n(&runner.calls, __ATOMIC_RELAXED) == 0)
 		sched_yield();
 	xp_stats_read(&before);

@@ -157,29 +157,9 @@ XP_TEST(overlap)
 
 /* ---- the first byte of a mapping: the trap path must not look before it (as it once did, for rseq) ---- */
 
-struct runner {
-	const struct subject *subject;
-	bool stop;
-	unsigned wrong;
-	uint64_t calls;
-};
-
-static void *run(void *argument)
-{
-	struct runner *runner = argument;
-
-	while (!__atomic_load_n(&runner->stop, __ATOMIC_RELAXED)) {
-		unsigned result = subject_call(runner->subject);
-
-		runner->wrong += result != SUBJECT_OFF && result != SUBJECT_ON;
-		__atomic_store_n(&runner->calls, runner->calls + 1, __ATOMIC_RELAXED);
-	}
-	return NULL;
-}
-
 XP_TEST(first_byte_of_a_mapping)
 {
-	struct runner runner = {0};
+	struct subject_runner runner = {0};
 	struct xp_stats stats;
 	struct timespec start, now;
 	pthread_t thread;
@@ -188,7 +168,7 @@ XP_TEST(first_byte_of_a_mapping)
 	REQUIRE(subject_make_at(&s, 0));
 	runner.subject = &s;
 	REQUIRE_EQ(xp_set_policy(XP_POLICY_BREAKPOINT), 0);
-	REQUIRE_EQ(pthread_create(&thread, NULL, run, &runner), 0);
+	REQUIRE_EQ(pthread_create(&thread, NULL, subject_run, &runner), 0);
 	clock_gettime(CLOCK_MONOTONIC, &start);
 	do {
 		for (unsigned i = 0; i < 10; i++) {

@@ -22,6 +22,7 @@
 
 #include "arch/x86/sync.h"
 #include "core/deps.h"
+#include "core/range.h"
 
 #define TRIES 200
 #define PAUSE 2000 /* turns of a loop in which the others run on; nothing tells when somebody has left */
@@ -103,28 +104,13 @@ int xp__bare_sync(void)
 	return 0;
 }
 
-static bool inside(uintptr_t value, const struct xp_range *ranges, size_t nr)
-{
-	size_t low = 0, high = nr;
-
-	while (low < high) {
-		size_t middle = low + (high - low) / 2;
-
-		if (ranges[middle].end <= value)
-			low = middle + 1;
-		else
-			high = middle;
-	}
-	return low < nr && value >= ranges[low].start;
-}
-
 /* A stale word on a stack may refuse, never permit. */
 static bool stack_inside(uintptr_t sp, const struct xp_range *ranges, size_t nr)
 {
 	uintptr_t end = xp__bare->stack_end(sp);
 
 	for (uintptr_t at = sp & ~(uintptr_t)7; at + sizeof(uintptr_t) <= end; at += sizeof(uintptr_t))
-		if (inside(*(const uintptr_t *)at, ranges, nr))
+		if (xp__ranges_hold(ranges, nr, *(const uintptr_t *)at))
 			return true;
 	return false;
 }
@@ -137,7 +123,7 @@ static bool anybody_inside(const struct xp_range *ranges, size_t nr)
 	for (unsigned i = 0; i < xp__bare->nr_cpus; i++) {
 		const struct xp_bare_cpu *cpu = &xp__bare->cpus[i];
 
-		if (asked(i) && (inside(cpu->pc, ranges, nr) || stack_inside(cpu->sp, ranges, nr)))
+		if (asked(i) && (xp__ranges_hold(ranges, nr, cpu->pc) || stack_inside(cpu->sp, ranges, nr)))
 			return true;
 	}
 	return xp__bare->sleepers && xp__bare->sleepers(ranges, nr);

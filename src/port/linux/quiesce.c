@@ -8,6 +8,7 @@
  * I2  Nobody is parked when park() returns an error.
  */
 #include "arch/x86/sync.h"
+#include "core/range.h"
 #include "port/linux/port.h"
 #include "port/linux/rendezvous.h"
 
@@ -16,21 +17,6 @@
 #define TRIES 200
 #define PAUSE_NS 1000000u
 
-static bool inside(uintptr_t value, const struct xp_range *ranges, size_t nr)
-{
-	size_t low = 0, high = nr;
-
-	while (low < high) {
-		size_t middle = low + (high - low) / 2;
-
-		if (ranges[middle].end <= value)
-			low = middle + 1;
-		else
-			high = middle;
-	}
-	return low < nr && value >= ranges[low].start;
-}
-
 static bool stack_holds(uintptr_t sp, const struct xp_range *ranges, size_t nr)
 {
 	struct xp__mapping mapping;
@@ -38,7 +24,7 @@ static bool stack_holds(uintptr_t sp, const struct xp_range *ranges, size_t nr)
 	if (xp__maps_find(sp, &mapping))
 		return true; /* I1: what cannot be looked at may hold one */
 	for (const uintptr_t *at = (const uintptr_t *)(sp & ~(uintptr_t)7); (uintptr_t)at < mapping.end; at++)
-		if (inside(*at, ranges, nr))
+		if (xp__ranges_hold(ranges, nr, *at))
 			return true;
 	return false;
 }
@@ -58,7 +44,7 @@ static int find_inside(const struct xp_range *ranges, size_t nr)
 	const struct xp__slot *slots = xp__rendezvous_slots(&nr_slots);
 
 	for (uint32_t i = 0; i < nr_slots && nr > 0; i++)
-		if (slots[i].pc && (inside(slots[i].pc, ranges, nr) || stack_holds(slots[i].sp, ranges, nr)))
+		if (slots[i].pc && (xp__ranges_hold(ranges, nr, slots[i].pc) || stack_holds(slots[i].sp, ranges, nr)))
 			return slots[i].tid;
 	return 0;
 }
