@@ -645,6 +645,124 @@ XP_TEST(redirect_far_away)
 	munmap(far, 4096);
 }
 
+/* ---- replacements get what the original would have ---- */
+
+static struct many gather_more(int a, double b)
+{
+	return (struct many){a + 1, a + 2, a + 3, a + 4, b + 1};
+}
+
+static int sum_and_one(int nr, ...)
+{
+	double total = 1;
+	va_list list;
+
+	va_start(list, nr);
+	for (int i = 0; i < nr; i++)
+		total += va_arg(list, double);
+	va_end(list);
+	return (int)total;
+}
+
+static long double root_and_one(long double a, long double b)
+{
+	return a / b + 1;
+}
+
+static long eight_and_one(long a, long b, long c, long d, long e, long f, long g, long h)
+{
+	return eight_body(a, b, c, d, e, f, g, h) + 1;
+}
+
+static int leaves_more(int a)
+{
+	longjmp(back, a + 1);
+}
+
+void wide_twice(float *out);
+__asm__(".pushsection .text\n"
+	"wide_twice:\n"
+	"vaddps %zmm1, %zmm0, %zmm0\n"
+	"vaddps %zmm1, %zmm0, %zmm0\n"
+	"vmovups %zmm0, (%rdi)\n"
+	"vmovups %zmm31, 64(%rdi)\n"
+	"kmovw %k1, 128(%rdi)\n"
+	"ret\n"
+	".popsection");
+
+static const struct {
+	void (*function)(void), (*replacement)(void);
+} replaced[] = {
+	{(void (*)(void))gather, (void (*)(void))gather_more}, {(void (*)(void))sum, (void (*)(void))sum_and_one},
+	{(void (*)(void))root, (void (*)(void))root_and_one},  {(void (*)(void))eight, (void (*)(void))eight_and_one},
+	{(void (*)(void))leaves, (void (*)(void))leaves_more}, {(void (*)(void))wide, (void (*)(void))wide_twice},
+};
+
+enum { NR_REPLACED = sizeof(replaced) / sizeof(replaced[0]) };
+
+static void call_replaced(void)
+{
+	float memory[48] = {0};
+	struct many many = gather(5, 1.5);
+	volatile int jumped = 0;
+	uint16_t mask;
+
+	CHECK_EQ(many.a, 6);
+	CHECK_EQ(many.d, 9);
+	CHECK(many.e == 2.5);
+	CHECK_EQ(sum(10, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0), 11);
+	CHECK(root(10, 4) == 3.5L);
+	CHECK_EQ(eight(1, 2, 3, 4, 5, 6, 7, 8), 87654322);
+	jumped = setjmp(back);
+	if (jumped == 0)
+		leaves(1);
+	CHECK_EQ(jumped, 2);
+	if (!__builtin_cpu_supports("avx512f"))
+		return;
+	for (int i = 0; i < 16; i++)
+		memory[i] = (float)i + 1;
+	call_wide(memory);
+	for (int i = 0; i < 16; i++) {
+		CHECK(memory[i] == 3 * ((float)i + 1));
+		CHECK(memory[16 + i] == (float)i + 1);
+	}
+	memcpy(&mask, &memory[32], sizeof(mask));
+	CHECK_EQ(mask, 0x5a5a);
+}
+
+XP_TEST(replacements_get_every_argument)
+{
+	/* jmp *0(%rip), and where: through the library, since it is out of reach. */
+	static const uint8_t jump[] = {0xff, 0x25, 0, 0, 0, 0};
+	uint8_t *far = mmap((void *)0x200000010000, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	REQUIRE(far != MAP_FAILED);
+	for (int i = 0; i < NR_REPLACED; i++) {
+		memcpy(far + 16 * i, jump, sizeof(jump));
+		memcpy(far + 16 * i + sizeof(jump), &replaced[i].replacement, 8);
+	}
+	REQUIRE_EQ(mprotect(far, 4096, PROT_READ | PROT_EXEC), 0);
+	for (int is_far = 0; is_far < 2; is_far++)
+		for (int traced = 0; traced < 2; traced++) {
+			for (int i = 0; i < NR_REPLACED; i++) {
+				void (*to)(void) =
+					is_far ? (void (*)(void))(uintptr_t)(far + 16 * i) : replaced[i].replacement;
+
+				REQUIRE_EQ(xp_function_redirect(replaced[i].function, to), 0);
+				if (traced)
+					REQUIRE_EQ(xp_function_trace(replaced[i].function, &clobbers, NULL), 0);
+			}
+			call_replaced();
+			for (int i = 0; i < NR_REPLACED; i++) {
+				REQUIRE_EQ(xp_function_restore(replaced[i].function), 0);
+				if (traced)
+					REQUIRE_EQ(xp_function_untrace(replaced[i].function, &clobbers, NULL), 0);
+			}
+		}
+	CHECK_EQ(sum(2, 20.0, 22.0), 42);
+	munmap(far, 4096);
+}
+
 /* A live patch: all functions, or none. */
 XP_TEST(a_batch_of_functions)
 {
