@@ -152,7 +152,8 @@ struct xp_port {
 	 * What tracing functions needs. All may be NULL, and functions then are not traced.
 	 *
 	 * function_thread - the calling thread's (processor's) own, zeroed at first but for `shard`, which differs between
-	 * threads. Context: any; vector and x87 registers hold somebody's arguments and are not touched.
+	 * threads: below 192 between all that ever were. Context: any; vector and x87 registers hold somebody's arguments and
+	 * are not touched.
 	 * function_keep - asked once of each thread, before a return is kept for it: that xp_function_thread_exit() is called
 	 * at its end. 0 or an error. Vector registers may be touched.
 	 * data_read - reads a word that may be gone: 0, or an error. Context: as function_thread(). NULL: none ever is gone.

@@ -1266,10 +1266,14 @@ int xp_function_quiesce(xp__any_function *const *fns, size_t nr, struct xp_diag 
 static XP__GENERAL_REGS void count(const struct xp_function_call *call, void *data)
 {
 	struct xp_function_counter *counter = data;
-	uint32_t shard = xp__port->function_thread()->shard;
+	const struct xp_function_thread *thread = xp__port->function_thread();
+	unsigned long *nr = &counter->shard[xp__shard(thread, NR_SHARDS)].nr;
 
 	(void)call;
-	__atomic_fetch_add(&counter->shard[shard % NR_SHARDS].nr, 1, __ATOMIC_RELAXED);
+	if (thread->shard < XP__OWN_SHARDS(NR_SHARDS))
+		xp__own_increment(nr);
+	else
+		__atomic_fetch_add(nr, 1, __ATOMIC_RELAXED);
 }
 
 const struct xp_function_handler *xp_function_counting(void)

@@ -3,6 +3,7 @@
 #ifndef XP_CORE_FUNCTION_H
 #define XP_CORE_FUNCTION_H
 
+#include "arch/x86/thunk_trace.h"
 #include "core/front.h"
 #include "core/trap.h"
 
@@ -61,9 +62,22 @@ struct xp__functions {
 
 extern const struct xp__functions *xp__functions;
 
-static inline size_t xp__function_hash(uintptr_t code, unsigned shift)
+static inline XP__GENERAL_REGS size_t xp__function_hash(uintptr_t code, unsigned shift)
 {
 	return (size_t)(((uint64_t)code * 0x9e3779b97f4a7c15u) >> shift);
+}
+
+/*
+ * Counters of threads, sharded in @nr: the first three quarters have one thread each, the first that came, which needs no
+ * locked instruction there; the others share the rest. Numbers are not given again when a thread ends.
+ */
+#define XP__OWN_SHARDS(nr) ((nr) / 4 * 3)
+
+static inline XP__GENERAL_REGS size_t xp__shard(const struct xp_function_thread *thread, size_t nr)
+{
+	size_t own = XP__OWN_SHARDS(nr);
+
+	return thread->shard < own ? thread->shard : own + thread->shard % (nr - own);
 }
 
 /*

@@ -78,12 +78,17 @@ static XP__GENERAL_REGS struct frame *frame_at(uint32_t i)
 
 static XP__GENERAL_REGS struct shard *shard_of(const struct xp_function_thread *thread)
 {
-	return &shards[thread->shard % NR_SHARDS];
+	return &shards[xp__shard(thread, NR_SHARDS)];
 }
 
-static XP__GENERAL_REGS void count(unsigned long *counter)
+/* Adds one to a counter in this thread's shard, release. */
+static XP__GENERAL_REGS void count(const struct xp_function_thread *thread, unsigned long *counter)
 {
-	__atomic_fetch_add(counter, 1, __ATOMIC_RELAXED);
+	/* ordering: (F4) pairs with (F5) */
+	if (thread->shard < XP__OWN_SHARDS(NR_SHARDS))
+		xp__own_increment(counter);
+	else
+		__atomic_fetch_add(counter, 1, __ATOMIC_RELEASE);
 }
 
 static XP__GENERAL_REGS void count_in(struct xp_function_thread *thread)
@@ -94,8 +99,7 @@ static XP__GENERAL_REGS void count_in(struct xp_function_thread *thread)
 
 static XP__GENERAL_REGS void count_out(struct xp_function_thread *thread)
 {
-	/* ordering: (F4) pairs with (F5) */
-	__atomic_fetch_add(&shard_of(thread)->left, 1, __ATOMIC_RELEASE);
+	count(thread, &shard_of(thread)->left);
 }
 
 static XP__GENERAL_REGS const struct xp__handlers *handlers_of(const struct xp__function *function)
@@ -240,7 +244,7 @@ static XP__GENERAL_REGS void collect(struct xp_function_thread *thread)
 		if (is_awaited(i)) {
 			live++;
 		} else {
-			count(&shard_of(thread)->abandoned);
+			count(thread, &shard_of(thread)->abandoned);
 			give_frame(thread, i);
 		}
 	}
@@ -318,7 +322,7 @@ XP__GENERAL_REGS bool xp__function_enter(struct xp__call *call)
 	if (handlers->nr == 0)
 		goto out;
 	if (thread->busy) {
-		count(&shard_of(thread)->missed_calls);
+		count(thread, &shard_of(thread)->missed_calls);
 		goto out;
 	}
 	thread->busy = 1;
@@ -374,7 +378,7 @@ XP__GENERAL_REGS void xp__function_run(struct xp__call *call, const void *area)
 		if (thread->kept)
 			frame = open_frame(call, function, handlers, thread);
 		if (frame == NULL)
-			count(&shard_of(thread)->missed_returns);
+			count(thread, &shard_of(thread)->missed_returns);
 	}
 	describe(&public, function, call->caller);
 	public.integer = call->integer;
@@ -411,7 +415,7 @@ XP__GENERAL_REGS bool xp__function_leave(struct xp__call *call)
 	bool busy = thread->busy;
 
 	count_in(thread);
-	count(&shard_of(thread)->returns);
+	count(thread, &shard_of(thread)->returns);
 	handlers = handlers_of(frame->function);
 	thread->busy = 1;
 	__asm__ volatile("" ::: "memory");
@@ -517,7 +521,7 @@ void xp_function_thread_exit(struct xp_function_thread *thread, uintptr_t low, u
 		    __atomic_load_n(&frame->thread, __ATOMIC_RELAXED) != thread)
 			continue;
 		if (frame->place - low < high - low || !is_awaited(i)) {
-			count(&shard_of(thread)->abandoned);
+			count(thread, &shard_of(thread)->abandoned);
 			give_frame(thread, i);
 		} else {
 			/* Of a coroutine, say: whoever it returns on gives it back. */

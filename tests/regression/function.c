@@ -483,6 +483,60 @@ XP_TEST(a_counter)
 	REQUIRE_EQ(xp_function_untrace(fib, xp_function_counting(), &counter), 0);
 }
 
+enum { NR_COUNTING = 40, NR_COUNTED = 50000 };
+
+static pthread_barrier_t together;
+
+/* The first and the last of nine that have no shard for themselves meet in one of eight. */
+static void *counts(void *number)
+{
+	uintptr_t i = (uintptr_t)number;
+	int nr = i == NR_COUNTING - 9 || i == NR_COUNTING - 1 ? NR_COUNTED : 1;
+
+	pthread_barrier_wait(&together);
+	for (int k = 0; k < nr; k++)
+		(void)add(k, k);
+	return NULL;
+}
+
+/* A thread has its number from its first traced call. */
+static void *counts_in_turn(void *number)
+{
+	(void)add(1, 1);
+	return counts(number);
+}
+
+/* More threads than there are shards: some have one to themselves, some do not. */
+XP_TEST(a_counter_of_many_threads)
+{
+	static struct xp_function_counter counter;
+	struct xp_function_stats before, after;
+	pthread_t threads[NR_COUNTING];
+	unsigned long expected = 2 * NR_COUNTED + NR_COUNTING - 2 + NR_COUNTING, seen_by_now;
+	unsigned shards = 0;
+
+	REQUIRE_EQ(xp_function_trace(add, xp_function_counting(), &counter), 0);
+	REQUIRE_EQ(pthread_barrier_init(&together, NULL, NR_COUNTING), 0);
+	xp_function_stats_read(&before);
+	for (uintptr_t i = 0; i < NR_COUNTING; i++) {
+		REQUIRE_EQ(pthread_create(&threads[i], NULL, counts_in_turn, (void *)i), 0);
+		do {
+			sched_yield();
+			seen_by_now = xp_function_counted(&counter);
+		} while (seen_by_now < i + 1 && i < NR_COUNTING - 1);
+	}
+	for (int i = 0; i < NR_COUNTING; i++)
+		pthread_join(threads[i], NULL);
+	xp_function_stats_read(&after);
+	CHECK_EQ(xp_function_counted(&counter), expected);
+	CHECK_EQ(after.calls - before.calls, expected);
+	for (unsigned i = 0; i < 32; i++)
+		shards += counter.shard[i].nr != 0;
+	CHECK(shards > 24); /* main has one, and does not count */
+	REQUIRE_EQ(xp_function_untrace(add, xp_function_counting(), &counter), 0);
+	pthread_barrier_destroy(&together);
+}
+
 /* Two frames for each place on the stack, while abandoned ones are looked for. */
 XP_TEST(tail_calls_keep_their_frames)
 {

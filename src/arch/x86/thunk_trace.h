@@ -10,6 +10,19 @@
 #define XP__GENERAL_REGS __attribute__((target("general-regs-only")))
 
 /*
+ * xp__own_increment - adds one to a counter that this thread alone changes: one instruction, so that its signal handlers may do
+ * the same. Ordering: release, as every store here has.
+ */
+static inline XP__GENERAL_REGS void xp__own_increment(unsigned long *counter)
+{
+#ifdef __x86_64__
+	__asm__ volatile("addq $1, %0" : "+m"(*counter) : : "memory", "cc");
+#else
+	__asm__ volatile("addl $1, %0" : "+m"(*counter) : : "memory", "cc");
+#endif
+}
+
+/*
  * What the two thunks leave on the stack. `resume` is where they return to: the code behind the entry, or the caller; it
  * may be changed. At the entry of a function the two words behind are its return address and its first argument on the
  * stack.

@@ -15,15 +15,19 @@
 
 static __thread struct xp_function_thread thread __attribute__((tls_model("initial-exec")));
 static __thread bool numbered __attribute__((tls_model("initial-exec")));
-static uint32_t nr_threads;
+static unsigned long nr_threads;
 static pthread_key_t key;
 static pthread_once_t key_once = PTHREAD_ONCE_INIT;
 static bool key_made;
 
 GENERAL_REGS struct xp_function_thread *xp__function_thread(void)
 {
+	unsigned long number;
+
 	if (!numbered) {
-		thread.shard = __atomic_fetch_add(&nr_threads, 1, __ATOMIC_RELAXED);
+		/* No number is given twice: the core relies on it, of the low ones. */
+		number = __atomic_fetch_add(&nr_threads, 1, __ATOMIC_RELAXED);
+		thread.shard = number < UINT32_MAX ? (uint32_t)number : UINT32_MAX;
 		numbered = true;
 	}
 	return &thread;
