@@ -199,6 +199,9 @@ static void run(enum xp_policy policy, enum xp_writer writer, enum xp_sync sync,
 	CHECK_EQ(pthread_create(&bystander.thread, NULL, execute, &bystander), 0);
 	xp__inject = delays ? wait_before_text : NULL;
 	xp_torture_pass(xp_torture_seconds);
+	/* As in xp_torture_run(). */
+	for (unsigned i = 0; i < 9 && policy == XP_POLICY_BREAKPOINT && !xp_torture_trapped(&before); i++)
+		xp_torture_pass(xp_torture_seconds);
 	__atomic_store_n(&stop, true, __ATOMIC_RELAXED);
 	pthread_join(bystander.thread, NULL);
 	XP_TEST_NOTE("bystander: %llu executions", (unsigned long long)bystander.executions);
