@@ -8,6 +8,7 @@
 
 #include "arch/x86/insn.h"
 #include "core/deps.h"
+#include "core/site.h"
 
 const struct xp_port *xp__port;
 static int state = XP_STATE_NO_PORT;

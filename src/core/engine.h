@@ -5,8 +5,9 @@
 
 #include <crosspatch/error.h>
 #include <crosspatch/port.h>
-#include <crosspatch/site.h>
 #include <crosspatch/text_poke.h>
+
+struct xp_object;
 
 extern const struct xp_port *xp__port;
 
