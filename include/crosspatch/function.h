@@ -104,7 +104,8 @@ int xp_function_untrace_matching(const char *pattern, const struct xp_function_h
  * xp_function_original(fn) - a pointer to the code behind the entry: a call of it runs the original, neither traced nor
  * redirected. NULL if @fn has no entry. Whoever compiles with -fcf-protection: no endbr64 stands there.
  *
- * Calls that the compiler inlined or cloned never were calls of @fn: __attribute__((xp_patchable)) forbids both.
+ * Calls that the compiler inlined or cloned never were calls of @fn, and those whose result it knows it leaves out:
+ * __attribute__((xp_patchable)) forbids all of it; noinline, which clang has, does not forbid the last.
  * A replacement farther than 2 GiB away is reached through the library, at the cost of some 20 ns. A shared object that it
  * lies in stays mapped until it is undone.
  * Context, Progress, Errors: as xp_function_trace(); restore of what is not redirected does nothing; -EINVAL too for a part
