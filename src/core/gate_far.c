@@ -227,11 +227,8 @@ static int add_site(const struct xp__item *item, const struct xp_far_site *site,
 		if (error)
 			return error;
 		bound_form(old, site, &before);
-		if (memcmp(text, old, len) != 0) {
-			if (diag)
-				diag->key = item->object->name;
-			return xp__fail_text(diag, text, old, text, len);
-		}
+		if (memcmp(text, old, len) != 0)
+			return xp__fail_site(diag, item->object, (uintptr_t)text, old, len);
 	}
 	if (memcmp(old, new, len) == 0)
 		return 0;
