@@ -402,6 +402,61 @@ static void save_fpu(void (*function)(struct xp_bare_frame *), struct xp_bare_fr
 	__asm__ volatile("fxrstor64 (%0)" : : "r"(area) : "memory");
 }
 
+static void put_value(const char *what, uint64_t value)
+{
+	put(what);
+	put_hex(value);
+}
+
+/* Ends the machine, and says where each processor's stack for breakpoints is, how deep it is nested, and what it is in. */
+static void bail_with_stacks(const char *why)
+{
+	for (unsigned i = 0; i < nr_cpus; i++) {
+		put_value("\n# cpu ", i);
+		put_value(" IST1 ", cpus[i].tss.ist[IST_TRAP - 1]);
+		put_value(" of ", (uintptr_t)ist_stacks[i][IST_TRAP - 1] + MACHINE_STACK);
+		put_value(" depth ", bare_cpus[i].depth);
+		put_value(" nmis ", machine_counts[i].nmis);
+		put_value(" in NMI ", machine_counts[i].in_nmi);
+		put_value(" in trap ", machine_counts[i].in_trap);
+		put_value(" traps ", machine_counts[i].traps);
+		put_value(" in NMIs ", machine_counts[i].traps_in_nmi);
+		put_value(" faults ", machine_counts[i].faults);
+		put_value(" mces ", machine_counts[i].mces);
+	}
+	/* What the processor and the entry pushed last, on each of its interrupt stacks. */
+	for (unsigned i = 0; i < IST_DOUBLE; i++) {
+		const uint64_t *top = (const uint64_t *)((uintptr_t)ist_stacks[machine_cpu()][i] + MACHINE_STACK);
+
+		put_value("\n# IST", i + 1);
+		for (unsigned word = 1; word <= 22; word++)
+			put_value(" ", *(top - word));
+	}
+	machine_bail(why);
+}
+
+/*
+ * The stack for breakpoints is where it was at the start, less one for each context that has moved it (breakpoint.c, I2). A
+ * machine check may come between the two stores of an NMI's entry: one that is counted may not have moved it yet. An NMI
+ * inside an NMI is on the stack of the first, whose frame is lost.
+ */
+static void check_nesting(const struct xp_bare_frame *frame)
+{
+	unsigned cpu = machine_cpu();
+	uint64_t moved = (uintptr_t)ist_stacks[cpu][IST_TRAP - 1] + MACHINE_STACK - cpus[cpu].tss.ist[IST_TRAP - 1];
+	uint64_t depth = bare_cpus[cpu].depth;
+
+	bool nested = machine_counts[cpu].in_nmi > 1;
+
+	if (moved >= XP_BARE_TRAP_STACK && moved <= depth * XP_BARE_TRAP_STACK && !nested)
+		return;
+	put_value("\n# cpu ", cpu);
+	put_value(" interrupted at ", frame->ip);
+	put_value(" sp ", frame->sp);
+	put_value(" flags ", frame->flags);
+	bail_with_stacks(nested ? "an NMI inside another" : "the stack for breakpoints is not where it must be");
+}
+
 void machine_exception(struct xp_bare_frame *frame, unsigned vector)
 {
 	uint64_t cr2;
@@ -415,19 +470,13 @@ void machine_exception(struct xp_bare_frame *frame, unsigned vector)
 		return;
 	}
 	__asm__ volatile("movq %%cr2, %0" : "=r"(cr2));
-	put("\n# cpu ");
-	put_hex(machine_cpu());
-	put(" vector ");
-	put_hex(vector);
-	put(" error ");
-	put_hex(frame->error);
-	put(" at ");
-	put_hex(frame->ip);
-	put(" sp ");
-	put_hex(frame->sp);
-	put(" cr2 ");
-	put_hex(cr2);
-	machine_bail("an exception that nobody expects");
+	put_value("\n# cpu ", machine_cpu());
+	put_value(" vector ", vector);
+	put_value(" error ", frame->error);
+	put_value(" at ", frame->ip);
+	put_value(" sp ", frame->sp);
+	put_value(" cr2 ", cr2);
+	bail_with_stacks("an exception that nobody expects");
 }
 
 static void on_nmi(struct xp_bare_frame *frame)
@@ -438,8 +487,10 @@ static void on_nmi(struct xp_bare_frame *frame)
 	counts->nested_nmis += counts->in_nmi > 0;
 	counts->nmis_in_trap += counts->in_trap > 0;
 	counts->in_nmi++;
+	check_nesting(frame);
 	if (machine_on_nmi)
 		save_fpu(machine_on_nmi, frame);
+	check_nesting(frame);
 	counts->in_nmi--;
 }
 
@@ -450,8 +501,10 @@ static void on_mce(struct xp_bare_frame *frame)
 	counts->mces++;
 	counts->mces_in_trap += counts->in_trap > 0;
 	counts->in_mce++;
+	check_nesting(frame);
 	if (machine_on_mce)
 		save_fpu(machine_on_mce, frame);
+	check_nesting(frame);
 	counts->in_mce--;
 	wrmsr(0x17a, 0); /* MCG_STATUS: the next one may come. As late as can be: it comes onto this stack. */
 }

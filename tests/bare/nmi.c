@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /*
  * A storm of NMIs: every processor that executes sends one to every processor, the patcher and itself included, and the
- * handler executes the sites that are being patched, by the same rule.
+ * handler executes the sites that are being patched, calls, values and gates included, by the same rule.
  */
 #include "rotation.h"
 
@@ -32,6 +32,7 @@ static void on_nmi(struct xp_bare_frame *frame)
 		wrong += !xp_epoch_allows(before, after, 2, on);
 		wrong += !poke_site_execute(&pokes[(first + i) % NR_POKES], i & 1);
 	}
+	wrong += mixed_execute() + gate_execute();
 	if (wrong)
 		__atomic_add_fetch(&xp_sites_wrong, wrong, __ATOMIC_RELAXED);
 }
@@ -59,12 +60,12 @@ static bool enough(void)
 		return everybody_patched() && __atomic_load_n(&skipped, __ATOMIC_RELAXED);
 	return everybody_patched() && __atomic_load_n(&during_commit, __ATOMIC_RELAXED) &&
 	       __atomic_load_n(&on_patcher, __ATOMIC_RELAXED) && now.traps_in_nmi > at_start.traps_in_nmi &&
-	       now.nmis_in_trap > at_start.nmis_in_trap;
+	       now.nmis_in_trap > at_start.nmis_in_trap && now.faults > at_start.faults;
 }
 
 static void run(enum xp_policy policy)
 {
-	static const struct rotation what = {.enough = enough, .each_pass = storm};
+	static const struct rotation what = {.mixed = true, .gates = true, .enough = enough, .each_pass = storm};
 	struct machine_counts now;
 
 	during_commit = on_patcher = skipped = 0;
@@ -82,6 +83,9 @@ static void run(enum xp_policy policy)
 	XP_TEST_NOTE("traps inside an NMI %llu, inside a trap %llu",
 		     (unsigned long long)(now.traps_in_nmi - at_start.traps_in_nmi),
 		     (unsigned long long)(now.traps_in_trap - at_start.traps_in_trap));
+	XP_TEST_NOTE("sites of gates that faulted %llu, in NMIs %llu",
+		     (unsigned long long)(now.faults - at_start.faults - now.faults_off + at_start.faults_off),
+		     (unsigned long long)(now.faults_off - at_start.faults_off));
 	CHECK_EQ(now.nested_nmis, 0);
 }
 

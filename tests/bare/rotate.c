@@ -14,7 +14,7 @@ static bool enough(void)
 
 static void run(enum xp_policy policy)
 {
-	static const struct rotation what = {.mixed = true, .enough = enough};
+	static const struct rotation what = {.mixed = true, .gates = true, .enough = enough};
 
 	at_start = machine_counts_sum();
 	rotation_run(&what, policy);

@@ -21,6 +21,7 @@ enum { COMMITS_PER_TURN = 1, LIMIT_SECONDS = 40 };
 struct rotation {
 	bool (*enough)(void);
 	bool mixed; /* the call, values and key that change together, too */
+	bool gates; /* and a gate that has no provider, one, another */
 	void (*each_pass)(unsigned cpu); /* on each processor without the turn; may be NULL */
 };
 
@@ -143,12 +144,97 @@ static inline unsigned mixed_execute(void)
 	return wrong;
 }
 
+/* ---- a gate, called by the compiler and from sites that fault the first time ---- */
+
+enum { GATE_STATES = 3, NR_FAULTS = 32, MAX_CASES = 3 }; /* sites of a case */
+
+static unsigned gate_none(unsigned x)
+{
+	return x;
+}
+
+static unsigned gate_first(unsigned x)
+{
+	return x + 1;
+}
+
+static unsigned gate_second(unsigned x)
+{
+	return x + 2;
+}
+
+XP_DECLARE_GATE_FALLBACK(unsigned, rotated_gate, (unsigned x), gate_none);
+
+__asm__(".pushsection .text\n"
+	".balign 32\n"
+	"gate_callers:\n"
+	".rept 96\n" /* NR_FAULTS * MAX_CASES */
+	".balign 32\n"
+	"subq $8, %rsp\n"
+	".balign 8\n"
+	"661: .byte 0x0f, 0x0b, 0x2e, 0xe8, 0, 0, 0, 0\n"
+	"addq $8, %rsp\n"
+	"ret\n"
+	".pushsection xp_gate_sites,\"a\",@progbits\n"
+	".balign 4\n"
+	".long 661b - .\n"
+	".long xp_gate_rotated_gate + 1 - .\n"
+	".popsection\n"
+	".endr\n"
+	".popsection");
+extern uint8_t gate_callers[];
+
+static uint32_t gate_epoch;
+static unsigned first_fault, next_fault;
+
+static inline void commit_gate(void)
+{
+	unsigned next = (xp_epoch_state(gate_epoch) + 1) % GATE_STATES;
+	int error;
+
+	xp_epoch_begin(&gate_epoch);
+	if (next == 0)
+		error = xp_gate_withdraw("rotated_gate");
+	else if (next == 1)
+		error = xp_gate_provide("rotated_gate", gate_first);
+	else
+		error = xp_gate_replace("rotated_gate", gate_second);
+	if (!error)
+		xp_epoch_end(&gate_epoch);
+	check_commit(error, &(struct xp_diag){0});
+}
+
+/*
+ * Calls it from both; the number of wrong results. Context: any. Now and then only: whoever finds a site unbound commits,
+ * and the others come to nothing else.
+ */
+static inline unsigned gate_execute(void)
+{
+	enum { PASSES = 16 };
+	static unsigned passes;
+	typedef unsigned function(unsigned);
+	unsigned wrong = 0;
+
+	if (__atomic_fetch_add(&passes, 1, __ATOMIC_RELAXED) % PASSES)
+		return 0;
+	for (unsigned i = 0; i < 2; i++) {
+		/* Two processors at least come to each. */
+		unsigned site = first_fault + __atomic_fetch_add(&next_fault, 1, __ATOMIC_RELAXED) / 4 % NR_FAULTS;
+		uint32_t before = xp_epoch_read(&gate_epoch);
+		unsigned state = i ? ((function *)(uintptr_t)(gate_callers + 32 * site))(7) : xp_gate(rotated_gate)(7);
+
+		wrong += !xp_epoch_allows(before, xp_epoch_read(&gate_epoch), GATE_STATES, state - 7);
+	}
+	return wrong;
+}
+
 static inline void rotation_execute(uint64_t *random)
 {
 	unsigned wrong;
 
 	xp_sites_execute(NULL, random);
-	wrong = poke_sites_execute(pokes, random) + (rotation->mixed ? mixed_execute() : 0);
+	wrong = poke_sites_execute(pokes, random) + (rotation->mixed ? mixed_execute() : 0) +
+		(rotation->gates ? gate_execute() : 0);
 	if (wrong)
 		__atomic_add_fetch(&pokes_wrong, wrong, __ATOMIC_RELAXED);
 }
@@ -166,6 +252,8 @@ static void rotation_member(void *number)
 				commit_poke(&random);
 				if (rotation->mixed)
 					commit_mixed();
+				if (rotation->gates)
+					commit_gate();
 			}
 			rotated[self].commits += 2 * COMMITS_PER_TURN;
 			__atomic_store_n(&turn, (self + 1) % machine_nr_cpus(), __ATOMIC_RELEASE);
@@ -211,6 +299,8 @@ static inline void rotation_run(const struct rotation *what, enum xp_policy poli
 	for (unsigned i = 1; i < machine_nr_cpus(); i++)
 		machine_wait(i);
 	rotation_execute(&random);
+	first_fault = (first_fault + NR_FAULTS) % (NR_FAULTS * MAX_CASES);
+	next_fault = 0;
 	for (unsigned i = 0; i < machine_nr_cpus(); i++)
 		XP_TEST_NOTE("cpu %u: %llu executions, %llu commits", i, (unsigned long long)rotated[i].executions,
 			     (unsigned long long)rotated[i].commits);
