@@ -16,7 +16,7 @@
 
 #include <crosspatch/crosspatch.h>
 
-enum { COMMITS_PER_TURN = 1, LIMIT_SECONDS = 40 };
+enum { COMMITS_PER_TURN = 1, LIMIT_SECONDS = 80 };
 
 struct rotation {
 	bool (*enough)(void);
