@@ -16,10 +16,17 @@
 #error "this program is linked with a library built with XP_INJECT"
 #endif
 
-/* The last point, of faults, is passed by those alone that have gates. */
-enum { XP_NR_POINTS = XP__POINT_TRAP_MISSED + 1 };
-
+/* The last one, of faults, is passed by those alone that have gates. */
 static uint64_t xp_delays_passed[XP__POINT_FAULT_FOUND + 1];
+
+/* Whether each point up to @last was passed. */
+static inline bool xp_delays_all(enum xp__point last)
+{
+	for (unsigned i = 0; i <= (unsigned)last; i++)
+		if (__atomic_load_n(&xp_delays_passed[i], __ATOMIC_RELAXED) == 0)
+			return false;
+	return true;
+}
 
 /* Some @cycles at most. */
 static inline void xp_delay_spin(uint64_t cycles)

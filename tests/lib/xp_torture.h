@@ -129,6 +129,7 @@ struct xp_torture {
 	void *context;
 	unsigned nr_threads;
 	enum xp_torture_traps traps;
+	bool (*enough)(void); /* whether all has occurred that the case is about; NULL: traps is all it asks */
 	double seconds; /* 0: xp_torture_seconds */
 };
 
@@ -187,9 +188,15 @@ static inline bool xp_torture_trapped(const struct xp_stats *before)
 	return now.traps > before->traps;
 }
 
+static inline bool xp_torture_enough(const struct xp_torture *torture, const struct xp_stats *before)
+{
+	return (torture->traps != XP_TRAPS_SOME || xp_torture_trapped(before)) &&
+	       (torture->enough == NULL || torture->enough());
+}
+
 /*
- * Runs it for its time; on a busy machine up to ten times as long, until somebody trapped where that must occur. Returns the
- * number of commits.
+ * Runs it for its time; on a busy machine up to ten times as long, until somebody trapped where that must occur, and there is
+ * enough of all else. Returns the number of commits.
  */
 static inline uint64_t xp_torture_run(const struct xp_torture *torture)
 {
@@ -221,8 +228,8 @@ static inline uint64_t xp_torture_run(const struct xp_torture *torture)
 			break;
 		}
 		toggles++;
-	} while (xp_now_ns() < end || (torture->traps == XP_TRAPS_SOME && !xp_torture_trapped(&before) &&
-				       xp_now_ns() < end + (uint64_t)(seconds * 9e9)));
+	} while (xp_now_ns() < end ||
+		 (!xp_torture_enough(torture, &before) && xp_now_ns() < end + (uint64_t)(seconds * 9e9)));
 	__atomic_store_n(&stop, true, __ATOMIC_RELAXED);
 	for (unsigned i = 0; i < torture->nr_threads; i++) {
 		pthread_join(threads[i].thread, NULL);

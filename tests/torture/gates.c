@@ -170,6 +170,14 @@ static int patch(void *context, uint64_t *random, struct xp_diag *diag)
 	return error;
 }
 
+static bool enough(void)
+{
+	return __atomic_load_n(&interrupted, __ATOMIC_RELAXED) > 0 &&
+	       __atomic_load_n(&next_fault, __ATOMIC_RELAXED) > 0 &&
+	       (xp__inject != xp_delay_here ||
+		__atomic_load_n(&xp_delays_passed[XP__POINT_FAULT_FOUND], __ATOMIC_RELAXED) > 0);
+}
+
 static void run(enum xp_policy policy, enum xp_writer writer, enum xp_sync sync)
 {
 	struct sigaction act = {.sa_handler = on_signal, .sa_flags = SA_RESTART};
@@ -178,6 +186,7 @@ static void run(enum xp_policy policy, enum xp_writer writer, enum xp_sync sync)
 		.patch = patch,
 		.nr_threads = sync == XP_SYNC_SIGNAL ? 1 : 3,
 		.traps = XP_TRAPS_ANY,
+		.enough = enough,
 	};
 	unsigned left = 0;
 	struct xp_stats before, after;

@@ -153,12 +153,14 @@ static void run(enum xp_policy with, enum xp_writer writer, enum xp_sync sync)
 	wrong = 0;
 	memset(used, 0, sizeof(used));
 	xp_stats_read(&before);
-	for (unsigned i = 0; i < NR_FORMS; i++)
-		/*
-		 * The rendezvous waits for each thread to get a processor: with more threads than those,
-		 * milliseconds.
-		 */
-		run_form(&forms[i], sync == XP_SYNC_SIGNAL ? 1 : 3);
+	/* Once more where no form met a trap, as in xp_torture_run(). */
+	for (unsigned times = 0; times < 10 && !xp_torture_trapped(&before); times++)
+		for (unsigned i = 0; i < NR_FORMS; i++)
+			/*
+			 * The rendezvous waits for each thread to get a processor: with more threads than those,
+			 * milliseconds.
+			 */
+			run_form(&forms[i], sync == XP_SYNC_SIGNAL ? 1 : 3);
 	xp_stats_read(&after);
 	XP_TEST_NOTE("flip %u, word %u, shortjmp %u, breakpoint %u", used[FLIP], used[WORD], used[SHORTJMP],
 		     used[BREAKPOINT]);

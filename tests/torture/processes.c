@@ -36,8 +36,12 @@ static void *storm(void *argument)
 {
 	struct storm *self = argument;
 
-	while (!__atomic_load_n(&self->stop, __ATOMIC_RELAXED) && self->act())
+	/* Once in any case. */
+	while (self->act()) {
 		self->acts++;
+		if (__atomic_load_n(&self->stop, __ATOMIC_RELAXED))
+			break;
+	}
 	return NULL;
 }
 
