@@ -53,11 +53,30 @@ static inline void check_commit(int error, const struct xp_diag *diag)
 		xp_torture_note_diag(error, diag);
 }
 
+/*
+ * Whether to commit once more. Stop-machine is refused as long as a stack holds an address inside a site, and one may be left
+ * there from when that processor had the turn itself: in the frames, say, of its wait for the lock, to bind a gate. It
+ * gets the lock when this commit has been refused, and some time.
+ */
+static inline bool refused(int error, unsigned *tries)
+{
+	if (error != -XP_E_IN_RANGE || ++*tries > 50)
+		return false;
+	for (unsigned i = 0; i < 20000 * *tries; i++)
+		__builtin_ia32_pause();
+	return true;
+}
+
 static inline void commit_key(uint64_t *random)
 {
 	struct xp_diag diag = {0};
+	unsigned tries = 0;
+	int error;
 
-	check_commit(xp_sites_toggle(NULL, random, &diag), &diag);
+	do
+		error = xp_sites_toggle(NULL, random, &diag);
+	while (refused(error, &tries));
+	check_commit(error, &diag);
 }
 
 static inline void commit_poke(uint64_t *random)
@@ -65,10 +84,13 @@ static inline void commit_poke(uint64_t *random)
 	struct poke_site *site = &pokes[xp_test_random(random) % NR_POKES];
 	struct xp_poke poke = poke_site_step(site, xp_epoch_state(*site->epoch));
 	struct xp_diag diag = {0};
+	unsigned tries = 0;
 	int error;
 
 	xp_epoch_begin(site->epoch);
-	error = xp_text_poke(&poke, &diag);
+	do
+		error = xp_text_poke(&poke, &diag);
+	while (refused(error, &tries));
 	if (!error)
 		xp_epoch_end(site->epoch);
 	check_commit(error, &diag);
@@ -98,13 +120,17 @@ static inline void commit_mixed(void)
 {
 	unsigned next = (xp_epoch_state(mixed_epoch) + 1) % 2;
 	struct xp_diag diag = {0};
+	unsigned tries = 0;
 	int error = xp_batch_add_call(mixed_batch, mixed_call, next ? target_1 : target_0);
 
 	error = error ? error : xp_batch_add_key(mixed_batch, &mixed_key.key, next);
 	error = error ? error : xp_batch_add_imv(mixed_batch, mixed_byte, (uint8_t)(next ? 0xaa : 0x55));
 	error = error ? error : xp_batch_add_imv(mixed_batch, mixed_quad, 0x5555555555555555u << next);
 	xp_epoch_begin(&mixed_epoch);
-	error = error ? error : xp_batch_commit(mixed_batch, &diag);
+	if (!error)
+		do
+			error = xp_batch_commit(mixed_batch, &diag);
+		while (refused(error, &tries));
 	if (!error)
 		xp_epoch_end(&mixed_epoch);
 	check_commit(error, &diag);
@@ -190,15 +216,15 @@ static unsigned first_fault, next_fault;
 static inline void commit_gate(void)
 {
 	unsigned next = (xp_epoch_state(gate_epoch) + 1) % GATE_STATES;
+	unsigned tries = 0;
 	int error;
 
 	xp_epoch_begin(&gate_epoch);
-	if (next == 0)
-		error = xp_gate_withdraw("rotated_gate");
-	else if (next == 1)
-		error = xp_gate_provide("rotated_gate", gate_first);
-	else
-		error = xp_gate_replace("rotated_gate", gate_second);
+	do
+		error = next == 0   ? xp_gate_withdraw("rotated_gate")
+			: next == 1 ? xp_gate_provide("rotated_gate", gate_first)
+				    : xp_gate_replace("rotated_gate", gate_second);
+	while (refused(error, &tries));
 	if (!error)
 		xp_epoch_end(&gate_epoch);
 	check_commit(error, &(struct xp_diag){0});
