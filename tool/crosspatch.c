@@ -17,6 +17,8 @@ static const struct {
 	{"annotate", cmd_annotate, "add the records of call sites to object files"},
 #endif
 	{"litmus", cmd_litmus, "race stores against execution on this machine and count what tears"},
+	{"list", cmd_list, "show keys, switches and values of a running process"},
+	{"set", cmd_set, "set one of them"},
 	{NULL, NULL, NULL},
 };
 

@@ -14,7 +14,9 @@ enum {
 };
 
 int cmd_annotate(int argc, char **argv);
+int cmd_list(int argc, char **argv);
 int cmd_litmus(int argc, char **argv);
+int cmd_set(int argc, char **argv);
 int cmd_verify(int argc, char **argv);
 
 #endif

@@ -1,7 +1,12 @@
 /* SPDX-License-Identifier: MIT */
-/* The Linux port's own settings: which writer and which sync. The defaults are right; these force one. */
+/*
+ * What only the Linux port has: which writer and which sync, where the defaults are right and these force one; and operation
+ * from outside.
+ */
 #ifndef XP_LINUX_H
 #define XP_LINUX_H
+
+#include <stddef.h>
 
 #ifdef __cplusplus
 extern "C" {
@@ -33,6 +38,38 @@ enum xp_sync { XP_SYNC_AUTO, XP_SYNC_MEMBARRIER, XP_SYNC_SIGNAL };
  */
 int xp_set_writer(enum xp_writer writer);
 int xp_set_sync(enum xp_sync sync);
+
+/*
+ * xp_control_start - lets keys, switches and values of this process be seen and set from outside: by `crosspatch list` and
+ * `crosspatch set`, run by the process' own effective user or root, and by nobody else. Nothing listens unless this is
+ * called, or the environment variable CROSSPATCH_CONTROL says auto or names a socket (ignored in set-uid programs).
+ * @path: of the socket, absolute, less than 108 bytes; a socket of the same user there that nobody listens to is replaced.
+ * NULL (auto): named by the process id, where the tool finds it: in the first of these directories that can be made and
+ * is this user's alone: /run/crosspatch (root's), /run/user/UID/crosspatch, /tmp/crosspatch-UID.
+ * The socket has mode 0600, and goes with the process unless that is killed. It makes one thread, which blocks all signals
+ * but the library's own, takes the text lock to read and to set, holds no lock while it talks, and keeps up to 5
+ * descriptors. From then on the process has two threads: XP_POLICY_EARLY is refused.
+ * A child of fork is not served: it has no such thread, and closes the socket. It may call this itself.
+ * Context: thread; takes the text lock. Ordering: none. Errors: -EALREADY if it serves already; -EADDRINUSE if somebody does
+ * there; -EEXIST if something else is there; -EINVAL, -ENAMETOOLONG, -EACCES and others of the system for a path that
+ * cannot be; -EBUSY if the directory stays locked; -EAGAIN if there is no thread to be had; -XP_E_REENTRANT. Nothing is
+ * left behind. Progress: waits for the text lock; 50 ms for the directory's.
+ */
+int xp_control_start(const char *path);
+
+/*
+ * xp_control_stop - ends it: on return the socket and the thread's use of anything are gone. Done is done: 0.
+ * Context: thread, as above. Ordering: none. Errors: -XP_E_REENTRANT. Progress: waits for a request that is being carried
+ * out.
+ */
+int xp_control_stop(void);
+
+/*
+ * xp_control_path - the socket's path, ended by a zero, into @path of @size bytes; 108 are enough.
+ * Context: thread, as above. Ordering: none. Errors: -ENOTCONN if nothing is served, -ERANGE; @path is as before.
+ * -XP_E_REENTRANT. Progress: waits for the text lock.
+ */
+int xp_control_path(char *path, size_t size);
 
 #ifdef __cplusplus
 }

@@ -109,6 +109,12 @@ struct xp__front {
 	void (*current)(struct xp__item *item);
 
 	/*
+	 * wish - fills @item with the wish that @object, the real one, be @value: what a person can ask for who knows it by
+	 * name. NULL: nothing can be asked so. Errors: -EINVAL for what it cannot be.
+	 */
+	int (*wish)(struct xp__item *item, struct xp_object *object, uint64_t value);
+
+	/*
 	 * measure - adds to @size what add() will need at most. add - compares the text with what it must be, and adds
 	 * the changes; those that are there already are left out, unless the goal is CHANGE. Called for each use of the
 	 * item's object, or once with NULL if it has no object. Of the records only those that the commit takes. To be

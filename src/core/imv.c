@@ -207,17 +207,6 @@ static int add(const struct xp__item *item, const struct xp__use *use, struct xp
 	return error;
 }
 
-const struct xp__front xp__imv_front = {
-	.record_size = sizeof(struct xp_imv_site),
-	.object_at = offsetof(struct xp_imv_site, imv),
-	.rounds = true,
-	.start = start,
-	.finish = finish,
-	.current = current,
-	.measure = measure,
-	.add = add,
-};
-
 static int fill(struct xp__item *item, struct xp_imv *imv, const void *value, size_t size)
 {
 	if (imv == NULL || value == NULL || !is_size(size))
@@ -231,6 +220,31 @@ static int fill(struct xp__item *item, struct xp_imv *imv, const void *value, si
 	memcpy(&item->bits, value, size);
 	return 0;
 }
+
+/* A number of the value's size, signed or not. */
+static int wish(struct xp__item *item, struct xp_object *object, uint64_t value)
+{
+	size_t size = imv_of(object)->size;
+	unsigned sign = 8 * (unsigned)size - 1;
+
+	if (!is_size(size))
+		return -XP__EINVAL;
+	if (size < sizeof(value) && value >> sign > 1 && value >> sign != UINT64_MAX >> sign)
+		return -XP__EINVAL;
+	return fill(item, imv_of(object), &value, size);
+}
+
+const struct xp__front xp__imv_front = {
+	.record_size = sizeof(struct xp_imv_site),
+	.object_at = offsetof(struct xp_imv_site, imv),
+	.rounds = true,
+	.start = start,
+	.finish = finish,
+	.current = current,
+	.wish = wish,
+	.measure = measure,
+	.add = add,
+};
 
 int xp__imv_set(struct xp_imv *imv, const void *value, size_t size)
 {

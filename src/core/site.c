@@ -22,10 +22,12 @@ enum { NEW, QUEUED, REGISTERED, LEFT }; /* xp_module.state; LEFT: was registered
 
 struct module {
 	size_t size; /* of this block of memory */
+	struct module *next;
 	size_t nr_uses;
 	struct xp__use uses[]; /* then the numbers that they point to */
 };
 
+static struct module *registered;
 static struct xp_module *queue; /* registered before there was a port; linked through private_data */
 static int last_error;
 
@@ -156,6 +158,34 @@ static void unlink_uses(struct module *module)
 	}
 }
 
+/* The list of those whose objects are there. */
+static void enter(struct module *module)
+{
+	module->next = registered;
+	registered = module;
+}
+
+static void strike(const struct module *module)
+{
+	struct module **link = &registered;
+
+	while (*link && *link != module)
+		link = &(*link)->next;
+	if (*link)
+		*link = module->next;
+}
+
+int xp__objects_each(int (*visit)(const struct xp__use *uses, void *data), void *data)
+{
+	int result = 0;
+
+	for (const struct module *module = registered; module && !result; module = module->next)
+		for (size_t k = 0; k < module->nr_uses && !result; k++)
+			if (module->uses[k].object->uses == &module->uses[k])
+				result = visit(&module->uses[k], data);
+	return result;
+}
+
 static int arrive(const struct xp_module *public)
 {
 	int error = 0;
@@ -216,6 +246,7 @@ static int register_locked(struct xp_module *public)
 		return error;
 	}
 	link_uses(module);
+	enter(module);
 	public->private_data = module;
 	public->state = REGISTERED;
 	arrived(public);
@@ -264,12 +295,20 @@ int xp_module_unregister(struct xp_module *public)
 	if (public->state != REGISTERED)
 		return 0;
 	error = xp__lock(NULL);
-	/* In a wedged engine nothing is patched any more; what the module has is left to the breakpoints' table. */
+	/*
+	 * In a wedged engine nothing is patched any more; what the module has is left to the breakpoints' table. But its
+	 * names go away, which somebody might want to know.
+	 */
+	if (error == -XP_E_WEDGED && xp__port->lock() == 0) {
+		strike(public->private_data);
+		xp__port->unlock();
+	}
 	if (error)
 		return error;
 	module = public->private_data;
 	if (module) {
 		depart(public);
+		strike(module);
 		unlink_uses(module);
 		xp__port->release(module, module->size);
 	}

@@ -21,6 +21,13 @@ struct xp__use {
 	uint32_t nr_flag[2]; /* records with flag 1, with flag 2 */
 };
 
+/*
+ * xp__objects_each - calls @visit for each object that has sites with records, once, with the list of their uses, until it
+ * returns something else than 0, which is returned. All that the object points to is there. Of modules that left a wedged
+ * engine nothing. Context: text lock.
+ */
+int xp__objects_each(int (*visit)(const struct xp__use *uses, void *data), void *data);
+
 /* xp__relative - where a record's field points: it holds the distance from itself. */
 static inline uintptr_t xp__relative(const int32_t *field)
 {

@@ -94,6 +94,17 @@ static void current(struct xp__item *item)
 	item->on = load_count(key_of(item)) > 0;
 }
 
+static struct xp__item item_of(struct xp_static_key *key, bool on)
+{
+	return (struct xp__item){.front = &xp__branch_front, .object = xp__real(&key->object), .on = on};
+}
+
+static int wish(struct xp__item *item, struct xp_object *object, uint64_t value)
+{
+	*item = item_of((struct xp_static_key *)object, value);
+	return value > 1 ? -XP__EINVAL : 0;
+}
+
 const struct xp__front xp__branch_front = {
 	.record_size = sizeof(struct xp_branch_site),
 	.object_at = offsetof(struct xp_branch_site, key),
@@ -101,14 +112,10 @@ const struct xp__front xp__branch_front = {
 	.start = start,
 	.finish = finish,
 	.current = current,
+	.wish = wish,
 	.measure = xp__branch_measure,
 	.add = xp__branch_add,
 };
-
-static struct xp__item item_of(struct xp_static_key *key, bool on)
-{
-	return (struct xp__item){.front = &xp__branch_front, .object = xp__real(&key->object), .on = on};
-}
 
 static int switch_key(struct xp_static_key *key, bool on)
 {

@@ -215,6 +215,14 @@ static void current(struct xp__item *item)
 	item->choice = switch_of(item)->choice;
 }
 
+static int wish(struct xp__item *item, struct xp_object *object, uint64_t choice)
+{
+	if (choice >= ((struct xp_static_switch *)object)->nr)
+		return -XP__EINVAL;
+	*item = (struct xp__item){.front = &xp__switch_front, .object = object, .choice = (uint32_t)choice};
+	return 0;
+}
+
 const struct xp__front xp__switch_front = {
 	.record_size = sizeof(struct xp_switch_site),
 	.object_at = offsetof(struct xp_switch_site, key),
@@ -222,26 +230,23 @@ const struct xp__front xp__switch_front = {
 	.start = start,
 	.finish = finish,
 	.current = current,
+	.wish = wish,
 	.measure = measure,
 	.add = add,
 };
 
 /* Fills @item: -EINVAL for a choice that there is not. */
-static int wish(struct xp__item *item, struct xp_static_switch *key, int choice)
+static int fill(struct xp__item *item, struct xp_static_switch *key, int choice)
 {
-	if (key == NULL)
+	if (key == NULL || choice < 0)
 		return -XP__EINVAL;
-	key = (struct xp_static_switch *)xp__real(&key->object);
-	if (choice < 0 || (uint32_t)choice >= key->nr)
-		return -XP__EINVAL;
-	*item = (struct xp__item){.front = &xp__switch_front, .object = &key->object, .choice = (uint32_t)choice};
-	return 0;
+	return wish(item, xp__real(&key->object), (uint64_t)choice);
 }
 
 int xp__static_switch_set(struct xp_static_switch *key, int choice)
 {
 	struct xp__item item;
-	int error = wish(&item, key, choice);
+	int error = fill(&item, key, choice);
 
 	return error ? error : xp__apply(&item, NULL);
 }
@@ -249,7 +254,7 @@ int xp__static_switch_set(struct xp_static_switch *key, int choice)
 int xp__batch_add_switch(struct xp_batch *batch, struct xp_static_switch *key, int choice)
 {
 	struct xp__item item;
-	int error = wish(&item, key, choice);
+	int error = fill(&item, key, choice);
 
 	return error ? error : xp__batch_add(batch, &item);
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 /* The counts of static keys and the registration of modules, over a port that records. */
 #include "recorder.h"
+#include "core/site.h"
 #include "xp_test.h"
 
 #include <errno.h>
@@ -629,6 +630,48 @@ XP_TEST(registration_is_idempotent)
 	CHECK_EQ(xp_static_key_disable(&key_a), 0);
 	check_sites(&one, "jttjt"); /* nobody knows it */
 	end();
+}
+
+static int note(const struct xp__use *uses, void *notes)
+{
+	size_t len = strlen(notes), nr = 0;
+
+	for (const struct xp__use *use = uses; use; use = use->next)
+		nr += use->nr;
+	snprintf((char *)notes + len, 64 - len, "%s%zu ", uses->object->name, nr);
+	return nr > 2;
+}
+
+static const char *listed(void)
+{
+	static char notes[64];
+
+	int result;
+
+	notes[0] = '\0';
+	result = xp__objects_each(note, notes);
+	CHECK_EQ(result, strchr(notes, '3') != NULL);
+	return notes;
+}
+
+/* Each object once, with its sites of all modules; while their module is there. */
+XP_TEST(objects_are_listed)
+{
+	start();
+	CHECK_STR(listed(), "");
+	CHECK_EQ(xp_module_register(&one.module), 0);
+	CHECK_STR(listed(), "a2 b1 true2 ");
+	module_add(&two, &key_b, 0);
+	CHECK_EQ(xp_module_register(&two.module), 0);
+	CHECK_STR(listed(), "b2 a2 true2 ");
+	CHECK_EQ(xp_module_unregister(&two.module), 0);
+	CHECK_STR(listed(), "a2 b1 true2 ");
+	module_start(&two, 0x1040);
+	module_add(&two, &key_a, 0);
+	CHECK_EQ(xp_module_register(&two.module), 0);
+	CHECK_STR(listed(), "a3 "); /* until told to end */
+	end();
+	CHECK_STR(listed(), "");
 }
 
 XP_TEST(an_empty_module)

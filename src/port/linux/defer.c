@@ -1,12 +1,6 @@
 // SPDX-License-Identifier: MIT
-/*
- * The thread that carries out deferred decrements. Made when the first one is asked for, with every signal blocked that
- * can be but those of the library's own; sleeps until the earliest deadline.
- */
+/* The thread that carries out deferred decrements. Made when the first one is asked for; sleeps until the earliest deadline. */
 #include "port/linux/port.h"
-
-#include <pthread.h>
-#include <signal.h>
 
 #define NEVER UINT64_MAX
 
@@ -39,17 +33,6 @@ static void store_deadline(uint64_t deadline)
 	__atomic_store_n(&deadline_low, (uint32_t)deadline, __ATOMIC_RELAXED);
 }
 
-/* Every signal that can be but those of the library's own, of which the rendezvous' may be chosen anew at any time. */
-static void block_signals(int how, uint64_t *before)
-{
-	uint64_t mask = ~(xp__sigbit(SIGSEGV) | xp__sigbit(SIGBUS) | xp__sigbit(SIGILL) | xp__sigbit(SIGFPE) |
-			  xp__sigbit(SIGTRAP));
-
-	if (xp__rendezvous_signal())
-		mask &= ~xp__sigbit(xp__rendezvous_signal());
-	XP__SYS4(SYS_rt_sigprocmask, how, &mask, before, XP__NSIG_SIZE);
-}
-
 static void *worker(void *unused)
 {
 	(void)unused;
@@ -57,7 +40,7 @@ static void *worker(void *unused)
 		/* ordering: (D2) pairs with (D1) */
 		uint32_t seen = __atomic_load_n(&changed, __ATOMIC_ACQUIRE);
 
-		block_signals(SIG_SETMASK, NULL);
+		xp__worker_mask();
 		uint64_t until = load_deadline();
 		uint64_t now = xp__clock_ms();
 
@@ -69,22 +52,6 @@ static void *worker(void *unused)
 		xp_deferred_run();
 	}
 	return NULL;
-}
-
-static int start(void)
-{
-	pthread_attr_t attr;
-	pthread_t thread;
-	uint64_t before;
-	int error;
-
-	block_signals(SIG_BLOCK, &before);
-	pthread_attr_init(&attr);
-	pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
-	error = pthread_create(&thread, &attr, worker, NULL);
-	pthread_attr_destroy(&attr);
-	XP__SYS4(SYS_rt_sigprocmask, SIG_SETMASK, &before, NULL, XP__NSIG_SIZE);
-	return -error;
 }
 
 void xp__defer_wake(void)
@@ -101,7 +68,7 @@ int xp__defer(uint64_t deadline_ms)
 		xp__defer_wake();
 	}
 	if (!running) {
-		int error = start();
+		int error = xp__worker_start(worker);
 
 		if (error)
 			return error;

@@ -58,6 +58,7 @@ static void child(void)
 	for (int i = 0; i < XP__NR_MARKS; i++)
 		xp__fork_marks[i] = 0;
 	xp__defer_fork();
+	xp__control_fork();
 	(void)xp__writer_procmem.probe(); /* closes the door to the parent's memory */
 	xp_trap_fork_child(xp__trap_shard());
 	xp_function_fork_child();

@@ -80,9 +80,7 @@ static int open_blocked(struct xp__kept *kept, int at, const char *path, int fla
 
 int xp__kept_open(struct xp__kept *kept, uint32_t *mark, int at, const char *path, int flags, int64_t place)
 {
-	/* But those that kill if they are blocked: a debugger's, a probe's, a filter's. */
-	uint64_t mask = ~(xp__sigbit(SIGSEGV) | xp__sigbit(SIGBUS) | xp__sigbit(SIGILL) | xp__sigbit(SIGFPE) |
-			  xp__sigbit(SIGTRAP) | xp__sigbit(SIGSYS));
+	uint64_t mask = xp__signals_sent();
 	uint64_t before;
 	int error;
 

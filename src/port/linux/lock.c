@@ -26,6 +26,7 @@ int xp__gettid(void)
  */
 static int enter_child(void)
 {
+	xp__control_fork();
 	if (__atomic_load_n(&word, __ATOMIC_RELAXED) != 0)
 		return -XP_E_WEDGED;
 	xp__text_lock_fork(false);

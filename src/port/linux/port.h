@@ -124,10 +124,31 @@ int xp__data_read(uintptr_t *to, const void *addr);
 void xp__moment_wait(void);
 int xp__stack_check(const void *from, const struct xp_range *ranges, size_t nr, struct xp_diag *diag); /* quiesce.c */
 
+/* ---- worker.c: the library's own threads ---- */
+/* xp__worker_start - makes one, detached, that runs @body. 0 or -errno. Context: text lock, here and below. */
+int xp__worker_start(void *(*body)(void *));
+/* xp__worker_mask - called by such a thread before it waits: its mask, as the rendezvous wants it now. */
+void xp__worker_mask(void);
+void xp__workers_wake(void); /* they look again: the signal of the rendezvous is another one */
+
 /* ---- defer.c ---- */
 int xp__defer(uint64_t deadline_ms);
 uint64_t xp__clock_ms(void);
 void xp__defer_fork(void);
-void xp__defer_wake(void); /* its thread looks again: the signal of the rendezvous is another one */
+void xp__defer_wake(void);
+
+/* ---- control.c: operation from outside ---- */
+void xp__control_wake(void);
+void xp__control_fork(void); /* in the child: it serves nobody */
+
+/* ---- answer.c: what is asked there ---- */
+/*
+ * xp__answer - carries out a request of @len bytes, without its end of line, and writes the answer to @out. Returns the
+ * size that the whole answer needs: if that is more than @size, nothing was done but reading, and it can be asked again
+ * with more room. Context: a thread that holds no lock; takes the text lock. @out: not memory whose first touch is long.
+ */
+size_t xp__answer(const char *request, size_t len, char *out, size_t size);
+/* xp__answer_error - the answer that says @error and why; as above. */
+size_t xp__answer_error(int error, const char *why, char *out, size_t size);
 
 #endif

@@ -103,7 +103,7 @@ int xp__rendezvous_start(void)
 			continue;
 		if (xp__sigaction(signal, &act, NULL) == 0) {
 			__atomic_store_n(&number, signal, __ATOMIC_RELAXED);
-			xp__defer_wake();
+			xp__workers_wake();
 			return 0;
 		}
 	}

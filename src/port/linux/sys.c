@@ -52,6 +52,12 @@ int xp__sigaction(int signal, const struct xp__sigaction *act, struct xp__sigact
 	return (int)XP__SYS4(SYS_rt_sigaction, signal, act, old, XP__NSIG_SIZE);
 }
 
+uint64_t xp__signals_sent(void)
+{
+	return ~(xp__sigbit(SIGSEGV) | xp__sigbit(SIGBUS) | xp__sigbit(SIGILL) | xp__sigbit(SIGFPE) |
+		 xp__sigbit(SIGTRAP) | xp__sigbit(SIGSYS));
+}
+
 static bool sigsys_caught;
 
 static void on_sigsys(int signal, siginfo_t *info, void *context)

@@ -108,6 +108,12 @@ struct xp__sigaction {
 /* xp__sigaction - rt_sigaction with a restorer of our own; @act or @old may be NULL. */
 int xp__sigaction(int signal, const struct xp__sigaction *act, struct xp__sigaction *old);
 
+/*
+ * xp__signals_sent - all that somebody may send: not those that an instruction or a call of this thread's raises (a
+ * debugger's, a probe's, a filter's too), which kill if they are blocked.
+ */
+uint64_t xp__signals_sent(void);
+
 /* xp__monotonic - the time of CLOCK_MONOTONIC, as the kernel writes it with 64 bits. */
 struct xp__time {
 	int64_t seconds, nanoseconds;

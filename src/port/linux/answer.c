@@ -1,0 +1,430 @@
+// SPDX-License-Identifier: MIT
+/*
+ * What is asked through the control socket, and the answers: text, so that they can be read and sent by hand.
+ *
+ *	crosspatch 1 list
+ *	crosspatch 1 set NAME VALUE
+ *
+ * An answer is lines of fields, separated by tabs; the first field of a line says what it is, the others are called
+ * name=value. In values a backslash, a tab and what is no character stand as \\, \t, \xHH. New fields may come; a line "end"
+ * says that the answer is whole.
+ *
+ *	crosspatch 1 ok			or	crosspatch 1 error	code=-22	text=…
+ *	object	kind=key	state=on	count=1	sites=3	address=0x4010	line=12	file=a.c	name=tracing
+ *	end
+ *
+ * I1  Names, files and values are copied under the text lock: a module that is closed takes its own away.
+ * I2  What is asked for is found and changed under one text lock; between the two nothing can go away.
+ * I3  What is not understood, ambiguous or impossible changes nothing, and is told why.
+ */
+#include "core/batch.h"
+#include "core/engine.h"
+#include "port/linux/port.h"
+
+#include <errno.h>
+#include <string.h>
+
+#define XP_NO_PATCHING
+#include <crosspatch/gate_far.h>
+#include <crosspatch/imv.h>
+#include <crosspatch/static_call.h>
+#include <crosspatch/static_key.h>
+#include <crosspatch/static_switch.h>
+
+/* ---- text ---- */
+
+struct out {
+	char *to;
+	size_t size, len; /* len may exceed size: what would have been needed */
+};
+
+static void put_bytes(struct out *out, const char *bytes, size_t len)
+{
+	if (out->len < out->size)
+		memcpy(out->to + out->len, bytes, len < out->size - out->len ? len : out->size - out->len);
+	out->len += len;
+}
+
+static void put(struct out *out, const char *text)
+{
+	put_bytes(out, text, strlen(text));
+}
+
+static void put_number(struct out *out, uint64_t value, unsigned base)
+{
+	char text[20];
+	unsigned at = sizeof(text);
+
+	do {
+		text[--at] = "0123456789abcdef"[value % base];
+		value /= base;
+	} while (value);
+	put_bytes(out, text + at, sizeof(text) - at);
+}
+
+static void put_value(struct out *out, const char *text)
+{
+	static const char hex[] = "0123456789abcdef";
+
+	for (; *text; text++) {
+		unsigned char c = (unsigned char)*text;
+
+		if (c == '\\')
+			put(out, "\\\\");
+		else if (c == '\t')
+			put(out, "\\t");
+		else if (c < ' ' || c == 0x7f)
+			put_bytes(out, (const char[]){'\\', 'x', hex[c >> 4], hex[c & 15]}, 4);
+		else
+			put_bytes(out, text, 1);
+	}
+}
+
+static void field(struct out *out, const char *name)
+{
+	put(out, "\t");
+	put(out, name);
+	put(out, "=");
+}
+
+static void field_number(struct out *out, const char *name, uint64_t value)
+{
+	field(out, name);
+	put_number(out, value, 10);
+}
+
+static void field_address(struct out *out, const char *name, uintptr_t value)
+{
+	field(out, name);
+	put(out, "0x");
+	put_number(out, value, 16);
+}
+
+static void field_text(struct out *out, const char *name, const char *text)
+{
+	field(out, name);
+	put_value(out, text);
+}
+
+size_t xp__answer_error(int error, const char *why, char *to, size_t size)
+{
+	struct out out = {to, size, 0};
+
+	put(&out, "crosspatch 1 error");
+	field(&out, "code");
+	put(&out, error < 0 ? "-" : "");
+	put_number(&out, error < 0 ? 0u - (unsigned)error : (unsigned)error, 10);
+	field_text(&out, "text", why);
+	put(&out, "\nend\n");
+	return out.len;
+}
+
+/* ---- objects ---- */
+
+static const struct {
+	const struct xp__front *front;
+	const char *name;
+} kinds[] = {
+	{&xp__branch_front, "key"}, {&xp__switch_front, "switch"}, {&xp__imv_front, "value"},
+	{&xp__call_front, "call"},  {&xp__gate_front, "gate"},     {&xp__gate_far_front, "far gate"},
+};
+
+static const char *kind_of(const struct xp__front *front)
+{
+	for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++)
+		if (kinds[i].front == front)
+			return kinds[i].name;
+	return "other";
+}
+
+/* What an object is now, as the one word by which it could be set. */
+static void put_state(struct out *out, const struct xp__front *front, struct xp_object *object)
+{
+	struct xp__item item = {.front = front, .object = object};
+
+	front->current(&item);
+	if (front == &xp__branch_front) {
+		put(out, item.on ? "on" : "off");
+	} else if (front == &xp__switch_front) {
+		put_number(out, item.choice, 10);
+	} else if (front == &xp__imv_front) {
+		put_number(out, item.bits, 10);
+	} else if (front == &xp__call_front || front == &xp__gate_front) {
+		uintptr_t to = front == &xp__call_front ? (uintptr_t)item.call.func : (uintptr_t)item.gate.provider;
+
+		put(out, to ? "0x" : "none");
+		if (to)
+			put_number(out, to, 16);
+	} else if (front == &xp__gate_far_front && item.far.selector) {
+		put(out, "0x");
+		put_number(out, item.far.selector, 16);
+		put(out, ":0x");
+		put_number(out, item.far.offset, 16);
+	} else {
+		put(out, "none");
+	}
+}
+
+static void put_object(struct out *out, const struct xp__use *uses)
+{
+	const struct xp__front *front = uses->front;
+	struct xp_object *object = uses->object;
+	size_t sites = 0;
+
+	/* A trampoline and a stub have records too, in the place of sites. */
+	for (const struct xp__use *use = uses; use; use = use->next)
+		sites += front == &xp__call_front || front == &xp__gate_front ? use->nr - use->nr_flag[1] : use->nr;
+	put(out, "object");
+	field_text(out, "kind", kind_of(front));
+	field(out, "state");
+	put_state(out, front, object);
+	if (front == &xp__branch_front)
+		field_number(out, "count", (unsigned)xp__static_key_count((const struct xp_static_key *)object));
+	if (front == &xp__switch_front)
+		field_number(out, "choices", ((const struct xp_static_switch *)object)->nr);
+	if (front == &xp__imv_front)
+		field_number(out, "size", ((const struct xp_imv *)object)->size);
+	field_number(out, "sites", sites);
+	field_address(out, "address", (uintptr_t)object);
+	if (object->file) {
+		field_number(out, "line", object->line);
+		field_text(out, "file", object->file);
+	}
+	if (object->name)
+		field_text(out, "name", object->name);
+}
+
+static int list_one(const struct xp__use *uses, void *out)
+{
+	put_object(out, uses);
+	put(out, "\n");
+	return 0;
+}
+
+static size_t list(char *to, size_t size)
+{
+	struct out out = {to, size, 0};
+	int error;
+
+	put(&out, "crosspatch 1 ok\n");
+	error = xp__text_lock(); /* not the engine's: where it is wedged there is still much to be seen */
+	if (error)
+		return xp__answer_error(error, xp_strerror(error), to, size);
+	(void)xp__objects_each(list_one, &out);
+	xp__text_unlock();
+	put(&out, "end\n");
+	return out.len;
+}
+
+/* ---- which one is meant ---- */
+
+struct word {
+	const char *start;
+	size_t len;
+};
+
+/* NAME, FILE:NAME, FILE:LINE:NAME, or the address. */
+struct wanted {
+	struct word name, file;
+	uint64_t line, address; /* 0: any */
+	unsigned matches;
+	const struct xp__use *uses; /* of the last one */
+};
+
+/* A whole number, hexadecimal behind 0x; a minus gives its two's complement. */
+static bool number(struct word word, uint64_t *value)
+{
+	bool minus = word.len > 0 && word.start[0] == '-';
+	size_t i = minus;
+	unsigned base = 10;
+
+	if (word.len >= i + 2 && word.start[i] == '0' && word.start[i + 1] == 'x') {
+		base = 16;
+		i += 2;
+	}
+	*value = 0;
+	if (i == word.len)
+		return false;
+	for (; i < word.len; i++) {
+		static const char digits[] = "0123456789abcdef";
+		const char *digit = word.start[i] ? memchr(digits, word.start[i], base) : NULL;
+		uint64_t next;
+
+		if (digit == NULL || __builtin_mul_overflow(*value, (uint64_t)base, &next) ||
+		    __builtin_add_overflow(next, (uint64_t)(digit - digits), value))
+			return false;
+	}
+	if (minus && *value > 1ull << 63)
+		return false;
+	*value = minus ? 0 - *value : *value;
+	return true;
+}
+
+/* Cuts off what stands behind the last @separator. */
+static struct word cut(struct word *word, char separator)
+{
+	const char *at = word->len ? memrchr(word->start, separator, word->len) : NULL;
+	struct word rest = {NULL, 0};
+
+	if (at) {
+		rest = (struct word){at + 1, (size_t)(word->start + word->len - at - 1)};
+		word->len = (size_t)(at - word->start);
+	}
+	return rest;
+}
+
+static void parse_wanted(struct wanted *wanted, struct word word)
+{
+	struct word rest = word, last = cut(&rest, ':'), line;
+
+	memset(wanted, 0, sizeof(*wanted));
+	wanted->name = word;
+	if (last.start == NULL) {
+		if (word.len > 2 && memcmp(word.start, "0x", 2) == 0)
+			(void)number(word, &wanted->address);
+		return;
+	}
+	wanted->name = last;
+	wanted->file = rest;
+	line = cut(&rest, ':');
+	if (line.start && number(line, &wanted->line))
+		wanted->file = rest;
+}
+
+/* The whole name of a file, or the last parts of it. */
+static bool is_file(const char *file, struct word wanted)
+{
+	size_t len = strlen(file);
+
+	return len >= wanted.len && memcmp(file + len - wanted.len, wanted.start, wanted.len) == 0 &&
+	       (len == wanted.len || file[len - wanted.len - 1] == '/');
+}
+
+static int match(const struct xp__use *uses, void *data)
+{
+	const struct xp_object *object = uses->object;
+	struct wanted *wanted = data;
+	struct word name = wanted->name;
+	bool named =
+		object->name && strlen(object->name) == name.len && memcmp(object->name, name.start, name.len) == 0;
+
+	if (wanted->address ? (uintptr_t)object != wanted->address : !named)
+		return 0;
+	if (wanted->file.start && (object->file == NULL || !is_file(object->file, wanted->file)))
+		return 0;
+	if (wanted->line && object->line != wanted->line)
+		return 0;
+	wanted->matches++;
+	wanted->uses = uses;
+	return 0;
+}
+
+/* ---- set ---- */
+
+static const char *range_of(const struct xp__front *front)
+{
+	return front == &xp__branch_front ? "a key is set to on or off"
+	       : front == &xp__switch_front
+		       ? "a switch is set to the number of a choice, from 0 to one less than it has"
+		       : "a value is set to a whole number that its size holds";
+}
+
+/* The wish that the object found be @value. @why: if it cannot be. */
+static int wish(struct xp__item *item, const struct xp__use *uses, struct word word, const char **why)
+{
+	const struct xp__front *front = uses->front;
+	bool on = word.len == 2 && memcmp(word.start, "on", 2) == 0;
+	bool off = word.len == 3 && memcmp(word.start, "off", 3) == 0;
+	uint64_t value = on;
+
+	if (front->wish == NULL) {
+		*why = "only keys, switches and values are set from outside: where a call or gate goes is for the program to say";
+		return -EOPNOTSUPP;
+	}
+	*why = range_of(front);
+	if (on || off ? front != &xp__branch_front : !number(word, &value))
+		return -EINVAL;
+	return front->wish(item, uses->object, value);
+}
+
+static int find(struct wanted *wanted, const char **why)
+{
+	(void)xp__objects_each(match, wanted);
+	if (wanted->matches == 1)
+		return 0;
+	*why = wanted->matches
+		       ? "several are called so: say which by FILE:NAME, FILE:LINE:NAME or the address that list shows"
+		       : "there is none called so that has sites; list shows all that there are";
+	return wanted->matches ? -ENOTUNIQ : -ENOENT;
+}
+
+/* The whole answer, under the text lock. What it needs is known before anything is done. */
+static size_t set_locked(struct word which, struct word value, char *to, size_t size)
+{
+	enum { MARGIN = 1024 };
+	struct out out = {to, size, 0};
+	struct wanted wanted;
+	struct xp_diag diag;
+	struct xp__item item;
+	const char *why = NULL;
+	char text[512];
+	int error;
+
+	parse_wanted(&wanted, which);
+	error = find(&wanted, &why);
+	if (!error)
+		error = wish(&item, wanted.uses, value, &why);
+	if (error)
+		return xp__answer_error(error, why, to, size);
+	put(&out, "crosspatch 1 ok\nbefore");
+	field(&out, "state");
+	put_state(&out, wanted.uses->front, wanted.uses->object);
+	put(&out, "\n");
+	size_t before = out.len;
+	(void)list_one(wanted.uses, &out);
+	if (out.len + MARGIN > size)
+		return out.len + MARGIN;
+	memset(&diag, 0, sizeof(diag));
+	error = xp__apply_locked(&item, 1, &diag);
+	if (error) {
+		diag.error = error;
+		xp_diag_format(&diag, text, sizeof(text));
+		return xp__answer_error(error, text, to, size);
+	}
+	out.len = before;
+	(void)list_one(wanted.uses, &out);
+	put(&out, "end\n");
+	return out.len;
+}
+
+static size_t set(struct word which, char *to, size_t size)
+{
+	struct word value = cut(&which, ' ');
+	struct xp_diag diag;
+	size_t need;
+	int error;
+
+	if (value.len == 0 || which.len == 0)
+		return xp__answer_error(-EINVAL, "set wants a name and a value", to, size);
+	error = xp__lock(&diag);
+	if (error)
+		return xp__answer_error(error, xp_strerror(error), to, size);
+	need = set_locked(which, value, to, size);
+	xp__unlock();
+	return need;
+}
+
+size_t xp__answer(const char *request, size_t len, char *to, size_t size)
+{
+	static const char hello[] = "crosspatch 1 ";
+	static const char set_word[] = "set ";
+	struct word rest = {request + sizeof(hello) - 1, len - (sizeof(hello) - 1)};
+
+	if (memchr(request, '\0', len) || len < sizeof(hello) - 1 || memcmp(request, hello, sizeof(hello) - 1) != 0)
+		return xp__answer_error(-EPROTO, "a request begins with \"crosspatch 1 \"", to, size);
+	if (rest.len == 4 && memcmp(rest.start, "list", 4) == 0)
+		return list(to, size);
+	if (rest.len >= sizeof(set_word) && memcmp(rest.start, set_word, sizeof(set_word) - 1) == 0)
+		return set((struct word){rest.start + 4, rest.len - 4}, to, size);
+	return xp__answer_error(-EPROTO, "there is no such request; there are list and set", to, size);
+}

@@ -1,0 +1,656 @@
+// SPDX-License-Identifier: MIT
+/* Operation from outside: who may ask, what is answered, what stands in nobody's way, and what is left behind. */
+#include "xp_child.h"
+
+#include <crosspatch/crosspatch.h>
+#include <crosspatch/linux.h>
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <linux/sockios.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+
+enum { TRACING_LINE = __LINE__ + 1 };
+static XP_DEFINE_STATIC_KEY_FALSE(tracing);
+static XP_DEFINE_STATIC_KEY_TRUE(auditing);
+static XP_DEFINE_STATIC_KEY_FALSE(held);
+XP_DEFINE_STATIC_SWITCH(level, 3, 1);
+XP_DEFINE_IMV(short, limit, -2);
+XP_DEFINE_STATIC_KEY_ARRAY_FALSE(several, 2);
+XP_DEFINE_STATIC_KEY_FALSE(without_sites);
+
+static __attribute__((noinline)) int state(void)
+{
+	int bits = 0;
+
+	if (xp_static_branch_unlikely(&tracing))
+		bits |= 1;
+	if (xp_static_branch_likely(&auditing))
+		bits |= 2;
+	if (xp_static_branch_unlikely(&held))
+		bits |= 4;
+	if (xp_static_branch_unlikely(&several[0]))
+		bits |= 8;
+	if (xp_static_branch_unlikely(&several[1]))
+		bits |= 16;
+	return bits;
+}
+
+static __attribute__((noinline)) int level_site(void)
+{
+	switch (xp_static_switch(&level)) {
+	case 0:
+		return 10;
+	case 1:
+		return 11;
+	default:
+		return 12;
+	}
+}
+
+static __attribute__((noinline)) int limit_site(void)
+{
+	return xp_imv_read(limit);
+}
+
+/* ---- a place, and who asks there ---- */
+
+static char directory[] = "/tmp/crosspatch-test-XXXXXX", path[sizeof(directory) + 16];
+
+static bool make_place(void)
+{
+	strcpy(directory + strlen(directory) - 6, "XXXXXX");
+	if (mkdtemp(directory) == NULL)
+		return false;
+	snprintf(path, sizeof(path), "%s/socket", directory);
+	return true;
+}
+
+static void remove_place(void)
+{
+	unlink(path);
+	CHECK_EQ(rmdir(directory), 0);
+}
+
+static int connect_to(const char *where)
+{
+	struct sockaddr_un address = {.sun_family = AF_UNIX};
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	strcpy(address.sun_path, where);
+	if (connect(fd, (struct sockaddr *)&address, sizeof(address)) == 0)
+		return fd;
+	close(fd);
+	return -1;
+}
+
+static char answer[65536];
+
+/* All that comes until the other end hangs up, perhaps with part of the request unread; "" if nobody is there. */
+static const char *receive(int fd)
+{
+	size_t len = 0;
+	ssize_t got;
+
+	while (len < sizeof(answer) - 1 && (got = recv(fd, answer + len, sizeof(answer) - 1 - len, 0)) > 0)
+		len += (size_t)got;
+	answer[len] = '\0';
+	close(fd);
+	return answer;
+}
+
+static const char *ask_bytes(const void *request, size_t len)
+{
+	int fd = connect_to(path);
+
+	answer[0] = '\0';
+	if (fd < 0)
+		return answer;
+	(void)send(fd, request, len, MSG_NOSIGNAL);
+	return receive(fd);
+}
+
+static const char *ask(const char *request)
+{
+	char line[8192];
+
+	return ask_bytes(line, (size_t)snprintf(line, sizeof(line), "crosspatch 1 %s\n", request));
+}
+
+static bool is_ok(const char *reply)
+{
+	size_t len = strlen(reply);
+
+	return strncmp(reply, "crosspatch 1 ok\n", 16) == 0 && strcmp(reply + len - 4, "end\n") == 0;
+}
+
+static int code_of(const char *reply)
+{
+	static const char start[] = "crosspatch 1 error\tcode=";
+
+	return strncmp(reply, start, sizeof(start) - 1) == 0 ? atoi(reply + sizeof(start) - 1) : 0;
+}
+
+/* The line of the answer that ends so. */
+static const char *line_of(const char *reply, const char *end)
+{
+	static char line[1024];
+
+	for (const char *at = reply, *stop; (stop = strchr(at, '\n')); at = stop + 1) {
+		snprintf(line, sizeof(line), "%.*s", (int)(stop - at), at);
+		if (strlen(line) > strlen(end) && strcmp(line + strlen(line) - strlen(end), end) == 0)
+			return line;
+	}
+	return "";
+}
+
+static bool says(const char *line, const char *part)
+{
+	return strstr(line, part) != NULL;
+}
+
+static unsigned count(const char *text, const char *part)
+{
+	unsigned nr = 0;
+
+	for (const char *at = text; (at = strstr(at, part)); at++)
+		nr++;
+	return nr;
+}
+
+static unsigned threads(void)
+{
+	unsigned nr = 0;
+	DIR *tasks = opendir("/proc/self/task");
+
+	while (readdir(tasks))
+		nr++;
+	closedir(tasks);
+	return nr - 2;
+}
+
+static unsigned sockets(void)
+{
+	DIR *fds = opendir("/proc/self/fd");
+	struct dirent *entry;
+	unsigned nr = 0;
+
+	while ((entry = readdir(fds))) {
+		char link[64] = "";
+
+		if (readlinkat(dirfd(fds), entry->d_name, link, sizeof(link) - 1) > 0 &&
+		    strncmp(link, "socket:", 7) == 0)
+			nr++;
+	}
+	closedir(fds);
+	return nr;
+}
+
+/* ---- cases; each in a process of its own, which ends with whatever it started ---- */
+
+static void unasked(void)
+{
+	CHECK_EQ(threads(), 1);
+	CHECK_EQ(xp_control_path(answer, sizeof(answer)), -ENOTCONN);
+	CHECK_EQ(xp_control_stop(), 0);
+}
+
+XP_TEST(nothing_listens_unasked)
+{
+	xp_child(unasked);
+}
+
+static void seen_and_set(void)
+{
+	char where[108], end[512];
+	struct stat st;
+
+	REQUIRE_EQ(xp_control_start(path), 0);
+	CHECK_EQ(xp_control_start(path), -EALREADY);
+	CHECK_EQ(xp_control_path(where, sizeof(where)), 0);
+	CHECK_STR(where, path);
+	CHECK_EQ(xp_control_path(where, strlen(path)), -ERANGE);
+	CHECK_EQ(stat(path, &st), 0);
+	CHECK_EQ(st.st_mode & 07777, 0600);
+
+	CHECK(is_ok(ask("list")));
+	snprintf(end, sizeof(end), "file=%s\tname=tracing", __FILE__);
+	CHECK(says(line_of(answer, end), "object\tkind=key\tstate=off\tcount=0\tsites=1\taddress=0x"));
+	snprintf(where, sizeof(where), "\tline=%d\t", TRACING_LINE);
+	CHECK(says(line_of(answer, end), where));
+	CHECK(says(line_of(answer, "name=auditing"), "state=on\tcount=1"));
+	CHECK(says(line_of(answer, "name=level"), "kind=switch\tstate=1\tchoices=3\tsites=1"));
+	CHECK(says(line_of(answer, "name=limit"), "kind=value\tstate=65534\tsize=2\tsites=1"));
+	CHECK_EQ(count(answer, "name=several\n"), 2);
+	CHECK_EQ(count(answer, "name=without_sites"), 0);
+
+	CHECK_EQ(state(), 2);
+	CHECK(is_ok(ask("set tracing on")));
+	CHECK(says(answer, "before\tstate=off\nobject\tkind=key\tstate=on\tcount=1"));
+	CHECK_EQ(state(), 3);
+	CHECK(xp_static_key_enabled(&tracing));
+	CHECK(is_ok(ask("set regression/control.c:auditing off")));
+	CHECK_EQ(state(), 1);
+	snprintf(end, sizeof(end), "set control.c:%d:tracing 0", TRACING_LINE);
+	CHECK(is_ok(ask(end)));
+	CHECK_EQ(state(), 0);
+	CHECK(is_ok(ask("set tracing off")));
+	snprintf(end, sizeof(end), "set 0x%lx on", (unsigned long)&several[1]);
+	CHECK(is_ok(ask(end)));
+	CHECK_EQ(state(), 16);
+	CHECK(is_ok(ask("set level 2")));
+	CHECK_EQ(level_site(), 12);
+	CHECK(is_ok(ask("set limit -32768")));
+	CHECK_EQ(limit_site(), -32768);
+	CHECK(is_ok(ask("set limit 0x7fff")));
+	CHECK_EQ(limit_site(), 32767);
+
+	CHECK_EQ(xp_control_stop(), 0);
+	CHECK_EQ(stat(path, &st), -1);
+	CHECK_EQ(connect_to(path), -1);
+	CHECK_EQ(sockets(), 0);
+	REQUIRE_EQ(xp_control_start(path), 0);
+	CHECK(is_ok(ask("list")));
+}
+
+static void in_a_place(void (*body)(void))
+{
+	struct stat st;
+
+	REQUIRE(make_place());
+	xp_child(body);
+	/* _exit() runs no destructors. */
+	if (stat(path, &st) == 0)
+		CHECK(S_ISSOCK(st.st_mode));
+	remove_place();
+}
+
+XP_TEST(keys_are_seen_and_set)
+{
+	in_a_place(seen_and_set);
+}
+
+static void check_refused(const char *request, int code, const char *part)
+{
+	CHECK_EQ(code_of(ask(request)), code);
+	if (!says(answer, part))
+		printf("# %s: %s", request, answer);
+	CHECK(says(answer, part));
+	CHECK_EQ(state(), 2 | 4);
+	CHECK_EQ(level_site(), 11);
+	CHECK_EQ(limit_site(), -2);
+}
+
+static void bad_requests(void)
+{
+	static const char zero[] = "crosspatch 1 set tracing on\0\n";
+	char request[4200];
+	unsigned i = 0;
+
+	CHECK_EQ(xp_static_branch_inc(&held), 0);
+	REQUIRE_EQ(xp_control_start(path), 0);
+	check_refused("", -EPROTO, "text=there is no such request");
+	check_refused("sett tracing on", -EPROTO, "text=");
+	check_refused("list tracing", -EPROTO, "text=");
+	check_refused("set", -EPROTO, "text=");
+	check_refused("set tracing", -EINVAL, "wants a name and a value");
+	check_refused("set tracing ", -EINVAL, "wants a name and a value");
+	check_refused("set tracin on", -ENOENT, "none called so");
+	check_refused("set tracing  on", -ENOENT, "none called so");
+	check_refused("set ontrol.c:tracing on", -ENOENT, "none called so");
+	check_refused("set control.c:1:tracing on", -ENOENT, "none called so");
+	check_refused("set without_sites on", -ENOENT, "none called so");
+	check_refused("set 0x1 on", -ENOENT, "none called so");
+	check_refused("set several on", -ENOTUNIQ, "several are called so");
+	check_refused("set tracing 2", -EINVAL, "on or off");
+	check_refused("set tracing On", -EINVAL, "on or off");
+	check_refused("set tracing -1", -EINVAL, "on or off");
+	check_refused("set tracing 18446744073709551617", -EINVAL, "on or off");
+	check_refused("set level 3", -EINVAL, "number of a choice");
+	check_refused("set level on", -EINVAL, "number of a choice");
+	check_refused("set limit 65536", -EINVAL, "its size");
+	check_refused("set limit -32769", -EINVAL, "its size");
+	check_refused("set limit 0x", -EINVAL, "its size");
+	check_refused("set held off", -XP_E_COUNTED, "held by a count");
+
+	CHECK_EQ(code_of(ask_bytes(zero, sizeof(zero) - 1)), -EPROTO);
+	CHECK_EQ(code_of(ask_bytes("\n", 1)), -EPROTO);
+	CHECK_EQ(code_of(ask_bytes("crosspatch 2 list\n", 18)), -EPROTO);
+	for (i = (unsigned)snprintf(request, sizeof(request), "crosspatch 1 set "); i < 4100; i++)
+		request[i] = 'x';
+	CHECK_EQ(code_of(ask_bytes(request, i)), -EMSGSIZE);
+	/* Those that hang up in the middle get no answer, and do no harm. */
+	for (i = 0; i < 20; i++) {
+		int fd = connect_to(path);
+
+		REQUIRE(fd >= 0);
+		(void)send(fd, "crosspatch 1 set tracing on", i, MSG_NOSIGNAL);
+		close(fd);
+	}
+	check_refused("set tracin on", -ENOENT, "none called so");
+}
+
+XP_TEST(bad_requests_change_nothing)
+{
+	in_a_place(bad_requests);
+}
+
+/* ---- who may ask ---- */
+
+static void as_nobody(void)
+{
+	CHECK(setgid(65534) == 0 && setuid(65534) == 0);
+	CHECK_EQ(code_of(ask("set tracing on")), -EPERM);
+	CHECK_EQ(code_of(ask("list")), -EPERM);
+	CHECK_EQ(count(answer, "tracing"), 0);
+}
+
+static void other_users(void)
+{
+	REQUIRE_EQ(xp_control_start(path), 0);
+	/* The file alone would let them in. */
+	CHECK(chmod(directory, 0755) == 0 && chmod(path, 0666) == 0);
+	xp_child(as_nobody);
+	CHECK_EQ(state(), 2);
+	CHECK(is_ok(ask("set tracing on")));
+}
+
+XP_TEST(other_users_are_refused)
+{
+	if (geteuid() != 0)
+		SKIP("needs root, to be somebody else");
+	in_a_place(other_users);
+}
+
+/* ---- nobody waits for a peer ---- */
+
+static void silent_peer(void)
+{
+	bool waited_for = false;
+
+	REQUIRE_EQ(xp_control_start(path), 0);
+	/* Again if this thread did not run for so long that the peer was given up meanwhile. */
+	for (int tries = 0; tries < 3 && !waited_for; tries++) {
+		int fd = connect_to(path), unread = 1;
+		struct pollfd hung_up = {fd, POLLIN, 0};
+
+		REQUIRE(fd >= 0);
+		CHECK_EQ(send(fd, "cross", 5, 0), 5);
+		while (unread > 0) {
+			CHECK_EQ(ioctl(fd, SIOCOUTQ, &unread), 0);
+			sched_yield();
+		}
+		CHECK_EQ(xp_static_branch_enable(&tracing), 0);
+		CHECK_EQ(xp_static_branch_disable(&tracing), 0);
+		waited_for = poll(&hung_up, 1, 0) == 0;
+		close(fd);
+	}
+	CHECK(waited_for);
+	CHECK(is_ok(ask("list")));
+}
+
+XP_TEST(no_commit_waits_for_a_silent_peer)
+{
+	in_a_place(silent_peer);
+}
+
+static bool stop;
+static unsigned long toggles;
+
+static void *toggle(void *key)
+{
+	while (!__atomic_load_n(&stop, __ATOMIC_RELAXED)) {
+		CHECK_EQ(xp_static_key_enable(key), 0);
+		CHECK_EQ(xp_static_key_disable(key), 0);
+		__atomic_fetch_add(&toggles, 1, __ATOMIC_RELAXED);
+	}
+	return NULL;
+}
+
+static void asked_while_others_switch(void)
+{
+	pthread_t thread;
+
+	REQUIRE_EQ(xp_control_start(path), 0);
+	REQUIRE_EQ(pthread_create(&thread, NULL, toggle, &tracing.key), 0);
+	for (int i = 0; i < 50 || __atomic_load_n(&toggles, __ATOMIC_RELAXED) == 0; i++) {
+		CHECK(is_ok(ask("list")));
+		CHECK(says(line_of(answer, "name=tracing"), "state=o"));
+		CHECK(is_ok(ask(i % 2 ? "set auditing on" : "set auditing off")));
+		CHECK_EQ((state() & 2) != 0, i % 2);
+	}
+	__atomic_store_n(&stop, true, __ATOMIC_RELAXED);
+	pthread_join(thread, NULL);
+	CHECK(is_ok(ask("set tracing on")));
+	CHECK_EQ(state(), 3);
+}
+
+XP_TEST(while_others_switch)
+{
+	in_a_place(asked_while_others_switch);
+}
+
+/* The thread that is not the caller, or 0. */
+static int other_thread(void)
+{
+	DIR *tasks = opendir("/proc/self/task");
+	struct dirent *entry;
+	int tid = 0;
+
+	while ((entry = readdir(tasks)))
+		if (atoi(entry->d_name) && atoi(entry->d_name) != getpid())
+			tid = atoi(entry->d_name);
+	closedir(tasks);
+	return tid;
+}
+
+/* A field of /proc/self/task/TID/status: a letter, or a number in hexadecimal. */
+static uint64_t status_of(int tid, const char *name, bool letter)
+{
+	char file[64], line[256];
+	uint64_t value = 0;
+	FILE *status;
+
+	snprintf(file, sizeof(file), "/proc/self/task/%d/status", tid);
+	status = fopen(file, "r");
+	while (status && fgets(line, sizeof(line), status))
+		if (strncmp(line, name, strlen(name)) == 0)
+			value = letter ? (uint64_t)line[strlen(name) + 2] : strtoull(line + strlen(name) + 1, NULL, 16);
+	if (status)
+		fclose(status);
+	return value;
+}
+
+/* Its thread blocks signals, but not those of the library, whenever they are chosen, nor libc's. */
+static void other_syncs(void)
+{
+	uint64_t blocked;
+	int tid;
+
+	REQUIRE_EQ(xp_control_start(path), 0);
+	CHECK(is_ok(ask("list")));
+	tid = other_thread();
+	while (status_of(tid, "State", true) != 'S')
+		sched_yield();
+	blocked = status_of(tid, "SigBlk", false);
+	CHECK(blocked >> (SIGTERM - 1) & 1 && blocked >> (SIGRTMAX - 1) & 1);
+	CHECK_EQ(blocked >> (SIGTRAP - 1) & 1, 0);
+	REQUIRE_EQ(blocked >> 31 & 3, 0);
+	CHECK_EQ(setresuid((uid_t)-1, (uid_t)-1, (uid_t)-1), 0);
+	CHECK_EQ(xp_set_policy(XP_POLICY_BREAKPOINT), 0);
+	CHECK(is_ok(ask("set tracing on")));
+	CHECK_EQ(xp_static_branch_disable(&tracing), 0);
+	/* It waits, with the mask that it has. */
+	while (status_of(tid, "State", true) != 'S')
+		sched_yield();
+	CHECK_EQ(xp_set_sync(XP_SYNC_SIGNAL), 0);
+	CHECK_EQ(xp_static_branch_enable(&tracing), 0);
+	CHECK_EQ(xp_set_policy(XP_POLICY_QUIESCE), 0);
+	CHECK_EQ(xp_static_branch_disable(&auditing), 0);
+	CHECK_EQ(state(), 1);
+	CHECK(is_ok(ask("set auditing on")));
+	CHECK_EQ(xp_set_policy(XP_POLICY_EARLY), 0);
+	CHECK_EQ(code_of(ask("set auditing off")), -XP_E_NOT_EARLY);
+	CHECK_EQ(state(), 3);
+}
+
+XP_TEST(every_policy_and_sync)
+{
+	in_a_place(other_syncs);
+}
+
+/* ---- descriptors ---- */
+
+static void closed_by_the_program(void)
+{
+	struct stat before, after;
+	int fds[2];
+
+	REQUIRE_EQ(xp_control_start(path), 0);
+	CHECK(is_ok(ask("list")));
+	CHECK_EQ(stat(path, &before), 0);
+	CHECK_EQ(syscall(SYS_close_range, 3, ~0u, 0), 0);
+	CHECK_EQ(pipe(fds), 0);
+	/* The connection that the thread wakes up by is lost. */
+	for (int i = 0; i < 10000 && !is_ok(ask("list")); i++)
+		sched_yield();
+	CHECK(is_ok(ask("list")));
+	CHECK_EQ(stat(path, &after), 0);
+	CHECK_EQ(after.st_mode & 07777, 0600);
+	CHECK_EQ(fcntl(fds[0], F_GETFD), 0);
+	CHECK(is_ok(ask("set tracing on")));
+	CHECK_EQ(xp_set_sync(XP_SYNC_SIGNAL), 0);
+	CHECK_EQ(xp_static_branch_disable(&tracing), 0);
+	CHECK_EQ(syscall(SYS_close_range, 3, ~0u, 0), 0);
+	CHECK_EQ(xp_control_stop(), 0);
+	CHECK_EQ(stat(path, &after), -1);
+}
+
+XP_TEST(descriptors_that_the_program_closes)
+{
+	in_a_place(closed_by_the_program);
+}
+
+/* ---- fork ---- */
+
+static char other_path[sizeof(path) + 8];
+
+static void forked(void)
+{
+	CHECK_EQ(sockets(), 0);
+	CHECK_EQ(threads(), 1);
+	CHECK_EQ(xp_control_path(answer, sizeof(answer)), -ENOTCONN);
+	CHECK_EQ(xp_control_stop(), 0);
+	/* The parent serves there, its own keys. */
+	CHECK(is_ok(ask("set tracing on")));
+	CHECK_EQ(state(), 2);
+	CHECK_EQ(xp_control_start(path), -EADDRINUSE);
+	snprintf(other_path, sizeof(other_path), "%s.child", path);
+	CHECK_EQ(xp_control_start(other_path), 0);
+	strcpy(path, other_path);
+	CHECK(is_ok(ask("set auditing off")));
+	CHECK_EQ(state(), 0);
+	CHECK_EQ(xp_control_stop(), 0);
+}
+
+static void forks(void)
+{
+	CHECK_EQ(sockets(), 0);
+	REQUIRE_EQ(xp_control_start(path), 0);
+	xp_child(forked);
+	CHECK_EQ(state(), 3);
+	CHECK(is_ok(ask("list")));
+}
+
+XP_TEST(a_child_of_fork_is_not_served)
+{
+	in_a_place(forks);
+}
+
+/* ---- the name ---- */
+
+static void killed(void)
+{
+	REQUIRE_EQ(xp_control_start(path), 0);
+	raise(SIGKILL);
+}
+
+static void stale(void)
+{
+	struct stat before, after;
+	char where[200];
+
+	CHECK_EQ(xp_child_status(killed), SIGKILL);
+	CHECK_EQ(stat(path, &before), 0);
+	CHECK_EQ(connect_to(path), -1);
+	CHECK_EQ(xp_control_start(path), 0);
+	CHECK(is_ok(ask("list")));
+	CHECK_EQ(xp_control_stop(), 0);
+
+	/* What is no socket stays. */
+	close(open(path, O_CREAT | O_WRONLY, 0600));
+	CHECK_EQ(stat(path, &before), 0);
+	CHECK_EQ(xp_control_start(path), -EEXIST);
+	CHECK_EQ(stat(path, &after), 0);
+	CHECK_EQ(after.st_ino, before.st_ino);
+	CHECK_EQ(unlink(path), 0);
+
+	CHECK_EQ(xp_control_start("socket"), -EINVAL);
+	CHECK_EQ(xp_control_start(""), -EINVAL);
+	CHECK_EQ(xp_control_start("/tmp/"), -EINVAL);
+	snprintf(where, sizeof(where), "/%0150d", 0);
+	CHECK_EQ(xp_control_start(where), -ENAMETOOLONG);
+	snprintf(where, sizeof(where), "%s/none/socket", directory);
+	CHECK_EQ(xp_control_start(where), -ENOENT);
+	CHECK_EQ(sockets(), 0);
+	/* That of the one that was stopped says so before it ends. */
+	for (int i = 0; i < 10000 && threads() > 1; i++)
+		sched_yield();
+	CHECK_EQ(threads(), 1);
+	errno = 12345;
+	CHECK_EQ(xp_control_start(NULL), 0);
+	CHECK_EQ(errno, 12345);
+	CHECK_EQ(xp_control_path(where, sizeof(where)), 0);
+	snprintf(where + 100, 100, "/%d", getpid());
+	CHECK(where[0] == '/' && says(where, where + 100));
+	CHECK_EQ(xp_control_stop(), 0);
+}
+
+XP_TEST(names_that_are_taken)
+{
+	in_a_place(stale);
+}
+
+/* ---- asked for by who starts the program ---- */
+
+XP_CHILD_PROGRAM(is_served)
+{
+	REQUIRE_EQ(xp_control_path(path, sizeof(path)), 0);
+	CHECK_STR(path, getenv("CROSSPATCH_CONTROL"));
+	CHECK(is_ok(ask("set tracing on")));
+	CHECK_EQ(state(), 3);
+	CHECK_EQ(xp_control_start(path), -EALREADY);
+}
+
+static void want_control(void)
+{
+	setenv("CROSSPATCH_CONTROL", path, 1);
+}
+
+XP_TEST(from_the_environment)
+{
+	struct stat st;
+
+	REQUIRE(make_place());
+	xp_child_program("is_served", want_control);
+	CHECK_EQ(stat(path, &st), -1); /* it went with the process */
+	remove_place();
+}
+
+XP_CHILD_MAIN()

@@ -1,0 +1,187 @@
+// SPDX-License-Identifier: MIT
+/* crosspatch list: the keys, switches and values of a running process. */
+#include "client.h"
+#include "json.h"
+#include "tool.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const char usage[] =
+	"Usage: crosspatch list [--json] PID|SOCKET\n"
+	"\n"
+	"Shows what a running process can switch: its static keys, switches and values, and where its static calls and\n"
+	"gates go; all of which have sites in code that is loaded.\n"
+	"\n"
+	"  --json  JSON instead of a table\n"
+	"\n"
+	"Exit status: 0 shown, 1 the process refuses, 2 wrong arguments, 3 it serves no control socket or does not answer.\n";
+
+struct mapping {
+	uint64_t start, end;
+	char *file;
+};
+
+static struct mapping *mappings;
+static size_t nr_mappings;
+
+/* Without them there are no modules: what they are is not said then. */
+static void read_mappings(int pid)
+{
+	char path[64], *line = NULL;
+	size_t room = 0;
+	FILE *file;
+
+	snprintf(path, sizeof(path), "/proc/%d/maps", pid);
+	file = fopen(path, "re");
+	while (file && getline(&line, &room, file) > 0) {
+		struct mapping mapping, *more;
+		int at = 0;
+
+		if (sscanf(line, "%" SCNx64 "-%" SCNx64 " %*s %*s %*s %*s %n", &mapping.start, &mapping.end, &at) < 2 ||
+		    !at || line[at] != '/')
+			continue;
+		line[strcspn(line, "\n")] = '\0';
+		more = realloc(mappings, (nr_mappings + 1) * sizeof(*mappings));
+		mapping.file = strdup(line + at);
+		if (more == NULL || mapping.file == NULL)
+			break;
+		mappings = more;
+		mappings[nr_mappings++] = mapping;
+	}
+	free(line);
+	if (file)
+		fclose(file);
+}
+
+static const char *module_of(const char *line)
+{
+	const char *address = client_field(line, "address");
+	uint64_t at = address ? strtoull(address, NULL, 16) : 0;
+
+	for (size_t i = 0; i < nr_mappings; i++)
+		if (at - mappings[i].start < mappings[i].end - mappings[i].start)
+			return mappings[i].file;
+	return NULL;
+}
+
+static const char *or_unknown(const char *value)
+{
+	return value ? value : "?";
+}
+
+static int compare(const void *a, const void *b)
+{
+	const char *x = *(char *const *)a, *y = *(char *const *)b;
+	int order = strcmp(or_unknown(client_field(x, "file")), or_unknown(client_field(y, "file")));
+
+	if (order == 0)
+		order = atoi(or_unknown(client_field(x, "line"))) - atoi(or_unknown(client_field(y, "line")));
+	return order ? order : strcmp(or_unknown(client_field(x, "name")), or_unknown(client_field(y, "name")));
+}
+
+/* The objects alone, sorted by where they are defined. */
+static size_t sort(struct client *client)
+{
+	size_t nr = 0;
+
+	for (size_t i = 0; i < client->nr_lines; i++)
+		if (client_is(client->lines[i], "object"))
+			client->lines[nr++] = client->lines[i];
+	qsort(client->lines, nr, sizeof(*client->lines), compare);
+	return nr;
+}
+
+static void print_json(const struct client *client, size_t nr)
+{
+	printf("{\"pid\": %d, \"socket\": ", client->pid);
+	json_string(stdout, client->path);
+	printf(", \"objects\": [");
+	for (size_t i = 0; i < nr; i++) {
+		printf("%s\n  {", i ? "," : "");
+		client_print_object(client->lines[i]);
+		printf(", \"module\": ");
+		json_string(stdout, module_of(client->lines[i]));
+		putchar('}');
+	}
+	puts("\n]}");
+}
+
+enum { COLUMNS = 6 };
+
+static void row_of(const char *line, char *where, size_t size, const char *row[COLUMNS])
+{
+	const char *file = client_field(line, "file");
+
+	snprintf(where, size, "%s:%s", or_unknown(file), or_unknown(client_field(line, "line")));
+	row[0] = or_unknown(client_field(line, "kind"));
+	row[1] = or_unknown(client_field(line, "state"));
+	row[2] = or_unknown(client_field(line, "sites"));
+	row[3] = client_field(line, "name") ? client_field(line, "name") : or_unknown(client_field(line, "address"));
+	row[4] = file ? where : "?";
+	row[5] = or_unknown(module_of(line));
+}
+
+static void print_row(const char *const row[COLUMNS], const size_t width[COLUMNS])
+{
+	for (int i = 0; i < COLUMNS - 1; i++)
+		printf(i == 2 ? "%*s  " : "%-*s  ", (int)width[i], row[i]);
+	puts(row[COLUMNS - 1]);
+}
+
+static void print_table(const struct client *client, size_t nr)
+{
+	static const char *const head[COLUMNS] = {"KIND", "STATE", "SITES", "NAME", "DEFINED AT", "MODULE"};
+	size_t width[COLUMNS];
+	const char *row[COLUMNS];
+	char where[4096];
+
+	for (int i = 0; i < COLUMNS; i++)
+		width[i] = strlen(head[i]);
+	for (size_t i = 0; i < nr; i++) {
+		row_of(client->lines[i], where, sizeof(where), row);
+		for (int k = 0; k < COLUMNS; k++)
+			if (strlen(row[k]) > width[k])
+				width[k] = strlen(row[k]);
+	}
+	print_row(head, width);
+	for (size_t i = 0; i < nr; i++) {
+		row_of(client->lines[i], where, sizeof(where), row);
+		print_row(row, width);
+	}
+}
+
+int cmd_list(int argc, char **argv)
+{
+	struct client_arguments arguments;
+	struct client client;
+	int status = client_parse(&arguments, argc, argv, 1);
+
+	if (status)
+		return status;
+	if (arguments.help)
+		return fputs(usage, stdout) < 0 || fflush(stdout) ? TOOL_UNKNOWN : TOOL_OK;
+	if (arguments.nr != 1) {
+		fputs("crosspatch list: which process? Its id, or its control socket; see --help\n", stderr);
+		return TOOL_USAGE;
+	}
+	status = client_open(&client, "list", arguments.words[0]);
+	if (!status)
+		status = client_ask(&client, "crosspatch 1 list\n");
+	if (status == TOOL_REFUSED && client.error)
+		status = client_refused(&client, arguments.json);
+	if (!status) {
+		size_t nr = sort(&client);
+
+		read_mappings(client.pid);
+		if (arguments.json)
+			print_json(&client, nr);
+		else
+			print_table(&client, nr);
+		status = fflush(stdout) || ferror(stdout) ? TOOL_UNKNOWN : TOOL_OK;
+	}
+	client_close(&client);
+	return status;
+}
