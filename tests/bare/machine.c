@@ -393,13 +393,19 @@ bool machine_store_faults(const volatile void *at)
 
 /* ---- exceptions ---- */
 
-static void save_fpu(void (*function)(struct xp_bare_frame *), struct xp_bare_frame *frame)
-{
-	uint8_t area[512] __attribute__((aligned(16)));
+#define SSE_REGISTERS "0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15"
 
-	__asm__ volatile("fxsave64 (%0)" : : "r"(area) : "memory");
+/*
+ * The SSE registers alone, by MOVAPS: nothing here uses others. Not by FXRSTOR, which in QEMU stores a flag of processor 0
+ * from whichever processor executes it, without a lock: processor 0 then forgets that it is in an NMI, or that it has left.
+ */
+static void save_sse(void (*function)(struct xp_bare_frame *), struct xp_bare_frame *frame)
+{
+	uint8_t area[16][16] __attribute__((aligned(16)));
+
+	__asm__ volatile(".irp n, " SSE_REGISTERS "\n\tmovaps %%xmm\\n, 16*\\n(%0)\n\t.endr" : : "r"(area) : "memory");
 	function(frame);
-	__asm__ volatile("fxrstor64 (%0)" : : "r"(area) : "memory");
+	__asm__ volatile(".irp n, " SSE_REGISTERS "\n\tmovaps 16*\\n(%0), %%xmm\\n\n\t.endr" : : "r"(area) : "memory");
 }
 
 static void put_value(const char *what, uint64_t value)
@@ -466,7 +472,7 @@ void machine_exception(struct xp_bare_frame *frame, unsigned vector)
 		return;
 	}
 	if (vector == VECTOR_DEBUG && machine_on_debug) {
-		save_fpu(machine_on_debug, frame);
+		save_sse(machine_on_debug, frame);
 		return;
 	}
 	__asm__ volatile("movq %%cr2, %0" : "=r"(cr2));
@@ -489,7 +495,7 @@ static void on_nmi(struct xp_bare_frame *frame)
 	counts->in_nmi++;
 	check_nesting(frame);
 	if (machine_on_nmi)
-		save_fpu(machine_on_nmi, frame);
+		save_sse(machine_on_nmi, frame);
 	check_nesting(frame);
 	counts->in_nmi--;
 }
@@ -503,7 +509,7 @@ static void on_mce(struct xp_bare_frame *frame)
 	counts->in_mce++;
 	check_nesting(frame);
 	if (machine_on_mce)
-		save_fpu(machine_on_mce, frame);
+		save_sse(machine_on_mce, frame);
 	check_nesting(frame);
 	counts->in_mce--;
 	wrmsr(0x17a, 0); /* MCG_STATUS: the next one may come. As late as can be: it comes onto this stack. */
@@ -517,7 +523,7 @@ static void on_foreign(struct xp_bare_frame *frame)
 		put_hex(frame->ip);
 		machine_bail("a breakpoint that is nobody's");
 	}
-	save_fpu(machine_on_foreign, frame);
+	save_sse(machine_on_foreign, frame);
 }
 
 static void on_illegal(struct xp_bare_frame *frame)
@@ -620,7 +626,7 @@ static void call_inject(struct xp_bare_frame *frame)
 static void inject(enum xp__point point)
 {
 	if (machine_on_inject)
-		save_fpu(call_inject, (struct xp_bare_frame *)(uintptr_t)point);
+		save_sse(call_inject, (struct xp_bare_frame *)(uintptr_t)point);
 }
 
 struct machine_counts machine_counts_sum(void)
