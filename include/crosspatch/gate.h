@@ -115,8 +115,8 @@ void xp__gate_return0(void);
 
 /*
  * XP_DECLARE_GATE(ret, name, params) - a gate; params in parentheses. At file scope, in every file or header that calls
- * it. Without a provider it returns 0: for functions that return void, integers or pointers, and in 64-bit code float,
- * double, or structures of these of up to 16 bytes.
+ * it. Without a provider it returns 0: for functions that return void, integers or pointers, and in 64-bit code, unless it
+ * is a kernel's (-mgeneral-regs-only), float, double, or structures of these of up to 16 bytes.
  * XP_DECLARE_GATE_FALLBACK(ret, name, params, function) - without a provider the function runs, of that very type. In one
  * executable or shared object all declarations of a gate name the same.
  * XP_DECLARE_GATE_UD2(ret, name, params), XP_DECLARE_GATE_UD2_FALLBACK(ret, name, params, function) - the same, but the

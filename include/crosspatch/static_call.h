@@ -173,7 +173,8 @@ extern xp__call_func xp__call_stub XP__CALL_HIDDEN;
  * return void; call it by xp_static_call_cond().
  * XP_DEFINE_STATIC_CALL_RET0(name, function) - the same type; returns 0: rax, rdx, xmm0 and xmm1 are zero. For functions
  * that return void, integers, pointers, float, double, or structures of these of up to 16 bytes; not for larger
- * structures, long double or wider vectors. In 32-bit code for void, integers and pointers only.
+ * structures, long double or wider vectors. In 32-bit code, and in a kernel's (-mgeneral-regs-only), which leaves xmm0 and
+ * xmm1 alone, for void, integers and pointers only.
  * XP_DECLARE_STATIC_CALL(name, function) - for a header. The function must be declared, and need not be defined.
  * At file scope; in C++ the name is one of C, whatever namespace it stands in.
  */

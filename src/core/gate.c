@@ -583,7 +583,7 @@ void *xp__gate_resolve(struct xp_object *object, uintptr_t return_address)
 	return (void *)(uintptr_t)(provider ? provider : handle->fallback);
 }
 
-/* xor eax, edx, xmm0, xmm1; in 32-bit code without the last two. */
+/* xor eax, edx, xmm0, xmm1; the last two not in 32-bit code, nor in a kernel's, where they may be a user's. */
 __asm__(".pushsection .text\n\t"
 	".balign 16\n\t"
 	".globl xp__gate_return0\n\t"
@@ -592,8 +592,10 @@ __asm__(".pushsection .text\n\t"
 	".cfi_startproc\n\t"
 #ifdef __x86_64__
 	"endbr64\n\t"
+#ifdef __SSE2__
 	"pxor %xmm0, %xmm0\n\t"
 	"pxor %xmm1, %xmm1\n\t"
+#endif
 #else
 	"endbr32\n\t"
 #endif

@@ -336,6 +336,51 @@ XP_TEST(gate_inside_an_nmi)
 	CHECK_EQ(xp_gate_withdraw("entrance"), 0);
 }
 
+/* ---- a kernel's code touches no vector register: a user's values are in it, or CR0.TS says that they are elsewhere ---- */
+
+XP_DECLARE_GATE(int, unmarked, (int x));
+XP_DECLARE_GATE(int, nowhere, (int x));
+#define CR0_TS 8ul
+
+/* The call that the resolver is to find: what the compiler would make a tail call. */
+static __attribute__((noinline)) int call_unmarked(int x)
+{
+	return xp_gate(unmarked)(x) + 1;
+}
+
+static inline uint64_t without_vectors(void)
+{
+	uint64_t cr0;
+
+	__asm__ volatile("movq %%cr0, %0" : "=r"(cr0) : : "memory");
+	__asm__ volatile("movq %0, %%cr0" : : "r"(cr0 | CR0_TS) : "memory");
+	return cr0;
+}
+
+static inline void with_vectors(uint64_t cr0)
+{
+	__asm__ volatile("movq %0, %%cr0" : : "r"(cr0) : "memory");
+}
+
+XP_TEST(gates_touch_no_vectors)
+{
+	int unbound, bound, again, returned;
+	uint64_t cr0;
+
+	CHECK_EQ(xp_gate_provide("unmarked", open), 0);
+	cr0 = without_vectors();
+	returned = xp_gate(nowhere)(5);
+	unbound = call_unmarked(5);
+	bound = call_unmarked(6);
+	again = call_gate(0);
+	with_vectors(cr0);
+	CHECK_EQ(returned, 0);
+	CHECK_EQ(unbound, 8);
+	CHECK_EQ(bound, 9);
+	CHECK_EQ(again, 6);
+	CHECK_EQ(xp_gate_withdraw("unmarked"), 0);
+}
+
 /* Entered again while it waits, the handler would lose its frame. Refused when sites that fault are registered. */
 XP_TEST(illegal_instructions_need_no_stack)
 {
@@ -509,6 +554,30 @@ XP_TEST(foreign_breakpoint_beside_ours)
 	commit(execute_probed);
 	CHECK_EQ(error_in_foreign, -XP_E_REENTRANT);
 	xp_text_free(&probed);
+}
+
+/* Somebody's breakpoint where the kernel may read nothing: a user's, whose page went away meanwhile. */
+static uint64_t unreadable;
+
+static void on_unreadable(struct xp_bare_frame *frame)
+{
+	unreadable = frame->ip;
+}
+
+XP_TEST(foreign_breakpoint_outside_of_text)
+{
+	static const uintptr_t nowhere[] = {0x7fffffffe000, 0, 0xffffffffffffffff};
+
+	commit(NULL); /* before the first one nobody looks at the text */
+	machine_on_foreign = on_unreadable;
+	for (unsigned i = 0; i < 3; i++) {
+		struct xp_bare_frame frame = {.ip = nowhere[i], .flags = 0x202};
+
+		unreadable = 1;
+		xp_bare_trap(&frame);
+		CHECK_EQ(unreadable, nowhere[i]);
+	}
+	machine_on_foreign = NULL;
 }
 
 /* The prober's int3 stands at a site of ours: refused, and left alone. */

@@ -17,7 +17,8 @@
  * address on top. Saved, and given to the target as they came: rdi rsi rdx rcx r8 r9, rax (how many vector arguments a call of a
  * varargs function has), r10 (static chain); x87 and MMX, vector and mask registers, MXCSR, the upper 16 integer
  * registers of APX: those of the components 0, 1, 2, 5, 6, 7 and 19 that XCR0 has on, and that are in use. Without OSXSAVE:
- * FXSAVE. Not saved: r11, flags, AMX tiles, protection keys; the function must leave the last two alone.
+ * FXSAVE. Compiled without vectors (-mgeneral-regs-only): none of these. Not saved: r11, flags, AMX tiles, protection keys;
+ * the function must leave the last two alone.
  *
  * 32 bits: entered by a jump with the object in eax and two words more on the stack, the caller's eax on top, then room for
  * the target, which is returned to: there is no register to jump through (regparm). Saved: eax ecx edx, and the same state
@@ -48,6 +49,18 @@
 	"call xp__thunk_save\n\t"
 #define XP__RESTORE_STATE "call xp__thunk_restore\n\t"
 
+/*
+ * XP__KEEP_STATE, XP__GIVE_STATE - the same around a function of our own. Compiled without vectors, as a kernel is, that
+ * touches none, and nobody passes it any: what is in the registers then is a user's, or not there to be touched (CR0.TS).
+ */
+#ifdef __SSE2__
+#define XP__KEEP_STATE XP__SAVE_STATE
+#define XP__GIVE_STATE XP__RESTORE_STATE
+#else
+#define XP__KEEP_STATE "andq $-16, %rsp\n\t"
+#define XP__GIVE_STATE ""
+#endif
+
 #define XP__THUNK(symbol, function)                                                                                    \
 	__asm__(".pushsection .text\n\t"                                                                               \
 		".balign 16\n\t"                                                                                       \
@@ -70,12 +83,12 @@
 		"pushq %r9\n\t"                                                                                        \
 		"pushq %rax\n\t"                                                                                       \
 		"pushq %r10\n\t"                                                                                       \
-		XP__SAVE_STATE                                                                                         \
+		XP__KEEP_STATE                                                                                         \
 		"movq %r11, %rdi\n\t"                                                                                  \
 		"movq 8(%rbp), %rsi\n\t"                                                                               \
 		"call " #function "\n\t"                                                                               \
 		"movq %rax, %r11\n\t"                                                                                  \
-		XP__RESTORE_STATE                                                                                      \
+		XP__GIVE_STATE                                                                                         \
 		"leaq -64(%rbp), %rsp\n\t"                                                                             \
 		"popq %r10\n\t"                                                                                        \
 		"popq %rax\n\t"                                                                                        \

@@ -80,6 +80,7 @@ static struct xp_port port = {
 	.prepare = prepare,
 	.text_check = xp__bare_text_check,
 	.text_read = xp__bare_text_read,
+	.text_peek = xp__bare_text_peek,
 	.text_write = xp__bare_text_write,
 	.sync_core = xp__bare_sync,
 	.park = xp__bare_park,

@@ -41,6 +41,7 @@ void xp__bare_unlock(void);
 
 /* ---- write.c ---- */
 int xp__bare_text_check(const void *addr, size_t len);
+int xp__bare_text_peek(const void *addr);
 int xp__bare_text_read(void *to, const void *addr, size_t len);
 int xp__bare_text_write(void *addr, const void *bytes, size_t len, unsigned flags);
 /* xp__bare_write_early - whether the writes of this commit go by CR0.WP. */

@@ -35,6 +35,12 @@ int xp__bare_text_check(const void *addr, size_t len)
 	return -XP_E_NOT_TEXT;
 }
 
+/* A breakpoint outside may be a user's, in memory that is not there any more, or that the kernel may not read (SMAP). */
+int xp__bare_text_peek(const void *addr)
+{
+	return xp__bare_text_check(addr, 1) ? -1 : *(const volatile uint8_t *)addr;
+}
+
 int xp__bare_text_read(void *to, const void *addr, size_t len)
 {
 	memcpy(to, addr, len); /* text_check() found it to be text, which is mapped */
