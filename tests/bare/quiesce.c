@@ -214,11 +214,16 @@ XP_TEST(writers_own_return_address)
 	xp_text_free(&text);
 }
 
-static unsigned asleep;
+static unsigned asleep, interruptible;
 static struct xp_range asked;
 
 static bool sleepers(const struct xp_range *ranges, size_t nr)
 {
+	uint64_t flags;
+
+	/* A handler that came now could wait for somebody who is parked. */
+	__asm__ volatile("pushfq\n\tpopq %0" : "=r"(flags));
+	interruptible += (flags & 0x200) != 0;
 	asked = ranges[0];
 	return nr == 1 && asleep > 0 && asleep-- > 0;
 }
@@ -226,15 +231,25 @@ static bool sleepers(const struct xp_range *ranges, size_t nr)
 XP_TEST(sleeper_inside)
 {
 	static const uint8_t ret[] = {0xc3};
-	uint64_t before = retries();
+	uint64_t before = retries(), flags;
+	struct xp_diag diag;
 
 	REQUIRE(make(caller, ret, sizeof(ret)));
 	CHECK_EQ(xp_set_policy(XP_POLICY_QUIESCE), 0);
 	asleep = 3;
 	machine_bare.sleepers = sleepers;
-	CHECK_EQ(replace(caller, changed, NULL), 0);
+	for (unsigned i = 0; i < 3; i++) { /* at once: he does not run before the commit is over */
+		CHECK_EQ(replace(caller, changed, &diag), -XP_E_IN_RANGE);
+		CHECK_STR(diag.detail, "a thread that no processor runs rests inside the range");
+		CHECK(!xp_bare_parked());
+	}
+	CHECK_MEM(text.base, caller, sizeof(caller));
+	CHECK_EQ(replace(caller, changed, &diag), 0);
 	machine_bare.sleepers = NULL;
 	CHECK_EQ(retries() - before, 3);
+	CHECK_EQ(interruptible, 0);
+	__asm__ volatile("pushfq\n\tpopq %0" : "=r"(flags));
+	CHECK(flags & 0x200); /* and are on again, once for each time they were off */
 	CHECK_EQ(asked.start, (uintptr_t)text.base + 1);
 	CHECK_EQ(asked.end, (uintptr_t)text.base + LEN);
 	xp_text_free(&text);

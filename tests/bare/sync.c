@@ -252,6 +252,8 @@ XP_TEST(lock_with_interrupts_off)
 
 static bool down, come_back;
 static bool saw_new;
+static uint64_t answers_down;
+static struct xp_bare_stats stats_down;
 
 static void go_down(void *unused)
 {
@@ -260,6 +262,11 @@ static void go_down(void *unused)
 	__asm__ volatile("cli" : : : "memory");
 	set(&down);
 	await(&come_back);
+	xp_bare_stats_read(&stats_down);
+	xp_bare_poll(); /* not asked, and parked nobody would let it go */
+	answers_down = stats_down.answers;
+	xp_bare_stats_read(&stats_down);
+	answers_down = stats_down.answers - answers_down;
 	CHECK_EQ(xp_bare_cpu_up(), 0);
 	__asm__ volatile("sti" : : : "memory");
 	saw_new = site();
@@ -280,6 +287,7 @@ XP_TEST(processor_down_and_up)
 	set(&come_back);
 	machine_wait(2);
 	CHECK(saw_new);
+	CHECK_EQ(answers_down, 0);
 	CHECK(machine_counts[2].serialized > serialized_before);
 	CHECK_EQ(xp_static_branch_disable(&key), 0);
 }
@@ -346,20 +354,40 @@ XP_TEST(gates_without_stacks_are_refused)
 /* ---- an interrupt that came in the middle of a commit of its own processor ---- */
 
 static int error_inside;
+static unsigned held, held_inside, holds;
+
+static void hold(void)
+{
+	held++;
+	holds++;
+}
+
+static void let_go(void)
+{
+	held--;
+}
 
 static void patch_again(int point)
 {
-	if (point == XP__POINT_STORED)
+	if (point == XP__POINT_STORED) {
 		error_inside = xp_static_branch_enable(&other_key);
+		held_inside = held;
+	}
 }
 
 XP_TEST(own_commit_is_refused)
 {
 	CHECK_EQ(xp_set_policy(XP_POLICY_AUTO), 0);
+	machine_bare.preempt_disable = hold;
+	machine_bare.preempt_enable = let_go;
 	machine_on_inject = patch_again;
 	CHECK_EQ(xp_static_branch_enable(&key), 0);
 	machine_on_inject = NULL;
+	machine_bare.preempt_disable = machine_bare.preempt_enable = NULL;
 	CHECK_EQ(error_inside, -XP_E_REENTRANT);
+	CHECK_EQ(held_inside, 1);
+	CHECK_EQ(held, 0); /* the one that was refused included */
+	CHECK_EQ(holds, 2);
 	CHECK(!other_site());
 	CHECK_EQ(xp_static_branch_disable(&key), 0);
 }

@@ -13,7 +13,7 @@
  * The entries xp_bare_entry_… are ready to go into the IDT of a kernel whose processors all run at CPL 0, or that finds
  * its processor without swapgs. Others bring their own, and keep the rules of doc/porting.md, "Bare metal".
  *
- * A commit runs in thread context, interrupts on, and stays on its processor until it returns.
+ * A commit runs in thread context, interrupts on. It is not preempted: see preempt_disable.
  */
 #ifndef XP_BARE_H
 #define XP_BARE_H
@@ -69,15 +69,24 @@ struct xp_bare {
 	void (*done)(void);
 
 	/*
+	 * preempt_disable - until preempt_enable() the executing thread stays on its processor, and no other runs there. Nests.
+	 * The port calls them around each commit, and what else it does under the text lock. Context: any, NMI included;
+	 * preempt_enable() reschedules only where its caller has interrupts on, and is in a thread. Both NULL: threads are
+	 * not preempted anyway, or whoever commits, or calls a gate, sees to it himself.
+	 */
+	void (*preempt_disable)(void);
+	void (*preempt_enable)(void);
+
+	/*
 	 * One page of address space and its last-level page-table entry, for the port alone: the writable alias through
-	 * which text is written; absent in between. NULL: only the early policy can write.
+	 * which text is written; absent in between. NULL: only the early policy can write, without CR4.CET.
 	 * physical - the address of the page that holds a byte of text, for that entry.
 	 */
 	uint8_t *window;
 	uint64_t *window_entry;
 	uint64_t (*physical)(const void *text);
 
-	/* What an NMI, a machine check and a breakpoint that is not ours are for. May execute sites. */
+	/* What an NMI, a machine check and a breakpoint that is not ours are for. May execute sites. Interrupts off. */
 	void (*nmi)(struct xp_bare_frame *frame);
 	void (*mce)(struct xp_bare_frame *frame);
 	void (*foreign)(struct xp_bare_frame *frame);
@@ -86,8 +95,13 @@ struct xp_bare {
 	void (*illegal)(struct xp_bare_frame *frame);
 
 	/*
-	 * For the quiesce policy. stack_end - one past the last byte of the stack that @sp lies on. sleepers - whether a
-	 * thread that no processor runs rests in one of the ranges, or will return there; NULL: there are no such.
+	 * For the quiesce policy; called while everybody is parked, with interrupts off: no locks, no sites.
+	 * stack_end - one past the last byte of the stack that @sp lies on; @sp itself where there is nothing to look at: in
+	 * user mode. sleepers - whether somebody whom the port does not find rests in one of the ranges, or will return there:
+	 * a thread that no processor runs; a thread, or handler, that was interrupted by a handler on a stack of its own.
+	 * NULL: there are no such. Where there is one the commit ends at once, with -XP_E_IN_RANGE: let him run, and commit
+	 * again. Inside are addresses from `start` on and below `end`; the first byte of a site is not: who rests before it
+	 * executes what stands there then.
 	 */
 	uintptr_t (*stack_end)(uintptr_t sp);
 	bool (*sleepers)(const struct xp_range *ranges, size_t nr_ranges);
@@ -100,13 +114,13 @@ struct xp_bare {
 /*
  * xp_bare_start - gives the core this port. The executing processor is online from then on.
  * Context: once, at boot, before any other processor runs. @machine stays valid for ever. Ordering: none.
- * Errors: -EINVAL: a field that must be there is not; nothing was done. Progress: wait-free.
+ * Errors: -EINVAL: a field that must be there is not, or cpu() is not below nr_cpus; nothing was done. Progress: wait-free.
  */
 int xp_bare_start(const struct xp_bare *machine);
 
 /*
  * xp_bare_cpu_up / _down - the executing processor takes part from here on, or no more. It must be able to take the
- * interrupt of xp_bare_ipi() when it is up, and must not execute sites when it is down.
+ * interrupt of xp_bare_ipi() when it is up, and must not execute sites before it is up, or when it is down.
  * Context: on that processor, no commit of its own. Ordering: up: executes nothing older than the last commit.
  * Errors: -EINVAL: no such number; -XP_E_REENTRANT. Progress: waits for a commit in progress.
  */
@@ -152,7 +166,7 @@ struct xp_bare_stats {
 	uint64_t rounds;   /* in which everybody else was asked, to serialize or to park */
 	uint64_t ipis;     /* sent */
 	uint64_t answers;  /* by interrupt or by xp_bare_poll() */
-	uint64_t retries;  /* parks that found somebody inside */
+	uint64_t retries;  /* parks that found somebody inside, or asleep there */
 	uint64_t early;    /* writes with CR0.WP clear */
 	size_t used, peak; /* bytes of the memory */
 };

@@ -80,10 +80,13 @@ void xp_bare_illegal(struct xp_bare_frame *frame)
 	enum xp_trap_verdict verdict;
 
 	take_registers(&regs, frame);
+	/* A commit may wait until nobody looks at its table: who looks must get on, and not lie preempted (port.c, I3). */
+	xp__bare_preempt_disable();
 	if (frame->flags & FLAGS_IF)
 		__asm__ volatile("sti" : : : "memory");
 	verdict = xp_trap_illegal(&regs, xp__bare->cpu());
 	__asm__ volatile("cli" : : : "memory");
+	xp__bare_preempt_enable();
 	if (verdict == XP_TRAP_FOREIGN)
 		xp__bare->illegal(frame);
 	else

@@ -3,6 +3,7 @@
  * The text lock: a word that holds the owner's number plus one. It spins: commits are rare and their syncs spin too.
  *
  * Who waits answers the owner's rounds meanwhile, so that a processor that waits with interrupts off keeps nobody.
+ * Who has it is not preempted, from before it asks: the owner is known by its processor.
  * Refused where a wait could not end: on the owner's own processor, whose commit is what was interrupted, and in NMI,
  * machine check and trap, where the owner may wait for just this processor.
  */
@@ -14,10 +15,14 @@ static uint32_t owner;
 
 int xp__bare_lock(void)
 {
-	uint32_t self = xp__bare->cpu() + 1;
+	uint32_t self;
 
-	if (__atomic_load_n(&owner, __ATOMIC_RELAXED) == self || xp__bare->cpus[self - 1].depth)
+	xp__bare_preempt_disable();
+	self = xp__bare->cpu() + 1;
+	if (__atomic_load_n(&owner, __ATOMIC_RELAXED) == self || xp__bare->cpus[self - 1].depth) {
+		xp__bare_preempt_enable();
 		return -XP_E_REENTRANT;
+	}
 	for (;;) {
 		uint32_t expected = 0;
 
@@ -33,4 +38,5 @@ void xp__bare_unlock(void)
 {
 	/* ordering: (BL2) pairs with (BL1) */
 	__atomic_store_n(&owner, 0, __ATOMIC_RELEASE);
+	xp__bare_preempt_enable();
 }

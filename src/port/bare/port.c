@@ -36,14 +36,20 @@ static bool alone(void)
 	return nr == 1;
 }
 
+static bool cet(void)
+{
+	uint64_t cr4;
+
+	__asm__ volatile("movq %%cr4, %0" : "=r"(cr4));
+	return cr4 & CR4_CET;
+}
+
 static unsigned can(unsigned needs)
 {
 	unsigned served = XP_NEED_SYNC | XP_NEED_TRAP | XP_NEED_PARK | XP_NEED_ALONE | XP_NEED_SINGLE;
-	uint64_t cr4;
 
 	/* Shadow stacks may be on: neither an emulated call nor the return of entry.c would be on them. */
-	__asm__ volatile("movq %%cr4, %0" : "=r"(cr4));
-	if (!(cr4 & CR4_CET))
+	if (!cet())
 		served |= XP_NEED_CALL;
 	else
 		served &= ~(unsigned)XP_NEED_TRAP;
@@ -56,11 +62,14 @@ static int prepare(unsigned needs, struct xp_diag *diag)
 {
 	int error = 0;
 
-	xp__bare_write_early = needs & XP_NEED_ALONE;
+	xp__bare_write_early = xp__bare->window == NULL;
 	if (needs & XP_NEED_ALONE && !alone())
 		return xp__bare_refuse(diag, -XP_E_NOT_EARLY, "other processors are running");
-	if (!xp__bare_write_early && xp__bare->window == NULL)
+	if (xp__bare_write_early && !(needs & XP_NEED_ALONE))
 		return xp__bare_refuse(diag, -XP_E_NO_WRITER, "the kernel gave no window to write text through");
+	if (xp__bare_write_early && cet()) /* CR0.WP cannot be cleared then (SDM vol. 3, 2.5) */
+		return xp__bare_refuse(diag, -XP_E_NO_WRITER,
+				       "CR4.CET is set, and there is no window yet to write text through");
 	if (needs & XP_NEED_TRAP)
 		error = xp__bare_gates(diag);
 	if (!error && needs & XP_NEED_ILLEGAL)
@@ -93,7 +102,8 @@ int xp_bare_start(const struct xp_bare *machine)
 	    machine->cpu == NULL || machine->ipi == NULL || machine->done == NULL || machine->nmi == NULL ||
 	    machine->mce == NULL || machine->foreign == NULL || machine->stack_end == NULL ||
 	    (machine->window && (machine->window_entry == NULL || machine->physical == NULL)) ||
-	    (machine->defer && machine->clock_ms == NULL))
+	    !machine->preempt_disable != !machine->preempt_enable || (machine->defer && machine->clock_ms == NULL) ||
+	    machine->cpu() >= machine->nr_cpus)
 		return -XP__EINVAL;
 	xp__bare = machine;
 	xp__bare_memory_start(machine->memory, machine->size);

@@ -30,6 +30,18 @@ static inline void xp__bare_irq_restore(uint64_t flags)
 	__asm__ volatile("pushq %0\n\tpopfq" : : "r"(flags) : "memory", "cc");
 }
 
+static inline void xp__bare_preempt_disable(void)
+{
+	if (xp__bare->preempt_disable)
+		xp__bare->preempt_disable();
+}
+
+static inline void xp__bare_preempt_enable(void)
+{
+	if (xp__bare->preempt_disable)
+		xp__bare->preempt_enable();
+}
+
 /* ---- memory.c: first fit in the kernel's buffer; text lock ---- */
 void xp__bare_memory_start(void *memory, size_t size);
 void *xp__bare_alloc(size_t size);

@@ -16,7 +16,10 @@
  * I2  A processor answers a round once. An interrupt that comes late finds its round answered, or answers the next.
  * I3  The writer takes part in no round of its own but serializes itself.
  * I4  Nobody is parked when park returns an error.
- * I5  The kind is a bit of the round's number: who has answered reads nothing more of the round, the next may be on.
+ * I5  The writer has interrupts off from the beginning of a park to its end: a handler of its own could wait for somebody who
+ *     is parked.
+ * I6  A processor that is not online takes part in no round: nobody would wait until it has left one.
+ * I7  The kind is a bit of the round's number: who has answered reads nothing more of the round, the next may be on.
  */
 #include "port/bare/port.h"
 
@@ -31,6 +34,7 @@
 #define ROUND 2u
 
 static uint32_t meeting, released;
+static uint64_t irq_before_park;
 static bool parking; /* from before a park to after its end: for who may not execute sites meanwhile */
 
 static void answer(uintptr_t pc, uintptr_t sp)
@@ -39,7 +43,7 @@ static void answer(uintptr_t pc, uintptr_t sp)
 	/* ordering: (BS2) pairs with (BS1) */
 	uint32_t mine = __atomic_load_n(&meeting, __ATOMIC_ACQUIRE);
 
-	if (self->answered == mine)
+	if (!self->online || self->answered == mine)
 		return;
 	__atomic_fetch_add(&xp__bare_stats.answers, 1, __ATOMIC_RELAXED);
 	self->pc = pc;
@@ -118,15 +122,13 @@ static bool stack_inside(uintptr_t sp, const struct xp_range *ranges, size_t nr)
 /* Whether another processor rests in the ranges or returns there. */
 static bool anybody_inside(const struct xp_range *ranges, size_t nr)
 {
-	if (nr == 0)
-		return false;
 	for (unsigned i = 0; i < xp__bare->nr_cpus; i++) {
 		const struct xp_bare_cpu *cpu = &xp__bare->cpus[i];
 
 		if (asked(i) && (xp__ranges_hold(ranges, nr, cpu->pc) || stack_inside(cpu->sp, ranges, nr)))
 			return true;
 	}
-	return xp__bare->sleepers && xp__bare->sleepers(ranges, nr);
+	return false;
 }
 
 int xp__bare_park(const struct xp_range *ranges, size_t nr, struct xp_diag *diag)
@@ -135,11 +137,19 @@ int xp__bare_park(const struct xp_range *ranges, size_t nr, struct xp_diag *diag
 		return xp__bare_refuse(diag, -XP_E_IN_RANGE,
 				       "the caller's own stack holds an address inside the range");
 	for (int tries = 0; tries < TRIES; tries++) {
+		bool inside, asleep;
+
+		irq_before_park = xp__bare_irq_save();
 		meet(true);
-		if (!anybody_inside(ranges, nr))
+		inside = nr > 0 && anybody_inside(ranges, nr);
+		asleep = nr > 0 && !inside && xp__bare->sleepers && xp__bare->sleepers(ranges, nr);
+		if (!inside && !asleep)
 			return 0;
 		xp__bare_stats.retries++;
 		xp__bare_unpark();
+		if (asleep) /* no time that passes here lets him run */
+			return xp__bare_refuse(diag, -XP_E_IN_RANGE,
+					       "a thread that no processor runs rests inside the range");
 		for (int i = 0; i < PAUSE; i++)
 			xp__cpu_relax();
 	}
@@ -158,6 +168,7 @@ void xp__bare_unpark(void)
 			xp__cpu_relax();
 	xp__serialize();
 	parking = false;
+	xp__bare_irq_restore(irq_before_park);
 }
 
 bool xp_bare_parked(void)

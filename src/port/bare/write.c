@@ -5,7 +5,7 @@
  * window   the page of text is mapped a second time, writable, for as long as one write takes. Its entry is absent in
  *          between. Only the processor that writes uses the alias; what another one may have loaded of it by
  *          speculation is dropped before it uses the page itself.
- * CR0.WP   cleared for as long as one write takes, by the early policy, when there may be no window yet. Loading CR0
+ * CR0.WP   cleared for as long as one write takes, by the early policy, when there is no window yet. Loading CR0
  *          serializes, and no sync follows: there is nobody else.
  *
  * Both with interrupts off: the write stays on this processor, and nothing but an NMI or a machine check runs meanwhile.
