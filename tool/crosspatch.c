@@ -17,6 +17,7 @@ static const struct {
 	{"annotate", cmd_annotate, "add the records of call sites to object files"},
 #endif
 	{"litmus", cmd_litmus, "race stores against execution on this machine and count what tears"},
+	{"doctor", cmd_doctor, "tell whether code can be changed safely on this machine, or in a process"},
 	{"list", cmd_list, "show keys, switches and values of a running process"},
 	{"set", cmd_set, "set one of them"},
 	{NULL, NULL, NULL},

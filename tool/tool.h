@@ -14,6 +14,7 @@ enum {
 };
 
 int cmd_annotate(int argc, char **argv);
+int cmd_doctor(int argc, char **argv);
 int cmd_list(int argc, char **argv);
 int cmd_litmus(int argc, char **argv);
 int cmd_set(int argc, char **argv);

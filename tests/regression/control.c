@@ -230,6 +230,9 @@ static void seen_and_set(void)
 	CHECK_EQ(count(answer, "name=several\n"), 2);
 	CHECK_EQ(count(answer, "name=without_sites"), 0);
 
+	CHECK(is_ok(ask("status")));
+	CHECK(says(answer, "\nstatus\tstate=ready\tpolicy=auto\twriter="));
+
 	CHECK_EQ(state(), 2);
 	CHECK(is_ok(ask("set tracing on")));
 	CHECK(says(answer, "before\tstate=off\nobject\tkind=key\tstate=on\tcount=1"));

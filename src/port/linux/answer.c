@@ -4,6 +4,7 @@
  *
  *	crosspatch 1 list
  *	crosspatch 1 set NAME VALUE
+ *	crosspatch 1 status
  *
  * An answer is lines of fields, separated by tabs; the first field of a line says what it is, the others are called
  * name=value. In values a backslash, a tab and what is no character stand as \\, \t, \xHH. New fields may come; a line "end"
@@ -414,6 +415,44 @@ static size_t set(struct word which, char *to, size_t size)
 	return need;
 }
 
+/* ---- status ---- */
+
+static const char *state_name(enum xp_state state)
+{
+	return state == XP_STATE_READY ? "ready" : state == XP_STATE_WEDGED ? "wedged" : "no port";
+}
+
+static size_t status(char *to, size_t size)
+{
+	static const char *const policies[] = {"auto", "breakpoint", "quiesce", "early"};
+	struct out out = {to, size, 0};
+	struct xp__report report;
+	struct xp_stats stats;
+	int error = xp__text_lock();
+
+	if (error)
+		return xp__answer_error(error, xp_strerror(error), to, size);
+	xp__port_report(&report);
+	xp__text_unlock();
+	xp_stats_read(&stats);
+	put(&out, "crosspatch 1 ok\nstatus");
+	field_text(&out, "state", state_name(xp_state()));
+	field_text(&out, "policy", policies[xp_policy()]);
+	field_text(&out, "writer", report.writer);
+	field_text(&out, "sync", report.sync);
+	field_number(&out, "single", report.single);
+	field_number(&out, "shadow_stack", report.shadow_stack);
+	field_number(&out, "module_error", (unsigned)-xp_module_error());
+	field_number(&out, "commits", stats.commits);
+	field_number(&out, "rollbacks", stats.rollbacks);
+	field_number(&out, "syncs", stats.syncs);
+	field_number(&out, "sites", stats.sites);
+	field_number(&out, "traps", stats.traps);
+	field_number(&out, "late_traps", stats.late_traps);
+	put(&out, "\nend\n");
+	return out.len;
+}
+
 size_t xp__answer(const char *request, size_t len, char *to, size_t size)
 {
 	static const char hello[] = "crosspatch 1 ";
@@ -424,7 +463,9 @@ size_t xp__answer(const char *request, size_t len, char *to, size_t size)
 		return xp__answer_error(-EPROTO, "a request begins with \"crosspatch 1 \"", to, size);
 	if (rest.len == 4 && memcmp(rest.start, "list", 4) == 0)
 		return list(to, size);
+	if (rest.len == 6 && memcmp(rest.start, "status", 6) == 0)
+		return status(to, size);
 	if (rest.len >= sizeof(set_word) && memcmp(rest.start, set_word, sizeof(set_word) - 1) == 0)
 		return set((struct word){rest.start + 4, rest.len - 4}, to, size);
-	return xp__answer_error(-EPROTO, "there is no such request; there are list and set", to, size);
+	return xp__answer_error(-EPROTO, "there is no such request; there are list, set and status", to, size);
 }

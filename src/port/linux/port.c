@@ -99,6 +99,17 @@ static int choose_sync(enum xp_sync wanted, bool *signal)
 	return membarrier_works ? 0 : -XP_E_NO_SYNC;
 }
 
+void xp__port_report(struct xp__report *report)
+{
+	const struct xp__writer *would = writer && writer->probe() == 0 ? writer : writer_of(writer_wanted);
+	bool signal = sync_wanted == XP_SYNC_SIGNAL || (sync_wanted == XP_SYNC_AUTO && !membarrier_works);
+
+	report->writer = would ? would->name : "none";
+	report->single = would && would->single && xp__can_store_quadword();
+	report->sync = signal ? "signal" : membarrier_works ? "membarrier" : "none";
+	report->shadow_stack = shadow_stack;
+}
+
 int xp_set_writer(enum xp_writer wanted)
 {
 	const struct xp__writer *works;

@@ -15,6 +15,14 @@ void xp__release(void *memory, size_t size);
 /* xp__refuse - fills @diag and returns @error. */
 int xp__refuse(struct xp_diag *diag, int error, int system, const char *detail);
 
+/* xp__port_report - what the next commit would be made with; "none" if it would be refused. Context: text lock. */
+struct xp__report {
+	const char *writer, *sync;
+	bool single;       /* the writer stores up to 8 bytes at once */
+	bool shadow_stack; /* calls and returns are not emulated */
+};
+void xp__port_report(struct xp__report *report);
+
 /* ---- fork.c ---- */
 int xp__fork_start(void);
 /* Marks that are zero at first and after every fork, however it was made: who sets one knows when it is in a child. */
