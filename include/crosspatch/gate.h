@@ -179,7 +179,7 @@ static inline bool xp__gate_available(const struct xp_gate *gate)
  * its calls, before it is closed. If it is closed all the same it stays mapped until the gate is withdrawn or leads elsewhere,
  * and its destructors do not run before: one that withdraws comes too late.
  * Errors: -EINVAL for NULL or an empty name; -XP_E_PROVIDED: there is a provider already; -XP_E_NO_PROVIDER: there is none;
- * -ENOMEM; those of xp_text_poke() from withdraw and replace. Every site is as before.
+ * -ENOMEM; those of xp_text_poke() from withdraw and replace. Every site is as before, or leads there.
  * Progress: waits for the text lock; withdraw and replace for the syncs.
  */
 int xp__gate_provide(const char *name, xp__gate_func *function);
@@ -206,8 +206,8 @@ int xp__batch_add_gate(struct xp_batch *batch, const char *name, xp__gate_func *
  * (struct xp_gate_site), and those that were bound before and still are. Other calls go from their stub straight to the
  * provider. After it no call of these gates runs the resolver, until a provider comes, goes or is replaced. What
  * CROSSPATCH_BIND=now in the environment does for each object that comes and each provider; ignored in set-uid programs.
- * Context: thread. Ordering: as xp_text_poke(). Errors: those of xp_text_poke(), -ENOMEM; every site is as before.
- * Progress: waits for the text lock and the syncs.
+ * Context: thread. Ordering: as xp_text_poke(). Errors: those of xp_text_poke(), -ENOMEM; every site is as before, or if it
+ * was made in rounds (xp_batch_commit()) perhaps bound. Progress: waits for the text lock and the syncs.
  */
 int xp_gate_bind_all(void);
 

@@ -101,9 +101,11 @@ int xp_batch_add_poke(struct xp_batch *batch, const struct xp_poke *poke);
  * commit of its own, with its own syncs: rounds times the maximum. Each site is old or new at every moment, and only old
  * before the first round and new after the return; between two rounds some are old and some new, for as long as that
  * takes. What an object says of itself (count, target, value, choice) follows the last round. A round that fails is undone,
- * and those before it in reverse order, by syncs of their own and without more memory. What a complete round could not be
- * taken back from is refused with -ENOMEM, and nothing was done: several instructions under XP_POLICY_QUIESCE, copies out
- * of line, a call's target out of reach of its trampoline, gates, traced functions, and modules that are registered.
+ * and those before it in reverse order, by syncs of their own and without more memory; where a call of a static call or gate
+ * may be bound or not and leads to the same target, it may be left the other way. What a complete round could not be taken
+ * back from is refused with -ENOMEM, and nothing was done: several instructions under XP_POLICY_QUIESCE (somebody may rest
+ * between two), copies out of line (memory), a call's target out of reach of its trampoline (data that changes first), far
+ * gates (a near one is never unbound again), and modules that are registered (what their text was is not known).
  * Errors: those of xp_text_poke(), -XP_E_OVERLAP, -XP_E_COUNTED. On success the batch is empty and may be used
  * again; on error it is unchanged and may be committed again.
  */

@@ -77,6 +77,7 @@ struct rounds {
 	const struct xp__item *items;
 	size_t nr_items;
 	struct xp__size room; /* for one round */
+	unsigned needs;       /* enum xp_need, for which the port was prepared */
 	struct xp__scratch *scratch;
 	size_t nr;
 };
@@ -137,6 +138,9 @@ static int build_round(const struct rounds *rounds, size_t number, bool undo, st
 	commit->window = rounds->room.sites;
 	commit->scratch = rounds->scratch;
 	commit->prepared = true;
+	/* Calls ask for no preparation. */
+	if (undo)
+		commit->can &= rounds->needs | XP_NEED_CALL;
 	for (size_t i = 0; i < rounds->nr_items && !error; i++) {
 		struct xp__item item = rounds->items[i];
 
@@ -199,11 +203,10 @@ static int check_overlap(const struct rounds *rounds, size_t number, struct xp_d
 }
 
 /* Everything that can be refused, of all rounds. */
-static int check_rounds(const struct rounds *rounds, struct xp_diag *diag)
+static int check_rounds(struct rounds *rounds, struct xp_diag *diag)
 {
 	uintptr_t end = 0;
 	bool unordered = false;
-	unsigned needs = 0;
 	int error = 0;
 
 	for (size_t number = 0; number < rounds->nr && !error; number++) {
@@ -214,16 +217,16 @@ static int check_rounds(const struct rounds *rounds, struct xp_diag *diag)
 			break;
 		unordered |= commit->unordered || (commit->nr > 0 && commit->addr[0] < end);
 		end = commit->nr > 0 ? commit->end : end;
-		needs |= xp__commit_needs(commit);
+		rounds->needs |= xp__commit_needs(commit);
 		error = check_undo(commit, diag);
 		xp__commit_free(commit);
 	}
 	for (size_t number = 0; number < rounds->nr && unordered && !error; number++)
 		error = check_overlap(rounds, number, diag);
-	return error || needs == 0 ? error : xp__poke_prepare(needs, diag);
+	return error || rounds->needs == 0 ? error : xp__poke_prepare(rounds->needs, diag);
 }
 
-static int run_rounds(const struct rounds *rounds, struct xp_diag *diag)
+static int run_rounds(struct rounds *rounds, struct xp_diag *diag)
 {
 	int error = check_rounds(rounds, diag);
 	struct xp__commit *commit;
@@ -439,7 +442,7 @@ int xp__apply_listed(size_t (*list)(struct xp__item *items))
 		return error;
 	nr = list(NULL);
 	if (nr > 0) {
-		items = xp__port->alloc(nr * sizeof(*items));
+		items = xp__commit_alloc(nr * sizeof(*items));
 		error = -XP__ENOMEM;
 		if (items) {
 			list(items);

@@ -168,6 +168,15 @@ int xp__commit_change(struct xp__commit *commit, struct xp__change *change, size
 	return 0;
 }
 
+int xp__commit_change_either(struct xp__commit *commit, struct xp__change *change, const uint8_t *old, size_t first,
+			     struct xp_diag *diag)
+{
+	if (change->old != old && xp__commit_change(commit, change, first, NULL) == 0)
+		return 0;
+	change->old = old;
+	return xp__commit_change(commit, change, first, diag);
+}
+
 void xp__commit_pointer(struct xp__commit *commit, void (**at)(void), void (*new)(void))
 {
 	commit->pointers[commit->nr_pointers++] = (struct xp__pointer){.at = at, .old = *at, .new = new};

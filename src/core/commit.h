@@ -94,6 +94,13 @@ int xp__commit_plan_add(struct xp__commit *commit, struct xp__change *change, co
 #define XP__PLAN_SHARE 128u   /* plans that a new one is compared with */
 int xp__commit_change(struct xp__commit *commit, struct xp__change *change, size_t first, struct xp_diag *diag);
 
+/*
+ * xp__commit_change_either - the same, in a round that is undone, for a site that may have been change->old or @old before:
+ * the first that the port was prepared for, which it was for what the site was.
+ */
+int xp__commit_change_either(struct xp__commit *commit, struct xp__change *change, const uint8_t *old, size_t first,
+			     struct xp_diag *diag);
+
 /* xp__commit_pointer - adds data: *@at becomes @new. */
 void xp__commit_pointer(struct xp__commit *commit, void (**at)(void), void (*new)(void));
 

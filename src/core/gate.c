@@ -186,6 +186,30 @@ static int check_ud2(const struct xp_gate *handle, const struct site *site, stru
 	return 0;
 }
 
+/*
+ * What a site was that is as wished, an unbound call in change->new: unbound is right whatever leads where. A bound one went
+ * to the provider before, or was unbound, which an UD2 need not become again.
+ */
+static int undo_site(const struct xp__item *item, const struct xp_gate *handle, const struct site *site,
+		     struct xp__change *change, const uint8_t *ud2, struct xp__commit *commit, size_t first,
+		     struct xp_diag *diag)
+{
+	const uint8_t *text = (const uint8_t *)site->code, *unbound = change->new;
+	uint8_t placed[UD2_LEN], bound[UD2_LEN];
+
+	if (memcmp(text, unbound, site->len) == 0 || (site->len == UD2_LEN && memcmp(text, ud2, UD2_LEN) == 0))
+		return 0;
+	if (!item->gate.provider || !form(bound, site, (uintptr_t)item->gate.provider) ||
+	    memcmp(text, bound, site->len) != 0)
+		return xp__fail_site(diag, &handle->object, site->code, unbound, site->len);
+	change->new = bound;
+	if (handle->placed && form(placed, site, (uintptr_t)handle->placed))
+		change->old = placed;
+	if (memcmp(change->old, bound, site->len) == 0)
+		return 0;
+	return xp__commit_change_either(commit, change, unbound, first, diag);
+}
+
 static int add_site(const struct xp__item *item, const struct xp_gate *handle, const struct site *site,
 		    struct xp__commit *commit, size_t first, struct xp_diag *diag)
 {
@@ -193,6 +217,7 @@ static int add_site(const struct xp__item *item, const struct xp_gate *handle, c
 	const uint8_t *text = (const uint8_t *)site->code;
 	struct xp__change change = {.addr = site->code, .len = site->len, .known = site->len};
 	bool binds = item->gate.bind;
+	struct xp__insn insn;
 	int error = site->len == UD2_LEN ? check_ud2(handle, site, diag) : 0;
 
 	if (error)
@@ -201,6 +226,8 @@ static int add_site(const struct xp__item *item, const struct xp_gate *handle, c
 		return xp__fail_record(diag, &handle->object, site->code, "a call out of reach of its stub");
 	change.resume = XP_RESUME_EMULATE;
 	change.old = change.new = unbound;
+	if (item->undo)
+		return undo_site(item, handle, site, &change, ud2, commit, first, diag);
 	if (memcmp(text, unbound, site->len) == 0) {
 		;
 	} else if (site->len == UD2_LEN && memcmp(text, ud2, UD2_LEN) == 0) {
@@ -218,6 +245,11 @@ static int add_site(const struct xp__item *item, const struct xp_gate *handle, c
 		change.new = wanted;
 	if (memcmp(change.old, change.new, site->len) == 0)
 		return 0;
+	if (change.old == ud2) {
+		/* One instruction: who executed it goes on at its first byte. */
+		xp__insn_decode(change.new, site->len, &insn);
+		change.as = &insn;
+	}
 	return xp__commit_change(commit, &change, first, diag);
 }
 
@@ -252,19 +284,22 @@ static int add(const struct xp__item *item, const struct xp__use *use, struct xp
 	if (item->gate.handle) {
 		struct site site = site_at(item->gate.site, item->gate.ud2);
 
-		return item->gate.handle == handle ? add_site(item, handle, &site, commit, first, diag) : 0;
+		if (item->gate.handle != handle || !xp__commit_takes(commit))
+			return 0;
+		return add_site(item, handle, &site, commit, first, diag);
 	}
 	for (uint32_t i = 0; i < use->nr && !error; i++) {
 		unsigned flags = xp__site_flags(&site_of(use, i)->gate);
 		struct site site = site_at(xp__relative(&site_of(use, i)->code), flags & XP_SITE_UD2);
 
-		if (!(flags & XP_SITE_STUB))
+		if (xp__commit_takes(commit) && !(flags & XP_SITE_STUB))
 			error = add_site(item, handle, &site, commit, first, diag);
 	}
 	for (const struct xp__found *found = handle->found; found && !error; found = found->next) {
 		struct site site = site_at(found->code, false);
 
-		error = add_site(item, handle, &site, commit, first, diag);
+		if (xp__commit_takes(commit))
+			error = add_site(item, handle, &site, commit, first, diag);
 	}
 	return error;
 }
@@ -493,6 +528,7 @@ static void depart(const struct xp_site_table *table)
 const struct xp__front xp__gate_front = {
 	.record_size = sizeof(struct xp_gate_site),
 	.object_at = offsetof(struct xp_gate_site, gate),
+	.rounds = true,
 	.start = start,
 	.finish = finish,
 	.current = current,

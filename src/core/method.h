@@ -78,8 +78,8 @@ struct xp__change {
 	enum xp_policy policy;
 	unsigned can; /* what the port can serve, enum xp_need */
 	/*
-	 * Not NULL: old and new are code that the decoder does not know, in segments; this is what whoever meets a breakpoint
-	 * executes in the place of new, of the same length. Old is one instruction.
+	 * Not NULL: old is code that the decoder does not know, and new may be, in segments; this is what whoever meets a
+	 * breakpoint executes in the place of new, of the same length. Old is one instruction.
 	 */
 	const struct xp__insn *as;
 	/*

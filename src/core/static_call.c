@@ -103,10 +103,10 @@ static int undo_trampoline(const struct xp__item *item, const struct xp_static_c
 			   struct xp__commit *commit, size_t first, struct xp_diag *diag)
 {
 	uintptr_t to = destination(handle, item->call.func);
-	uint8_t old[TRAMPOLINE_LEN], new[TRAMPOLINE_LEN];
+	uint8_t indirect[TRAMPOLINE_LEN], direct[TRAMPOLINE_LEN], new[TRAMPOLINE_LEN];
 	struct xp__change change = {
 		.addr = code,
-		.old = old,
+		.old = indirect,
 		.new = new,
 		.len = TRAMPOLINE_JMP,
 		.known = TRAMPOLINE_JMP,
@@ -114,17 +114,17 @@ static int undo_trampoline(const struct xp__item *item, const struct xp_static_c
 		.resume_at = to,
 	};
 
-	indirect_form(old, code, handle);
+	indirect_form(indirect, code, handle);
 	/* Who is asked by it stayed, and so did what jumps through a word that did not change. */
-	if (memcmp((const void *)code, old, TRAMPOLINE_LEN) == 0)
+	if (memcmp((const void *)code, indirect, TRAMPOLINE_LEN) == 0)
 		return 0;
 	if (!direct_form(new, code, to) || memcmp((const void *)code, new, TRAMPOLINE_LEN) != 0)
 		return xp__fail_site(diag, &handle->object, code, new, TRAMPOLINE_LEN);
-	if (handle->placed && !direct_form(old, code, (uintptr_t)handle->placed))
-		indirect_form(old, code, handle);
-	if (memcmp(old, new, TRAMPOLINE_JMP) == 0)
+	if (handle->placed && direct_form(direct, code, (uintptr_t)handle->placed))
+		change.old = direct;
+	if (memcmp(change.old, new, TRAMPOLINE_JMP) == 0)
 		return 0;
-	return xp__commit_change(commit, &change, first, diag);
+	return xp__commit_change_either(commit, &change, indirect, first, diag);
 }
 
 /* What a trampoline is and what it must become. A trapped thread continues at the target in either form. */
@@ -205,7 +205,7 @@ static int undo_site(const struct xp__item *item, const struct xp_static_call *h
 		change->old = placed;
 	if (memcmp(change->old, change->new, SITE_LEN) == 0)
 		return 0;
-	return xp__commit_change(commit, change, first, diag);
+	return xp__commit_change_either(commit, change, by_trampoline, first, diag);
 }
 
 static int add_site(const struct xp__item *item, const struct xp_static_call *handle, uintptr_t code, uint8_t opcode,

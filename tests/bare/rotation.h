@@ -172,7 +172,12 @@ static inline unsigned mixed_execute(void)
 
 /* ---- a gate, called by the compiler and from sites that fault the first time ---- */
 
-enum { GATE_STATES = 3, NR_FAULTS = 32, MAX_CASES = 3 }; /* sites of a case */
+#ifndef ROTATION_FAULTS
+#define ROTATION_FAULTS 32 /* sites of a case */
+#endif
+#define ROTATION_CASES 3
+
+enum { GATE_STATES = 3, NR_FAULTS = ROTATION_FAULTS, MAX_CASES = ROTATION_CASES };
 
 static unsigned gate_none(unsigned x)
 {
@@ -194,7 +199,7 @@ XP_DECLARE_GATE_FALLBACK(unsigned, rotated_gate, (unsigned x), gate_none);
 __asm__(".pushsection .text\n"
 	".balign 32\n"
 	"gate_callers:\n"
-	".rept 96\n" /* NR_FAULTS * MAX_CASES */
+	".rept " XP__STRING(ROTATION_FAULTS) " * " XP__STRING(ROTATION_CASES) "\n"
 	".balign 32\n"
 	"subq $8, %rsp\n"
 	".balign 8\n"

@@ -287,6 +287,9 @@ static int text_write(void *addr, const void *bytes, size_t len, unsigned flags)
 		CHECK(rec.needs & XP_NEED_SINGLE);
 		CHECK(at / 8 == (at + len - 1) / 8);
 	}
+	/* No test's operand is such a byte, alone. */
+	if (len == 1 && *(const uint8_t *)bytes == 0xcc)
+		CHECK(rec.needs & XP_NEED_TRAP);
 	if (len > rec.largest_write)
 		rec.largest_write = len;
 	if (error && rec.failed == NULL) {
