@@ -235,6 +235,16 @@ static inline void commit_gate(void)
 	check_commit(error, &(struct xp_diag){0});
 }
 
+/* Calls it from site @site, or if that is negative from the compiler's; the number of wrong results. Context: any. */
+static inline unsigned gate_call(int site)
+{
+	typedef unsigned function(unsigned);
+	uint32_t before = xp_epoch_read(&gate_epoch);
+	unsigned state = site < 0 ? xp_gate(rotated_gate)(7) : ((function *)(uintptr_t)(gate_callers + 32 * site))(7);
+
+	return !xp_epoch_allows(before, xp_epoch_read(&gate_epoch), GATE_STATES, state - 7);
+}
+
 /*
  * Calls it from both; the number of wrong results. Context: any. Now and then only: whoever finds a site unbound commits,
  * and the others come to nothing else.
@@ -243,20 +253,12 @@ static inline unsigned gate_execute(void)
 {
 	enum { PASSES = 16 };
 	static unsigned passes;
-	typedef unsigned function(unsigned);
-	unsigned wrong = 0;
 
 	if (__atomic_fetch_add(&passes, 1, __ATOMIC_RELAXED) % PASSES)
 		return 0;
-	for (unsigned i = 0; i < 2; i++) {
-		/* Two processors at least come to each. */
-		unsigned site = first_fault + __atomic_fetch_add(&next_fault, 1, __ATOMIC_RELAXED) / 4 % NR_FAULTS;
-		uint32_t before = xp_epoch_read(&gate_epoch);
-		unsigned state = i ? ((function *)(uintptr_t)(gate_callers + 32 * site))(7) : xp_gate(rotated_gate)(7);
-
-		wrong += !xp_epoch_allows(before, xp_epoch_read(&gate_epoch), GATE_STATES, state - 7);
-	}
-	return wrong;
+	/* Two processors at least come to each. */
+	return gate_call(-1) +
+	       gate_call((int)(first_fault + __atomic_fetch_add(&next_fault, 1, __ATOMIC_RELAXED) / 4 % NR_FAULTS));
 }
 
 static inline void rotation_execute(uint64_t *random)
