@@ -11,6 +11,7 @@
 #include <crosspatch/text_poke.h>
 #include <pthread.h>
 #include <sched.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -280,6 +281,65 @@ int pthread_join(pthread_t thread, void **result)
 	busy[thread] = false;
 	if (result)
 		*result = NULL;
+	return 0;
+}
+
+int pthread_barrier_init(pthread_barrier_t *barrier, const void *attributes, unsigned nr)
+{
+	(void)attributes;
+	*barrier = (pthread_barrier_t){.nr = nr};
+	return 0;
+}
+
+int pthread_barrier_wait(pthread_barrier_t *barrier)
+{
+	unsigned passed = __atomic_load_n(&barrier->passed, __ATOMIC_RELAXED);
+
+	if (__atomic_add_fetch(&barrier->waiting, 1, __ATOMIC_ACQ_REL) == barrier->nr) {
+		barrier->waiting = 0;
+		__atomic_store_n(&barrier->passed, passed + 1, __ATOMIC_RELEASE);
+	}
+	while (__atomic_load_n(&barrier->passed, __ATOMIC_ACQUIRE) == passed)
+		xp__cpu_relax();
+	return 0;
+}
+
+int pthread_barrier_destroy(pthread_barrier_t *barrier)
+{
+	(void)barrier;
+	return 0;
+}
+
+pthread_t pthread_self(void)
+{
+	return machine_cpu();
+}
+
+static void (*on_signal)(int);
+
+/* While all are parked nobody may execute what is being replaced, not even here: that one is lost. */
+static void take_signal(struct xp_bare_frame *frame)
+{
+	(void)frame;
+	if (!xp_bare_parked())
+		on_signal(SIGUSR1);
+}
+
+/* There is one signal, and its handler. */
+int sigaction(int signal, const struct sigaction *act, struct sigaction *old)
+{
+	if (signal != SIGUSR1 || act == NULL || old)
+		return 22;
+	on_signal = act->sa_handler;
+	machine_on_nmi = take_signal;
+	return 0;
+}
+
+int pthread_kill(pthread_t thread, int signal)
+{
+	if (signal != SIGUSR1 || thread >= machine_nr_cpus())
+		return 22;
+	machine_send_nmi(thread);
 	return 0;
 }
 

@@ -16,6 +16,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* xp_torture.h: commits are slow where four processors are threads of one or two. */
+#define XP_TORTURE_FAULTS 40
 #define MACHINE_CPUS_MAX 8
 #define MACHINE_STACK 32768u
 
@@ -27,6 +29,7 @@ size_t machine_memory_size(void);
 /* What the machine gave to the port; a test may change a function between two commits. */
 extern struct xp_bare machine_bare;
 extern struct xp_module machine_module;
+#define xp__module machine_module /* as <crosspatch/site.h> calls what it defines */
 /* The bounds that <crosspatch/site.h> declares where it defines a module; hosted sources look at them. */
 extern const struct xp_branch_site __start_xp_branch_sites[], __stop_xp_branch_sites[];
 extern const struct xp_call_site __start_xp_call_sites[], __stop_xp_call_sites[];

@@ -26,6 +26,10 @@
 #include <sched.h>
 
 #define XP_TORTURE_THREADS_MAX 8
+/* Sites that change when they are first executed, in a case: a commit each, and a machine may have its own idea of how many. */
+#ifndef XP_TORTURE_FAULTS
+#define XP_TORTURE_FAULTS 800
+#endif
 
 /* Seconds per case: XP_SECONDS from the environment, or the program's first argument shared out among its cases. */
 extern double xp_torture_seconds;

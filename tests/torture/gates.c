@@ -13,7 +13,8 @@
 /* 0: withdrawn; 1, 2: the two providers. */
 #define NR_STATES 3
 #define NR_SITES 64u
-#define NR_FAULTS 800u /* of each case; each faults once */
+#define NR_FAULTS XP_TORTURE_FAULTS /* of each case; each faults once */
+#define NR_CASES 5
 
 static double none(int x, double y)
 {
@@ -60,7 +61,7 @@ __asm__(".pushsection .text\n"
 	".endr\n"
 	".balign 64\n"
 	"ud2_callers:\n"
-	".rept 4000\n"
+	".rept " XP__STRING(NR_CASES) " * " XP__STRING(NR_FAULTS) "\n"
 	".balign 32\n"
 	FRAME
 	".balign 8\n"
@@ -79,6 +80,7 @@ extern uint8_t plain_callers[], ud2_callers[];
 static uint32_t epoch;
 static unsigned wrong, interrupted;
 static unsigned first_fault, next_fault;
+static uint32_t begun; /* the state in which the case began */
 static unsigned wanted; /* a signal, by the patcher */
 static pthread_t patcher;
 
@@ -172,7 +174,7 @@ static int patch(void *context, uint64_t *random, struct xp_diag *diag)
 
 static bool enough(void)
 {
-	return __atomic_load_n(&interrupted, __ATOMIC_RELAXED) > 0 &&
+	return xp_epoch_state(epoch) - begun >= NR_STATES && __atomic_load_n(&interrupted, __ATOMIC_RELAXED) > 0 &&
 	       __atomic_load_n(&next_fault, __ATOMIC_RELAXED) > 0 &&
 	       (xp__inject != xp_delay_here ||
 		__atomic_load_n(&xp_delays_passed[XP__POINT_FAULT_FOUND], __ATOMIC_RELAXED) > 0);
@@ -198,6 +200,7 @@ static void run(enum xp_policy policy, enum xp_writer writer, enum xp_sync sync)
 	REQUIRE(sigaction(SIGUSR1, &act, NULL) == 0);
 	patcher = pthread_self();
 	interrupted = 0;
+	begun = xp_epoch_state(epoch);
 	xp_stats_read(&before);
 	toggles = xp_torture_run(&torture);
 	xp_stats_read(&after);
