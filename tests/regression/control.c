@@ -2,11 +2,16 @@
 /* Operation from outside: who may ask, what is answered, what stands in nobody's way, and what is left behind. */
 #include "xp_child.h"
 
+#include "core/inject.h"
+#include "port/linux/port.h"
+
 #include <crosspatch/crosspatch.h>
 #include <crosspatch/linux.h>
 
 #include <dirent.h>
+#include <dlfcn.h>
 #include <fcntl.h>
+#include <libgen.h>
 #include <linux/sockios.h>
 #include <poll.h>
 #include <pthread.h>
@@ -431,12 +436,64 @@ static void asked_while_others_switch(void)
 	__atomic_store_n(&stop, true, __ATOMIC_RELAXED);
 	pthread_join(thread, NULL);
 	CHECK(is_ok(ask("set tracing on")));
+	CHECK(is_ok(ask("set auditing on")));
 	CHECK_EQ(state(), 3);
 }
 
 XP_TEST(while_others_switch)
 {
 	in_a_place(asked_while_others_switch);
+}
+
+/* A shared object beside this program, with a call of its own; loaded, closed. */
+static void *load(void)
+{
+	char self[PATH_MAX], file[PATH_MAX + 32];
+	ssize_t len = readlink("/proc/self/exe", self, sizeof(self) - 1);
+
+	self[len > 0 ? len : 0] = '\0';
+	snprintf(file, sizeof(file), "%s/regression_caller.so", dirname(self));
+	return dlopen(file, RTLD_NOW | RTLD_LOCAL);
+}
+
+static void *load_and_close(void *nothing)
+{
+	while (!__atomic_load_n(&stop, __ATOMIC_RELAXED)) {
+		void *object = load();
+
+		CHECK(object != NULL);
+		CHECK_EQ(dlclose(object), 0);
+		__atomic_fetch_add(&toggles, 1, __ATOMIC_RELAXED);
+	}
+	return nothing;
+}
+
+static void modules_come_and_go(void)
+{
+	pthread_t thread;
+	void *object;
+
+	REQUIRE_EQ(xp_control_start(path), 0);
+	REQUIRE_EQ(pthread_create(&thread, NULL, load_and_close, NULL), 0);
+	for (int i = 0; i < 200 || __atomic_load_n(&toggles, __ATOMIC_RELAXED) < 20; i++) {
+		CHECK(is_ok(ask("list")));
+		if (says(answer, "name=call_out"))
+			CHECK(says(line_of(answer, "name=call_out"), "caller.c\t"));
+	}
+	__atomic_store_n(&stop, true, __ATOMIC_RELAXED);
+	pthread_join(thread, NULL);
+	CHECK(!says(ask("list"), "name=call_out"));
+	object = load();
+	REQUIRE(object != NULL);
+	CHECK(says(line_of(ask("list"), "name=call_out"), "kind=call\tstate=none\tsites=0"));
+	CHECK_EQ(code_of(ask("set call_out 1")), -EOPNOTSUPP);
+	CHECK_EQ(dlclose(object), 0);
+	CHECK(!says(ask("list"), "name=call_out"));
+}
+
+XP_TEST(while_modules_come_and_go)
+{
+	in_a_place(modules_come_and_go);
 }
 
 /* The thread that is not the caller, or 0. */
@@ -501,6 +558,46 @@ static void other_syncs(void)
 	CHECK_EQ(xp_set_policy(XP_POLICY_EARLY), 0);
 	CHECK_EQ(code_of(ask("set auditing off")), -XP_E_NOT_EARLY);
 	CHECK_EQ(state(), 3);
+}
+
+/* In the middle of a commit somebody asks, and waits for the lock; then another signal is chosen. */
+static int asking = -1;
+
+static void choose_signal(enum xp__point point)
+{
+	static const char request[] = "crosspatch 1 list\n";
+	int tid = other_thread(), signal;
+
+	if (point != XP__POINT_STORED || asking >= 0)
+		return;
+	asking = connect_to(path);
+	CHECK_EQ(send(asking, request, sizeof(request) - 1, MSG_NOSIGNAL), sizeof(request) - 1);
+	for (int i = 0; i < 1000; i++)
+		sched_yield();
+	while (status_of(tid, "State", true) != 'S')
+		sched_yield();
+	CHECK_EQ(xp__rendezvous_start(), 0);
+	signal = xp__rendezvous_signal();
+	CHECK(signal > 0);
+	for (int i = 0; i < 100000 && status_of(tid, "SigBlk", false) >> (signal - 1) & 1; i++)
+		sched_yield();
+	CHECK_EQ(status_of(tid, "SigBlk", false) >> (signal - 1) & 1, 0);
+}
+
+static void waiting_for_the_lock(void)
+{
+	REQUIRE_EQ(xp_control_start(path), 0);
+	CHECK(is_ok(ask("list")));
+	xp__inject = choose_signal;
+	CHECK_EQ(xp_static_branch_enable(&tracing), 0);
+	xp__inject = NULL;
+	CHECK(is_ok(receive(asking)));
+	CHECK(says(line_of(answer, "name=tracing"), "state=on"));
+}
+
+XP_TEST(one_that_waits_for_the_lock)
+{
+	in_a_place(waiting_for_the_lock);
 }
 
 XP_TEST(every_policy_and_sync)

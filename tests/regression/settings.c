@@ -187,17 +187,21 @@ XP_TEST(binding_from_the_environment)
 
 XP_CHILD_PROGRAM(ignores_environment)
 {
+	char path[108];
+
 	CHECK(getauxval(AT_SECURE) != 0);
 	CHECK_EQ(xp_policy(), XP_POLICY_AUTO);
+	CHECK_EQ(xp_control_path(path, sizeof(path)), -ENOTCONN);
 #ifdef __x86_64__
 	CHECK(!binds_eagerly());
 #endif
 }
 
-static void want_both(void)
+static void want_all(void)
 {
 	want_breakpoint();
 	setenv("CROSSPATCH_BIND", "now", 1);
+	setenv("CROSSPATCH_CONTROL", "auto", 1);
 }
 
 static bool copy_file(const char *from, const char *to, mode_t mode)
@@ -226,7 +230,7 @@ XP_TEST(environment_ignored_in_set_uid_programs)
 	snprintf(path, sizeof(path), "%s/program", directory);
 	CHECK_EQ(chmod(directory, 0755), 0);
 	CHECK(copy_file("/proc/self/exe", path, 04755));
-	status = xp_child_execute(path, "ignores_environment", want_both);
+	status = xp_child_execute(path, "ignores_environment", want_all);
 	unlink(path);
 	rmdir(directory);
 	CHECK_EQ(status, 0);
@@ -321,6 +325,10 @@ static void keep_errno(void)
 		KEEPS_ERRNO(xp_static_branch_disable(&subject_key));
 		KEEPS_ERRNO(xp_set_sync(XP_SYNC_AUTO));
 	}
+	KEEPS_ERRNO(xp_control_start("/proc/self/none/socket"));
+	KEEPS_ERRNO(xp_control_start(NULL));
+	KEEPS_ERRNO(xp_control_path(line, 1)); /* -ERANGE */
+	KEEPS_ERRNO(xp_control_stop());
 	KEEPS_ERRNO(xp_stats_read(&stats));
 	KEEPS_ERRNO(xp_strerror(-4201));
 	KEEPS_ERRNO(xp_set_policy((enum xp_policy)77));

@@ -419,6 +419,19 @@ static int mend(void)
 	return error;
 }
 
+/* The end: nobody is served, and who waits for that is told. */
+static int give_up_locked(const char *unused)
+{
+	(void)unused;
+	if (is_our_file())
+		XP__SYS1(SYS_unlink, name.sun_path);
+	name.sun_path[0] = '\0';
+	close_all();
+	__atomic_store_n(&phase, IDLE, __ATOMIC_RELAXED);
+	xp__futex_wake(&phase, INT32_MAX);
+	return 0;
+}
+
 static int accept_peer(void)
 {
 	long fd = -EAGAIN;
@@ -474,10 +487,8 @@ static void *serve(void *unused)
 	}
 	while (xp__text_lock())
 		xp__futex_wait(&never, 0, 100000000);
-	close_all();
-	__atomic_store_n(&phase, IDLE, __ATOMIC_RELAXED);
+	(void)give_up_locked(NULL);
 	xp__text_unlock();
-	xp__futex_wake(&phase, INT32_MAX);
 	return NULL;
 }
 
@@ -519,39 +530,11 @@ static int start_locked(const char *path)
 		return error;
 	}
 	error = open_bell();
-	if (!error) {
-		__atomic_store_n(&phase, SERVING, __ATOMIC_RELAXED);
-		error = xp__worker_start(serve);
-	}
-	if (error) {
-		phase = IDLE;
-		XP__SYS1(SYS_unlink, name.sun_path);
-		name.sun_path[0] = '\0';
-		close_all();
-	}
-	return error;
-}
-
-/* No signal comes in: a handler that forks would leave a child in the middle of it. */
-static int with_lock(int (*change)(const char *path), const char *path)
-{
-	uint64_t mask = xp__signals_sent();
-	uint64_t before;
-	int error;
-
-	error = xp__text_lock();
 	if (error)
-		return error;
-	XP__SYS4(SYS_rt_sigprocmask, SIG_BLOCK, &mask, &before, XP__NSIG_SIZE);
-	error = change(path);
-	xp__text_unlock();
-	XP__SYS4(SYS_rt_sigprocmask, SIG_SETMASK, &before, NULL, XP__NSIG_SIZE);
+		(void)give_up_locked(NULL);
+	else
+		__atomic_store_n(&phase, SERVING, __ATOMIC_RELAXED);
 	return error;
-}
-
-int xp_control_start(const char *path)
-{
-	return with_lock(start_locked, path);
 }
 
 static int stop_locked(const char *unused)
@@ -565,6 +548,41 @@ static int stop_locked(const char *unused)
 		XP__SYS1(SYS_unlink, name.sun_path);
 	name.sun_path[0] = '\0';
 	return 0;
+}
+
+/*
+ * No signal comes in: a handler that forks would leave a child in the middle of it. Blocked under the lock only: who waits
+ * for that lets the rendezvous of its holder in.
+ */
+static int with_lock(int (*change)(const char *path), const char *path)
+{
+	uint64_t mask = xp__signals_sent();
+	uint64_t before;
+	int error = xp__text_lock();
+
+	if (error)
+		return error;
+	XP__SYS4(SYS_rt_sigprocmask, SIG_BLOCK, &mask, &before, XP__NSIG_SIZE);
+	error = change(path);
+	xp__text_unlock();
+	XP__SYS4(SYS_rt_sigprocmask, SIG_SETMASK, &before, NULL, XP__NSIG_SIZE);
+	return error;
+}
+
+/*
+ * The thread is made without the lock: what libc takes for that, somebody may hold who loads a module and waits for the
+ * lock. In the child of a fork in between it finds that it serves nobody, and ends.
+ */
+int xp_control_start(const char *path)
+{
+	int error = with_lock(start_locked, path);
+
+	if (!error) {
+		error = xp__worker_start(serve);
+		if (error)
+			(void)with_lock(give_up_locked, NULL);
+	}
+	return error;
 }
 
 int xp_control_stop(void)

@@ -58,7 +58,7 @@ int xp__text_lock(void)
 		}
 		if (expected & WAITERS || __atomic_compare_exchange_n(&word, &expected, expected | WAITERS, false,
 								      __ATOMIC_RELAXED, __ATOMIC_RELAXED))
-			xp__futex_wait(&word, expected | WAITERS, 0);
+			xp__futex_wait(&word, expected | WAITERS, xp__worker_follow() ? 1000000 : 0);
 		expected = __atomic_load_n(&word, __ATOMIC_RELAXED);
 	}
 }

@@ -133,11 +133,13 @@ void xp__moment_wait(void);
 int xp__stack_check(const void *from, const struct xp_range *ranges, size_t nr, struct xp_diag *diag); /* quiesce.c */
 
 /* ---- worker.c: the library's own threads ---- */
-/* xp__worker_start - makes one, detached, that runs @body. 0 or -errno. Context: text lock, here and below. */
+/* xp__worker_start - makes one, detached, that runs @body. 0 or -errno. */
 int xp__worker_start(void *(*body)(void *));
 /* xp__worker_mask - called by such a thread before it waits: its mask, as the rendezvous wants it now. */
 void xp__worker_mask(void);
-void xp__workers_wake(void); /* they look again: the signal of the rendezvous is another one */
+/* xp__worker_follow - the same, by whoever waits for the text lock: whether the caller is one. */
+bool xp__worker_follow(void);
+void xp__workers_wake(void); /* they look again: the signal of the rendezvous is another one. Context: text lock */
 
 /* ---- defer.c ---- */
 int xp__defer(uint64_t deadline_ms);

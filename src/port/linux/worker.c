@@ -5,13 +5,16 @@
  *
  * I1  Blocked is every signal that can be, but for the library's own: a thread that blocks SIGTRAP or the signal of the
  *     rendezvous has commits refused; and for libc's, by which setuid() reaches every thread, and waits for it.
- * I2  The signal of the rendezvous may be chosen anew at any time. Whoever chooses wakes them, and each sets its mask
- *     again before it waits (D1, D2; the bell of control.c).
+ * I2  The signal of the rendezvous may be chosen anew at any time, under the text lock. Whoever chooses wakes them, and
+ *     each sets its mask again before it waits (D1, D2; the bell of control.c). One that waits for the lock itself does so every
+ *     millisecond: less than what a commit gives a thread whose mask stands in its way.
  */
 #include "port/linux/port.h"
 
 #include <pthread.h>
 #include <signal.h>
+
+static __thread bool is_worker __attribute__((tls_model("initial-exec")));
 
 static void block_signals(int how, uint64_t *before)
 {
@@ -26,7 +29,15 @@ static void block_signals(int how, uint64_t *before)
 
 void xp__worker_mask(void)
 {
+	is_worker = true;
 	block_signals(SIG_SETMASK, NULL);
+}
+
+bool xp__worker_follow(void)
+{
+	if (is_worker)
+		xp__worker_mask();
+	return is_worker;
 }
 
 int xp__worker_start(void *(*body)(void *))
