@@ -2,6 +2,7 @@
 /* Operation from outside: who may ask, what is answered, what stands in nobody's way, and what is left behind. */
 #include "xp_child.h"
 
+#include "core/engine.h"
 #include "core/inject.h"
 #include "port/linux/port.h"
 
@@ -494,6 +495,28 @@ static void modules_come_and_go(void)
 XP_TEST(while_modules_come_and_go)
 {
 	in_a_place(modules_come_and_go);
+}
+
+/* Nothing can be changed any more, and what there is can still be seen; but not what was closed since. */
+static void wedged(void)
+{
+	void *object = load();
+
+	REQUIRE(object != NULL);
+	REQUIRE_EQ(xp_control_start(path), 0);
+	xp__wedge();
+	CHECK(says(ask("status"), "\nstatus\tstate=wedged\t"));
+	CHECK_EQ(code_of(ask("set tracing on")), -XP_E_WEDGED);
+	CHECK(is_ok(ask("list")));
+	CHECK(says(answer, "name=call_out"));
+	CHECK_EQ(dlclose(object), 0);
+	CHECK(is_ok(ask("list")));
+	CHECK(says(answer, "name=tracing") && !says(answer, "name=call_out"));
+}
+
+XP_TEST(wedged_it_can_be_seen)
+{
+	in_a_place(wedged);
 }
 
 /* The thread that is not the caller, or 0. */
