@@ -135,6 +135,7 @@ static void examined(void)
 	CHECK_EQ(run(NULL, "--json", own_id), 1);
 	pthread_barrier_wait(&barrier);
 	pthread_join(thread, NULL);
+	CHECK_EQ(xp_control_stop(), 0);
 }
 
 XP_TEST(a_process_is_examined)
