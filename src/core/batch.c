@@ -10,7 +10,8 @@
  *     always the same ones in the same order: each a commit of its own. First all of them are built, looked at and thrown
  *     away, and nothing was stored. A round that fails undoes itself, and those before it are undone in reverse order: they
  *     are built once more, from text that is new, and taken back. All that takes no memory but that of the first look.
- *     What cannot be undone once it is complete, or not without more memory, is refused before.
+ *     What cannot be undone once it is complete, or not without more memory, is refused before. A module that comes is
+ *     undone to what it was built as.
  */
 #include "core/batch.h"
 
@@ -76,6 +77,9 @@ static bool patches(const struct xp__item *item)
 struct rounds {
 	const struct xp__item *items;
 	size_t nr_items;
+	const struct xp__use *uses; /* not NULL: of a module that comes, in the place of items */
+	size_t nr_uses;
+	bool early;
 	struct xp__size room; /* for one round */
 	unsigned needs;       /* enum xp_need, for which the port was prepared */
 	struct xp__scratch *scratch;
@@ -95,6 +99,15 @@ static bool divisible(const struct xp__item *items, size_t nr)
 				return false;
 	}
 	return true;
+}
+
+/* The item that says what the object of @use is now. */
+static struct xp__item current(const struct xp__use *use, enum xp__goal goal)
+{
+	struct xp__item item = {.front = use->front, .object = use->object, .goal = (uint8_t)goal};
+
+	use->front->current(&item);
+	return item;
 }
 
 /* The largest round, by halves, that there is memory for. The commit's block is left to be found by the next one. */
@@ -138,9 +151,17 @@ static int build_round(const struct rounds *rounds, size_t number, bool undo, st
 	commit->window = rounds->room.sites;
 	commit->scratch = rounds->scratch;
 	commit->prepared = true;
+	if (rounds->early)
+		commit->policy = XP_POLICY_EARLY;
 	/* Calls ask for no preparation. */
 	if (undo)
 		commit->can &= rounds->needs | XP_NEED_CALL;
+	for (size_t i = 0; i < rounds->nr_uses && !error; i++) {
+		struct xp__item item = current(&rounds->uses[i], XP__GOAL_ATTACH);
+
+		item.undo = undo;
+		error = item.front->add(&item, &rounds->uses[i], commit, diag);
+	}
 	for (size_t i = 0; i < rounds->nr_items && !error; i++) {
 		struct xp__item item = rounds->items[i];
 
@@ -249,22 +270,46 @@ static int run_rounds(struct rounds *rounds, struct xp_diag *diag)
 	return error;
 }
 
+static int start_rounds(struct rounds *rounds, const struct xp__size *size, struct xp_diag *diag)
+{
+	int error = xp__poke_start(diag);
+
+	error = error ? error : make_room(rounds, size, diag);
+	if (error)
+		return error;
+	error = run_rounds(rounds, diag);
+	if (xp_state() == XP_STATE_READY)
+		xp__commit_await();
+	xp__port->release(rounds->scratch, rounds->scratch->size);
+	return error;
+}
+
 static int patch_in_rounds(const struct xp__item *items, size_t nr, const struct xp__size *size, struct xp_diag *diag)
 {
 	struct rounds rounds = {.items = items, .nr_items = nr};
-	int error;
 
 	if (!divisible(items, nr))
 		return xp__fail(diag, -XP__ENOMEM, XP_PHASE_VALIDATE, NULL, TOO_LARGE);
-	error = xp__poke_start(diag);
-	error = error ? error : make_room(&rounds, size, diag);
-	if (error)
-		return error;
-	error = run_rounds(&rounds, diag);
-	if (xp_state() == XP_STATE_READY)
-		xp__commit_await();
-	xp__port->release(rounds.scratch, rounds.scratch->size);
-	return error;
+	return start_rounds(&rounds, size, diag);
+}
+
+/* Of a module that was here before nobody knows what its text was: it could not be undone. */
+static int attach_in_rounds(const struct xp__use *uses, size_t nr, enum xp__goal goal, struct xp_diag *diag)
+{
+	struct rounds rounds = {.uses = uses, .nr_uses = nr};
+	bool can = xp__port->rounds && goal == XP__GOAL_ATTACH;
+	struct xp__size size = {0};
+
+	for (size_t i = 0; i < nr; i++) {
+		struct xp__item item = current(&uses[i], goal);
+
+		item.front->measure(&item, &uses[i], &size);
+		can = can && item.front->rounds;
+	}
+	if (!can)
+		return xp__fail(diag, -XP__ENOMEM, XP_PHASE_VALIDATE, NULL, TOO_LARGE);
+	rounds.early = xp__port->prepare(XP_NEED_ALONE, NULL) == 0;
+	return start_rounds(&rounds, &size, diag);
 }
 
 int xp__patch_locked(const struct xp__item *items, size_t nr, struct xp_diag *diag)
@@ -302,15 +347,6 @@ int xp__patch_locked(const struct xp__item *items, size_t nr, struct xp_diag *di
 			for (const struct xp__use *use = items[i].object->uses; use; use = use->next)
 				settle(&items[i], use);
 	return error;
-}
-
-/* The item that says what the object of @use is now. */
-static struct xp__item current(const struct xp__use *use, enum xp__goal goal)
-{
-	struct xp__item item = {.front = use->front, .object = use->object, .goal = (uint8_t)goal};
-
-	use->front->current(&item);
-	return item;
 }
 
 /* A commit with what the sites of the uses lack; NULL if they lack nothing. */
@@ -367,9 +403,11 @@ int xp__attach_locked(const struct xp__use *uses, size_t nr, enum xp__goal goal,
 		xp__commit_free(commit);
 		error = build_attach(uses, nr, goal, true, &commit, diag);
 	}
-	if (error || commit == NULL)
-		return error;
-	error = xp__commit_run(commit, diag);
+	if (!error && commit == NULL)
+		return 0;
+	error = error ? error : xp__commit_run(commit, diag);
+	if (error == -XP__ENOMEM && xp_state() == XP_STATE_READY)
+		error = attach_in_rounds(uses, nr, goal, diag);
 	for (size_t i = 0; i < nr && !error; i++) {
 		struct xp__item item = current(&uses[i], goal);
 

@@ -164,7 +164,7 @@ int xp__branch_add(const struct xp__item *item, const struct xp__use *use, struc
 	error = shared_plans(item, use, commit, plan, diag);
 	if (error)
 		return error;
-	if (use->numbers[last - 1] - use->numbers[i] == last - 1 - i &&
+	if (use->numbers[last - 1] - use->numbers[i] == last - 1 - i && (change || !undo) &&
 	    (use->nr_flag[LIKELY] == 0 || use->nr_flag[LIKELY] == use->nr)) {
 		bool to_jmp = jumps(&sites[use->numbers[i]], on);
 
@@ -175,6 +175,9 @@ int xp__branch_add(const struct xp__item *item, const struct xp__use *use, struc
 		const struct xp_branch_site *site = &sites[use->numbers[i]];
 		bool to_jmp = jumps(site, on);
 
+		/* As it was built, and so it was left. */
+		if (undo && !change && on == !!(xp__site_flags(&site->key) & XP_SITE_TRUE))
+			continue;
 		if (branch_is(site, to_jmp != undo ? branch_test[0] : branch_jmp[0]))
 			xp__commit_add(commit, xp__relative(&site->code), (uint32_t)plan[to_jmp]);
 		else if (change || !branch_is(site, to_jmp ? branch_jmp[0] : branch_test[0]))

@@ -119,7 +119,7 @@ struct xp__front {
 	 * the changes; those that are there already are left out, unless the goal is CHANGE. Called for each use of the
 	 * item's object, or once with NULL if it has no object. Of the records only those that the commit takes. To be
 	 * undone, the text must be as wished, and the changes are those that made it so, or from something else that is
-	 * right as long as the object is as it was. Errors: a code, told to @diag.
+	 * right as long as the object is as it was; never with goal REATTACH. Errors: a code, told to @diag.
 	 */
 	void (*measure)(const struct xp__item *item, const struct xp__use *use, struct xp__size *size);
 	int (*add)(const struct xp__item *item, const struct xp__use *use, struct xp__commit *commit,

@@ -172,7 +172,7 @@ static int add_site(struct pass *pass, const struct xp_imv_site *site, struct xp
 	memcpy(old, text, site->len);
 	memcpy(new, text, site->len);
 	found = operand(old + site->len, site->size);
-	if (item->goal != XP__GOAL_CHANGE && found == item->bits)
+	if (found == item->bits && (item->undo ? pass->before == found : item->goal != XP__GOAL_CHANGE))
 		return 0;
 	if (item->undo && found == item->bits) {
 		memcpy(old + site->len - site->size, &pass->before, site->size);

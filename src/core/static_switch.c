@@ -144,12 +144,13 @@ static int find_old(const struct xp__item *item, const struct xp_switch_site *si
 	return xp__fail_text(diag, (const void *)code, jmp, (const uint8_t *)code, JMP_LEN);
 }
 
-/* The site is as wished; @jmp is what the switch's choice asks for. */
+/* The site is as wished; @jmp is what the switch's choice asks for, or in a module that comes the compiler's. */
 static int find_new(const struct xp__item *item, const struct xp_switch_site *site, const uint8_t *wished, uint8_t *jmp,
 		    struct xp_diag *diag)
 {
 	const struct xp_static_switch *key = switch_of(item);
-	uintptr_t code = xp__relative(&site->code), target = target_of(site, key->choice, key->nr);
+	uint32_t before = item->goal == XP__GOAL_CHANGE ? key->choice : FIRST_CHOICE;
+	uintptr_t code = xp__relative(&site->code), target = target_of(site, before, key->nr);
 
 	if (target == 0 || !xp__insn_rel32(jmp, 0xe9, code, target))
 		return fail(item, code, diag);

@@ -311,6 +311,95 @@ XP_TEST(switches)
 	CHECK_EQ(xp_module_unregister(&module), 0);
 }
 
+/* ---- a module that comes: some of its sites are as they have to be, as they were built ---- */
+
+enum { MOVS_AT = 0x400, SWITCHES_AT = 0x600, NR_KINDS = 3 };
+
+static uint32_t variable;
+static struct xp_imv value = {.object.name = "value", .value = &variable, .size = sizeof(variable)};
+
+static void comes(struct xp_static_switch *three)
+{
+	static const uint8_t mov[5] = {0xb8};
+	static struct xp_branch_site branches[NR];
+	static struct xp_imv_site movs[NR];
+	static struct xp_switch_site switches[NR];
+	static int32_t targets[NR][5];
+
+	rec_start();
+	key = (struct xp_static_key){.object = {.name = "key"}, .count = 1};
+	*three = (struct xp_static_switch){.object = {.name = "three"}, .nr = 3, .choice = 2};
+	variable = 0x11223344;
+	value.object.uses = NULL;
+	for (unsigned i = 0; i < NR; i++) {
+		rec_branch(&branches[i], SITE + i * STRIDE, TARGET, &key,
+			   (i % 2 ? XP_SITE_LIKELY : 0) | (i % 3 ? 0 : XP_SITE_TRUE));
+		rec_mov(&movs[i], MOVS_AT + i * 16 + i % 8, mov, sizeof(mov), &value);
+		rec_targets(targets[i], 3, 0, 3, TARGET, 0x111);
+		rec_switch(&switches[i], SWITCHES_AT + i * 16 + i % 8, three, targets[i] + 1);
+	}
+	module = (struct xp_module){.abi = XP_MODULE_ABI, .nr_tables = XP_NR_SITE_KINDS};
+	module.tables[XP_SITE_BRANCH] = (struct xp_site_table){branches, branches + NR};
+	module.tables[XP_SITE_IMV] = (struct xp_site_table){movs, movs + NR};
+	module.tables[XP_SITE_SWITCH] = (struct xp_site_table){switches, switches + NR};
+}
+
+/* The key and the switch change their sites, so the text was right: what stands there is looked at. */
+static void check_came(struct xp_static_switch *three)
+{
+	for (unsigned i = 0; i < NR; i++)
+		CHECK_MEM(rec_text + MOVS_AT + i * 16 + i % 8 + 1, &variable, sizeof(variable));
+	CHECK_EQ(xp_static_key_disable(&key), 0);
+	CHECK_EQ(xp__static_switch_set(three, 0), 0);
+}
+
+static void module_comes(bool alone)
+{
+	static struct xp_static_switch three;
+	uint8_t before[SWITCHES_AT + 16 * NR];
+	int error = -EIO;
+
+	for (unsigned nth = 1; error && nth < 100; nth++) {
+		comes(&three);
+		memcpy(before, rec_text, sizeof(before));
+		rec_bound(3, 5);
+		rec_forget();
+		if (!alone)
+			rec_fail(REC_PREPARE, 1, 1, -XP_E_NOT_EARLY);
+		rec_fail(REC_WRITE, nth, 1, -EIO);
+		error = xp_module_register(&module);
+		rec_heal();
+		rec_bound(0, 0);
+		CHECK_EQ(xp_state(), XP_STATE_READY);
+		if (error) {
+			CHECK_EQ(error, -EIO);
+			CHECK_MEM(rec_text, before, sizeof(before));
+		}
+	}
+	CHECK_EQ(error, 0);
+	CHECK_EQ(rec.calls[REC_SYNC] == 0, alone);
+	CHECK(rec.calls[REC_WRITE] > NR_KINDS);
+	check_came(&three);
+	CHECK_EQ(xp_module_unregister(&module), 0);
+	/* What it was, now, nobody knows. */
+	CHECK_EQ(xp_static_key_enable(&key), 0);
+	rec_bound(3, 5);
+	rec_forget();
+	CHECK_EQ(xp_module_register(&module), -ENOMEM);
+	CHECK_EQ(rec.calls[REC_WRITE], 0);
+	rec_bound(0, 0);
+}
+
+XP_TEST(module_comes_while_others_run)
+{
+	module_comes(false);
+}
+
+XP_TEST(module_comes_while_nobody_runs)
+{
+	module_comes(true);
+}
+
 /* ---- gates: one that two shared objects call, and another; sites of all forms, the last one without a record ---- */
 
 enum { STUB = 0x800, FALLBACK = 0x900, PROVIDER = 0x23456, OTHER = 0x34567, GATE_SITES = 8, UD2_LEN = 8 };
