@@ -114,7 +114,8 @@ struct xp_port {
 
 	/*
 	 * park - brings every other thread to a place outside @ranges and holds it there, serialized on
-	 * leaving. unpark() lets go. Errors: -XP_E_IN_RANGE, -EBUSY; then nobody is parked.
+	 * leaving. unpark() lets go. A range leaves out the first byte of its site: who rests there executes what it then is.
+	 * Errors: -XP_E_IN_RANGE, -EBUSY; then nobody is parked.
 	 */
 	int (*park)(const struct xp_range *ranges, size_t nr_ranges, struct xp_diag *diag);
 	void (*unpark)(void);

@@ -327,6 +327,33 @@ XP_TEST(data_is_no_text)
 	CHECK_EQ(data[0], 0x66);
 }
 
+/* ---- text that comes and goes, as with a module ---- */
+
+XP_TEST(text_comes_and_goes)
+{
+	static const uint8_t code[2] = {0x66, 0x90}, jmp[2] = {0xeb, 0x00};
+	const struct xp_range *image = machine_bare.text;
+	struct xp_bare_stats before, after;
+	struct xp_poke poke = {.expect = code, .replace = jmp, .len = 2};
+	struct xp_text text;
+	struct xp_range both[2];
+
+	REQUIRE(xp_text_make(&text, code, sizeof(code)));
+	poke.addr = text.base;
+	both[0] = image[0];
+	both[1] = (struct xp_range){(uintptr_t)text.base, (uintptr_t)text.base + sizeof(code)};
+	CHECK_EQ(xp_bare_text_set(NULL, 0), -22);
+	xp_bare_stats_read(&before);
+	CHECK_EQ(xp_bare_text_set(image, 1), 0);
+	xp_bare_stats_read(&after);
+	CHECK_EQ(after.answers - before.answers, machine_nr_cpus() - 1); /* nobody looks at the old ranges any more */
+	CHECK_EQ(xp_text_poke(&poke, NULL), -XP_E_NOT_TEXT);
+	CHECK_EQ(xp_bare_text_set(both, 2), 0);
+	CHECK_EQ(xp_text_poke(&poke, NULL), 0);
+	CHECK_EQ(xp_bare_text_set(image, machine_bare.nr_text), 0);
+	xp_text_free(&text);
+}
+
 /* ---- interrupt stacks ---- */
 
 static void refuse_gate(unsigned vector, unsigned ist)

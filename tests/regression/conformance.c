@@ -298,6 +298,90 @@ XP_TEST(parked_is_parked)
 	xp_text_free(&text);
 }
 
+/* Code with an argument in a register. A loop until the byte there is set, which counts in the next; a call of what is there. */
+#ifdef __x86_64__
+typedef void code_of(void *);
+static const uint8_t rest[] = {0x90, 0xfe, 0x47, 0x01, 0x80, 0x3f, 0x00, 0x74, 0xf8, 0xc3};
+static const uint8_t away[] = {0x57, 0xff, 0xd7, 0x5f, 0xc3};
+#else
+typedef __attribute__((regparm(1))) void code_of(void *);
+static const uint8_t rest[] = {0x90, 0xfe, 0x40, 0x01, 0x80, 0x38, 0x00, 0x74, 0xf8, 0xc3};
+static const uint8_t away[] = {0x50, 0xff, 0xd0, 0x58, 0xc3};
+#endif
+static uint8_t leave[2]; /* set by us; not 0 when he is there, or was */
+
+static void wait_for_leave(void)
+{
+	__atomic_store_n(&leave[1], 1, __ATOMIC_RELEASE);
+	while (!__atomic_load_n(&leave[0], __ATOMIC_ACQUIRE))
+		;
+}
+
+static void *rest_there(void *code)
+{
+	((code_of *)(uintptr_t)code)(leave);
+	return NULL;
+}
+
+static void *return_there(void *code)
+{
+	((code_of *)(uintptr_t)code)((void *)(uintptr_t)wait_for_leave);
+	return NULL;
+}
+
+/* Some tries to park later. */
+static void *let_go(void *asked)
+{
+	while (!__atomic_load_n((bool *)asked, __ATOMIC_ACQUIRE))
+		sched_yield();
+	for (unsigned i = 0; i < 8000; i++)
+		__builtin_ia32_pause();
+	__atomic_store_n(&leave[0], 1, __ATOMIC_RELEASE);
+	return NULL;
+}
+
+static void park_around(const uint8_t *code, size_t size, void *(*execute)(void *))
+{
+	static struct xp_range range;
+	static bool asked;
+	pthread_t inside, outside;
+	struct xp_diag diag = {0};
+	struct xp_text text;
+	int error;
+
+	REQUIRE(xp_text_make(&text, code, size));
+	range.start = (uintptr_t)text.base + 1;
+	range.end = (uintptr_t)text.base + size;
+	memset(leave, 0, sizeof(leave));
+	asked = false;
+	REQUIRE_EQ(pthread_create(&inside, NULL, execute, text.base), 0);
+	REQUIRE_EQ(pthread_create(&outside, NULL, let_go, &asked), 0);
+	while (!__atomic_load_n(&leave[1], __ATOMIC_ACQUIRE))
+		sched_yield();
+	REQUIRE_EQ(port()->lock(), 0);
+	CHECK_EQ(port()->prepare(XP_NEED_PARK, &diag), 0);
+	__atomic_store_n(&asked, true, __ATOMIC_RELEASE);
+	do
+		error = port()->park(&range, 1, &diag);
+	while (error == -XP_E_IN_RANGE);
+	CHECK_EQ(error, 0);
+	CHECK(__atomic_load_n(&leave[0], __ATOMIC_ACQUIRE)); /* not before he may leave */
+	if (!error)
+		port()->unpark();
+	port()->unlock();
+	pthread_join(inside, NULL);
+	pthread_join(outside, NULL);
+	xp_text_free(&text);
+}
+
+XP_TEST(nobody_is_parked_inside)
+{
+	if (!(port()->can(XP_NEED_PARK) & XP_NEED_PARK))
+		SKIP("the port does not park");
+	park_around(rest, sizeof(rest), rest_there);
+	park_around(away, sizeof(away), return_there);
+}
+
 /* ---- through the front door ---- */
 
 XP_DEFINE_STATIC_KEY_FALSE(key);

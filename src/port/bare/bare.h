@@ -50,7 +50,7 @@ struct xp_bare {
 	void *memory;
 	size_t size;
 
-	/* Executable text, ascending. What is outside is refused. */
+	/* Executable text, all of it mapped. What is outside is refused. Of modules: xp_bare_text_set(). */
 	const struct xp_range *text;
 	size_t nr_text;
 
@@ -126,6 +126,14 @@ int xp_bare_start(const struct xp_bare *machine);
  */
 int xp_bare_cpu_up(void);
 int xp_bare_cpu_down(void);
+
+/*
+ * xp_bare_text_set - from now on executable text is @text, in place of what it was: with a module's before it is
+ * registered, without it after it was unregistered, before its pages go. @text stays valid until the next call returns.
+ * Context: thread; takes the text lock. Ordering: on return nobody, in a trap included, reads what is outside, or the old
+ * @text. Errors: -EINVAL, -XP_E_REENTRANT; nothing was done. Progress: waits for a commit in progress, and for a sync.
+ */
+int xp_bare_text_set(const struct xp_range *text, size_t nr);
 
 /*
  * xp_bare_trap, _nmi, _mce, _ipi, _illegal - the entries in C. Interrupts off, on the stack that the IDT gave.

@@ -25,14 +25,45 @@
 
 bool xp__bare_write_early;
 
+static struct text {
+	const struct xp_range *ranges;
+	size_t nr;
+} texts[2];
+static const struct text *text; /* one of the two; NULL: what xp_bare_start() was given */
+
 int xp__bare_text_check(const void *addr, size_t len)
 {
+	/* ordering: (BT2) pairs with (BT1) */
+	const struct text *now = __atomic_load_n(&text, __ATOMIC_ACQUIRE);
+	const struct xp_range *ranges = now ? now->ranges : xp__bare->text;
+	size_t nr = now ? now->nr : xp__bare->nr_text;
 	uintptr_t start = (uintptr_t)addr, end = start + len;
 
-	for (size_t i = 0; i < xp__bare->nr_text; i++)
-		if (start >= xp__bare->text[i].start && start <= end && end <= xp__bare->text[i].end)
+	for (size_t i = 0; i < nr; i++)
+		if (start >= ranges[i].start && start <= end && end <= ranges[i].end)
 			return 0;
 	return -XP_E_NOT_TEXT;
+}
+
+int xp_bare_text_set(const struct xp_range *ranges, size_t nr)
+{
+	struct text *next;
+	int error;
+
+	if (ranges == NULL)
+		return -XP__EINVAL;
+	error = xp__bare_lock();
+	if (error)
+		return error;
+	next = text == &texts[0] ? &texts[1] : &texts[0];
+	next->ranges = ranges;
+	next->nr = nr;
+	/* ordering: (BT1) pairs with (BT2) */
+	__atomic_store_n(&text, next, __ATOMIC_RELEASE);
+	/* A trap handler has interrupts off as long as it may look at what was there: who answers has left his. */
+	error = xp__bare_sync();
+	xp__bare_unlock();
+	return error;
 }
 
 /* A breakpoint outside may be a user's, in memory that is not there any more, or that the kernel may not read (SMAP). */
