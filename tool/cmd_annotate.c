@@ -19,6 +19,7 @@
  *     one; then whatever counts symbols is renumbered.
  * I2  The file is replaced by a complete new one, or not at all.
  */
+#include "json.h"
 #include "tool.h"
 
 #include <Zydis/Zydis.h>
@@ -1393,17 +1394,6 @@ static int parse(struct arguments *a, int argc, char **argv)
 	return 0;
 }
 
-static void print_json_string(const char *text)
-{
-	putchar('"');
-	for (; *text; text++)
-		if (*text == '"' || *text == '\\' || (unsigned char)*text < ' ')
-			printf("\\u%04x", (unsigned char)*text);
-		else
-			putchar(*text);
-	putchar('"');
-}
-
 int cmd_annotate(int argc, char **argv)
 {
 	static struct arguments a; /* large */
@@ -1427,7 +1417,7 @@ int cmd_annotate(int argc, char **argv)
 			continue;
 		if (a.json) {
 			printf("%s\n{\"file\":", separator);
-			print_json_string(a.files[i]);
+			json_string(stdout, a.files[i]);
 			printf(",\"recorded\":%zu,\"present\":%zu,\"left_out\":%zu", counts.recorded, counts.present,
 			       counts.left_out);
 			printf(",\"entries\":{\"recorded\":%zu,\"present\":%zu,\"left_out\":%zu}}",
