@@ -4,9 +4,7 @@
 #include "json.h"
 #include "tool.h"
 
-#include <ctype.h>
 #include <errno.h>
-#include <inttypes.h>
 #include <limits.h>
 #include <poll.h>
 #include <stdarg.h>
@@ -93,7 +91,8 @@ static unsigned long user_inside(int pid, unsigned long user)
 	return found;
 }
 
-bool client_paths(int pid, bool (*try)(const char *path, void *data), void *data)
+/* Calls @try with each path where the socket of process @pid may be, until one returns true. */
+static bool each_path(int pid, bool (*try)(const char *path, void *data), void *data)
 {
 	unsigned long real, user;
 	char line[256], path[PATH_MAX], root[64];
@@ -189,7 +188,7 @@ static int open_process(struct client *client, const char *target)
 
 	struct attempt attempt = {client, (int)pid, 0};
 
-	if (client_paths((int)pid, try_path, &attempt))
+	if (each_path((int)pid, try_path, &attempt))
 		return TOOL_OK;
 	snprintf(client->path, sizeof(client->path), "/proc/%ld", pid);
 	if (access(client->path, F_OK))
@@ -355,10 +354,25 @@ const char *client_field(const char *line, const char *name)
 	return NULL;
 }
 
-int client_ask(struct client *client, const char *request)
+/* The answer's first line says why. */
+static int refused(const struct client *client, bool json)
+{
+	const char *code = client_field(client->lines[0], "code"), *text = client_field(client->lines[0], "text");
+	int error = code ? atoi(code) : -EPROTO;
+
+	if (json) {
+		printf("{\"pid\": %d, \"error\": {\"code\": %d, \"text\": ", client->pid, error);
+		json_string(stdout, text);
+		puts("}}");
+		fflush(stdout);
+	}
+	return say(client->command, TOOL_REFUSED, "process %d: %s (%d)", client->pid, text ? text : strerror(-error),
+		   error);
+}
+
+int client_ask(struct client *client, const char *request, bool json)
 {
 	size_t len = strlen(request);
-	const char *code;
 
 	if (send(client->fd, request, len, MSG_NOSIGNAL) != (ssize_t)len)
 		return say(client->command, TOOL_UNKNOWN, "%s: %s", client->path, strerror(errno));
@@ -375,22 +389,7 @@ int client_ask(struct client *client, const char *request)
 		return say(client->command, TOOL_UNKNOWN, "the answer of process %d broke off", client->pid);
 	if (client_is(client->lines[0], "crosspatch 1 ok"))
 		return TOOL_OK;
-	code = client_field(client->lines[0], "code");
-	client->error = code ? atoi(code) : -EPROTO;
-	client->text = client_field(client->lines[0], "text");
-	return TOOL_REFUSED;
-}
-
-int client_refused(const struct client *client, bool json)
-{
-	if (json) {
-		printf("{\"pid\": %d, \"error\": {\"code\": %d, \"text\": ", client->pid, client->error);
-		json_string(stdout, client->text);
-		puts("}}");
-		fflush(stdout);
-	}
-	return say(client->command, TOOL_REFUSED, "process %d: %s (%d)", client->pid,
-		   client->text ? client->text : strerror(-client->error), client->error);
+	return refused(client, json);
 }
 
 static void member(const char *line, const char *name, bool number)

@@ -27,21 +27,19 @@ struct client {
 	int fd;
 	int pid;        /* of the process that answers, as it is here */
 	char path[108]; /* of the socket */
-	char *answer;   /* taken apart: see client_line() */
+	char *answer;   /* taken apart: see client_field() */
 	char **lines;
 	size_t nr_lines;
-	int error;        /* the process', negative; 0: it has done what was asked */
-	const char *text; /* of that */
 };
 
 /* client_open - connects to @target, a process id or a socket's path. TOOL_OK, or a status and has said why. */
 int client_open(struct client *client, const char *command, const char *target);
 
 /*
- * client_ask - sends @request and takes the answer, whole. TOOL_OK, TOOL_REFUSED with client->error and text, of which nothing
- * is said yet; or TOOL_UNKNOWN and has said why.
+ * client_ask - sends @request and takes the answer, whole. TOOL_OK; or TOOL_REFUSED by the process or TOOL_UNKNOWN, and has
+ * said why, a refusal on standard output too if @json.
  */
-int client_ask(struct client *client, const char *request);
+int client_ask(struct client *client, const char *request, bool json);
 void client_close(struct client *client);
 
 /* client_field - the field @name of a line of the answer; the first field has none. NULL: it has no such field. */
@@ -51,11 +49,5 @@ bool client_is(const char *line, const char *what);
 
 /* client_print_object - the fields of an object as members of JSON, without braces. */
 void client_print_object(const char *line);
-
-/* client_refused - says that the process refused. TOOL_REFUSED. */
-int client_refused(const struct client *client, bool json);
-
-/* client_paths - calls @try with each path where the socket of process @pid may be, until one returns true. */
-bool client_paths(int pid, bool (*try)(const char *path, void *data), void *data);
 
 #endif

@@ -169,9 +169,7 @@ int cmd_list(int argc, char **argv)
 	}
 	status = client_open(&client, "list", arguments.words[0]);
 	if (!status)
-		status = client_ask(&client, "crosspatch 1 list\n");
-	if (status == TOOL_REFUSED && client.error)
-		status = client_refused(&client, arguments.json);
+		status = client_ask(&client, "crosspatch 1 list\n", arguments.json);
 	if (!status) {
 		size_t nr = sort(&client);
 

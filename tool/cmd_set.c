@@ -5,7 +5,6 @@
 #include "tool.h"
 
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 static const char usage[] =
@@ -67,9 +66,7 @@ int cmd_set(int argc, char **argv)
 	}
 	status = client_open(&client, "set", arguments.words[0]);
 	if (!status)
-		status = client_ask(&client, request);
-	if (status == TOOL_REFUSED && client.error)
-		status = client_refused(&client, arguments.json);
+		status = client_ask(&client, request, arguments.json);
 	if (!status && client.nr_lines < 4) {
 		fputs("crosspatch set: an answer without a state\n", stderr);
 		status = TOOL_UNKNOWN;

@@ -5,7 +5,6 @@
  * raw sites of its own copy of the tool's text while another thread of it executes them, and ends. A trial that is killed, or
  * hangs, is a "no" that says so.
  */
-#include "client.h"
 #include "doctor.h"
 
 #include "litmus/litmus.h"

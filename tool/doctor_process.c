@@ -186,9 +186,7 @@ int doctor_process(struct doctor_report *report, const char *target)
 	add_threads(report, &threads);
 	report->safe = DOCTOR_UNKNOWN;
 	if (!status)
-		status = client_ask(&client, "crosspatch 1 status\n");
-	if (status == TOOL_REFUSED && client.error)
-		client_refused(&client, false);
+		status = client_ask(&client, "crosspatch 1 status\n", false);
 	if (!status && client_is(client.lines[1], "status"))
 		add_status(report, client.lines[1], &threads);
 	else
