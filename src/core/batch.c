@@ -110,6 +110,30 @@ static struct xp__item current(const struct xp__use *use, enum xp__goal goal)
 	return item;
 }
 
+static void measure_uses(const struct xp__use *uses, size_t nr, enum xp__goal goal, struct xp__size *size)
+{
+	for (size_t i = 0; i < nr; i++) {
+		struct xp__item item = current(&uses[i], goal);
+
+		item.front->measure(&item, &uses[i], size);
+	}
+}
+
+/* What the sites of the uses lack, or with @undo lacked. */
+static int add_uses(const struct xp__use *uses, size_t nr, enum xp__goal goal, bool undo, struct xp__commit *commit,
+		    struct xp_diag *diag)
+{
+	int error = 0;
+
+	for (size_t i = 0; i < nr && !error; i++) {
+		struct xp__item item = current(&uses[i], goal);
+
+		item.undo = undo;
+		error = item.front->add(&item, &uses[i], commit, diag);
+	}
+	return error;
+}
+
 /* The largest round, by halves, that there is memory for. The commit's block is left to be found by the next one. */
 static int make_room(struct rounds *rounds, const struct xp__size *all, struct xp_diag *diag)
 {
@@ -156,12 +180,7 @@ static int build_round(const struct rounds *rounds, size_t number, bool undo, st
 	/* Calls ask for no preparation. */
 	if (undo)
 		commit->can &= rounds->needs | XP_NEED_CALL;
-	for (size_t i = 0; i < rounds->nr_uses && !error; i++) {
-		struct xp__item item = current(&rounds->uses[i], XP__GOAL_ATTACH);
-
-		item.undo = undo;
-		error = item.front->add(&item, &rounds->uses[i], commit, diag);
-	}
+	error = add_uses(rounds->uses, rounds->nr_uses, XP__GOAL_ATTACH, undo, commit, diag);
 	for (size_t i = 0; i < rounds->nr_items && !error; i++) {
 		struct xp__item item = rounds->items[i];
 
@@ -184,8 +203,7 @@ static int check_undo(const struct xp__commit *commit, struct xp_diag *diag)
 		bool whole = plan->single && xp__insn_decode(plan->new, plan->len, &insn) == plan->len;
 
 		if (plan->method == XP__METHOD_BYPASS || plan->one_way || (plan->needs & XP_NEED_PARK && !whole))
-			return xp__fail(diag, -XP__ENOMEM, XP_PHASE_VALIDATE, (const void *)commit->addr[i],
-					TOO_LARGE);
+			return xp__fail(diag, -XP__ENOMEM, XP_PHASE_VALIDATE, (const void *)commit->addr[i], TOO_LARGE);
 	}
 	return commit->nr_pointers ? xp__fail(diag, -XP__ENOMEM, XP_PHASE_VALIDATE, NULL, TOO_LARGE) : 0;
 }
@@ -215,8 +233,8 @@ static int check_overlap(const struct rounds *rounds, size_t number, struct xp_d
 			while (at < nr && ranges[at].end <= commit->addr[i])
 				at++;
 			if (at < nr && ranges[at].start < commit->addr[i] + xp__commit_plan(commit, i)->len)
-				error = xp__fail(diag, -XP_E_OVERLAP, XP_PHASE_VALIDATE,
-						 (const void *)commit->addr[i], NULL);
+				error = xp__fail(diag, -XP_E_OVERLAP, XP_PHASE_VALIDATE, (const void *)commit->addr[i],
+						 NULL);
 		}
 		xp__commit_free(commit);
 	}
@@ -300,14 +318,11 @@ static int attach_in_rounds(const struct xp__use *uses, size_t nr, enum xp__goal
 	bool can = xp__port->rounds && goal == XP__GOAL_ATTACH;
 	struct xp__size size = {0};
 
-	for (size_t i = 0; i < nr; i++) {
-		struct xp__item item = current(&uses[i], goal);
-
-		item.front->measure(&item, &uses[i], &size);
-		can = can && item.front->rounds;
-	}
+	for (size_t i = 0; i < nr; i++)
+		can = can && uses[i].front->rounds;
 	if (!can)
 		return xp__fail(diag, -XP__ENOMEM, XP_PHASE_VALIDATE, NULL, TOO_LARGE);
+	measure_uses(uses, nr, goal, &size);
 	rounds.early = xp__port->prepare(XP_NEED_ALONE, NULL) == 0;
 	return start_rounds(&rounds, &size, diag);
 }
@@ -355,14 +370,10 @@ static int build_attach(const struct xp__use *uses, size_t nr, enum xp__goal goa
 {
 	struct xp__size size = {0};
 	struct xp__commit *commit;
-	int error = 0;
+	int error;
 
 	*result = NULL;
-	for (size_t i = 0; i < nr; i++) {
-		struct xp__item item = current(&uses[i], goal);
-
-		item.front->measure(&item, &uses[i], &size);
-	}
+	measure_uses(uses, nr, goal, &size);
 	if (size.sites == 0)
 		return 0;
 	commit = new_commit(&size, diag);
@@ -370,11 +381,7 @@ static int build_attach(const struct xp__use *uses, size_t nr, enum xp__goal goa
 		return -XP__ENOMEM;
 	if (early)
 		commit->policy = XP_POLICY_EARLY;
-	for (size_t i = 0; i < nr && !error; i++) {
-		struct xp__item item = current(&uses[i], goal);
-
-		error = item.front->add(&item, &uses[i], commit, diag);
-	}
+	error = add_uses(uses, nr, goal, false, commit, diag);
 	if (error)
 		xp__commit_free(commit);
 	else

@@ -179,7 +179,6 @@ static long lock_directory(void)
 {
 	enum { TRIES = 50 }; /* of a millisecond */
 	char path[sizeof(name.sun_path)];
-	static uint32_t never;
 	long fd, error = -EWOULDBLOCK;
 	char *slash;
 
@@ -191,7 +190,7 @@ static long lock_directory(void)
 		return fd;
 	for (int i = 0; i < TRIES && error == -EWOULDBLOCK; i++) {
 		if (i > 0)
-			xp__futex_wait(&never, 0, 1000000);
+			xp__moment_wait();
 		error = XP__SYS2(SYS_flock, fd, LOCK_EX | LOCK_NB);
 	}
 	if (error == 0)
