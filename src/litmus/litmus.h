@@ -6,6 +6,7 @@
  * area.c    where it lies and how bytes get there: the store paths
  * race.c    the two threads; torn executions per width, offset, path, shape
  * order.c   what one result cannot tell: order of fetches, staleness, delay, late traps, data against code
+ * change.c  a whole instruction: nop against jmp, breakpoints with syncs left out, a quadword read twice
  * run.c     which races for how long; what the counts mean
  * report.c, svg.c   what is printed
  *
@@ -28,8 +29,10 @@ enum litmus_shape {
 	LITMUS_IMM,    /* mov $imm, reg; a 16-byte store covers two of them */
 	LITMUS_OPCODE, /* REX, opcode, ModRM and imm8 of one 4-byte instruction */
 	LITMUS_FLIP,   /* test $imm32, %eax (A9) against jmp rel32 (E9): one byte */
-	LITMUS_NR_SHAPES
+	LITMUS_NR_SHAPES,
+	LITMUS_NOP = LITMUS_NR_SHAPES /* a 5-byte nop against jmp rel32; not of the matrix: its mixtures may fault */
 };
+#define LITMUS_NOP_LEN 5
 
 /* Where the first byte of the store lies: in a line in mid-page, or in the last line of a page. */
 enum litmus_place { LITMUS_MID, LITMUS_END, LITMUS_NR_PLACES };
@@ -49,7 +52,7 @@ enum litmus_bound {
 #define LITMUS_NR_WIDTHS 5 /* 1, 2, 4, 8, 16 */
 #define LITMUS_WIDTH(i) (1u << (i))
 #define LITMUS_NO_MIXTURE UINT32_MAX
-#define LITMUS_NR_PADS 16
+#define LITMUS_NR_PADS 32 /* 16 of LITMUS_DISP, 16 of LITMUS_NOP */
 
 struct litmus_code {
 	enum litmus_shape shape;
@@ -82,7 +85,7 @@ uint32_t litmus_code_mask(const struct litmus_code *code, uint64_t result);
 bool litmus_mask_torn(const struct litmus_code *code, uint32_t mask, unsigned offset, unsigned granule);
 /* litmus_code_bound - the widest boundary between the changed bytes of a store at @offset of a line. */
 enum litmus_bound litmus_code_bound(const struct litmus_code *code, unsigned offset, enum litmus_place place);
-/* litmus_pad - the displacement that mixture @i of LITMUS_DISP has, and the landing pad's code */
+/* litmus_pad - the displacement that mixture @i of LITMUS_DISP, @i - 16 of LITMUS_NOP has, and the landing pad's code */
 uint32_t litmus_pad(unsigned i, uint8_t pad[128]);
 
 /* ---- area.c ---- */
@@ -154,6 +157,18 @@ struct litmus_order {
 	uint64_t trapped;
 };
 
+/* A whole instruction changed back and forth. */
+struct litmus_change {
+	const char *name;
+	bool protocol; /* by a breakpoint */
+	uint8_t syncs; /* of the protocol: 1 after the breakpoint, 2 after the tail, 4 after the head */
+	uint8_t bound; /* the widest boundary between the changed bytes */
+	uint64_t writes, runs, seen;
+	uint64_t torn;              /* executions that were neither old nor new, faults included */
+	uint64_t strange;           /* results that no mixture gives */
+	uint64_t breakpoints, late; /* traps; those whose breakpoint was gone */
+};
+
 struct litmus_spread {
 	const char *name;
 	uint64_t nr, negative;
@@ -206,6 +221,9 @@ static inline uint64_t litmus_tsc(void)
 	return (uint64_t)high << 32 | low;
 }
 
+/* litmus_tally_odd - counts a result that is neither old nor new. */
+void litmus_tally_odd(struct litmus_tally *tally, uint64_t result);
+
 /* litmus_call - executes @code with the registers that shape.c expects; its rcx goes to *@second. */
 static inline uint64_t litmus_call(const void *code, void *arg, uint64_t *second)
 {
@@ -220,6 +238,21 @@ static inline uint64_t litmus_call(const void *code, void *arg, uint64_t *second
 			 : "memory", "cc", "r11");
 	*second = rcx;
 	return rax;
+}
+
+/* litmus_tally_result - counts one execution's @result; *@last is the one before. */
+static inline void litmus_tally_result(struct litmus_tally *tally, const struct litmus_job *job, uint64_t result,
+				       uint64_t *last)
+{
+	tally->runs++;
+	tally->seen += result != *last;
+	*last = result;
+	if (result == job->old_result)
+		tally->old++;
+	else if (result == job->new_result)
+		tally->new ++;
+	else
+		litmus_tally_odd(tally, result);
 }
 
 /* litmus_race_cell - one race of @ns; adds to the counts of @cell. -errno from the writer or the sync. */
@@ -248,6 +281,7 @@ extern const char *const litmus_model_names[LITMUS_NR_MODELS];
 
 #define LITMUS_NR_ORDERS 24
 #define LITMUS_NR_SPREADS 8
+#define LITMUS_NR_CHANGES 32
 
 struct litmus_report {
 	struct litmus_options options;
@@ -255,12 +289,14 @@ struct litmus_report {
 	double took;                     /* s */
 	int path_error[LITMUS_NR_PATHS]; /* why a path took no part; 0 if it did */
 	bool sync_works;
-	int split_lock;                  /* as litmus_split_lock(): if not 0, xchg was raced inside lines only */
+	int split_lock;                /* as litmus_split_lock(): if not 0, xchg was raced inside lines only */
 	struct litmus_cell control[2]; /* across a line, across a page */
 	struct litmus_cell *cells;
 	unsigned nr_cells;
 	struct litmus_order orders[LITMUS_NR_ORDERS];
 	unsigned nr_orders;
+	struct litmus_change changes_made[LITMUS_NR_CHANGES];
+	unsigned nr_changes_made;
 	struct litmus_spread spreads[LITMUS_NR_SPREADS];
 	unsigned nr_spreads;
 	struct litmus_traps traps[2];

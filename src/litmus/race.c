@@ -183,7 +183,7 @@ void litmus_threads_end(void)
 
 /* ---- torn executions ---- */
 
-static void note_odd(struct litmus_tally *tally, uint64_t result)
+void litmus_tally_odd(struct litmus_tally *tally, uint64_t result)
 {
 	for (int i = 0; i < LITMUS_NR_ODD; i++) {
 		if (tally->odd[i].nr == 0)
@@ -205,15 +205,7 @@ static void execute_cell(struct litmus_job *job)
 		for (int i = 0; i < 32; i++) {
 			uint64_t result = litmus_call(job->code, job->arg, &unused);
 
-			tally->runs++;
-			tally->seen += result != last;
-			last = result;
-			if (result == job->old_result)
-				tally->old++;
-			else if (result == job->new_result)
-				tally->new ++;
-			else
-				note_odd(tally, result);
+			litmus_tally_result(tally, job, result, &last);
 		}
 	}
 }

@@ -198,6 +198,28 @@ static void print_orders(const struct litmus_report *report, FILE *out)
 			"No stale code was seen without a sync either: the zeros after a sync show no more than that.\n");
 }
 
+static void print_changes(const struct litmus_report *report, FILE *out)
+{
+	if (report->nr_changes_made == 0)
+		return;
+	fprintf(out,
+		"\nA whole instruction changed back and forth: nop and jmp; in the last rows bytes inside one quadword\n\n"
+		"change                          bound     runs   stores  changes    traps     late     torn\n");
+	for (unsigned i = 0; i < report->nr_changes_made; i++) {
+		const struct litmus_change *change = &report->changes_made[i];
+		uint64_t columns[] = {change->runs,        change->writes, change->seen,
+				      change->breakpoints, change->late,   change->torn};
+
+		fprintf(out, "%-30s  %-5s", change->name, litmus_bound_names[change->bound]);
+		for (unsigned j = 0; j < sizeof(columns) / sizeof(columns[0]); j++) {
+			char text[16];
+
+			fprintf(out, "  %7s", amount(text, columns[j]));
+		}
+		fputc('\n', out);
+	}
+}
+
 static void print_spreads(const struct litmus_report *report, FILE *out)
 {
 	fprintf(out,
@@ -239,8 +261,7 @@ static void print_locked(const struct litmus_report *report, FILE *out, uint64_t
 			" locked exchanges across a line or page, and %" PRIu64 " torn executions.\n",
 			writes, torn);
 	else
-		fprintf(out,
-			"Path xchg: %" PRIu64 " locked exchanges across a line or page tore no execution.\n",
+		fprintf(out, "Path xchg: %" PRIu64 " locked exchanges across a line or page tore no execution.\n",
 			writes);
 }
 
@@ -301,6 +322,7 @@ void litmus_print(const struct litmus_report *report, FILE *out)
 	fprintf(out, "patcher on processor %d, executing thread on %d, seed %" PRIu64 ", %.1f s\n\n",
 		report->options.cpus[0], report->options.cpus[1], report->options.seed, report->took);
 	print_matrix(report, out);
+	print_changes(report, out);
 	print_orders(report, out);
 	print_spreads(report, out);
 	print_verdict(report, out);
@@ -367,6 +389,24 @@ static void json_matrix(FILE *out, const struct litmus_report *report)
 		fputc('}', out);
 	}
 	fprintf(out, "]");
+}
+
+static void json_changes(FILE *out, const struct litmus_report *report)
+{
+	fprintf(out, ",\n\"changes\": [");
+	for (unsigned i = 0; i < report->nr_changes_made; i++) {
+		const struct litmus_change *c = &report->changes_made[i];
+
+		fprintf(out, "%s\n{\"change\": ", i ? "," : "");
+		json_string(out, c->name);
+		fprintf(out,
+			", \"bound\": \"%s\", \"syncs\": %u, \"executions\": %" PRIu64 ", \"stores\": %" PRIu64
+			", \"changes\": %" PRIu64 ", \"traps\": %" PRIu64 ", \"late\": %" PRIu64 ", \"torn\": %" PRIu64
+			", \"strange\": %" PRIu64 "}",
+			litmus_bound_names[c->bound], c->syncs, c->runs, c->writes, c->seen, c->breakpoints, c->late,
+			c->torn, c->strange);
+	}
+	fputc(']', out);
 }
 
 static void json_orders(FILE *out, const struct litmus_report *report)
@@ -452,6 +492,7 @@ void litmus_print_json(const struct litmus_report *report, FILE *out)
 					    : "null");
 	fprintf(out, "}");
 	json_matrix(out, report);
+	json_changes(out, report);
 	json_orders(out, report);
 	fprintf(out, "}\n");
 }

@@ -3,7 +3,7 @@
  * Which races are run for how long, and what their counts mean.
  *
  * Time: a control first, then the matrix of cells in several passes, each in an order of its own (what else runs on
- * the machine then falls on no cell in particular), then the races of order.c.
+ * the machine then falls on no cell in particular), then the races of change.c and of order.c.
  *
  * I1  A run in which the control did not tear has no power, whatever else it counted.
  * I2  No count is a proof. A model is refuted by what was seen, or not refuted; "safe" is not among the answers.
@@ -21,7 +21,8 @@
 const char *const litmus_model_names[LITMUS_NR_MODELS] = {"byte", "amd", "line64", "intel-sdm"};
 
 #define CONTROL_SHARE 0.04
-#define MATRIX_SHARE 0.66
+#define MATRIX_SHARE 0.55
+#define CHANGES_SHARE 0.2
 #define PASS_NS 15e9 /* a pass of the matrix: shorter ones spend their time on starting and stopping */
 
 /* Whether the store itself reaches into the next line; what changes may not. */
@@ -179,6 +180,10 @@ static int run_all(struct litmus_report *report, struct litmus_area *areas)
 	if (!error)
 		error = run_matrix(report, areas, &random, start, ns * MATRIX_SHARE);
 	if (!error) {
+		progress(report, "whole instructions", start, "");
+		error = litmus_run_changes(report, areas, &random, litmus_now() + (uint64_t)(ns * CHANGES_SHARE));
+	}
+	if (!error) {
 		progress(report, "order, delay, late traps", start, "");
 		error = litmus_run_orders(report, areas, &random, start + (uint64_t)ns);
 	}
@@ -269,13 +274,15 @@ static bool is_any(const struct litmus_cell *cell, const void *arg)
  *	amd        and: one aligned quadword partly old in one instruction; fetches against the order of the stores
  *	line64     and: one line partly old in one instruction
  *	intel-sdm  old code after a sync; it promises nothing else
+ * A change by a breakpoint with all its syncs may be torn under none of them; with syncs left out, or by one store, as far
+ * as the model has blocks that it lies in.
  * A store is known to be one only on the paths alias, window and xchg: torn executions elsewhere may be the path's doing.
  */
 void litmus_judge(struct litmus_report *report)
 {
 	struct litmus_cell any = litmus_cells_sum(report, is_any, NULL);
 	struct litmus_cell single = litmus_cells_sum(report, is_single_store, NULL);
-	uint64_t stale = 0, disorder = 0;
+	uint64_t stale = 0, disorder = 0, torn_quad = single.torn_quad, torn_line = single.torn_line;
 
 	report->rests_on = single.runs;
 	report->changes = single.seen;
@@ -290,10 +297,24 @@ void litmus_judge(struct litmus_report *report)
 			report->changes += order->seen;
 		}
 	}
+	for (unsigned i = 0; i < report->nr_changes_made; i++) {
+		const struct litmus_change *change = &report->changes_made[i];
+
+		any.strange += change->strange;
+		if (change->protocol && change->syncs == 7)
+			stale += change->torn;
+		else if (change->bound == LITMUS_QUAD)
+			torn_quad += change->torn;
+		if (change->bound < LITMUS_LINE) {
+			torn_line += change->torn;
+			report->rests_on += change->runs;
+			report->changes += change->seen;
+		}
+	}
 	report->power = report->control[0].torn + report->control[1].torn > 0;
 	report->verdict = report->power && single.runs > 0;
 	report->contrary[LITMUS_SDM] = stale;
 	report->contrary[LITMUS_BYTE] = stale + any.strange + any.trapped;
-	report->contrary[LITMUS_AMD] = report->contrary[LITMUS_BYTE] + disorder + single.torn_quad;
-	report->contrary[LITMUS_LINE64] = report->contrary[LITMUS_BYTE] + disorder + single.torn_line;
+	report->contrary[LITMUS_AMD] = report->contrary[LITMUS_BYTE] + disorder + torn_quad;
+	report->contrary[LITMUS_LINE64] = report->contrary[LITMUS_BYTE] + disorder + torn_line;
 }

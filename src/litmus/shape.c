@@ -10,6 +10,8 @@
  *         whose nibbles are interleaved (the second instruction's immediate is 2 bytes longer than the store).
  * opcode  add $i, %r and imul $i, %r, %rax, in which the bytes REX, opcode, ModRM and immediate vary independently:
  *         16 instructions of 4 bytes, told apart by four registers.
+ * nop     a 5-byte nop against jmp rel32; all bytes differ. A new opcode before old bytes of a displacement lands on a pad
+ *         of its own, an old first byte before new ones stores to address 3 or 6, a fault; a nop's later bytes do not show.
  * flip    one byte; nothing can tear. Anything but the two results would be a surprise.
  *
  * Stores wider than what changes have it in their middle.
@@ -26,6 +28,7 @@ const char *const litmus_bound_names[LITMUS_NR_BOUNDS] = {"none", "8", "16", "32
 #define FALL_RESULT 0x77u
 
 static const uint8_t disp_bytes[2][4] = {{0x00, 0x10, 0x10, 0x00}, {0x80, 0x60, 0x20, 0x01}};
+static const uint8_t nop_bytes[2][5] = {{0x0f, 0x1f, 0x44, 0x00, 0x00}, {0xe9, 0x9f, 0x64, 0x20, 0x01}};
 static const uint8_t opcode_bytes[2][4] = {{0x48, 0x83, 0xc0, 0x05}, {0x49, 0x6b, 0xc2, 0x09}};
 
 static void emit(struct litmus_code *code, const void *bytes, unsigned len)
@@ -119,6 +122,14 @@ static void make_flip(struct litmus_code *code, unsigned width)
 	code->store = 0;
 }
 
+static void make_nop(struct litmus_code *code, unsigned width)
+{
+	lead(code, 0);
+	emit_both(code, nop_bytes[0], nop_bytes[1], width < LITMUS_NOP_LEN ? width : LITMUS_NOP_LEN);
+	EMIT(code, 0xb8, FALL_RESULT, 0, 0, 0, RET);
+	code->store = 0;
+}
+
 /* What the mixture @bits of opcode_bytes does to the registers that litmus_call() sets. */
 static uint64_t opcode_result(unsigned bits)
 {
@@ -147,6 +158,8 @@ static uint64_t result_of(const struct litmus_code *code, uint32_t mask)
 	switch (code->shape) {
 	case LITMUS_DISP:
 		return PAD_RESULT | bits;
+	case LITMUS_NOP:
+		return mask & 1 ? PAD_RESULT | 16 | (mask >> 1 & 15) : FALL_RESULT;
 	case LITMUS_FLIP:
 		return mask ? PAD_RESULT : FALL_RESULT;
 	case LITMUS_OPCODE:
@@ -169,7 +182,8 @@ static uint64_t result_of(const struct litmus_code *code, uint32_t mask)
 
 void litmus_code_make(struct litmus_code *code, enum litmus_shape shape, unsigned width)
 {
-	static void (*const make[])(struct litmus_code *, unsigned) = {make_disp, make_imm, make_opcode, make_flip};
+	static void (*const make[])(struct litmus_code *, unsigned) = {make_disp, make_imm, make_opcode, make_flip,
+								       make_nop};
 
 	memset(code, 0, sizeof(*code));
 	code->shape = shape;
@@ -254,7 +268,8 @@ uint32_t litmus_pad(unsigned i, uint8_t pad[128])
 	uint32_t disp = 0;
 
 	for (unsigned byte = 0; byte < 4; byte++)
-		disp |= (uint32_t)disp_bytes[i >> byte & 1][byte] << 8 * byte;
+		disp |= (uint32_t)(i < 16 ? disp_bytes[i >> byte & 1][byte] : nop_bytes[i >> byte & 1][byte + 1])
+			<< 8 * byte;
 	memset(pad, 0x90, 122);
 	memcpy(pad + 122, (const uint8_t[]){0xb8, (uint8_t)(PAD_RESULT | i), PAD_RESULT >> 8, 0, 0, RET}, 6);
 	return disp;

@@ -38,6 +38,25 @@ static void check_matrix(void)
 		CHECK(report.path_error[path] || litmus_cells_sum(&report, of_path, &path).seen > 0);
 }
 
+static void check_changes(void)
+{
+	uint64_t traps = 0;
+
+	CHECK(report.nr_changes_made >= 20);
+	for (unsigned i = 0; i < report.nr_changes_made; i++) {
+		const struct litmus_change *change = &report.changes_made[i];
+
+		XP_TEST_NOTE("%s: %llu executions, %llu changes, %llu torn", change->name,
+			     (unsigned long long)change->runs, (unsigned long long)change->seen,
+			     (unsigned long long)change->torn);
+		CHECK(change->runs + change->breakpoints > 0);
+		CHECK(change->writes > 0);
+		CHECK_EQ(change->strange, 0);
+		traps += change->breakpoints;
+	}
+	CHECK(traps > 0);
+}
+
 static void check_orders(void)
 {
 	CHECK(report.nr_orders >= 8);
@@ -73,6 +92,7 @@ XP_TEST(a_short_run)
 		SKIP("a race needs two processors");
 	REQUIRE_EQ(error, 0);
 	check_matrix();
+	check_changes();
 	check_orders();
 	/* Old code after a sync, or a result from nowhere: no processor, but a fault of ours. */
 	CHECK_EQ(report.contrary[LITMUS_BYTE], 0);

@@ -85,6 +85,38 @@ XP_TEST(each_mixture_returns_its_own_result)
 	litmus_area_close(&area);
 }
 
+/* What is alone is executed, as above; what would fault is decoded. */
+XP_TEST(mixtures_of_a_nop_and_a_jump_show)
+{
+	struct litmus_area area;
+	struct litmus_code code;
+
+	ZydisDecoderInit(&decoder, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
+	REQUIRE_EQ(litmus_area_open(&area, LITMUS_ALIAS), 0);
+	litmus_code_make(&code, LITMUS_NOP, 8);
+	CHECK_EQ(code.changed, 0x1f);
+	CHECK_EQ(code.entry, code.store);
+	for (uint32_t mask = 0; mask <= code.changed; mask++) {
+		unsigned at = LITMUS_AT(mask & 2 ? LITMUS_MID : LITMUS_END) + 31;
+		uint8_t image[LITMUS_IMAGE];
+		ZydisDecodedInstruction insn;
+		uint64_t result, second;
+
+		litmus_code_mix(&code, mask, image);
+		REQUIRE(ZYAN_SUCCESS(ZydisDecoderDecodeInstruction(&decoder, NULL, image, code.len, &insn)));
+		if ((mask & 3) == 2) {
+			CHECK_EQ(insn.mnemonic, ZYDIS_MNEMONIC_SETNLE); /* to address 3 or 6 */
+			continue;
+		}
+		CHECK_EQ(insn.length, LITMUS_NOP_LEN);
+		REQUIRE_EQ(litmus_area_fill(&area, at, image, code.len), 0);
+		result = litmus_call(area.code + at, NULL, &second);
+		CHECK_EQ(result == code.old_result, !(mask & 1));
+		CHECK_EQ(result == code.new_result, mask == code.changed);
+	}
+	litmus_area_close(&area);
+}
+
 XP_TEST(other_results_are_no_mixture)
 {
 	for (unsigned shape = 0; shape < LITMUS_NR_SHAPES; shape++) {
@@ -253,6 +285,8 @@ static struct litmus_report some_report(void)
 	report.nr_cells = 2;
 	report.nr_orders = 1;
 	report.orders[0] = (struct litmus_order){.name = "two", .judged = true, .runs = 1000, .seen = 100};
+	report.nr_changes_made = 1;
+	report.changes_made[0] = (struct litmus_change){.name = "change \"", .runs = 7, .bound = LITMUS_CROSS32};
 	report.nr_spreads = 1;
 	report.spreads[0] = (struct litmus_spread){.name = "delay", .nr = 3, .min = 1, .max = 3};
 	return report;
@@ -277,7 +311,7 @@ XP_TEST(which_model_a_count_contradicts)
 
 	CHECK(contradicts(&report, 0));
 	CHECK(report.power);
-	CHECK_EQ(report.rests_on, 101000);
+	CHECK_EQ(report.rests_on, 101007);
 	some_cells[0].torn = 1; /* across something: what every model allows */
 	CHECK(contradicts(&report, 0));
 	some_cells[0].torn_line = 1;
@@ -295,6 +329,28 @@ XP_TEST(which_model_a_count_contradicts)
 	CHECK(contradicts(&report, 0));
 	report.orders[0].after_sync = true;
 	CHECK(contradicts(&report, BIT(LINE64) | BIT(AMD) | BIT(BYTE) | BIT(SDM)));
+	report = some_report();
+	report.nr_changes_made = 1;
+	report.changes_made[0] = (struct litmus_change){.name = "one", .bound = LITMUS_LINE, .torn = 1, .runs = 5};
+	CHECK(contradicts(&report, 0));
+	CHECK_EQ(report.rests_on, 101000);
+	report.changes_made[0].bound = LITMUS_CROSS32;
+	CHECK(contradicts(&report, BIT(LINE64)));
+	CHECK_EQ(report.rests_on, 101005);
+	report.changes_made[0].bound = LITMUS_QUAD;
+	CHECK(contradicts(&report, BIT(LINE64) | BIT(AMD)));
+	/* Syncs left out: as far as the model has blocks; with all of them nothing may be torn. */
+	report.changes_made[0].protocol = true;
+	report.changes_made[0].syncs = 6;
+	CHECK(contradicts(&report, BIT(LINE64) | BIT(AMD)));
+	report.changes_made[0].bound = LITMUS_LINE;
+	CHECK(contradicts(&report, 0));
+	report.changes_made[0].syncs = 7;
+	CHECK(contradicts(&report, BIT(LINE64) | BIT(AMD) | BIT(BYTE) | BIT(SDM)));
+	report.changes_made[0].torn = 0;
+	report.changes_made[0].strange = 1;
+	CHECK(contradicts(&report, BIT(LINE64) | BIT(AMD) | BIT(BYTE)));
+	report = some_report();
 	report.control[0].torn = 0;
 	litmus_judge(&report);
 	CHECK(!report.power);
@@ -395,6 +451,7 @@ XP_TEST(json_is_well_formed)
 	text = printed(&report, litmus_print_json);
 	CHECK(json_good(text));
 	CHECK(strstr(text, "\"line64\": {\"contrary\": 0, \"consistent\": true}"));
+	CHECK(strstr(text, "\"bound\": \"32\", \"syncs\": 0, \"executions\": 7, "));
 	free(text);
 	report.control[0].torn = 0;
 	litmus_judge(&report);
