@@ -34,7 +34,8 @@ enum xp_sync { XP_SYNC_AUTO, XP_SYNC_MEMBARRIER, XP_SYNC_SIGNAL };
  * xp_set_writer / xp_set_sync - for all later commits. The environment variables CROSSPATCH_WRITER (auto, procmem,
  * mprotect) and CROSSPATCH_SYNC (auto, membarrier, signal) set them at start; ignored in set-uid programs.
  * Context: thread; waits for a commit in progress. Ordering: none. Errors: -EINVAL; -XP_E_NO_WRITER, -XP_E_NO_SYNC if
- * the one named does not work here: the setting stays as it was; -XP_E_REENTRANT. Progress: waits for the text lock.
+ * the one named does not work here, -XP_E_TRANSLATED if it writes and old text is executed (valgrind without
+ * --smc-check=all, qemu-user): the setting stays as it was; -XP_E_REENTRANT. Progress: waits for the text lock.
  */
 int xp_set_writer(enum xp_writer writer);
 int xp_set_sync(enum xp_sync sync);

@@ -501,4 +501,103 @@ XP_TEST(after_setuid)
 	xp_child(without_root);
 }
 
+/* ---- a program that runs under a translator: what is written is executed, or the change is refused ---- */
+
+/* Each writer in turn: the site was executed before, and what is said of it is true. */
+static void key_is_as_said(enum xp_writer writer)
+{
+	int error = xp_set_writer(writer);
+
+	CHECK(error == 0 || error == -XP_E_TRANSLATED || error == -XP_E_NO_WRITER);
+	for (int round = 0; round < 3; round++) {
+		CHECK(!subject_key_site());
+		error = xp_static_branch_enable(&subject_key);
+		CHECK(error == 0 || error == -XP_E_TRANSLATED || error == -XP_E_NO_WRITER);
+		CHECK_EQ(subject_key_site(), error == 0);
+		CHECK_EQ(xp_static_key_enabled(&subject_key), error == 0);
+		CHECK_EQ(xp_static_branch_disable(&subject_key), 0);
+	}
+	CHECK_EQ(xp_state(), XP_STATE_READY);
+}
+
+XP_CHILD_PROGRAM(translated)
+{
+	key_is_as_said(XP_WRITER_PROCMEM);
+	key_is_as_said(XP_WRITER_MPROTECT);
+	key_is_as_said(XP_WRITER_AUTO);
+}
+
+/* valgrind looks after no text of files, and says how it can be made to. */
+XP_CHILD_PROGRAM(refused_by_words)
+{
+	struct xp_diag diag;
+	struct subject s;
+	char line[512];
+
+	CHECK(!subject_key_site());
+	CHECK_EQ(xp_static_branch_enable(&subject_key), -XP_E_TRANSLATED);
+	CHECK_EQ(xp_set_writer(XP_WRITER_PROCMEM), -XP_E_TRANSLATED);
+	CHECK_EQ(xp_set_writer(XP_WRITER_MPROTECT), -XP_E_TRANSLATED);
+	CHECK(!subject_key_site());
+	REQUIRE(subject_make(&s));
+	CHECK_EQ(xp_text_poke(&s.on, &diag), -XP_E_TRANSLATED);
+	xp_diag_format(&diag, line, sizeof(line));
+	CHECK(strstr(line, "--smc-check=all") != NULL);
+	CHECK(subject_is(&s, s.nop));
+}
+
+XP_CHILD_PROGRAM(works)
+{
+	struct subject s;
+
+	REQUIRE(subject_make(&s));
+	for (int writer = XP_WRITER_PROCMEM; writer <= XP_WRITER_MPROTECT; writer++) {
+		CHECK_EQ(xp_set_writer((enum xp_writer)writer), 0);
+		CHECK(subject_works(&s));
+		key_works();
+	}
+}
+
+/* The case @name as a program of the translator's. False: there is no translator. */
+static bool translated(const char *translator, const char *option, const char *name)
+{
+	char self[PATH_MAX], command[64];
+	ssize_t len = readlink("/proc/self/exe", self, sizeof(self) - 1);
+	int status;
+	pid_t child;
+
+	snprintf(command, sizeof(command), "command -v %s >/dev/null 2>&1", translator);
+	if (len < 0 || system(command) != 0)
+		return false;
+	self[len] = '\0';
+	fflush(stdout);
+	child = fork();
+	if (child == 0) {
+		setenv("XP_CHILD", name, 1);
+		if (option)
+			execlp(translator, translator, "-q", "--tool=none", option, self, (char *)NULL);
+		else
+			execlp(translator, translator, self, (char *)NULL);
+		_exit(127);
+	}
+	CHECK_EQ(waitpid(child, &status, 0), child);
+	CHECK_EQ(status, 0);
+	return true;
+}
+
+XP_TEST(under_qemu)
+{
+	if (!translated(sizeof(long) == 8 ? "qemu-x86_64" : "qemu-i386", NULL, "translated"))
+		SKIP("no qemu-user");
+}
+
+XP_TEST(under_valgrind)
+{
+	if (!translated("valgrind", "--smc-check=none", "translated"))
+		SKIP("no valgrind");
+	translated("valgrind", "--smc-check=all-non-file", "translated");
+	translated("valgrind", "--smc-check=all-non-file", "refused_by_words");
+	translated("valgrind", "--smc-check=all", "works");
+}
+
 XP_CHILD_MAIN()

@@ -8,6 +8,7 @@
  * I2  Nothing here needs malloc or a lock of libc's, so that a commit may run where they are held.
  */
 #include "arch/x86/store.h"
+#include "arch/x86/sync.h"
 #include "port/linux/port.h"
 
 #include <asm/prctl.h>
@@ -27,15 +28,24 @@
 #define ARCH_SHSTK_STATUS 0x5005
 #endif
 
-/* Text that nobody executes. */
+/* mov $0, %eax; ret. See takes_effect(). */
 __asm__(".pushsection .text\n"
 	".balign 16\n"
 	".hidden xp__probe_text\n"
 	".globl xp__probe_text\n"
+	".type xp__probe_text, @function\n"
 	"xp__probe_text:\n"
-	".fill 16, 1, 0xcc\n"
+	".cfi_startproc\n"
+	".byte 0xb8, 0, 0, 0, 0, 0xc3\n"
+	".cfi_endproc\n"
+	".size xp__probe_text, . - xp__probe_text\n"
+	".balign 16, 0xcc\n"
 	".popsection");
 
+static const struct xp__writer *const writer_table[] = {
+	[XP_WRITER_PROCMEM] = &xp__writer_procmem,
+	[XP_WRITER_MPROTECT] = &xp__writer_mprotect,
+};
 static enum xp_writer writer_wanted = XP_WRITER_AUTO;
 static enum xp_sync sync_wanted = XP_SYNC_AUTO;
 static const struct xp__writer *writer; /* in force; NULL: none works, or none was tried yet */
@@ -82,12 +92,43 @@ void xp__release(void *memory, size_t size)
 
 /* ---- which writer, which sync ---- */
 
-static const struct xp__writer *writer_of(enum xp_writer wanted)
+/*
+ * Whether what the writer stores is what is executed. Under valgrind, qemu-user and their like it is not: they execute
+ * translations, and each notices some ways to change text and others not, or none. So text that was executed before is
+ * changed and executed again. It lies in a file's mapping, as the sites do: valgrind by itself looks after no such text. The
+ * call is indirect, or the translation of the second one would have the text in it, fresh.
+ */
+static bool takes_effect(enum xp_writer which)
 {
-	if (wanted != XP_WRITER_MPROTECT && !mem_trapped && xp__writer_procmem.probe() == 0)
-		return &xp__writer_procmem;
-	if (wanted != XP_WRITER_PROCMEM && xp__writer_mprotect.probe() == 0)
-		return &xp__writer_mprotect;
+	static bool did[sizeof(writer_table) / sizeof(*writer_table)];
+	uint8_t (*volatile const run)(void) = (uint8_t (*)(void))(uintptr_t)xp__probe_text;
+	uint8_t *value = (uint8_t *)(uintptr_t)xp__probe_text + 1;
+
+	if (!did[which]) {
+		uint8_t other = (uint8_t)(run() + 1);
+
+		if (other == *value)
+			other++; /* the other writer had no effect */
+		if (writer_table[which]->write(value, &other, 1, 0))
+			return true; /* it was just tried: the commit will fail as well, and say why */
+		xp__serialize();
+		did[which] = run() == other;
+	}
+	return did[which];
+}
+
+/* NULL: -XP_E_NO_WRITER, or -XP_E_TRANSLATED in @error. */
+static const struct xp__writer *writer_of(enum xp_writer wanted, int *error)
+{
+	*error = -XP_E_NO_WRITER;
+	for (enum xp_writer which = XP_WRITER_PROCMEM; which <= XP_WRITER_MPROTECT; which++) {
+		if ((wanted != XP_WRITER_AUTO && wanted != which) || (which == XP_WRITER_PROCMEM && mem_trapped) ||
+		    writer_table[which]->probe())
+			continue;
+		if (takes_effect(which))
+			return writer_table[which];
+		*error = -XP_E_TRANSLATED;
+	}
 	return NULL;
 }
 
@@ -101,7 +142,8 @@ static int choose_sync(enum xp_sync wanted, bool *signal)
 
 void xp__port_report(struct xp__report *report)
 {
-	const struct xp__writer *would = writer && writer->probe() == 0 ? writer : writer_of(writer_wanted);
+	int error;
+	const struct xp__writer *would = writer && writer->probe() == 0 ? writer : writer_of(writer_wanted, &error);
 	bool signal = sync_wanted == XP_SYNC_SIGNAL || (sync_wanted == XP_SYNC_AUTO && !membarrier_works);
 
 	report->writer = would ? would->name : "none";
@@ -120,13 +162,13 @@ int xp_set_writer(enum xp_writer wanted)
 	error = xp__text_lock();
 	if (error)
 		return error;
-	works = writer_of(wanted);
+	works = writer_of(wanted, &error);
 	if (works) {
 		writer = works;
 		writer_wanted = wanted;
 	}
 	xp__text_unlock();
-	return works ? 0 : -XP_E_NO_WRITER;
+	return works ? 0 : error;
 }
 
 int xp_set_sync(enum xp_sync wanted)
@@ -183,11 +225,12 @@ static void *exec_alloc(const void *near, size_t size)
 
 static unsigned can(unsigned needs)
 {
+	int error;
 	unsigned served = XP_NEED_SYNC | XP_NEED_TRAP | XP_NEED_PARK | XP_NEED_ALONE | XP_NEED_ILLEGAL;
 
 	if (needs & XP_NEED_SINGLE) {
 		if (writer == NULL)
-			writer = writer_of(writer_wanted);
+			writer = writer_of(writer_wanted, &error);
 		if (writer && writer->single && xp__can_store_quadword())
 			served |= XP_NEED_SINGLE;
 	}
@@ -208,9 +251,12 @@ static int prepare(unsigned needs, struct xp_diag *diag)
 	commit_diag = diag;
 	undoing = false;
 	if (writer == NULL || writer->probe() != 0) {
-		writer = writer_of(writer_wanted);
+		writer = writer_of(writer_wanted, &error);
+		if (writer == NULL && error == -XP_E_TRANSLATED)
+			return xp__refuse(diag, error, 0,
+					  "valgrind executes changed text with --smc-check=all; qemu-user does not");
 		if (writer == NULL)
-			return xp__refuse(diag, -XP_E_NO_WRITER, 0,
+			return xp__refuse(diag, error, 0,
 					  "neither /proc/self/mem nor mprotect may write program text here");
 	}
 	/* Whatever the writer in force: text that anybody may write to is not left unmentioned. */

@@ -61,7 +61,7 @@ bool xp__windows_left(void);
 /* xp__windows_close - closes what the mprotect writer had to leave open. 0 if nothing is open any more, else -errno. */
 int xp__windows_close(void);
 
-/* xp__probe_text - a byte of text that nobody executes, to try a writer on. */
+/* xp__probe_text - text of our own, to try a writer on: its first byte, as it is. */
 extern const uint8_t xp__probe_text[] __attribute__((visibility("hidden")));
 
 /* ---- sync_*.c ---- */

@@ -5,7 +5,8 @@
  *
  * I1  Whether MDWE forbids the window is asked before each commit, and nothing is tried under it: the way in (RX to RWX)
  *     is refused there.
- * I2  The protection given back is the one that the mapping had.
+ * I2  The protection given back is the one that the mapping had. Where /proc/self/maps denies that it is executable
+ *     (qemu-user 7.2 does of all text), nothing is written.
  * I3  A window that the system does not let us close (a filter, a security module, no memory) is tried again at once,
  *     then remembered: the write fails, and every later commit tries once more and is refused until it is closed or
  *     no longer there. To undo the commit takes windows too: there, to have the old bytes back is success.
@@ -135,6 +136,9 @@ static int write_window(void *addr, const void *bytes, size_t len, unsigned flag
 		int error = xp__maps_find(at, &mapping);
 		size_t part = len;
 
+		/* To give back what is said here would end its execution. */
+		if (!error && !(mapping.prot & PROT_EXEC))
+			error = -XP_E_NOT_TEXT;
 		if (error)
 			return error;
 		if (at + part > mapping.end)
