@@ -2,35 +2,34 @@
 #include "client.h"
 
 #include "json.h"
+#include "text.h"
 #include "tool.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
+#include <linux/openat2.h>
 #include <poll.h>
+#include <pthread.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
 
-/* A process may be in a commit, or in a debugger. */
-enum { PATIENCE_MS = 20000 };
-
-static int say(const char *command, int status, const char *format, ...) __attribute__((format(printf, 3, 4)));
-static int say(const char *command, int status, const char *format, ...)
-{
-	va_list list;
-
-	fprintf(stderr, "crosspatch %s: ", command);
-	va_start(list, format);
-	vfprintf(stderr, format, list);
-	va_end(list);
-	putc('\n', stderr);
-	return status;
-}
+/* What one answer may be. A line of it is an object. */
+enum {
+	ANSWER_MAX = 64 << 20,
+	LINES_MAX = 1 << 20,
+	FIELDS_MAX = 64,
+	PATIENCE_MS = 20000, /* a process may be in a commit, or in a debugger */
+	LIFE_S = 60,         /* of the whole command */
+};
 
 int client_parse(struct client_arguments *arguments, int argc, char **argv, int most)
 {
@@ -42,13 +41,59 @@ int client_parse(struct client_arguments *arguments, int argc, char **argv, int 
 		else if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0)
 			arguments->help = true;
 		else if (strncmp(argv[i], "--", 2) == 0)
-			return say(argv[0], TOOL_USAGE, "%s: no such option; --help lists them", argv[i]);
+			return text_say(argv[0], TOOL_USAGE, "%s: no such option; --help lists them", argv[i]);
 		else if (arguments->nr == most)
-			return say(argv[0], TOOL_USAGE, "\"%s\" is one word too many; see --help", argv[i]);
+			return text_say(argv[0], TOOL_USAGE, "\"%s\" is one word too many; see --help", argv[i]);
 		else
 			arguments->words[arguments->nr++] = argv[i];
 	}
 	return TOOL_OK;
+}
+
+/* Says why there is no answer, with --json on standard output too. @error: -errno, or 0. */
+static int fail(const struct client *client, int status, int error, const char *format, ...)
+	__attribute__((format(printf, 4, 5)));
+static int fail(const struct client *client, int status, int error, const char *format, ...)
+{
+	char why[4096];
+	va_list list;
+
+	va_start(list, format);
+	vsnprintf(why, sizeof(why), format, list);
+	va_end(list);
+	if (client->json) {
+		printf("{\"pid\": ");
+		if (client->pid)
+			printf("%d", client->pid);
+		else
+			json_string(stdout, NULL);
+		printf(", \"error\": {\"code\": %d, \"text\": ", error);
+		json_string(stdout, why);
+		puts("}}");
+		fflush(stdout);
+	}
+	return text_say(client->command, status, "%s", why);
+}
+
+/* ---- no wait without an end ---- */
+
+/* A file system of the process' own may hold a system call for as long as it likes; only the end of this process ends that. */
+static void *watch(void *command)
+{
+	struct timespec left = {LIFE_S, 0};
+
+	while (nanosleep(&left, &left))
+		;
+	_exit(text_say(command, TOOL_UNKNOWN,
+		       "gave up after %d seconds: the process, or a file system of its, is stuck", LIFE_S));
+}
+
+static void start_watch(const char *command)
+{
+	pthread_t thread;
+
+	if (pthread_create(&thread, NULL, watch, (void *)(uintptr_t)command) == 0)
+		pthread_detach(thread);
 }
 
 /* ---- where the socket is ---- */
@@ -91,133 +136,247 @@ static unsigned long user_inside(int pid, unsigned long user)
 	return found;
 }
 
-/* Calls @try with each path where the socket of process @pid may be, until one returns true. */
-static bool each_path(int pid, bool (*try)(const char *path, void *data), void *data)
+/* The number of the process' namespace @name, 0 if it may not be known. */
+static unsigned long namespace_of(int pid, const char *name)
 {
-	unsigned long real, user;
-	char line[256], path[PATH_MAX], root[64];
-	const char *own_id;
+	unsigned long number = 0;
+	char path[64], link[64];
+	ssize_t len;
 
-	if (!status_line(pid, "Uid", line, sizeof(line)) || sscanf(line, "%lu %lu", &real, &user) != 2)
-		return false;
-	user = user_inside(pid, user);
-	/* Its id in its own namespace is the last. */
-	if (!status_line(pid, "NSpid", line, sizeof(line)))
-		snprintf(line, sizeof(line), "\t%d", pid);
-	line[strcspn(line, "\n")] = '\0';
-	own_id = strrchr(line, '\t') ? strrchr(line, '\t') + 1 : line;
-	snprintf(root, sizeof(root), "/proc/%d/root", pid);
-	for (int outside = 0; outside < 2; outside++) {
-		const char *from = outside ? "" : root;
-
-		snprintf(path, sizeof(path), "%s/run/crosspatch/%s", from, own_id);
-		if (user == 0 && try(path, data))
-			return true;
-		snprintf(path, sizeof(path), "%s/run/user/%lu/crosspatch/%s", from, user, own_id);
-		if (try(path, data))
-			return true;
-		snprintf(path, sizeof(path), "%s/tmp/crosspatch-%lu/%s", from, user, own_id);
-		if (try(path, data))
-			return true;
-	}
-	return false;
+	snprintf(path, sizeof(path), "/proc/%d/ns/%s", pid, name);
+	len = readlink(path, link, sizeof(link) - 1);
+	link[len > 0 ? len : 0] = '\0';
+	if (sscanf(link, "%*[a-z_]:[%lu]", &number) != 1)
+		return 0;
+	return number;
 }
 
-/* Connects; errno if not. */
-static bool connect_to(struct client *client, const char *path)
+struct attempt {
+	struct client *client;
+	int pid, error; /* the most telling one */
+	int root;       /* where its paths begin */
+	const char *root_name;
+	unsigned long user, users, processes; /* a user, and the numbers of its namespaces */
+	unsigned long own_id;                 /* in its own namespace */
+};
+
+/* Connects to the socket @fd, a descriptor that says where it is; errno if not. Root asks as the socket's owner: in a user
+ * namespace of its own a process does not know the root of this one. */
+static bool connect_at(struct client *client, int fd, const struct sockaddr_un *address)
 {
-	struct sockaddr_un address = {.sun_family = AF_UNIX};
 	struct timeval patience = {PATIENCE_MS / 1000, 0};
 	struct ucred who = {0, 0, 0};
 	socklen_t len = sizeof(who);
+	bool as_owner = false;
+	struct stat st;
 	int error;
 
-	if (strlen(path) >= sizeof(address.sun_path)) {
-		errno = ENAMETOOLONG;
+	if (fstat(fd, &st))
+		return false;
+	if (!S_ISSOCK(st.st_mode)) {
+		errno = ENOTSOCK;
 		return false;
 	}
-	strcpy(address.sun_path, path);
 	client->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	if (client->fd < 0)
 		return false;
 	setsockopt(client->fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof(patience));
-	if (connect(client->fd, (struct sockaddr *)&address, sizeof(address)) ||
-	    getsockopt(client->fd, SOL_SOCKET, SO_PEERCRED, &who, &len)) {
+	if (geteuid() == 0 && st.st_uid != 0)
+		as_owner = seteuid(st.st_uid) == 0;
+	error = connect(client->fd, (const struct sockaddr *)address, sizeof(*address)) ||
+				getsockopt(client->fd, SOL_SOCKET, SO_PEERCRED, &who, &len)
+			? errno
+			: 0;
+	if (as_owner && seteuid(0))
 		error = errno;
+	if (error) {
 		close(client->fd);
 		client->fd = -1;
 		errno = error;
 		return false;
 	}
 	client->pid = who.pid;
-	strcpy(client->path, path);
 	return true;
 }
 
-struct attempt {
-	struct client *client;
-	int pid, error; /* the most telling one */
-};
-
-static bool try_path(const char *path, void *data)
+/* The path @name, which follows links as the process would: those of its own do not lead out of its root. */
+static int open_inside(int root, const char *name)
 {
-	struct attempt *attempt = data;
+	struct open_how how = {.flags = O_PATH | O_CLOEXEC, .resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS};
+	int fd = (int)syscall(SYS_openat2, root, name, &how, sizeof(how));
 
-	if (!connect_to(attempt->client, path)) {
-		if (errno != ENOENT && errno != ENOTDIR && errno != ENAMETOOLONG)
-			attempt->error = errno;
-		return false;
+	return fd < 0 && errno == ENOSYS ? openat(root, name, O_PATH | O_CLOEXEC | O_NOFOLLOW) : fd;
+}
+
+static bool try_name(struct attempt *attempt, const char *name)
+{
+	struct sockaddr_un address = {.sun_family = AF_UNIX};
+	struct client *client = attempt->client;
+	int fd = open_inside(attempt->root, name);
+	bool connected = false;
+
+	if (fd >= 0) {
+		snprintf(address.sun_path, sizeof(address.sun_path), "/proc/self/fd/%d", fd);
+		connected = connect_at(client, fd, &address);
 	}
+	if (!connected && errno != ENOENT && errno != ENOTDIR && errno != ENAMETOOLONG)
+		attempt->error = errno;
+	if (fd >= 0)
+		close(fd);
+	if (!connected)
+		return false;
 	/* Somebody else's process may sit there. */
-	if (attempt->client->pid == attempt->pid)
+	if (client->pid == attempt->pid) {
+		snprintf(client->path, sizeof(client->path), "%s/%s", attempt->root_name, name);
 		return true;
-	close(attempt->client->fd);
-	attempt->client->fd = -1;
+	}
+	close(client->fd);
+	client->fd = -1;
 	return false;
+}
+
+/* The names that a process of attempt->user may have taken: see find_directory() in src/port/linux/control.c. */
+static bool try_user(struct attempt *attempt)
+{
+	static const char *const directories[] = {"run/crosspatch",         "run/user/%lu/crosspatch",
+						  "tmp/crosspatch-%lu",     "dev/shm/crosspatch-%lu",
+						  "tmp/crosspatch-%lu-%lu", "dev/shm/crosspatch-%lu-%lu"};
+	char directory[128], name[256];
+
+	for (size_t i = attempt->user ? 1 : 0; i < sizeof(directories) / sizeof(directories[0]); i++) {
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wformat-nonliteral"
+		snprintf(directory, sizeof(directory), directories[i], attempt->user, attempt->users);
+#pragma GCC diagnostic pop
+		snprintf(name, sizeof(name), "%s/%lu", directory, attempt->own_id);
+		if (try_name(attempt, name))
+			return true;
+		snprintf(name, sizeof(name), "%s/%lu-%lu", directory, attempt->own_id, attempt->processes);
+		if (attempt->processes && try_name(attempt, name))
+			return true;
+	}
+	return false;
+}
+
+/* A process may have begun to serve as another user than it is now: as root, or as one of those that it can still become. */
+static bool try_users(struct attempt *attempt)
+{
+	unsigned long users[4] = {0, 0, 0, 0};
+	char line[256];
+
+	if (!status_line(attempt->pid, "Uid", line, sizeof(line)) ||
+	    sscanf(line, "%lu %lu %lu", &users[1], &users[0], &users[2]) != 3)
+		return false;
+	for (int i = 0; i < 3; i++)
+		users[i] = user_inside(attempt->pid, users[i]);
+	/* Its id in its own namespace is the last. */
+	if (!status_line(attempt->pid, "NSpid", line, sizeof(line)))
+		snprintf(line, sizeof(line), "\t%d", attempt->pid);
+	attempt->own_id = strtoul(strrchr(line, '\t') ? strrchr(line, '\t') + 1 : line, NULL, 10);
+	attempt->users = namespace_of(attempt->pid, "user");
+	attempt->processes = namespace_of(attempt->pid, "pid");
+	for (int i = 0; i < 4; i++) {
+		bool tried = false;
+
+		for (int j = 0; j < i; j++)
+			tried |= users[j] == users[i];
+		attempt->user = users[i];
+		if (!tried && try_user(attempt))
+			return true;
+	}
+	return false;
+}
+
+/* In the file system of the process, and in this one. */
+static bool try_roots(struct attempt *attempt)
+{
+	char path[64];
+	bool found = false;
+
+	snprintf(path, sizeof(path), "/proc/%d/root", attempt->pid);
+	for (int here = 0; here < 2 && !found; here++) {
+		attempt->root_name = here ? "" : path;
+		attempt->root = open(here ? "/" : path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+		if (attempt->root < 0) {
+			attempt->error = errno;
+			continue;
+		}
+		found = try_users(attempt);
+		close(attempt->root);
+	}
+	return found;
 }
 
 static int open_process(struct client *client, const char *target)
 {
-	char *end;
+	struct attempt attempt = {.client = client};
+	char *end, state[64] = "";
 	long pid;
 
 	errno = 0;
 	pid = strtol(target, &end, 10);
 	if (errno || pid <= 0 || pid > INT_MAX)
-		return say(client->command, TOOL_USAGE, "\"%s\" is no process id", target);
-
-	struct attempt attempt = {client, (int)pid, 0};
-
-	if (each_path((int)pid, try_path, &attempt))
+		return text_say(client->command, TOOL_USAGE, "\"%s\" is no process id", target);
+	attempt.pid = (int)pid;
+	if (try_roots(&attempt))
 		return TOOL_OK;
-	snprintf(client->path, sizeof(client->path), "/proc/%ld", pid);
-	if (access(client->path, F_OK))
-		return say(client->command, TOOL_UNKNOWN, "there is no process %ld", pid);
+	client->pid = (int)pid;
+	if (!status_line((int)pid, "State", state, sizeof(state)))
+		return fail(client, TOOL_UNKNOWN, -ESRCH, "there is no process %ld", pid);
+	if (state[strspn(state, "\t ")] == 'Z' || state[strspn(state, "\t ")] == 'X')
+		return fail(client, TOOL_UNKNOWN, -ESRCH, "process %ld has ended; its parent has not taken notice yet",
+			    pid);
 	if (attempt.error == EACCES || attempt.error == EPERM)
-		return say(client->command, TOOL_REFUSED, "process %ld: only its own user and root may ask", pid);
-	return say(client->command, TOOL_UNKNOWN,
-		   "process %ld serves no control socket%s%s; it has to call xp_control_start() or be started with "
-		   "CROSSPATCH_CONTROL=auto",
-		   pid, attempt.error ? ": " : "", attempt.error ? strerror(attempt.error) : "");
+		return fail(client, TOOL_REFUSED, -attempt.error, "process %ld: only its own user and root may ask",
+			    pid);
+	if (attempt.error == EAGAIN)
+		return fail(client, TOOL_UNKNOWN, -EAGAIN,
+			    "process %ld does not take connections: it is stopped, or too many wait", pid);
+	return fail(client, TOOL_UNKNOWN, attempt.error ? -attempt.error : -ENOENT,
+		    "process %ld serves no control socket%s%s; it has to call xp_control_start() or be started with "
+		    "CROSSPATCH_CONTROL=auto",
+		    pid, attempt.error ? ": " : "",
+		    attempt.error == ECONNREFUSED ? "nobody listens there any more"
+		    : attempt.error               ? strerror(attempt.error)
+						  : "");
 }
 
-int client_open(struct client *client, const char *command, const char *target)
+static int open_path(struct client *client, const char *target)
+{
+	struct sockaddr_un address = {.sun_family = AF_UNIX};
+	int fd = open(target, O_PATH | O_CLOEXEC), error = 0;
+
+	snprintf(client->path, sizeof(client->path), "%s", target);
+	/* A path that is too long for an address goes by its descriptor. */
+	if (strlen(target) < sizeof(address.sun_path))
+		strcpy(address.sun_path, target);
+	else
+		snprintf(address.sun_path, sizeof(address.sun_path), "/proc/self/fd/%d", fd);
+	if (fd < 0 || !connect_at(client, fd, &address))
+		error = errno;
+	if (fd >= 0)
+		close(fd);
+	if (error == 0)
+		return TOOL_OK;
+	if (error == EACCES || error == EPERM)
+		return fail(client, TOOL_REFUSED, -error, "%s: only the process' own user and root may ask", target);
+	return fail(client, TOOL_UNKNOWN, -error, "%s: %s", target,
+		    error == ECONNREFUSED ? "nobody listens there any more"
+		    : error == ENOTSOCK   ? "is no socket"
+		    : error == EAGAIN     ? "does not take connections: the process is stopped, or too many wait"
+					  : strerror(error));
+}
+
+int client_open(struct client *client, const char *command, const char *target, bool json)
 {
 	memset(client, 0, sizeof(*client));
 	client->command = command;
+	client->json = json;
 	client->fd = -1;
-	if (strchr(target, '/') == NULL) {
-		if (target[0] == '\0' || target[strspn(target, "0123456789")])
-			return say(command, TOOL_USAGE, "\"%s\" is neither a process id nor the path of a socket",
-				   target);
-		return open_process(client, target);
-	}
-	if (connect_to(client, target))
-		return TOOL_OK;
-	if (errno == EACCES || errno == EPERM)
-		return say(command, TOOL_REFUSED, "%s: only the process' own user and root may ask", target);
-	return say(command, TOOL_UNKNOWN, "%s: %s", target,
-		   errno == ECONNREFUSED ? "nobody listens there any more" : strerror(errno));
+	if (strchr(target, '/') == NULL && (target[0] == '\0' || target[strspn(target, "0123456789")]))
+		return text_say(command, TOOL_USAGE, "\"%s\" is neither a process id nor the path of a socket", target);
+	start_watch(command);
+	return strchr(target, '/') ? open_path(client, target) : open_process(client, target);
 }
 
 void client_close(struct client *client)
@@ -241,7 +400,10 @@ static long now_ms(void)
 	return now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
-/* All that comes until the other end hangs up, which it may do with the request unread. Ended by a zero; NULL and errno. */
+/*
+ * All that comes until the other end hangs up, which it may do with the request unread. Ended by a zero; NULL and errno:
+ * EFBIG if there is no end of it.
+ */
 static char *receive(int fd)
 {
 	long deadline = now_ms() + PATIENCE_MS;
@@ -250,20 +412,22 @@ static char *receive(int fd)
 
 	for (;;) {
 		struct pollfd ready = {fd, POLLIN, 0};
+		long left = deadline - now_ms();
 		ssize_t got;
 
 		if (len + 1 >= room) {
-			char *more = realloc(all, room = room ? 2 * room : 65536);
+			char *more = len < ANSWER_MAX ? realloc(all, room = room ? 2 * room : 65536) : NULL;
 
+			errno = len < ANSWER_MAX ? ENOMEM : EFBIG;
 			if (more == NULL)
 				break;
 			all = more;
 		}
 		errno = ETIMEDOUT;
-		if (now_ms() >= deadline || poll(&ready, 1, (int)(deadline - now_ms())) == 0)
+		if (left <= 0 || poll(&ready, 1, (int)left) == 0)
 			break;
-		got = recv(fd, all + len, room - len - 1, 0);
-		if (got < 0 && errno == EINTR)
+		got = recv(fd, all + len, room - len - 1, MSG_DONTWAIT);
+		if (got < 0 && (errno == EINTR || errno == EAGAIN))
 			continue;
 		if (got < 0 && (errno != ECONNRESET || len == 0))
 			break;
@@ -305,20 +469,24 @@ static void unescape(char *text)
 	*to = '\0';
 }
 
-/* Lines become strings of fields, each ended by a zero, with an empty one behind the last. */
-static bool take_apart(struct client *client)
+/* Lines become strings of fields, each ended by a zero, with an empty one behind the last. 0 or an errno. */
+static int take_apart(struct client *client)
 {
-	size_t nr = 0;
+	size_t nr = 0, fields = 0;
 
-	for (const char *c = client->answer; *c; c++)
+	for (const char *c = client->answer; *c; c++) {
 		nr += *c == '\n';
+		fields = *c == '\n' ? 0 : fields + (*c == '\t');
+		if (nr > LINES_MAX || fields >= FIELDS_MAX)
+			return EFBIG;
+	}
 	/* An empty field behind each line: there is its end of line's zero, and one more that is needed. */
 	client->lines = calloc(nr + 1, sizeof(*client->lines));
 	char *spread = malloc(strlen(client->answer) + nr + 1), *to = spread;
 
 	if (client->lines == NULL || spread == NULL) {
 		free(spread);
-		return false;
+		return ENOMEM;
 	}
 	for (char *line = client->answer, *end; (end = strchr(line, '\n')); line = end + 1) {
 		*end = '\0';
@@ -336,7 +504,7 @@ static bool take_apart(struct client *client)
 	}
 	free(client->answer);
 	client->answer = spread;
-	return true;
+	return 0;
 }
 
 bool client_is(const char *line, const char *what)
@@ -354,53 +522,66 @@ const char *client_field(const char *line, const char *name)
 	return NULL;
 }
 
+int client_number(const char *text)
+{
+	long value = strtol(text, NULL, 10);
+
+	return value > INT_MAX ? INT_MAX : value < -INT_MAX ? -INT_MAX : (int)value;
+}
+
 /* The answer's first line says why. */
-static int refused(const struct client *client, bool json)
+static int refused(const struct client *client)
 {
 	const char *code = client_field(client->lines[0], "code"), *text = client_field(client->lines[0], "text");
-	int error = code ? atoi(code) : -EPROTO;
+	int error = code ? client_number(code) : -EPROTO;
 
-	if (json) {
+	if (client->json) {
 		printf("{\"pid\": %d, \"error\": {\"code\": %d, \"text\": ", client->pid, error);
 		json_string(stdout, text);
 		puts("}}");
 		fflush(stdout);
 	}
-	return say(client->command, TOOL_REFUSED, "process %d: %s (%d)", client->pid, text ? text : strerror(-error),
-		   error);
+	return text_say(client->command, TOOL_REFUSED, "process %d: %s (%d)", client->pid,
+			text ? text : strerror(error < 0 ? -error : error), error);
 }
 
-int client_ask(struct client *client, const char *request, bool json)
+int client_ask(struct client *client, const char *request)
 {
 	size_t len = strlen(request);
+	int error;
 
-	if (send(client->fd, request, len, MSG_NOSIGNAL) != (ssize_t)len)
-		return say(client->command, TOOL_UNKNOWN, "%s: %s", client->path, strerror(errno));
+	/* A process that refuses does not wait for the request: its answer is there nevertheless. */
+	if (send(client->fd, request, len, MSG_NOSIGNAL) != (ssize_t)len && errno != EPIPE && errno != ECONNRESET)
+		return fail(client, TOOL_UNKNOWN, -errno, "%s: %s", client->path, strerror(errno));
 	client->answer = receive(client->fd);
-	if (client->answer == NULL)
-		return say(client->command, TOOL_UNKNOWN, "process %d does not answer: %s", client->pid,
-			   strerror(errno));
-	if (strncmp(client->answer, "crosspatch 1 ", 13) != 0)
-		return say(client->command, TOOL_UNKNOWN,
-			   "%s: who answers there is no process of crosspatch's version 1", client->path);
-	if (!take_apart(client))
-		return say(client->command, TOOL_UNKNOWN, "%s", strerror(ENOMEM));
+	error = client->answer ? 0 : errno;
+	if (!error && strncmp(client->answer, "crosspatch 1 ", 13) != 0)
+		return fail(client, TOOL_UNKNOWN, -EPROTO,
+			    client->answer[0] ? "%s: what answers there is no process of crosspatch's version 1"
+					      : "%s: the process hung up without an answer",
+			    client->path);
+	if (!error)
+		error = take_apart(client);
+	if (error == EFBIG)
+		return fail(
+			client, TOOL_UNKNOWN, -EFBIG,
+			"the answer of process %d is none of crosspatch's: it has more than %d MiB, %d lines, or %d fields "
+			"in a line",
+			client->pid, ANSWER_MAX >> 20, LINES_MAX, FIELDS_MAX);
+	if (error)
+		return fail(client, TOOL_UNKNOWN, -error, "process %d does not answer: %s", client->pid,
+			    strerror(error));
 	if (client->nr_lines < 2 || !client_is(client->lines[client->nr_lines - 1], "end"))
-		return say(client->command, TOOL_UNKNOWN, "the answer of process %d broke off", client->pid);
+		return fail(client, TOOL_UNKNOWN, -EPROTO, "the answer of process %d broke off", client->pid);
 	if (client_is(client->lines[0], "crosspatch 1 ok"))
 		return TOOL_OK;
-	return refused(client, json);
+	return refused(client);
 }
 
 static void member(const char *line, const char *name, bool number)
 {
-	const char *value = client_field(line, name);
-
 	printf(", \"%s\": ", name);
-	if (number && value && *value && value[strspn(value, "0123456789")] == '\0')
-		fputs(value, stdout);
-	else
-		json_string(stdout, value);
+	(number ? json_number : json_string)(stdout, client_field(line, name));
 }
 
 void client_print_object(const char *line)

@@ -25,25 +25,31 @@ int client_parse(struct client_arguments *arguments, int argc, char **argv, int 
 struct client {
 	const char *command; /* for messages */
 	int fd;
+	bool json;      /* failures are told on standard output too */
 	int pid;        /* of the process that answers, as it is here */
-	char path[108]; /* of the socket */
+	char path[512]; /* of the socket */
 	char *answer;   /* taken apart: see client_field() */
 	char **lines;
 	size_t nr_lines;
 };
 
-/* client_open - connects to @target, a process id or a socket's path. TOOL_OK, or a status and has said why. */
-int client_open(struct client *client, const char *command, const char *target);
+/*
+ * client_open - connects to @target, a process id or a socket's path. TOOL_OK, or a status and has said why. From then on the
+ * whole command has 60 seconds.
+ */
+int client_open(struct client *client, const char *command, const char *target, bool json);
 
 /*
  * client_ask - sends @request and takes the answer, whole. TOOL_OK; or TOOL_REFUSED by the process or TOOL_UNKNOWN, and has
- * said why, a refusal on standard output too if @json.
+ * said why.
  */
-int client_ask(struct client *client, const char *request, bool json);
+int client_ask(struct client *client, const char *request);
 void client_close(struct client *client);
 
 /* client_field - the field @name of a line of the answer; the first field has none. NULL: it has no such field. */
 const char *client_field(const char *line, const char *name);
+/* client_number - a number of the answer; what does not fit is the next that does. */
+int client_number(const char *text);
 /* client_is - whether the line is a @what. */
 bool client_is(const char *line, const char *what);
 

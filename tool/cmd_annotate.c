@@ -20,6 +20,8 @@
  * I2  The file is replaced by a complete new one, or not at all.
  */
 #include "json.h"
+#include "replace.h"
+#include "text.h"
 #include "tool.h"
 
 #include <Zydis/Zydis.h>
@@ -67,7 +69,9 @@ enum {
 	ENTRY_SIZE_MAX = (1 << 24) - 1,
 	WORD_LEN = 8,
 	MAX_CALLS = 256,
-	ADDRSIG = 0x6fff4c03, /* SHT_LLVM_ADDRSIG: a list of symbols, which elf.h does not know */
+	FILE_MAX = 1 << 30,
+	GROWTH_MAX = 64 << 20, /* beyond twice the file */
+	ADDRSIG = 0x6fff4c03,  /* SHT_LLVM_ADDRSIG: a list of symbols, which elf.h does not know */
 };
 
 /* A function that is a trampoline though its name does not say so. */
@@ -115,9 +119,10 @@ struct counts {
 
 struct object {
 	const char *path;
+	off_t size; /* of the file */
 	const struct arguments *arguments;
 	Elf *elf;
-	Elf *narrow; /* the file, if it is a 32-bit one; elf is what was made of it */
+	Elf *narrow;          /* the file, if it is a 32-bit one; elf is what was made of it */
 	size_t section_names; /* the section of their strings */
 	Elf_Scn *symtab;
 	Elf_Data *symbols, *symbol_names;
@@ -143,14 +148,12 @@ struct object {
 
 static int refuse(const struct object *o, const char *why)
 {
-	fprintf(stderr, "crosspatch annotate: %s: %s\n", o->path, why);
-	return TOOL_REFUSED;
+	return text_say("annotate", TOOL_REFUSED, "%s: %s", o->path, why);
 }
 
 static int failed(const char *path, const char *what)
 {
-	fprintf(stderr, "crosspatch annotate: %s: %s\n", path, what);
-	return TOOL_UNKNOWN;
+	return text_say("annotate", TOOL_UNKNOWN, "%s: %s", path, what);
 }
 
 static int libelf_failed(const struct object *o)
@@ -302,8 +305,8 @@ static int widen_section(struct object *o, Elf_Scn *from)
 
 	if (!data || header->sh_type == SHT_RELA)
 		return refuse(o, "has a section that is malformed");
-	wide = (Elf64_Shdr){header->sh_name,	  header->sh_type, header->sh_flags, header->sh_addr,
-			    header->sh_offset,	  header->sh_size, header->sh_link,  header->sh_info,
+	wide = (Elf64_Shdr){header->sh_name,      header->sh_type,   header->sh_flags, header->sh_addr,
+			    header->sh_offset,    header->sh_size,   header->sh_link,  header->sh_info,
 			    header->sh_addralign, header->sh_entsize};
 	buffer = data->d_buf;
 	size = data->d_size;
@@ -368,8 +371,12 @@ static void *narrow_symbols(struct object *o, const Elf_Data *data, size_t *size
 
 	*size = nr * sizeof(*to);
 	for (size_t i = 0; to && i < nr; i++)
-		to[i] = (Elf32_Sym){from[i].st_name, (Elf32_Addr)from[i].st_value, (Elf32_Word)from[i].st_size,
-				    from[i].st_info, from[i].st_other,             from[i].st_shndx};
+		to[i] = (Elf32_Sym){from[i].st_name,
+				    (Elf32_Addr)from[i].st_value,
+				    (Elf32_Word)from[i].st_size,
+				    from[i].st_info,
+				    from[i].st_other,
+				    from[i].st_shndx};
 	return to;
 }
 
@@ -389,7 +396,8 @@ static int narrow_section(struct object *o, Elf_Scn *from)
 	if (!data || !header)
 		return libelf_failed(o);
 	if (is_new) {
-		*header = (Elf32_Shdr){.sh_name = wide->sh_name, .sh_type = wide->sh_type,
+		*header = (Elf32_Shdr){.sh_name = wide->sh_name,
+				       .sh_type = wide->sh_type,
 				       .sh_flags = (Elf32_Word)wide->sh_flags,
 				       .sh_addralign = (Elf32_Word)wide->sh_addralign,
 				       .sh_entsize = (Elf32_Word)wide->sh_entsize};
@@ -444,8 +452,9 @@ static int open_object(struct object *o, int fd)
 	}
 	header = elf_kind(o->elf) == ELF_K_ELF ? elf64_getehdr(o->elf) : NULL;
 	if (!header || header->e_machine != EM_X86_64 || header->e_type != ET_REL)
-		return refuse(o,
-			      "is not an object file for x86-64 or i386; annotate what the compiler made, before it is linked");
+		return refuse(
+			o,
+			"is not an object file for x86-64 or i386; annotate what the compiler made, before it is linked");
 	/* libelf takes a file that lost its end for one without sections. */
 	if (fstat(fd, &status) != 0)
 		return failed(o->path, strerror(errno));
@@ -1219,6 +1228,23 @@ static int add_all_sites(struct object *o, Elf_Data *strings)
 	return error;
 }
 
+/* Sections are laid out anew, by their alignment, which the file says. */
+static int write_object(const struct object *o)
+{
+	Elf *elf = o->narrow ? o->narrow : o->elf;
+	off_t size;
+	int error;
+
+	(void)elf_errno(); /* of before */
+	size = elf_update(elf, ELF_C_NULL);
+	error = size < 0 ? elf_errno() : 0;
+	if (error)
+		return refuse(o, elf_errmsg(error));
+	if (size < 0 || size > 2 * o->size + GROWTH_MAX)
+		return refuse(o, "would grow beyond measure by the alignment that it asks for; is it damaged?");
+	return elf_update(elf, ELF_C_WRITE) < 0 ? failed(o->path, elf_errmsg(-1)) : 0;
+}
+
 static int add_all_records(struct object *o)
 {
 	Elf_Data *strings = strings_in(o, o->section_names);
@@ -1242,24 +1268,25 @@ static int add_all_records(struct object *o)
 		error = add_all_entries(o, strings, symbol);
 	if (!error && o->narrow)
 		error = narrow(o);
-	if (!error && elf_update(o->narrow ? o->narrow : o->elf, ELF_C_WRITE) < 0)
-		error = failed(o->path, elf_errmsg(-1));
-	return error;
+	return error ? error : write_object(o);
 }
 
 /* ---- files ---- */
 
-static int copy(int from, int to)
+/* The bytes of @from, of which there may be more by now than there were. */
+static int copy(int from, int to, off_t left)
 {
 	char block[65536];
-	ssize_t got;
+	ssize_t got = 0;
 
-	while ((got = read(from, block, sizeof(block))) > 0)
+	while (left > 0 && (got = read(from, block, left < (off_t)sizeof(block) ? (size_t)left : sizeof(block))) > 0) {
+		left -= got;
 		for (ssize_t at = 0, put; at < got; at += put) {
 			put = write(to, block + at, (size_t)(got - at));
 			if (put < 0)
 				return -1;
 		}
+	}
 	return got < 0 ? -1 : 0;
 }
 
@@ -1278,18 +1305,19 @@ static void close_object(struct object *o)
 }
 
 /* Works on a copy beside the result, which takes its place when it is complete. */
-static int annotate_copy(struct object *o, int from, const char *to, char *beside)
+static int annotate_copy(struct object *o, int from, mode_t mode, const char *to)
 {
-	struct stat status;
-	int fd = mkostemp(beside, O_CLOEXEC), error;
+	struct replacement new;
+	const char *why = replace_begin(&new, to, mode);
 	bool changed;
+	int error;
 
-	if (fd < 0)
-		return failed(beside, strerror(errno));
-	if (fstat(from, &status) != 0 || copy(from, fd) != 0 || fchmod(fd, status.st_mode & 07777) != 0) {
+	if (why)
+		return text_say("annotate", TOOL_REFUSED, "%s: %s", to, why);
+	if (copy(from, new.fd, o->size) != 0) {
 		error = failed(to, strerror(errno));
 	} else {
-		error = open_object(o, fd);
+		error = open_object(o, new.fd);
 		if (!error)
 			error = find_sites(o);
 		if (!error)
@@ -1298,35 +1326,31 @@ static int annotate_copy(struct object *o, int from, const char *to, char *besid
 			error = add_all_records(o);
 		close_object(o);
 	}
-	if (close(fd) != 0 && !error)
-		error = failed(to, strerror(errno));
 	/* An object that gains nothing stays the file that it is. */
 	changed = o->counts.recorded || o->words_taken || to != o->path;
-	if (!error && changed && rename(beside, to) == 0)
-		return 0;
-	if (!error && changed)
-		error = failed(to, strerror(errno));
-	unlink(beside);
-	return error;
+	why = replace_end(&new, !error && changed);
+	return why && !error ? failed(to, why) : error;
 }
 
 static int annotate(const struct arguments *a, const char *path, struct counts *counts)
 {
 	struct object o = {.path = path, .arguments = a};
-	const char *to = a->output ? a->output : path;
-	int fd = open(path, O_RDONLY | O_CLOEXEC), error;
-	char *beside;
+	/* A pipe that nobody writes to is not waited for. */
+	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY), error;
+	struct stat status;
 
-	if (fd < 0) {
-		fprintf(stderr, "crosspatch annotate: %s: %s\n", path, strerror(errno));
-		return TOOL_USAGE;
+	if (fd < 0 || fstat(fd, &status) != 0) {
+		error = text_say("annotate", TOOL_USAGE, "%s: %s", path, strerror(errno));
+	} else if (!S_ISREG(status.st_mode)) {
+		error = refuse(&o, "is no regular file");
+	} else if (status.st_size > FILE_MAX) {
+		error = refuse(&o, "has more than 1 GiB, which no object file needs");
+	} else {
+		o.size = status.st_size;
+		error = annotate_copy(&o, fd, status.st_mode, a->output ? a->output : path);
 	}
-	error = asprintf(&beside, "%s.XXXXXX", to) < 0 ? failed(path, strerror(ENOMEM)) : 0;
-	if (!error) {
-		error = annotate_copy(&o, fd, to, beside);
-		free(beside);
-	}
-	close(fd);
+	if (fd >= 0)
+		close(fd);
 	*counts = o.counts;
 	return error;
 }
@@ -1343,8 +1367,7 @@ static const struct option options[] = {
 
 static int wrong(const char *what, const char *why)
 {
-	fprintf(stderr, "crosspatch annotate: %s %s\n", what, why);
-	return TOOL_USAGE;
+	return text_say("annotate", TOOL_USAGE, "%s %s", what, why);
 }
 
 static int add_call(struct arguments *a, const char *value)
@@ -1424,8 +1447,9 @@ int cmd_annotate(int argc, char **argv)
 			       counts.entries_recorded, counts.entries_present, counts.entries_left_out);
 			separator = ",";
 		} else {
-			printf("%s: %zu call sites recorded, %zu had a record, %zu left out", a.files[i],
-			       counts.recorded, counts.present, counts.left_out);
+			text_put(stdout, a.files[i]);
+			printf(": %zu call sites recorded, %zu had a record, %zu left out", counts.recorded,
+			       counts.present, counts.left_out);
 			if (counts.entries_recorded || counts.entries_present || counts.entries_left_out)
 				printf("; %zu entries recorded, %zu had a record, %zu left out",
 				       counts.entries_recorded, counts.entries_present, counts.entries_left_out);

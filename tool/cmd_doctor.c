@@ -3,6 +3,7 @@
 #include "client.h"
 #include "doctor.h"
 #include "json.h"
+#include "text.h"
 #include "tool.h"
 
 #include <stdarg.h>
@@ -43,11 +44,16 @@ static const char *safe(const struct doctor_report *report)
 
 static void print(const struct doctor_report *report)
 {
-	printf("%s\n", report->subject);
-	for (int i = 0; i < report->nr; i++)
-		printf("  %-18s %-8s %s\n", report->checks[i].name, answers[report->checks[i].answer],
-		       report->checks[i].why);
-	printf("safe: %s%s%s\n", safe(report), report->advice[0] ? "; " : "", report->advice);
+	text_put(stdout, report->subject);
+	putchar('\n');
+	for (int i = 0; i < report->nr; i++) {
+		printf("  %-18s %-8s ", report->checks[i].name, answers[report->checks[i].answer]);
+		text_put(stdout, report->checks[i].why);
+		putchar('\n');
+	}
+	printf("safe: %s%s", safe(report), report->advice[0] ? "; " : "");
+	text_put(stdout, report->advice);
+	putchar('\n');
 }
 
 static void print_json(const struct doctor_report *report)
@@ -81,13 +87,20 @@ int cmd_doctor(int argc, char **argv)
 		status = doctor_process(&report, arguments.words[0]);
 	else
 		doctor_machine(&report);
-	if (status)
+	if (status == TOOL_USAGE || (status && !arguments.json))
 		return status;
+	if (status) {
+		snprintf(report.subject, sizeof(report.subject), "%s", arguments.words[0]);
+		snprintf(report.advice, sizeof(report.advice), "nothing is known of it; why is on standard error");
+		report.safe = DOCTOR_UNKNOWN;
+	}
 	if (arguments.json)
 		print_json(&report);
 	else
 		print(&report);
 	if (fflush(stdout) || ferror(stdout))
 		return TOOL_UNKNOWN;
+	if (status)
+		return status;
 	return report.safe == DOCTOR_OK ? TOOL_OK : report.safe == DOCTOR_UNKNOWN ? TOOL_UNKNOWN : TOOL_REFUSED;
 }

@@ -2,6 +2,7 @@
 /* crosspatch list: the keys, switches and values of a running process. */
 #include "client.h"
 #include "json.h"
+#include "text.h"
 #include "tool.h"
 
 #include <inttypes.h>
@@ -24,32 +25,55 @@ struct mapping {
 	char *file;
 };
 
+/* What a process may have of them; of one that has more, those behind are not told. */
+enum { MAPPINGS_MAX = 1 << 20, NAMES_MAX = 64 << 20 };
+
 static struct mapping *mappings;
 static size_t nr_mappings;
 
-/* Without them there are no modules: what they are is not said then. */
+static bool add_mapping(const struct mapping *mapping, const char *file, size_t *names)
+{
+	struct mapping *last = nr_mappings ? &mappings[nr_mappings - 1] : NULL;
+	char *name = last && strcmp(last->file, file) == 0 ? last->file : NULL;
+
+	/* Doubled whenever it is full, which is when the number is a power of two. */
+	if ((nr_mappings & (nr_mappings - 1)) == 0) {
+		struct mapping *more = realloc(mappings, (nr_mappings ? 2 * nr_mappings : 1) * sizeof(*mappings));
+
+		if (more == NULL)
+			return false;
+		mappings = more;
+	}
+	if (name == NULL) {
+		*names += strlen(file) + 1;
+		name = *names <= NAMES_MAX ? strdup(file) : NULL;
+	}
+	if (name == NULL)
+		return false;
+	mappings[nr_mappings] = *mapping;
+	mappings[nr_mappings++].file = name;
+	return nr_mappings < MAPPINGS_MAX;
+}
+
+/* In the order of addresses. Without them there are no modules: what they are is not said then. */
 static void read_mappings(int pid)
 {
 	char path[64], *line = NULL;
-	size_t room = 0;
+	size_t room = 0, names = 0;
+	bool more = true;
 	FILE *file;
 
 	snprintf(path, sizeof(path), "/proc/%d/maps", pid);
 	file = fopen(path, "re");
-	while (file && getline(&line, &room, file) > 0) {
-		struct mapping mapping, *more;
+	while (file && more && getline(&line, &room, file) > 0) {
+		struct mapping mapping = {0, 0, NULL};
 		int at = 0;
 
 		if (sscanf(line, "%" SCNx64 "-%" SCNx64 " %*s %*s %*s %*s %n", &mapping.start, &mapping.end, &at) < 2 ||
 		    !at || line[at] != '/')
 			continue;
 		line[strcspn(line, "\n")] = '\0';
-		more = realloc(mappings, (nr_mappings + 1) * sizeof(*mappings));
-		mapping.file = strdup(line + at);
-		if (more == NULL || mapping.file == NULL)
-			break;
-		mappings = more;
-		mappings[nr_mappings++] = mapping;
+		more = add_mapping(&mapping, line + at, &names);
 	}
 	free(line);
 	if (file)
@@ -60,11 +84,17 @@ static const char *module_of(const char *line)
 {
 	const char *address = client_field(line, "address");
 	uint64_t at = address ? strtoull(address, NULL, 16) : 0;
+	size_t low = 0, high = nr_mappings;
 
-	for (size_t i = 0; i < nr_mappings; i++)
-		if (at - mappings[i].start < mappings[i].end - mappings[i].start)
-			return mappings[i].file;
-	return NULL;
+	while (low < high) {
+		size_t middle = low + (high - low) / 2;
+
+		if (at >= mappings[middle].end)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	return low < nr_mappings && at >= mappings[low].start ? mappings[low].file : NULL;
 }
 
 static const char *or_unknown(const char *value)
@@ -77,8 +107,12 @@ static int compare(const void *a, const void *b)
 	const char *x = *(char *const *)a, *y = *(char *const *)b;
 	int order = strcmp(or_unknown(client_field(x, "file")), or_unknown(client_field(y, "file")));
 
-	if (order == 0)
-		order = atoi(or_unknown(client_field(x, "line"))) - atoi(or_unknown(client_field(y, "line")));
+	if (order == 0) {
+		int line_x = client_number(or_unknown(client_field(x, "line")));
+		int line_y = client_number(or_unknown(client_field(y, "line")));
+
+		order = (line_x > line_y) - (line_x < line_y);
+	}
 	return order ? order : strcmp(or_unknown(client_field(x, "name")), or_unknown(client_field(y, "name")));
 }
 
@@ -109,7 +143,10 @@ static void print_json(const struct client *client, size_t nr)
 	puts("\n]}");
 }
 
-enum { COLUMNS = 6 };
+enum {
+	COLUMNS = 6,
+	WIDTH_MAX = 64, /* what is wider does not make the others so */
+};
 
 static void row_of(const char *line, char *where, size_t size, const char *row[COLUMNS])
 {
@@ -126,9 +163,17 @@ static void row_of(const char *line, char *where, size_t size, const char *row[C
 
 static void print_row(const char *const row[COLUMNS], const size_t width[COLUMNS])
 {
-	for (int i = 0; i < COLUMNS - 1; i++)
-		printf(i == 2 ? "%*s  " : "%-*s  ", (int)width[i], row[i]);
-	puts(row[COLUMNS - 1]);
+	for (int i = 0; i < COLUMNS - 1; i++) {
+		size_t columns = text_columns(row[i]);
+		int pad = columns < width[i] ? (int)(width[i] - columns) : 0;
+
+		if (i == 2)
+			printf("%*s", pad, "");
+		text_put(stdout, row[i]);
+		printf("%*s", i == 2 ? 2 : pad + 2, "");
+	}
+	text_put(stdout, row[COLUMNS - 1]);
+	putchar('\n');
 }
 
 static void print_table(const struct client *client, size_t nr)
@@ -142,9 +187,12 @@ static void print_table(const struct client *client, size_t nr)
 		width[i] = strlen(head[i]);
 	for (size_t i = 0; i < nr; i++) {
 		row_of(client->lines[i], where, sizeof(where), row);
-		for (int k = 0; k < COLUMNS; k++)
-			if (strlen(row[k]) > width[k])
-				width[k] = strlen(row[k]);
+		for (int k = 0; k < COLUMNS; k++) {
+			size_t columns = text_columns(row[k]);
+
+			if (columns > width[k])
+				width[k] = columns < WIDTH_MAX ? columns : WIDTH_MAX;
+		}
 	}
 	print_row(head, width);
 	for (size_t i = 0; i < nr; i++) {
@@ -167,9 +215,9 @@ int cmd_list(int argc, char **argv)
 		fputs("crosspatch list: which process? Its id, or its control socket; see --help\n", stderr);
 		return TOOL_USAGE;
 	}
-	status = client_open(&client, "list", arguments.words[0]);
+	status = client_open(&client, "list", arguments.words[0], arguments.json);
 	if (!status)
-		status = client_ask(&client, "crosspatch 1 list\n", arguments.json);
+		status = client_ask(&client, "crosspatch 1 list\n");
 	if (!status) {
 		size_t nr = sort(&client);
 

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: MIT
 /* crosspatch litmus: what the processors of this machine execute while code is being changed. */
+#include "replace.h"
+#include "text.h"
 #include "tool.h"
 
 #include "litmus/litmus.h"
@@ -49,8 +51,7 @@ struct arguments {
 
 static int wrong(const char *option, const char *value, const char *why)
 {
-	fprintf(stderr, "crosspatch litmus: %s: \"%s\" %s\n", option, value, why);
-	return TOOL_USAGE;
+	return text_say("litmus", TOOL_USAGE, "%s: \"%s\" %s", option, value, why);
 }
 
 static int parse_seconds(struct arguments *a, const char *value)
@@ -169,11 +170,9 @@ static int parse(struct arguments *a, int argc, char **argv)
 	while ((option = getopt_long(argc, argv, "+:h", options_long, NULL)) != -1) {
 		int error;
 
-		if (option == '?' || option == ':') {
-			fprintf(stderr, "crosspatch litmus: %s: %s\n", argv[optind - 1],
-				option == ':' ? "needs a value" : "no such option; --help lists them");
-			return TOOL_USAGE;
-		}
+		if (option == '?' || option == ':')
+			return text_say("litmus", TOOL_USAGE, "%s: %s", argv[optind - 1],
+					option == ':' ? "needs a value" : "no such option; --help lists them");
 		error = parse_option(a, option, optarg);
 		if (error)
 			return error;
@@ -215,39 +214,38 @@ static int state_path(char path[PATH_MAX])
 	return len < PATH_MAX - 8 ? 0 : -ENAMETOOLONG;
 }
 
-/* The new file takes the old one's name only when it is complete and on disk. */
-static int replace_file(const char *path, const struct litmus_report *report)
+static const char *replace_file(const char *path, const struct litmus_report *report,
+				void (*print)(const struct litmus_report *report, FILE *out))
 {
-	char temporary[PATH_MAX];
+	struct replacement new;
+	const char *why = replace_begin(&new, path, 0666), *end;
 	FILE *file;
-	int fd, error = 0;
+	int fd;
 
-	snprintf(temporary, sizeof(temporary), "%.*s.XXXXXX", PATH_MAX - 8, path);
-	fd = mkstemp(temporary);
-	if (fd < 0)
-		return -errno;
-	file = fdopen(fd, "w");
+	if (why)
+		return why;
+	fd = dup(new.fd);
+	file = fd < 0 ? NULL : fdopen(fd, "w");
 	if (file == NULL) {
-		error = -errno;
-		close(fd);
+		why = strerror(errno);
+		if (fd >= 0)
+			close(fd);
 	} else {
-		litmus_print_json(report, file);
+		print(report, file);
 		if (fflush(file) || ferror(file) || fsync(fd))
-			error = -errno;
-		if (fclose(file) && !error)
-			error = -errno;
+			why = strerror(errno);
+		if (fclose(file) && !why)
+			why = strerror(errno);
 	}
-	if (!error && rename(temporary, path))
-		error = -errno;
-	if (error)
-		unlink(temporary);
-	return error;
+	end = replace_end(&new, !why);
+	return why ? why : end;
 }
 
 /* A run without power, or a narrowed one, leaves the file as it is: it knows less than whatever is there. */
 static void keep(const struct litmus_report *report)
 {
 	char path[PATH_MAX] = "litmus.json";
+	const char *why;
 	int error;
 
 	if (!report->verdict || report->options.paths != ALL_PATHS || report->options.widths != ALL_WIDTHS)
@@ -255,27 +253,17 @@ static void keep(const struct litmus_report *report)
 	error = state_path(path);
 	if (!error)
 		error = make_parents(path);
-	if (!error)
-		error = replace_file(path, report);
-	if (error)
-		fprintf(stderr,
-			"crosspatch litmus: warning: %s not written (%s): crosspatch doctor will not know of this run\n",
-			path, strerror(-error));
+	why = error ? strerror(-error) : replace_file(path, report, litmus_print_json);
+	if (why)
+		text_say("litmus", 0, "warning: %s not written (%s): crosspatch doctor will not know of this run", path,
+			 why);
 }
 
 static int draw(const struct litmus_report *report, const char *path)
 {
-	FILE *file = fopen(path, "we");
-	bool failed = file == NULL;
+	const char *why = replace_file(path, report, litmus_print_svg);
 
-	if (file) {
-		litmus_print_svg(report, file);
-		failed = fflush(file) || ferror(file);
-		failed |= fclose(file) != 0;
-	}
-	if (failed)
-		fprintf(stderr, "crosspatch litmus: --svg: %s: %s\n", path, strerror(errno));
-	return failed;
+	return why ? text_say("litmus", 1, "--svg: %s: %s", path, why) : 0;
 }
 
 static int refuse(int error)

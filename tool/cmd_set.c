@@ -2,6 +2,7 @@
 /* crosspatch set: sets a key, switch or value of a running process. */
 #include "client.h"
 #include "json.h"
+#include "text.h"
 #include "tool.h"
 
 #include <stdio.h>
@@ -34,8 +35,15 @@ static void print(const struct client *client, const char *name, bool json)
 		puts("}");
 		return;
 	}
-	printf("%s: %s, was %s (%s sites, %s:%s)\n", client_field(object, "name") ? client_field(object, "name") : name,
-	       state ? state : "?", before ? before : "?", sites ? sites : "?", file ? file : "?", line ? line : "?");
+	text_put(stdout, client_field(object, "name") ? client_field(object, "name") : name);
+	for (int i = 0; i < 5; i++) {
+		static const char *const before_it[] = {": ", ", was ", " (", " sites, ", ":"};
+		const char *const what[] = {state, before, sites, file, line};
+
+		fputs(before_it[i], stdout);
+		text_put(stdout, what[i] ? what[i] : "?");
+	}
+	puts(")");
 }
 
 int cmd_set(int argc, char **argv)
@@ -54,19 +62,17 @@ int cmd_set(int argc, char **argv)
 		return TOOL_USAGE;
 	}
 	for (int i = 1; i < 3; i++)
-		if (arguments.words[i][0] == '\0' || strchr(arguments.words[i], '\n')) {
-			fprintf(stderr, "crosspatch set: \"%s\" is no %s\n", arguments.words[i],
-				i == 1 ? "name" : "value");
-			return TOOL_USAGE;
-		}
+		if (arguments.words[i][0] == '\0' || strchr(arguments.words[i], '\n'))
+			return text_say("set", TOOL_USAGE, "\"%s\" is no %s", arguments.words[i],
+					i == 1 ? "name" : "value");
 	if (snprintf(request, sizeof(request), "crosspatch 1 set %s %s\n", arguments.words[1], arguments.words[2]) >=
 	    (int)sizeof(request)) {
 		fputs("crosspatch set: the name is too long\n", stderr);
 		return TOOL_USAGE;
 	}
-	status = client_open(&client, "set", arguments.words[0]);
+	status = client_open(&client, "set", arguments.words[0], arguments.json);
 	if (!status)
-		status = client_ask(&client, request, arguments.json);
+		status = client_ask(&client, request);
 	if (!status && client.nr_lines < 4) {
 		fputs("crosspatch set: an answer without a state\n", stderr);
 		status = TOOL_UNKNOWN;

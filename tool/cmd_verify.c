@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 /* crosspatch verify: proves plans, or shows the execution that breaks them. */
+#include "text.h"
 #include "tool.h"
 
 #include "verify/explore.h"
@@ -38,7 +39,7 @@ struct arguments {
 	enum xp__format format;
 	int address; /* -1: every */
 	struct xp__model models[XP__NR_MODELS];
-	unsigned nr_models; /* 0: the default */
+	unsigned nr_models;    /* 0: the default */
 	struct xp__model base; /* of the parameters */
 	bool custom;
 	char **files;
@@ -46,18 +47,17 @@ struct arguments {
 };
 
 static const struct option options[] = {
-	{"all", no_argument, NULL, 'a'},          {"model", required_argument, NULL, 'm'},
+	{"all", no_argument, NULL, 'a'},           {"model", required_argument, NULL, 'm'},
 	{"granule", required_argument, NULL, 'g'}, {"order", required_argument, NULL, 'o'},
 	{"reread", required_argument, NULL, 'r'},  {"ascending", required_argument, NULL, 'A'},
 	{"address", required_argument, NULL, 'n'}, {"json", no_argument, NULL, 'j'},
-	{"markdown", no_argument, NULL, 'M'},     {"quiet", no_argument, NULL, 'q'},
-	{"help", no_argument, NULL, 'h'},         {NULL, 0, NULL, 0},
+	{"markdown", no_argument, NULL, 'M'},      {"quiet", no_argument, NULL, 'q'},
+	{"help", no_argument, NULL, 'h'},          {NULL, 0, NULL, 0},
 };
 
 static int wrong(const char *option, const char *value, const char *why)
 {
-	fprintf(stderr, "crosspatch verify: %s: \"%s\" %s\n", option, value, why);
-	return TOOL_USAGE;
+	return text_say("verify", TOOL_USAGE, "%s: \"%s\" %s", option, value, why);
 }
 
 static int set_model(struct arguments *a, const char *name)
@@ -192,10 +192,10 @@ static int parse(struct arguments *a, int argc, char **argv)
 
 static int fail(const char *what, int error)
 {
-	fprintf(stderr, "crosspatch verify: %s: %s\n", what,
-		error == -E2BIG ? "too many executions to try them all: fewer states, or a model with less freedom" :
-				  strerror(-error));
-	return TOOL_UNKNOWN;
+	return text_say("verify", TOOL_UNKNOWN, "%s: %s", what,
+			error == -E2BIG
+				? "too many executions to try them all: fewer states, or a model with less freedom"
+				: strerror(-error));
 }
 
 /* ---- --all ---- */
@@ -241,6 +241,8 @@ static int verify_all(struct xp__explorer *explorer, const struct arguments *a)
 
 /* ---- files ---- */
 
+enum { PLANS_MAX = 16 << 20 }; /* bytes of a plan file */
+
 static char *slurp(const char *path, size_t *len)
 {
 	FILE *file = strcmp(path, "-") == 0 ? stdin : fopen(path, "re");
@@ -251,10 +253,12 @@ static char *slurp(const char *path, size_t *len)
 	if (file == NULL)
 		return NULL;
 	do {
-		char *more = realloc(text, room + 65536);
+		char *more = room < PLANS_MAX ? realloc(text, room + 65536) : NULL;
 
-		if (more == NULL)
+		if (more == NULL) {
+			errno = room < PLANS_MAX ? ENOMEM : EFBIG;
 			break;
+		}
 		text = more;
 		room += 65536;
 		*len += fread(text + *len, 1, room - *len, file);
@@ -326,15 +330,17 @@ static int verify_file(struct xp__explorer *explorer, const struct arguments *a,
 	char *text = slurp(path, &len);
 	int error, status = TOOL_OK;
 
-	if (text == NULL) {
-		fprintf(stderr, "crosspatch verify: %s: %s\n", path, strerror(errno));
-		return TOOL_USAGE;
-	}
+	if (text == NULL)
+		return text_say("verify", TOOL_USAGE, "%s: %s", path, strerror(errno));
 	error = xp__planfile_read(&file, text, len);
-	if (error == -EINVAL)
-		fprintf(stderr, "%s:%u:%u: %s\n", path, file.line, file.column, file.reason);
-	else if (error)
+	if (error == -EINVAL) {
+		text_put(stderr, path);
+		fprintf(stderr, ":%u:%u: ", file.line, file.column);
+		text_put(stderr, file.reason);
+		putc('\n', stderr);
+	} else if (error) {
 		fail(path, error);
+	}
 	for (size_t i = 0; i < file.nr && !error; i++)
 		for (unsigned m = 0; m < a->nr_models; m++) {
 			status = worse(status, verify_plan(explorer, a, &file.courses[i], &a->models[m], *separator));

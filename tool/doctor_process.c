@@ -5,6 +5,7 @@
  */
 #include "client.h"
 #include "doctor.h"
+#include "text.h"
 #include "tool.h"
 
 #include <dirent.h>
@@ -134,7 +135,7 @@ static void add_status(struct doctor_report *report, const char *status, const s
 	     syncs = strcmp(sync, "none") != 0;
 	bool trapped = threads->ignores || threads->blocking;
 	bool breakpoints = strcmp(policy, "breakpoint") == 0, early = strcmp(policy, "early") == 0;
-	bool registered = modules == NULL || atoi(modules) == 0;
+	bool registered = modules == NULL || client_number(modules) == 0;
 
 	doctor_add(report, "engine", ready ? DOCTOR_OK : DOCTOR_NO,
 		   "%s; %s commits, %s undone, %s syncs, %s traps, %s of them late", state,
@@ -145,7 +146,7 @@ static void add_status(struct doctor_report *report, const char *status, const s
 		   registered ? "all were registered" : "one was not (-%s): its sites are not switched",
 		   or_unknown(modules));
 	doctor_add(report, "writer", writes ? DOCTOR_OK : DOCTOR_NO, "%s%s", writer,
-		   single && atoi(single) ? "; up to 8 bytes are one store" : "");
+		   single && client_number(single) ? "; up to 8 bytes are one store" : "");
 	doctor_add(report, "sync", syncs ? DOCTOR_OK : DOCTOR_NO, "%s", sync);
 	doctor_add(report, "policy", early || (breakpoints && trapped) ? DOCTOR_NO : DOCTOR_OK, "%s%s", policy,
 		   early ? ", which is for one thread; this process has more" : "");
@@ -163,7 +164,7 @@ int doctor_process(struct doctor_report *report, const char *target)
 	struct threads threads;
 	struct client client;
 	char path[64], name[64] = "";
-	int status = client_open(&client, "doctor", target), pid = client.pid;
+	int status = client_open(&client, "doctor", target, false), pid = client.pid;
 	FILE *file;
 
 	if (status == TOOL_USAGE)
@@ -171,10 +172,11 @@ int doctor_process(struct doctor_report *report, const char *target)
 	if (status && strchr(target, '/'))
 		return status;
 	if (status)
-		pid = atoi(target);
+		pid = client_number(target);
 	if (!look(&threads, pid)) {
 		client_close(&client);
-		return status ? status : TOOL_UNKNOWN;
+		return status ? status
+			      : text_say("doctor", TOOL_UNKNOWN, "the process ended, or /proc does not show it");
 	}
 	snprintf(path, sizeof(path), "/proc/%d/comm", pid);
 	file = fopen(path, "re");
@@ -186,7 +188,7 @@ int doctor_process(struct doctor_report *report, const char *target)
 	add_threads(report, &threads);
 	report->safe = DOCTOR_UNKNOWN;
 	if (!status)
-		status = client_ask(&client, "crosspatch 1 status\n", false);
+		status = client_ask(&client, "crosspatch 1 status\n");
 	if (!status && client_is(client.lines[1], "status"))
 		add_status(report, client.lines[1], &threads);
 	else

@@ -1,22 +1,32 @@
 // SPDX-License-Identifier: MIT
 #include "json.h"
 
+#include "core/text.h"
+
+#include <string.h>
+
 void json_string(FILE *out, const char *text)
 {
+	char json[13];
+
 	if (text == NULL) {
 		fputs("null", out);
 		return;
 	}
 	putc('"', out);
-	for (; *text; text++) {
-		unsigned char c = (unsigned char)*text;
-
-		if (c == '"' || c == '\\')
-			fprintf(out, "\\%c", c);
-		else if (c < ' ' || c == 0x7f)
-			fprintf(out, "\\u%04x", c);
-		else
-			putc(c, out);
+	while (*text) {
+		text += xp__character_json(text, json);
+		fputs(json, out);
 	}
 	putc('"', out);
+}
+
+void json_number(FILE *out, const char *text)
+{
+	size_t len = text ? strlen(text) : 0;
+
+	if (len > 0 && len <= 20 && text[strspn(text, "0123456789")] == '\0' && (text[0] != '0' || len == 1))
+		fputs(text, out);
+	else
+		json_string(out, text);
 }

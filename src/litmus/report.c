@@ -4,6 +4,7 @@
  *
  * Tables round; the JSON has every count. Neither says "safe".
  */
+#include "core/text.h"
 #include "litmus/litmus.h"
 
 #include <crosspatch/crosspatch.h>
@@ -332,16 +333,12 @@ void litmus_print(const struct litmus_report *report, FILE *out)
 
 static void json_string(FILE *out, const char *text)
 {
-	fputc('"', out);
-	for (; *text; text++) {
-		unsigned char c = (unsigned char)*text;
+	char json[13];
 
-		if (c == '"' || c == '\\')
-			fprintf(out, "\\%c", c);
-		else if (c < 0x20 || c >= 0x7f)
-			fprintf(out, "\\u%04x", c);
-		else
-			fputc(c, out);
+	fputc('"', out);
+	while (*text) {
+		text += xp__character_json(text, json);
+		fputs(json, out);
 	}
 	fputc('"', out);
 }

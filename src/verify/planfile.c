@@ -5,6 +5,7 @@
  * I1  Nothing is read at or after text[len], and nothing in the text can make the reader write outside its arrays: every
  *     count is checked before it grows.
  */
+#include "core/text.h"
 #include "verify/planfile.h"
 
 #include <errno.h>
@@ -30,7 +31,7 @@ struct reader {
 	struct xp__course *course;
 	unsigned plan_line, nr_states, nr_symbols, nr_stores, store_line, store_column;
 	unsigned resume_line, resume_column, entry_line, entry_column;
-	unsigned first_event; /* of the commit being read */
+	unsigned first_event;                            /* of the commit being read */
 	unsigned commit_line, commit_states, nr_commits; /* of the commits after the first */
 	bool ends_in_sync;
 	uint8_t before[XP_MAX_LEN]; /* the code when the commit began */
@@ -99,8 +100,10 @@ static int end_of_line(struct reader *r)
 
 static int digit(char c, unsigned base)
 {
-	int value = c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 :
-		    c >= 'A' && c <= 'F' ? c - 'A' + 10 : 99;
+	int value = c >= '0' && c <= '9'   ? c - '0'
+		    : c >= 'a' && c <= 'f' ? c - 'a' + 10
+		    : c >= 'A' && c <= 'F' ? c - 'A' + 10
+					   : 99;
 
 	return value < (int)base ? value : -1;
 }
@@ -206,6 +209,22 @@ static int end_plan(struct reader *r)
 	return 0;
 }
 
+/* Whether a name can be printed anywhere. */
+static bool shows(const char *name, size_t len)
+{
+	char text[sizeof(((struct xp__course *)0)->name)];
+	uint32_t code;
+
+	memcpy(text, name, len);
+	text[len] = '\0';
+	for (size_t at = 0; at < len;) {
+		at += xp__character(text + at, &code);
+		if (!xp__character_shows(code))
+			return false;
+	}
+	return true;
+}
+
 static int read_plan(struct reader *r, struct word directive)
 {
 	struct xp__planfile *file = r->file;
@@ -223,6 +242,8 @@ static int read_plan(struct reader *r, struct word directive)
 		return FAIL(r, name.at, "a name is expected");
 	if ((size_t)(end - name.at) >= sizeof(courses->name))
 		return FAIL(r, name.at, "the name is longer than %zu characters", sizeof(courses->name) - 1);
+	if (!shows(name.at, (size_t)(end - name.at)))
+		return FAIL(r, name.at, "the name has characters that do not show, or bytes that are no UTF-8");
 	courses = realloc(file->courses, (file->nr + 1) * sizeof(*courses));
 	if (courses == NULL)
 		return -ENOMEM;
@@ -508,8 +529,8 @@ static int read_line(struct reader *r)
 		const char *name;
 		int (*read)(struct reader *, struct word);
 	} directives[] = {
-		{"plan", read_plan},   {"mode", read_mode},   {"let", read_let},
-		{"state", read_state}, {"store", read_store}, {"invalid-selectors", read_selectors},
+		{"plan", read_plan},   {"mode", read_mode},     {"let", read_let},
+		{"state", read_state}, {"store", read_store},   {"invalid-selectors", read_selectors},
 		{"sync", read_sync},   {"resume", read_resume}, {"restart-on-nop", read_restart},
 		{"entry", read_entry}, {"commit", read_commit}, {"free-copy", read_free},
 	};

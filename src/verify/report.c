@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 /* Prints. Names in plan files are the user's: JSON strings are escaped. */
+#include "core/text.h"
 #include "verify/report.h"
 
 #include "verify/decode.h"
@@ -163,19 +164,20 @@ void xp__report_result(FILE *out, const struct xp__course *course, unsigned addr
 
 static void json_string(FILE *out, const char *text)
 {
+	char json[13];
+
 	fputc('"', out);
-	for (const unsigned char *c = (const unsigned char *)text; *c; c++)
-		if (*c < 0x20 || *c == '"' || *c == '\\')
-			fprintf(out, "\\u%04x", *c);
-		else
-			fputc(*c, out);
+	while (*text) {
+		text += xp__character_json(text, json);
+		fputs(json, out);
+	}
 	fputc('"', out);
 }
 
 static void json_step(FILE *out, const struct xp__course *course, const struct xp__step *step)
 {
-	static const char *const names[] = {"time", "execute", "trap", "resume", "restart",
-					    "enter", "found", "missed", "int3", "copy"};
+	static const char *const names[] = {"time",  "execute", "trap",   "resume", "restart",
+					    "enter", "found",   "missed", "int3",   "copy"};
 	char text[96];
 
 	if (step->kind == XP__STEP_TIME) {
@@ -334,6 +336,6 @@ void xp__report_matrix(FILE *out, const struct xp__matrix *matrix, enum xp__form
 	if (format == XP__FORMAT_TEXT)
 		fprintf(out, "%zu plans and places, %zu of two commits in a row; %zu explorations, %zu states; %s\n",
 			matrix->nr_asked, matrix->nr_twice, matrix->nr_explored, matrix->nr_states,
-			matrix->nr_wrong ? "THE SELECTION CHOOSES PLANS THAT ARE NOT PROVEN" :
-					   "the selection chooses no plan that the model asked for does not prove");
+			matrix->nr_wrong ? "THE SELECTION CHOOSES PLANS THAT ARE NOT PROVEN"
+					 : "the selection chooses no plan that the model asked for does not prove");
 }
