@@ -17,7 +17,7 @@
 
 enum { THREADS = 2, ELEMENTS = 1 << 20, LONGEST = 64, BLOCK = 4096 };
 
-XP_DEFINE_IMV(unsigned, distance, 0);
+XP_DEFINE_IMV_RANGE(unsigned, distance, 0, 0, LONGEST);
 
 struct element {
 	uint64_t value;

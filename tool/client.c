@@ -593,11 +593,11 @@ void client_print_object(const char *line)
 	member(line, "line", true);
 	member(line, "state", false);
 	member(line, "sites", true);
-	for (size_t i = 0; i < 3; i++) {
-		static const char *const some[] = {"count", "choices", "size"};
+	for (size_t i = 0; i < 6; i++) {
+		static const char *const some[] = {"count", "choices", "size", "least", "most", "type"};
 
 		if (client_field(line, some[i]))
-			member(line, some[i], true);
+			member(line, some[i], i < 5);
 	}
 	member(line, "address", false);
 }

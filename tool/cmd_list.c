@@ -148,16 +148,24 @@ enum {
 	WIDTH_MAX = 64, /* what is wider does not make the others so */
 };
 
-static void row_of(const char *line, char *where, size_t size, const char *row[COLUMNS])
-{
-	const char *file = client_field(line, "file");
+/* The cells of a row that are put together. */
+struct composed {
+	char state[128], where[4096];
+};
 
-	snprintf(where, size, "%s:%s", or_unknown(file), or_unknown(client_field(line, "line")));
+static void row_of(const char *line, struct composed *composed, const char *row[COLUMNS])
+{
+	const char *file = client_field(line, "file"), *state = or_unknown(client_field(line, "state"));
+	const char *least = client_field(line, "least"), *most = client_field(line, "most");
+
+	snprintf(composed->where, sizeof(composed->where), "%s:%s", or_unknown(file),
+		 or_unknown(client_field(line, "line")));
+	snprintf(composed->state, sizeof(composed->state), "%s of %s..%s", state, or_unknown(least), or_unknown(most));
 	row[0] = or_unknown(client_field(line, "kind"));
-	row[1] = or_unknown(client_field(line, "state"));
+	row[1] = least && most ? composed->state : state;
 	row[2] = or_unknown(client_field(line, "sites"));
 	row[3] = client_field(line, "name") ? client_field(line, "name") : or_unknown(client_field(line, "address"));
-	row[4] = file ? where : "?";
+	row[4] = file ? composed->where : "?";
 	row[5] = or_unknown(module_of(line));
 }
 
@@ -181,12 +189,12 @@ static void print_table(const struct client *client, size_t nr)
 	static const char *const head[COLUMNS] = {"KIND", "STATE", "SITES", "NAME", "DEFINED AT", "MODULE"};
 	size_t width[COLUMNS];
 	const char *row[COLUMNS];
-	char where[4096];
+	struct composed composed;
 
 	for (int i = 0; i < COLUMNS; i++)
 		width[i] = strlen(head[i]);
 	for (size_t i = 0; i < nr; i++) {
-		row_of(client->lines[i], where, sizeof(where), row);
+		row_of(client->lines[i], &composed, row);
 		for (int k = 0; k < COLUMNS; k++) {
 			size_t columns = text_columns(row[k]);
 
@@ -196,7 +204,7 @@ static void print_table(const struct client *client, size_t nr)
 	}
 	print_row(head, width);
 	for (size_t i = 0; i < nr; i++) {
-		row_of(client->lines[i], where, sizeof(where), row);
+		row_of(client->lines[i], &composed, row);
 		print_row(row, width);
 	}
 }

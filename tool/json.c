@@ -23,9 +23,10 @@ void json_string(FILE *out, const char *text)
 
 void json_number(FILE *out, const char *text)
 {
-	size_t len = text ? strlen(text) : 0;
+	const char *digits = text && text[0] == '-' ? text + 1 : text;
+	size_t len = text ? strlen(digits) : 0;
 
-	if (len > 0 && len <= 20 && text[strspn(text, "0123456789")] == '\0' && (text[0] != '0' || len == 1))
+	if (len > 0 && len <= 20 && digits[strspn(digits, "0123456789")] == '\0' && (digits[0] != '0' || len == 1))
 		fputs(text, out);
 	else
 		json_string(out, text);

@@ -24,15 +24,48 @@
 #include <stdint.h>
 
 #ifdef __cplusplus
+/* XP_IMV_ flags of a type. */
+extern "C++" {
+template <typename type, bool is_enum = __is_enum(type)> struct xp__imv_type_bits {
+	enum : unsigned {
+		is_bool = static_cast<type>(2) == static_cast<type>(1),
+		is_signed = static_cast<type>(-1) < static_cast<type>(1),
+		bits = 1u + 2u * is_signed + 4u * is_bool
+	};
+};
+template <typename type> struct xp__imv_type_bits<type, true> : xp__imv_type_bits<__underlying_type(type)> {};
+template <typename type> struct xp__imv_type_bits<const type, false> : xp__imv_type_bits<type> {};
+template <typename type> struct xp__imv_type_bits<volatile type, false> : xp__imv_type_bits<type> {};
+template <typename type> struct xp__imv_type_bits<type *, false> {
+	enum : unsigned { bits = 1u };
+};
+template <> struct xp__imv_type_bits<float> {
+	enum : unsigned { bits = 1u + 8u };
+};
+template <> struct xp__imv_type_bits<double> {
+	enum : unsigned { bits = 1u + 8u };
+};
+}
 extern "C" {
 #endif
 
-/* A value. All fields are the library's. */
+/*
+ * A value. All fields are the library's. `type` lies where earlier versions had padding, of zeros: what stands behind it is
+ * there only if it says so.
+ */
 struct xp_imv {
 	struct xp_object object;
-	void *value;   /* the variable that it is defined with; NULL in the handle of a shared value */
-	uint32_t size; /* of its type, and of the operands of its sites */
+	void *value;           /* the variable that it is defined with; NULL in the handle of a shared value */
+	uint32_t size;         /* of its type, and of the operands of its sites */
+	uint32_t type;         /* XP_IMV_ flags; 0 is not known */
+	uint64_t least, most;  /* with XP_IMV_RANGE: signed if the type is */
 } __attribute__((aligned(8))); /* whatever the size of a pointer: XP_SITE_FLAGS */
+
+#define XP_IMV_TYPED 1u  /* the others are known */
+#define XP_IMV_SIGNED 2u /* an integer with a sign */
+#define XP_IMV_BOOL 4u   /* _Bool, bool: 0 or 1 */
+#define XP_IMV_FLOAT 8u  /* float, double */
+#define XP_IMV_RANGE 16u /* defined by XP_DEFINE_IMV_RANGE and its like */
 
 #ifdef __cplusplus
 #define XP__IMV_ASSERT(condition, text) static_assert(condition, text)
@@ -66,10 +99,41 @@ struct xp_imv {
 			       sizeof(xp__imv_type_of_##name) == XP__IMV_LARGEST,                                      \
 		       XP__IMV_SIZES)
 #define XP__IMV_VARIABLE(name, init) static XP__IMV_CONSTANT xp__imv_type_of_##name xp__imv_variable_of_##name = init
+#ifdef __cplusplus
+#define XP__IMV_TYPE_BITS(name) static_cast<uint32_t>(xp__imv_type_bits<xp__imv_type_of_##name>::bits)
+#define XP__IMV_AS(type, x) static_cast<type>(x)
+#else
+#define XP__IMV_IS(name, type) __builtin_types_compatible_p(xp__imv_type_of_##name, type)
+#define XP__IMV_TYPE_BITS(name)                                                                                        \
+	(XP_IMV_TYPED |                                                                                                \
+	 (XP__IMV_IS(name, _Bool)                               ? XP_IMV_BOOL                                          \
+	  : XP__IMV_IS(name, float) || XP__IMV_IS(name, double) ? XP_IMV_FLOAT                                         \
+	  : __builtin_choose_expr(__builtin_classify_type((xp__imv_type_of_##name)0) == 5 /* a pointer */, 0,          \
+				  (xp__imv_type_of_##name) - 1 < (xp__imv_type_of_##name)1)                            \
+		  ? XP_IMV_SIGNED                                                                                      \
+		  : 0))
+#define XP__IMV_AS(type, x) ((type)(x))
+#endif
+#define XP__IMV_HEAD(real, name, value)                                                                                \
+	{XP__OBJECT(real, #name, __FILE__, __LINE__)}, value, sizeof(xp__imv_type_of_##name)
 #define XP__IMV_OBJECT(real, name, value)                                                                              \
 	{                                                                                                              \
-		{XP__OBJECT(real, #name, __FILE__, __LINE__)}, value, sizeof(xp__imv_type_of_##name)                   \
+		XP__IMV_HEAD(real, name, value), XP__IMV_TYPE_BITS(name), 0, 0                                         \
 	}
+/* A range is one of whole numbers, and the value begins inside. */
+#define XP__IMV_LIMIT(name, limit) XP__IMV_AS(uint64_t, XP__IMV_AS(xp__imv_type_of_##name, limit))
+#define XP__IMV_RANGED(name, min, max)                                                                                 \
+	{                                                                                                              \
+		XP__IMV_HEAD(NULL, name, &xp__imv_variable_of_##name), XP__IMV_TYPE_BITS(name) | XP_IMV_RANGE,         \
+			XP__IMV_LIMIT(name, min), XP__IMV_LIMIT(name, max)                                             \
+	}
+#define XP__IMV_CHECK(name, init, min, max)                                                                            \
+	XP__IMV_ASSERT(XP__IMV_AS(xp__imv_type_of_##name, min) == (min) &&                                             \
+			       XP__IMV_AS(xp__imv_type_of_##name, max) == (max) &&                                     \
+			       XP__IMV_AS(xp__imv_type_of_##name, init) >= XP__IMV_AS(xp__imv_type_of_##name, min) &&  \
+			       XP__IMV_AS(xp__imv_type_of_##name, init) <= XP__IMV_AS(xp__imv_type_of_##name, max),    \
+		       "an immediate value begins inside its range, which its type holds");                            \
+	XP__IMV_ASSERT(!(XP__IMV_TYPE_BITS(name) & XP_IMV_FLOAT), "a range is for whole numbers")
 
 /*
  * XP_DEFINE_IMV(type, name, init) - a value, with a constant to begin with; at file scope. XP_DEFINE_IMV_STATIC - the
@@ -85,6 +149,22 @@ struct xp_imv {
 	XP__IMV_TYPE(type, name);                                                                                      \
 	XP__IMV_VARIABLE(name, init);                                                                                  \
 	static struct xp_imv name = XP__IMV_OBJECT(NULL, name, &xp__imv_variable_of_##name)
+
+/*
+ * XP_DEFINE_IMV_RANGE(type, name, init, min, max), XP_DEFINE_IMV_STATIC_RANGE - the same for a whole number that is never less
+ * than min nor more than max, two constants: to set it beyond them is refused, from inside (-XP_E_VALUE) and from outside.
+ * Without a range a value can be set from outside to all that its type holds: a divisor to 0.
+ */
+#define XP_DEFINE_IMV_RANGE(type, name, init, min, max)                                                                \
+	XP__IMV_TYPE(type, name);                                                                                      \
+	XP__IMV_CHECK(name, init, min, max);                                                                           \
+	XP__IMV_VARIABLE(name, init);                                                                                  \
+	struct xp_imv name __attribute__((visibility("hidden"))) = XP__IMV_RANGED(name, min, max)
+#define XP_DEFINE_IMV_STATIC_RANGE(type, name, init, min, max)                                                         \
+	XP__IMV_TYPE(type, name);                                                                                      \
+	XP__IMV_CHECK(name, init, min, max);                                                                           \
+	XP__IMV_VARIABLE(name, init);                                                                                  \
+	static struct xp_imv name = XP__IMV_RANGED(name, min, max)
 #define XP_DECLARE_IMV(type, name)                                                                                     \
 	XP__IMV_TYPE(type, name);                                                                                      \
 	extern struct xp_imv name __attribute__((visibility("hidden")))
@@ -105,6 +185,11 @@ struct xp_imv {
 	XP__IMV_VARIABLE(name, init);                                                                                  \
 	__attribute__((visibility("default"))) struct xp_imv xp_shared_imv_##name =                                    \
 		XP__IMV_OBJECT(NULL, name, &xp__imv_variable_of_##name)
+#define XP_DEFINE_IMV_SHARED_RANGE(type, name, init, min, max)                                                         \
+	XP__IMV_TYPE(type, name);                                                                                      \
+	XP__IMV_CHECK(name, init, min, max);                                                                           \
+	XP__IMV_VARIABLE(name, init);                                                                                  \
+	__attribute__((visibility("default"))) struct xp_imv xp_shared_imv_##name = XP__IMV_RANGED(name, min, max)
 
 /*
  * xp_imv_read(name) - the value, an rvalue of its type.
@@ -155,7 +240,8 @@ static inline const struct xp_imv *xp__imv_real(const struct xp_imv *imv)
  * thread (-XP_E_REENTRANT).
  * Ordering: on return of 0 every read is the new value, on every processor; a thread that learns of the return (acquire
  * load, lock, join) reads it. While it runs, a read is the old value or the new one, whole.
- * Errors: those of xp_text_poke(); -EINVAL for a size that is not the value's. Value and text are as before.
+ * Errors: those of xp_text_poke(); -EINVAL for a size that is not the value's; -XP_E_VALUE outside of its range.
+ * Value and text are as before.
  * Progress: waits for the text lock and for the syncs.
  */
 #define xp_imv_set(name, value)                                                                                        \
@@ -167,7 +253,8 @@ int xp__imv_set(struct xp_imv *imv, const void *value, size_t size);
 
 /*
  * xp_batch_add_imv(batch, name, value) - adds "set it so" to a batch.
- * Context: thread. Ordering: none. Errors: -EINVAL, -ENOMEM; the batch is as before. Progress: may wait for the text lock.
+ * Context: thread. Ordering: none. Errors: -EINVAL, -XP_E_VALUE, -ENOMEM; the batch is as before. Progress: may wait for the
+ * text lock.
  */
 #define xp_batch_add_imv(batch, name, value)                                                                           \
 	__extension__({                                                                                                \

@@ -3,7 +3,8 @@
  * Immediate values: variables whose value stands in the operands of their sites, and in memory once more, for sites that
  * come later.
  *
- * I1  Under the text lock the operand of every registered site is the variable's value, bit by bit.
+ * I1  Under the text lock the operand of every registered site is the variable's value, bit by bit; and that is one which its type
+ *     and range allow.
  * I2  What changes at a site is its operand. The method is the selection's choice; a value that stays makes no commit.
  * I3  A site's record is believed in nothing: the text must be a mov of its length with an operand of its size.
  */
@@ -207,6 +208,23 @@ static int add(const struct xp__item *item, const struct xp__use *use, struct xp
 	return error;
 }
 
+/* What its type and its range allow. */
+static bool allows(const struct xp_imv *imv, uint64_t bits)
+{
+	unsigned above = 64 - 8 * imv->size;
+
+	if (imv->type & XP_IMV_BOOL && bits > 1)
+		return false;
+	if (!(imv->type & XP_IMV_RANGE))
+		return true;
+	if (imv->type & XP_IMV_SIGNED) {
+		int64_t value = (int64_t)(bits << above) >> above;
+
+		return value >= (int64_t)imv->least && value <= (int64_t)imv->most;
+	}
+	return bits >= imv->least && bits <= imv->most;
+}
+
 static int fill(struct xp__item *item, struct xp_imv *imv, const void *value, size_t size)
 {
 	if (imv == NULL || value == NULL || !is_size(size))
@@ -218,7 +236,7 @@ static int fill(struct xp__item *item, struct xp_imv *imv, const void *value, si
 	item->front = &xp__imv_front;
 	item->object = &imv->object;
 	memcpy(&item->bits, value, size);
-	return 0;
+	return allows(imv, item->bits) ? 0 : -XP_E_VALUE;
 }
 
 /* A number of the value's size, signed or not. */

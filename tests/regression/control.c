@@ -232,7 +232,7 @@ static void seen_and_set(void)
 	CHECK(says(line_of(answer, end), where));
 	CHECK(says(line_of(answer, "name=auditing"), "state=on\tcount=1"));
 	CHECK(says(line_of(answer, "name=level"), "kind=switch\tstate=1\tchoices=3\tsites=1"));
-	CHECK(says(line_of(answer, "name=limit"), "kind=value\tstate=65534\tsize=2\tsites=1"));
+	CHECK(says(line_of(answer, "name=limit"), "kind=value\tstate=-2\tsize=2\ttype=signed\tsites=1"));
 	CHECK_EQ(count(answer, "name=several\n"), 2);
 	CHECK_EQ(count(answer, "name=without_sites"), 0);
 
@@ -326,6 +326,7 @@ static void bad_requests(void)
 	check_refused("set limit 65536", -EINVAL, "its size");
 	check_refused("set limit -32769", -EINVAL, "its size");
 	check_refused("set limit 0x", -EINVAL, "its size");
+	check_refused("set limit 32768", -EINVAL, "has a sign");
 	check_refused("set held off", -XP_E_COUNTED, "held by a count");
 
 	CHECK_EQ(code_of(ask_bytes(zero, sizeof(zero) - 1)), -EPROTO);
@@ -348,6 +349,61 @@ static void bad_requests(void)
 XP_TEST(bad_requests_change_nothing)
 {
 	in_a_place(bad_requests);
+}
+
+XP_DEFINE_IMV(_Bool, flag, 1);
+XP_DEFINE_IMV(unsigned char, byte, 7);
+XP_DEFINE_IMV(float, ratio, 1.0f);
+XP_DEFINE_IMV(const char *, text, NULL);
+XP_DEFINE_IMV_RANGE(int, offset, 0, -5, 10);
+XP_DEFINE_IMV_STATIC_RANGE(unsigned, modulus, 8, 1, 64);
+
+static __attribute__((noinline)) int values(void)
+{
+	return 1000 * xp_imv_read(byte) + 100 / (int)xp_imv_read(modulus) + xp_imv_read(offset) + xp_imv_read(flag) +
+	       (int)xp_imv_read(ratio) + (xp_imv_read(text) != NULL);
+}
+
+static void check_value(const char *request, int code, const char *part)
+{
+	int before = values();
+
+	CHECK_EQ(code_of(ask(request)), code);
+	if (!says(answer, part))
+		printf("# %s: %s", request, answer);
+	CHECK(says(answer, part));
+	CHECK_EQ(values(), before);
+}
+
+static void of_their_type(void)
+{
+	REQUIRE_EQ(xp_control_start(path), 0);
+	CHECK(is_ok(ask("list")));
+	CHECK(says(line_of(answer, "name=flag"), "state=1\tsize=1\ttype=bool\tsites=1"));
+	CHECK(says(line_of(answer, "name=byte"), "state=7\tsize=1\ttype=unsigned\tsites=1"));
+	CHECK(says(line_of(answer, "name=ratio"), "state=0x3f800000\tsize=4\ttype=float\tsites=1"));
+	CHECK(says(line_of(answer, "name=text"), "type=unsigned\tsites=1"));
+	CHECK(says(line_of(answer, "name=offset"), "state=0\tsize=4\ttype=signed\tleast=-5\tmost=10\tsites=1"));
+	CHECK(says(line_of(answer, "name=modulus"), "state=8\tsize=4\ttype=unsigned\tleast=1\tmost=64\tsites=1"));
+	check_value("set flag 2", -EINVAL, "0 or 1");
+	check_value("set flag -1", -EINVAL, "0 or 1");
+	check_value("set byte -1", -EINVAL, "no sign");
+	check_value("set byte 256", -EINVAL, "its size");
+	check_value("set ratio 2", -EINVAL, "by its bits");
+	check_value("set modulus 0", -XP_E_VALUE, "range");
+	check_value("set modulus 65", -XP_E_VALUE, "range");
+	check_value("set modulus 4294967295", -XP_E_VALUE, "range");
+	check_value("set offset -6", -XP_E_VALUE, "range");
+	check_value("set offset 11", -XP_E_VALUE, "range");
+	check_value("set offset 4294967295", -EINVAL, "has a sign");
+	CHECK(is_ok(ask("set flag 0")) && is_ok(ask("set byte 255")) && is_ok(ask("set ratio 0x40000000")));
+	CHECK(is_ok(ask("set modulus 64")) && is_ok(ask("set offset -5")));
+	CHECK_EQ(values(), 255000 + 1 - 5 + 0 + 2);
+}
+
+XP_TEST(values_are_of_their_type)
+{
+	in_a_place(of_their_type);
 }
 
 /* ---- who may ask ---- */

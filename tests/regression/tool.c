@@ -226,6 +226,8 @@ XP_TEST(numbers_are_numbers)
 {
 	check_number("0", "0");
 	check_number("18446744073709551615", "18446744073709551615");
+	check_number("-5", "-5");
+	check_number("-", "\"-\"");
 	check_number("007", "\"007\"");
 	check_number("184467440737095516150", "\"184467440737095516150\"");
 	check_number("1e9", "\"1e9\"");

@@ -444,7 +444,7 @@ XP_TEST(unexpected_text)
 	CHECK_MEM(diag.found, ((const uint8_t[]){0xb8, 1, 0, 0, 0}), 5);
 	refused(FOUR, (const uint8_t[]){0xe9}, 1, -XP_E_MISMATCH, &diag);
 	refused(FOUR, (const uint8_t[]){0xb8, 0, 0, 0, 1}, 5, -XP_E_MISMATCH, &diag);
-	refused(FOUR, (const uint8_t[]){0x41, 0xb8}, 2, -XP_E_MISMATCH, &diag); /* another length */
+	refused(FOUR, (const uint8_t[]){0x41, 0xb8}, 2, -XP_E_MISMATCH, &diag);       /* another length */
 	refused(FOUR, (const uint8_t[]){0x66, 0x41, 0xb8}, 3, -XP_E_MISMATCH, &diag); /* of two bytes, as long */
 	CHECK_EQ(diag.len, 0);
 	refused(10, (const uint8_t[]){0x66, 0xb8}, 2, -XP_E_MISMATCH, &diag);
@@ -511,6 +511,52 @@ XP_TEST(batches)
 	CHECK_MEM(rec_text + 0x5000, jmp, 5);
 	xp_batch_free(batch);
 	CHECK_EQ(xp_module_unregister(&keys), 0);
+	end();
+}
+
+/* ---- ranges ---- */
+
+static void check_range(unsigned s, uint64_t first, uint64_t last)
+{
+	uint64_t before = variable[s];
+
+	CHECK_EQ(set(s, first), 0);
+	CHECK_EQ(set(s, last), 0);
+	rec_forget();
+	CHECK_EQ(set(s, first - 1), -XP_E_VALUE);
+	CHECK_EQ(set(s, last + 1), -XP_E_VALUE);
+	CHECK_EQ(rec.calls[REC_SYNC], 0);
+	CHECK_MEM(&variable[s], &last, sizes[s]);
+	CHECK_EQ(set(s, before), 0);
+}
+
+XP_TEST(values_have_ranges)
+{
+	struct xp_batch *batch;
+
+	start();
+	value[ONE].type = XP_IMV_TYPED | XP_IMV_SIGNED | XP_IMV_RANGE;
+	value[ONE].least = (uint64_t)-100;
+	value[ONE].most = 100;
+	check_range(ONE, (uint64_t)-100, 100);
+	value[FOUR].type = XP_IMV_TYPED | XP_IMV_RANGE;
+	value[FOUR].least = 0;
+	value[FOUR].most = 0xfffffff0;
+	CHECK_EQ(set(FOUR, 0xfffffff0), 0);
+	CHECK_EQ(set(FOUR, 0xfffffff1), -XP_E_VALUE);
+	value[EIGHT].type = XP_IMV_TYPED | XP_IMV_SIGNED | XP_IMV_RANGE;
+	value[EIGHT].least = (uint64_t)INT64_MIN + 1;
+	value[EIGHT].most = INT64_MAX - 1;
+	check_range(EIGHT, (uint64_t)INT64_MIN + 1, INT64_MAX - 1);
+	value[TWO].type = XP_IMV_TYPED | XP_IMV_BOOL;
+	CHECK_EQ(set(TWO, 1), 0);
+	CHECK_EQ(set(TWO, 2), -XP_E_VALUE);
+	batch = xp_batch_new();
+	CHECK_EQ(xp__batch_add_imv(batch, &value[ONE], &(uint8_t){101}, 1), -XP_E_VALUE);
+	xp_batch_free(batch);
+	check_sites(&one);
+	for (unsigned s = 0; s < NR_SIZES; s++)
+		value[s].type = 0;
 	end();
 }
 

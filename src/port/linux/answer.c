@@ -138,6 +138,42 @@ static const char *kind_of(const struct xp__front *front)
 	return "other";
 }
 
+/* A number of the value's type: one with a sign, or the bits of a floating-point number. */
+static void put_imv(struct out *out, const struct xp_imv *imv, uint64_t bits)
+{
+	unsigned above = 64 - 8 * imv->size;
+	bool minus = false;
+
+	if (imv->type & XP_IMV_FLOAT)
+		put(out, "0x");
+	if (imv->type & XP_IMV_SIGNED && above < 64) {
+		int64_t value = (int64_t)(bits << above) >> above;
+
+		minus = value < 0;
+		bits = minus ? 0 - (uint64_t)value : (uint64_t)value;
+	}
+	put(out, minus ? "-" : "");
+	put_number(out, bits, imv->type & XP_IMV_FLOAT ? 16 : 10);
+}
+
+static void put_imv_type(struct out *out, const struct xp_imv *imv)
+{
+	field_number(out, "size", imv->size);
+	if (!(imv->type & XP_IMV_TYPED))
+		return;
+	field_text(out, "type",
+		   imv->type & XP_IMV_BOOL     ? "bool"
+		   : imv->type & XP_IMV_FLOAT  ? "float"
+		   : imv->type & XP_IMV_SIGNED ? "signed"
+					       : "unsigned");
+	if (imv->type & XP_IMV_RANGE) {
+		field(out, "least");
+		put_imv(out, imv, imv->least);
+		field(out, "most");
+		put_imv(out, imv, imv->most);
+	}
+}
+
 /* What an object is now, as the one word by which it could be set. */
 static void put_state(struct out *out, const struct xp__front *front, struct xp_object *object)
 {
@@ -149,7 +185,7 @@ static void put_state(struct out *out, const struct xp__front *front, struct xp_
 	} else if (front == &xp__switch_front) {
 		put_number(out, item.choice, 10);
 	} else if (front == &xp__imv_front) {
-		put_number(out, item.bits, 10);
+		put_imv(out, (const struct xp_imv *)object, item.bits);
 	} else if (front == &xp__call_front || front == &xp__gate_front) {
 		uintptr_t to = front == &xp__call_front ? (uintptr_t)item.call.func : (uintptr_t)item.gate.provider;
 
@@ -184,7 +220,7 @@ static void put_object(struct out *out, const struct xp__use *uses)
 	if (front == &xp__switch_front)
 		field_number(out, "choices", ((const struct xp_static_switch *)object)->nr);
 	if (front == &xp__imv_front)
-		field_number(out, "size", ((const struct xp_imv *)object)->size);
+		put_imv_type(out, (const struct xp_imv *)object);
 	field_number(out, "sites", sites);
 	field_address(out, "address", (uintptr_t)object);
 	if (object->file) {
@@ -330,6 +366,29 @@ static const char *range_of(const struct xp__front *front)
 		       : "a value is set to a whole number that its size holds";
 }
 
+/* Whether a number as it is written is one of the value's type; its range is the value's own business. */
+static bool is_of_type(const struct xp_imv *imv, struct word word, uint64_t value, const char **why)
+{
+	bool minus = word.start[0] == '-',
+	     hexadecimal = word.len > 2 && word.start[minus] == '0' && word.start[minus + 1] == 'x';
+	unsigned sign = 8 * imv->size - 1;
+
+	if (imv->type & XP_IMV_BOOL) {
+		*why = "a value of type bool is set to 0 or 1";
+		return !minus && value <= 1;
+	}
+	if (imv->type & XP_IMV_FLOAT) {
+		*why = "a floating-point value is set by its bits, hexadecimal behind 0x, as list shows them";
+		return !minus && hexadecimal;
+	}
+	if (imv->type & XP_IMV_SIGNED) {
+		*why = "the value has a sign: it is set to a whole number that its size holds with one";
+		return sign > 63 || (minus ? 0 - value <= 1ull << sign : value < 1ull << sign);
+	}
+	*why = "the value's type has no sign";
+	return !(imv->type & XP_IMV_TYPED) || !minus || value == 0;
+}
+
 /* The wish that the object found be @value. @why: if it cannot be. */
 static int wish(struct xp__item *item, const struct xp__use *uses, struct word word, const char **why)
 {
@@ -337,6 +396,7 @@ static int wish(struct xp__item *item, const struct xp__use *uses, struct word w
 	bool on = word.len == 2 && memcmp(word.start, "on", 2) == 0;
 	bool off = word.len == 3 && memcmp(word.start, "off", 3) == 0;
 	uint64_t value = on;
+	int error;
 
 	if (front->wish == NULL) {
 		*why = "only keys, switches and values are set from outside: where a call or gate goes is for the program to say";
@@ -345,7 +405,13 @@ static int wish(struct xp__item *item, const struct xp__use *uses, struct word w
 	*why = range_of(front);
 	if (on || off ? front != &xp__branch_front : !number(word, &value))
 		return -EINVAL;
-	return front->wish(item, uses->object, value);
+	if (front == &xp__imv_front && !is_of_type((const struct xp_imv *)uses->object, word, value, why))
+		return -EINVAL;
+	*why = range_of(front);
+	error = front->wish(item, uses->object, value);
+	if (error == -XP_E_VALUE)
+		*why = "the number is outside of the value's range, which list shows; nothing was changed";
+	return error;
 }
 
 static int find(struct wanted *wanted, const char **why)
