@@ -48,7 +48,10 @@ struct xp_function_call {
  *
  * Context: the thread that calls the function, with all of its registers that a call may use saved; anything that the
  * thread was doing may be under way (locks that it holds, a signal handler). They return: no longjmp, no exception, no
- * pthread_exit. Traced functions that they call run untraced, also those called from signal handlers meanwhile.
+ * pthread_exit, no switch to another stack. Traced functions that they call run untraced, also those called from signal
+ * handlers meanwhile. Such a signal handler may leave a handler for good, by siglongjmp: the thread's calls are traced again
+ * as soon as it is sure that the handler was left (stats.left_behind), most often from the next one on. A signal handler
+ * must not switch to another stack while a handler runs below it.
  */
 struct xp_function_handler {
 	void (*entry)(const struct xp_function_call *call, void *data);
@@ -141,7 +144,9 @@ int xp__batch_add_restore(struct xp_batch *batch, xp__any_function *fn);
 /*
  * xp_function_synchronize - waits until every handler that is running now has returned, so that the data of one that was
  * taken away may be freed. Context: thread, not a handler. Ordering: what those handlers did is visible. Errors:
- * -XP_E_REENTRANT in a handler; -XP_E_NOT_READY. Progress: waits for the handlers.
+ * -XP_E_REENTRANT in a handler; -XP_E_NOT_READY; -EBUSY: one was still running after 2 s, or a thread was thrown out of one
+ * by siglongjmp and has called no traced function since: ask again, the data is still in use. Progress: waits for the
+ * handlers, at most 2000 times a millisecond.
  */
 int xp_function_synchronize(void);
 
@@ -190,6 +195,7 @@ struct xp_function_stats {
 	uint64_t entries;        /* functions with a record, now */
 	uint64_t traced;         /* now */
 	uint64_t redirected;     /* now */
+	uint64_t left_behind;    /* handlers that a signal handler left by siglongjmp, as far as noticed */
 };
 
 /* xp_function_stats_read - Context: thread. Ordering: none. Errors: none. Progress: waits for the text lock. */

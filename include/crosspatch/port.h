@@ -22,14 +22,14 @@ extern "C" {
 
 /* What a commit is going to need of the port, told before its first store. */
 enum xp_need {
-	XP_NEED_SYNC = 1 << 0,   /* sync_core() */
-	XP_NEED_TRAP = 1 << 1,   /* xp_trap() must be reached from any thread that executes a breakpoint */
-	XP_NEED_SINGLE = 1 << 2, /* text_write() with XP_WRITE_SINGLE and up to 8 bytes */
-	XP_NEED_PARK = 1 << 3,   /* park() and unpark() */
-	XP_NEED_ALONE = 1 << 4,  /* nobody else executes: the early policy's promise */
+	XP_NEED_SYNC = 1 << 0,    /* sync_core() */
+	XP_NEED_TRAP = 1 << 1,    /* xp_trap() must be reached from any thread that executes a breakpoint */
+	XP_NEED_SINGLE = 1 << 2,  /* text_write() with XP_WRITE_SINGLE and up to 8 bytes */
+	XP_NEED_PARK = 1 << 3,    /* park() and unpark() */
+	XP_NEED_ALONE = 1 << 4,   /* nobody else executes: the early policy's promise */
 	XP_NEED_ILLEGAL = 1 << 6, /* xp_trap_illegal() must be reached from any thread that executes an UD2 */
-	XP_NEED_FAULT = 1 << 7,  /* xp_trap_fault() must be reached from any thread whose far call faults */
-	XP_NEED_CALL = 1 << 5,   /* calls and returns may be emulated: no shadow stacks */
+	XP_NEED_FAULT = 1 << 7,   /* xp_trap_fault() must be reached from any thread whose far call faults */
+	XP_NEED_CALL = 1 << 5,    /* calls and returns may be emulated: no shadow stacks */
 };
 
 /* The write must reach instruction fetch as one store. The bytes lie inside one aligned quadword. */
@@ -155,24 +155,31 @@ struct xp_port {
 	 * function_thread - the calling thread's (processor's) own, zeroed at first but for `shard`, which differs between
 	 * threads: below 192 between all that ever were. Context: any; vector and x87 registers hold somebody's arguments and
 	 * are not touched.
-	 * function_keep - asked once of each thread, before a return is kept for it: that xp_function_thread_exit() is called
-	 * at its end. 0 or an error. Vector registers may be touched.
+	 * function_keep - asked once of each thread, before it runs a handler: that xp_function_thread_exit() is called at its
+	 * end. 0 or an error. Vector registers may be touched.
 	 * data_read - reads a word that may be gone: 0, or an error. Context: as function_thread(). NULL: none ever is gone.
 	 * stack_check - whether the calling thread's own stack, from @from on, holds an address in @ranges, sorted:
-	 * -XP_E_IN_RANGE. wait - lets a moment pass.
+	 * -XP_E_IN_RANGE. wait - lets a millisecond pass.
+	 * stack_left - whether what stood at @frame on one of the calling thread's stacks was left by a jump to where the
+	 * stack pointer is now, at @here: it is below on the same stack, or on a stack for signal handlers that the thread is
+	 * not on any more. False if that is not sure. Context: as function_thread(). NULL: nothing ever is.
 	 */
 	struct xp_function_thread *(*function_thread)(void);
 	int (*function_keep)(struct xp_function_thread *thread);
 	int (*data_read)(uintptr_t *to, const void *addr);
 	int (*stack_check)(const void *from, const struct xp_range *ranges, size_t nr_ranges, struct xp_diag *diag);
 	void (*wait)(void);
+	bool (*stack_left)(uintptr_t frame, uintptr_t here);
 };
 
 /* What the core keeps for each thread. Its own but for `shard`. */
 struct xp_function_thread {
 	uint32_t shard;
-	uint32_t busy;    /* a handler is running */
-	uint32_t free;    /* list of frames to take: number + 1 */
+	uint32_t inside; /* how often it counted itself in, where threads share a counter */
+	uintptr_t busy;  /* where on the stack the thunk stands that runs a handler; 0: none does */
+	uintptr_t floor; /* calls of that handler lie below; 0: as busy */
+	uint32_t looks;  /* at calls inside a handler's */
+	uint32_t free;   /* list of frames to take: number + 1 */
 	uint32_t nr_free;
 	uint32_t nr_live; /* frames taken and not given back */
 	uint32_t limit;   /* of nr_live, at which frames that nobody comes back to are looked for */

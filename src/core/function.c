@@ -1150,6 +1150,7 @@ void xp_function_stats_read(struct xp_function_stats *stats)
 
 int xp_function_synchronize(void)
 {
+	enum { TRIES = 2000 };
 	unsigned long asked[XP__TRAP_WORDS];
 
 	if (xp_state() == XP_STATE_NO_PORT)
@@ -1157,10 +1158,13 @@ int xp_function_synchronize(void)
 	if (xp__trace_busy())
 		return -XP_E_REENTRANT;
 	memset(asked, 0xff, sizeof(asked));
-	while (!xp__trace_quiescent(asked))
+	for (int i = 0; i < TRIES; i++) {
+		if (xp__trace_quiescent(asked))
+			return 0;
 		if (xp__port->wait)
 			xp__port->wait();
-	return 0;
+	}
+	return -XP__EBUSY;
 }
 
 /* The ranges of a function: its own, and those of its parts. Returns how many; @ranges may be NULL. */

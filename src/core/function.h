@@ -84,7 +84,7 @@ static inline XP__GENERAL_REGS size_t xp__shard(const struct xp_function_thread 
  * xp__trace_quiescent - as xp__trap_quiescent(), for handlers of functions and what enters them: whoever could have seen
  * what was replaced before has been seen to be gone.
  * xp__trace_frames - whether a return that is waited for leads into @ranges, sorted. Context: the others are parked.
- * xp__trace_busy - whether the calling thread runs a handler.
+ * xp__trace_busy - whether the calling thread runs a handler. What it was thrown out of by siglongjmp is made good.
  */
 bool xp__trace_quiescent(unsigned long waiting[XP__TRAP_WORDS]);
 bool xp__trace_frames(const struct xp_range *ranges, size_t nr);

@@ -4,14 +4,19 @@
  *
  * I1  All that runs before vector state is saved is XP__GENERAL_REGS, calls nothing from outside core and port, and no
  *     memory function, which may be what is traced.
- * I2  A handler's calls of traced functions, and those of signal handlers that interrupt it, run no handler: thread->busy.
- *     So what a thread keeps (its list of frames) is changed by one at a time.
+ * I2  A handler's calls of traced functions, and those of signal handlers that interrupt it, run no handler: thread->busy
+ *     is where on the stack the thunk stands that runs one. So what a thread keeps is changed by one at a time.
  * I3  A call whose return is wanted takes a frame; its number is in the return address that it leaves on the stack. Nothing
  *     is assumed of stacks: a call may return on another thread, in any order, or never. Frames of calls that never return
  *     (longjmp, exceptions) are found by their return address, which something else has overwritten: a frame is given
  *     back only when its place on the stack does not lead to it any more. Until then it is kept, for nobody can know.
  * I4  A function is led into by text, found by its address; what is found stays, for who counted itself in, until he counts
  *     himself out. Unknown functions (their module was unregistered) go on as if they had no entry.
+ * I5  A signal handler may interrupt a thunk anywhere and leave it by siglongjmp: nothing tells us. The thread's next call
+ *     looks: a thunk whose place on the stack was overwritten, or lies below the stack pointer on the same stack, was left.
+ *     What it had counted is made good: what a thread counts in a shard of its own is known exactly at every instruction;
+ *     where threads share a shard, a signal between the two instructions of a count leaves "it is inside" behind, for ever,
+ *     never "it is not".
  *
  * Ordering. W is the writer (text lock held), H a thread in here.
  *
@@ -37,10 +42,11 @@
 #define LIMIT_MIN 64u /* frames of a thread before it is asked which are abandoned */
 #define SPARE_MAX 64u /* frames that a thread keeps for itself */
 #define VAIN 4096u    /* when all are taken, who asks so often looks whether some of his are abandoned */
+#define LOOK 16u      /* of calls inside a handler's, each so manieth looks whether the handler was left */
 
 struct shard {
 	unsigned long entered, left;
-	unsigned long returns, missed_calls, missed_returns, abandoned;
+	unsigned long returns, missed_calls, missed_returns, abandoned, left_behind;
 } __attribute__((aligned(64)));
 
 struct frame {
@@ -81,11 +87,16 @@ static XP__GENERAL_REGS struct shard *shard_of(const struct xp_function_thread *
 	return &shards[xp__shard(thread, NR_SHARDS)];
 }
 
+static XP__GENERAL_REGS bool owns_shard(const struct xp_function_thread *thread)
+{
+	return thread->shard < XP__OWN_SHARDS(NR_SHARDS);
+}
+
 /* Adds one to a counter in this thread's shard, release. */
 static XP__GENERAL_REGS void count(const struct xp_function_thread *thread, unsigned long *counter)
 {
 	/* ordering: (F4) pairs with (F5) */
-	if (thread->shard < XP__OWN_SHARDS(NR_SHARDS))
+	if (owns_shard(thread))
 		xp__own_increment(counter);
 	else
 		__atomic_fetch_add(counter, 1, __ATOMIC_RELEASE);
@@ -95,11 +106,36 @@ static XP__GENERAL_REGS void count_in(struct xp_function_thread *thread)
 {
 	/* ordering: (F3) pairs with (F5) */
 	__atomic_fetch_add(&shard_of(thread)->entered, 1, __ATOMIC_SEQ_CST);
+	if (!owns_shard(thread))
+		__asm__ volatile("addl $1, %0" : "+m"(thread->inside) : : "memory", "cc");
 }
 
+/* Of a call inside another's handler. */
 static XP__GENERAL_REGS void count_out(struct xp_function_thread *thread)
 {
+	if (!owns_shard(thread))
+		__asm__ volatile("subl $1, %0" : "+m"(thread->inside) : : "memory", "cc");
 	count(thread, &shard_of(thread)->left);
+}
+
+/* Nothing of this thread is inside any more, whatever was left on the way. Signal handlers may count meanwhile. */
+static XP__GENERAL_REGS void count_all_out(struct xp_function_thread *thread)
+{
+	struct shard *shard = shard_of(thread);
+	unsigned long entered;
+
+	if (!owns_shard(thread)) {
+		entered = __atomic_exchange_n(&thread->inside, 0, __ATOMIC_RELAXED);
+		/* ordering: (F4) pairs with (F5) */
+		__atomic_fetch_add(&shard->left, entered, __ATOMIC_RELEASE);
+		return;
+	}
+	do {
+		entered = __atomic_load_n(&shard->entered, __ATOMIC_RELAXED);
+		/* ordering: (F4) pairs with (F5) */
+		__atomic_store_n(&shard->left, entered, __ATOMIC_RELEASE);
+		__asm__ volatile("" ::: "memory");
+	} while (__atomic_load_n(&shard->entered, __ATOMIC_RELAXED) != entered);
 }
 
 static XP__GENERAL_REGS const struct xp__handlers *handlers_of(const struct xp__function *function)
@@ -302,6 +338,71 @@ static XP__GENERAL_REGS uint32_t number_of(const struct frame *frame)
 	return (uint32_t)((const union padded_frame *)frame - xp__function_frames);
 }
 
+/* ---- one thunk at a time ---- */
+
+/*
+ * Whether the thunk that thread->busy tells of was left by siglongjmp. A call at @here inside its handler lies below
+ * thread->floor, or on another stack. What lies above is looked at each time, what lies below every now and then.
+ */
+static XP__GENERAL_REGS bool was_left(struct xp_function_thread *thread, uintptr_t here)
+{
+	uintptr_t busy = thread->busy, floor = thread->floor ? thread->floor : busy;
+	uintptr_t own = (uintptr_t) & ((const struct xp__call *)busy)->own[OWN_THREAD], word;
+
+	if (here <= busy && here + sizeof(struct xp__call) > floor)
+		return true;
+	if (here < busy && ++thread->looks % LOOK != 0)
+		return false;
+	if (xp__port->stack_left && xp__port->stack_left(busy, here))
+		return true;
+	if (xp__port->data_read == NULL)
+		return false;
+	if (xp__port->data_read(&word, (const void *)own) || word != (uintptr_t)thread)
+		return true;
+	return floor != busy && (xp__port->data_read(&word, (const void *)floor) || word != (uintptr_t)thread);
+}
+
+static XP__GENERAL_REGS void make_good(struct xp_function_thread *thread)
+{
+	count(thread, &shard_of(thread)->left_behind);
+	thread->floor = 0;
+	count_all_out(thread);
+	__asm__ volatile("" ::: "memory");
+	thread->busy = 0;
+}
+
+/* Counts the thread in. False: it runs a handler already, and this call is one of the handler's or of a signal's. */
+static XP__GENERAL_REGS bool begin(struct xp_function_thread *thread, struct xp__call *call)
+{
+	bool first = thread->busy == 0;
+
+	if (!first && was_left(thread, (uintptr_t)call)) {
+		make_good(thread);
+		first = true;
+	}
+	if (first) {
+		call->own[OWN_THREAD] = thread;
+		/* A signal handler of this thread: after that, and before what follows. */
+		__asm__ volatile("" ::: "memory");
+		thread->busy = (uintptr_t)call;
+		__asm__ volatile("" ::: "memory");
+	}
+	count_in(thread);
+	return first;
+}
+
+static XP__GENERAL_REGS void end(struct xp_function_thread *thread, bool first)
+{
+	if (!first) {
+		count_out(thread);
+		return;
+	}
+	thread->floor = 0;
+	count_all_out(thread);
+	__asm__ volatile("" ::: "memory");
+	thread->busy = 0;
+}
+
 /* ---- the entry ---- */
 
 XP__GENERAL_REGS bool xp__function_enter(struct xp__call *call)
@@ -309,8 +410,8 @@ XP__GENERAL_REGS bool xp__function_enter(struct xp__call *call)
 	struct xp_function_thread *thread = xp__port->function_thread();
 	const struct xp__handlers *handlers;
 	struct xp__function *function;
+	bool first = begin(thread, call);
 
-	count_in(thread);
 	function = find(call->resume - sizeof(function->text));
 	if (function == NULL)
 		goto out;
@@ -321,22 +422,18 @@ XP__GENERAL_REGS bool xp__function_enter(struct xp__call *call)
 		call->resume = handlers->redirect;
 	if (handlers->nr == 0)
 		goto out;
-	if (thread->busy) {
+	if (!first) {
 		count(thread, &shard_of(thread)->missed_calls);
 		goto out;
 	}
-	thread->busy = 1;
-	/* A signal handler of this thread: before what follows. */
-	__asm__ volatile("" ::: "memory");
 	call->own[OWN_FUNCTION] = function;
 	call->own[OWN_HANDLERS] = (void *)(uintptr_t)handlers;
-	call->own[OWN_THREAD] = thread;
-	if (!handlers->general || (handlers->nr_leave > 0 && !thread->kept))
+	if (!handlers->general || !thread->kept)
 		return true;
 	xp__function_run(call, NULL);
 	return false;
 out:
-	count_out(thread);
+	end(thread, first);
 	return false;
 }
 
@@ -356,13 +453,6 @@ static XP__GENERAL_REGS bool is_general(const struct xp__handler *handler)
 	return handler->handler->flags & XP_FUNCTION_GENERAL_REGS;
 }
 
-static XP__GENERAL_REGS void finish(struct xp_function_thread *thread)
-{
-	__asm__ volatile("" ::: "memory");
-	thread->busy = 0;
-	count_out(thread);
-}
-
 XP__GENERAL_REGS void xp__function_run(struct xp__call *call, const void *area)
 {
 	struct xp__function *function = call->own[OWN_FUNCTION];
@@ -370,11 +460,14 @@ XP__GENERAL_REGS void xp__function_run(struct xp__call *call, const void *area)
 	struct xp_function_thread *thread = call->own[OWN_THREAD];
 	struct frame *frame = NULL;
 	struct xp_function_call public;
+	uintptr_t floor = (uintptr_t)thread;
 	uint64_t nowhere;
 
+	thread->floor = (uintptr_t)&floor;
+	__asm__ volatile("" : : "m"(floor) : "memory");
+	if (!thread->kept && xp__port->function_keep(thread) == 0)
+		thread->kept = 1;
 	if (handlers->nr_leave > 0) {
-		if (!thread->kept && xp__port->function_keep(thread) == 0)
-			thread->kept = 1;
 		if (thread->kept)
 			frame = open_frame(call, function, handlers, thread);
 		if (frame == NULL)
@@ -397,7 +490,7 @@ XP__GENERAL_REGS void xp__function_run(struct xp__call *call, const void *area)
 	}
 	if (frame)
 		call->caller = (uintptr_t)xp__function_return + (uintptr_t)number_of(frame) * XP__RETURN_SIZE;
-	finish(thread);
+	end(thread, true);
 }
 
 /* ---- the return ---- */
@@ -412,20 +505,16 @@ XP__GENERAL_REGS bool xp__function_leave(struct xp__call *call)
 	struct xp_function_thread *thread = xp__port->function_thread();
 	struct frame *frame = frame_at((uint32_t)frame_number(call->resume));
 	const struct xp__handlers *handlers;
-	bool busy = thread->busy;
+	bool first = begin(thread, call);
 
-	count_in(thread);
 	count(thread, &shard_of(thread)->returns);
-	handlers = handlers_of(frame->function);
-	thread->busy = 1;
-	__asm__ volatile("" ::: "memory");
-	call->own[OWN_HANDLERS] = busy ? NULL : (void *)(uintptr_t)handlers;
+	handlers = first ? handlers_of(frame->function) : NULL;
+	call->own[OWN_HANDLERS] = (void *)(uintptr_t)handlers;
 	call->own[OWN_THREAD] = thread;
 	call->own[OWN_FRAME] = frame;
-	if (!busy && handlers && handlers->nr_leave > 0 && !handlers->general)
+	if (handlers && handlers->nr_leave > 0 && !handlers->general)
 		return true;
 	xp__function_run_leave(call, NULL);
-	thread->busy = busy;
 	return false;
 }
 
@@ -435,8 +524,12 @@ XP__GENERAL_REGS void xp__function_run_leave(struct xp__call *call, const void *
 	struct xp_function_thread *thread = call->own[OWN_THREAD];
 	struct frame *frame = call->own[OWN_FRAME];
 	uint64_t results[2] = {call->integer[XP__RAX], call->integer[XP__RDX]};
+	uintptr_t floor = (uintptr_t)thread;
 	struct xp_function_call public;
 
+	if (thread->busy == (uintptr_t)call)
+		thread->floor = (uintptr_t)&floor;
+	__asm__ volatile("" : : "m"(floor) : "memory");
 	describe(&public, frame->function, frame->caller);
 	public.integer = results;
 	public.stack = &((const struct xp__call *)call)->stack[0] - 1;
@@ -456,7 +549,7 @@ XP__GENERAL_REGS void xp__function_run_leave(struct xp__call *call, const void *
 	}
 	call->resume = frame->caller;
 	give_frame(thread, number_of(frame));
-	finish(thread);
+	end(thread, thread->busy == (uintptr_t)call);
 }
 
 /* ---- for function.c ---- */
@@ -493,7 +586,16 @@ bool xp__trace_frames(const struct xp_range *ranges, size_t nr)
 
 bool xp__trace_busy(void)
 {
-	return xp__port->function_thread && xp__port->function_thread()->busy;
+	struct xp_function_thread *thread = xp__port->function_thread ? xp__port->function_thread() : NULL;
+
+	if (thread == NULL || thread->busy == 0)
+		return false;
+	/* This call is not made often: it looks in any case. */
+	thread->looks = LOOK - 1;
+	if (!was_left(thread, (uintptr_t)&thread - sizeof(struct xp__call)))
+		return true;
+	make_good(thread);
+	return false;
 }
 
 void xp__trace_count(struct xp_function_stats *stats)
@@ -506,14 +608,19 @@ void xp__trace_count(struct xp_function_stats *stats)
 		stats->missed_calls += __atomic_load_n(&shards[i].missed_calls, __ATOMIC_RELAXED);
 		stats->missed_returns += __atomic_load_n(&shards[i].missed_returns, __ATOMIC_RELAXED);
 		stats->abandoned += __atomic_load_n(&shards[i].abandoned, __ATOMIC_RELAXED);
+		stats->left_behind += __atomic_load_n(&shards[i].left_behind, __ATOMIC_RELAXED);
 	}
 }
 
 void xp_function_thread_exit(struct xp_function_thread *thread, uintptr_t low, uintptr_t high)
 {
 	uint32_t nr = __atomic_load_n(&nr_frames, __ATOMIC_RELAXED);
+	struct xp__call call = {.own[OWN_THREAD] = thread};
 
-	thread->busy = 1;
+	if (thread->busy)
+		make_good(thread);
+	thread->busy = (uintptr_t)&call;
+	__asm__ volatile("" : : "r"(&call) : "memory");
 	for (uint32_t i = 0; i < nr; i++) {
 		struct frame *frame = frame_at(i);
 
@@ -549,6 +656,8 @@ void xp_function_fork_child(void)
 	for (unsigned i = 0; i < NR_SHARDS; i++)
 		if (&shards[i] != shard_of(self))
 			shards[i].left = shards[i].entered;
+		else if (!owns_shard(self))
+			shards[i].left = shards[i].entered - self->inside;
 	for (uint32_t i = 0; i < nr_frames; i++)
 		if (frame_at(i)->taken && frame_at(i)->thread && frame_at(i)->thread != self) {
 			frame_at(i)->taken = 0;

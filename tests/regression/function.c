@@ -11,8 +11,11 @@
 #include <pthread.h>
 #include <sched.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <sys/mman.h>
+#include <sys/time.h>
+#include <ucontext.h>
 
 #define NOINLINE __attribute__((noinline, used))
 
@@ -645,6 +648,319 @@ XP_TEST(too_many_returns)
 	xp_function_stats_read(&before);
 	CHECK_EQ(before.missed_returns, after.missed_returns);
 	REQUIRE_EQ(xp_function_untrace(down, &both, NULL), 0);
+}
+
+/* ---- handlers that a signal handler leaves ---- */
+
+static sigjmp_buf out;
+static volatile sig_atomic_t raise_in_entry, raise_in_leave, traced_calls;
+
+static void jump_out(int signal)
+{
+	(void)signal;
+	siglongjmp(out, 1);
+}
+
+static void raising_entry(const struct xp_function_call *call, void *data)
+{
+	(void)call;
+	(void)data;
+	traced_calls = traced_calls + 1;
+	if (raise_in_entry)
+		raise(SIGUSR1);
+}
+
+static void raising_leave(const struct xp_function_call *call, void *data)
+{
+	(void)call;
+	(void)data;
+	if (raise_in_leave)
+		raise(SIGUSR1);
+}
+
+static const struct xp_function_handler raising = {.entry = raising_entry, .leave = raising_leave};
+
+static int on_signal(int signal, void (*function)(int), int flags)
+{
+	struct sigaction act = {.sa_handler = function, .sa_flags = flags};
+
+	return sigaction(signal, &act, NULL);
+}
+
+/* Calls add from @depth KiB further down. */
+NOINLINE static int add_below(int depth)
+{
+	char room[1024];
+
+	memset(room, 1, sizeof(room));
+	__asm__ volatile("" : : "r"(room) : "memory");
+	return depth ? add_below(depth - 1) + room[0] - 1 : add(20, 22);
+}
+
+static volatile int synchronized;
+
+static void *synchronize(void *unused)
+{
+	(void)unused;
+	synchronized = xp_function_synchronize();
+	return NULL;
+}
+
+static void check_synchronized(int expected)
+{
+	pthread_t thread;
+
+	REQUIRE_EQ(pthread_create(&thread, NULL, synchronize, NULL), 0);
+	pthread_join(thread, NULL);
+	CHECK_EQ(synchronized, expected);
+}
+
+/* In an entry and in a return; the next call is made from there, from further up and from further down. */
+static void *leave_by_siglongjmp(void *unused)
+{
+	for (volatile int round = 0; round < 12; round = round + 1) {
+		struct xp_function_stats before, after;
+		volatile int depth = round % 3 * 8, next = (round + round / 3) % 3 * 8;
+
+		xp_function_stats_read(&before);
+		raise_in_entry = round % 2;
+		raise_in_leave = !raise_in_entry;
+		if (sigsetjmp(out, 1) == 0) {
+			(void)add_below(depth);
+			CHECK(!"reached");
+		}
+		raise_in_entry = raise_in_leave = 0;
+		if (next > depth) {
+			/* Below what was left, it is not looked at every time. */
+			for (int i = 0; i < 20; i++)
+				CHECK_EQ(add_below(next), 42);
+		}
+		traced_calls = 0;
+		CHECK_EQ(add_below(next), 42);
+		CHECK_EQ(traced_calls, 1);
+		xp_function_stats_read(&after);
+		CHECK_EQ(after.left_behind - before.left_behind, 1);
+		check_synchronized(0);
+	}
+	return unused;
+}
+
+static void leave_handlers(bool alternate, bool thread)
+{
+	static char room[65536];
+	stack_t stack = {.ss_sp = room, .ss_size = sizeof(room)}, none = {.ss_flags = SS_DISABLE};
+	pthread_t other;
+
+	REQUIRE_EQ(xp_function_trace(add, &raising, NULL), 0);
+	REQUIRE_EQ(sigaltstack(alternate ? &stack : &none, NULL), 0);
+	REQUIRE_EQ(on_signal(SIGUSR1, jump_out, alternate ? SA_ONSTACK : 0), 0);
+	if (thread) {
+		REQUIRE_EQ(pthread_create(&other, NULL, leave_by_siglongjmp, NULL), 0);
+		pthread_join(other, NULL);
+	} else {
+		leave_by_siglongjmp(NULL);
+	}
+	REQUIRE_EQ(sigaltstack(&none, NULL), 0);
+	REQUIRE_EQ(xp_function_untrace(add, &raising, NULL), 0);
+	CHECK_EQ(xp_function_synchronize(), 0);
+}
+
+static void *add_once(void *unused)
+{
+	(void)add(1, 2);
+	return unused;
+}
+
+XP_TEST(handlers_left_by_siglongjmp)
+{
+	REQUIRE_EQ(xp_function_trace(add, &entries, NULL), 0);
+	leave_handlers(false, false);
+	leave_handlers(true, false);
+	leave_handlers(false, true);
+	/* More threads than counters: the next one shares its own. */
+	for (int i = 0; i < 200; i++) {
+		pthread_t thread;
+
+		REQUIRE_EQ(pthread_create(&thread, NULL, add_once, NULL), 0);
+		pthread_join(thread, NULL);
+	}
+	leave_handlers(false, true);
+	leave_handlers(true, true);
+	REQUIRE_EQ(xp_function_untrace(add, &entries, NULL), 0);
+}
+
+static void call_add(int signal)
+{
+	(void)signal;
+	(void)add(1, 2);
+}
+
+/* The handler itself runs on the alternate stack, lower or higher than the other. */
+XP_TEST(handlers_left_on_the_alternate_stack)
+{
+	char *memory = mmap(NULL, 4 * 65536, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	static char room[65536];
+
+	REQUIRE(memory != MAP_FAILED);
+	REQUIRE_EQ(on_signal(SIGUSR1, jump_out, SA_ONSTACK), 0);
+	REQUIRE_EQ(on_signal(SIGUSR2, call_add, SA_ONSTACK), 0);
+	REQUIRE_EQ(xp_function_trace(add, &raising, NULL), 0);
+	for (volatile int round = 0; round < 4; round = round + 1) {
+		stack_t stack = {.ss_sp = round % 2 ? room : memory, .ss_size = 65536}, none = {.ss_flags = SS_DISABLE};
+
+		REQUIRE_EQ(sigaltstack(&stack, NULL), 0);
+		raise_in_entry = 1;
+		if (sigsetjmp(out, 1) == 0) {
+			raise(SIGUSR2);
+			CHECK(!"reached");
+		}
+		raise_in_entry = 0;
+		traced_calls = 0;
+		for (int i = 0; i < 20; i++)
+			(void)add(1, 2);
+		CHECK(traced_calls >= 4);
+		check_synchronized(0);
+		REQUIRE_EQ(sigaltstack(&none, NULL), 0);
+	}
+	REQUIRE_EQ(xp_function_untrace(add, &raising, NULL), 0);
+	munmap(memory, 4 * 65536);
+}
+
+static void raise_usr2(const struct xp_function_call *call, void *data)
+{
+	(void)call;
+	(void)data;
+	traced_calls = traced_calls + 1;
+	if (traced_calls == 1)
+		for (int i = 0; i < 40; i++)
+			raise(SIGUSR2);
+}
+
+static char *stacks; /* of the thread, and right above it that of its signals */
+enum { STACK = 256 << 10 };
+
+static void interrupt_handlers(void)
+{
+	static const struct xp_function_handler handler = {.entry = raise_usr2};
+	static char room[65536];
+
+	REQUIRE_EQ(xp_function_trace(add, &handler, NULL), 0);
+	for (int round = 0; round < 2; round++) {
+		stack_t stack = {.ss_sp = round ? room : stacks + STACK, .ss_size = sizeof(room)};
+		stack_t none = {.ss_flags = SS_DISABLE};
+		struct xp_function_stats before, after;
+
+		REQUIRE_EQ(sigaltstack(&stack, NULL), 0);
+		xp_function_stats_read(&before);
+		traced_calls = 0;
+		CHECK_EQ(add(1, 2), 3);
+		CHECK_EQ(traced_calls, 1);
+		xp_function_stats_read(&after);
+		CHECK_EQ(after.left_behind, before.left_behind);
+		CHECK_EQ(after.missed_calls - before.missed_calls, 40);
+		REQUIRE_EQ(sigaltstack(&none, NULL), 0);
+	}
+	REQUIRE_EQ(xp_function_untrace(add, &handler, NULL), 0);
+}
+
+static void *run_interrupt_handlers(void *unused)
+{
+	interrupt_handlers();
+	return unused;
+}
+
+/* A handler that was interrupted, and not left, be the signal's stack above it or below. */
+XP_TEST(handlers_interrupted_on_the_alternate_stack)
+{
+	pthread_attr_t attr;
+	pthread_t thread;
+
+	stacks = mmap(NULL, STACK + 65536, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	REQUIRE(stacks != MAP_FAILED);
+	REQUIRE_EQ(on_signal(SIGUSR2, call_add, SA_ONSTACK), 0);
+	REQUIRE_EQ(pthread_attr_init(&attr), 0);
+	REQUIRE_EQ(pthread_attr_setstack(&attr, stacks, STACK), 0);
+	REQUIRE_EQ(pthread_create(&thread, &attr, run_interrupt_handlers, NULL), 0);
+	pthread_join(thread, NULL);
+	pthread_attr_destroy(&attr);
+	check_synchronized(0);
+	munmap(stacks, STACK + 65536);
+}
+
+/* Left on a stack of its own: that it was left can be told once the stack is gone, and till then nothing is claimed. */
+static ucontext_t main_context, coroutine;
+
+static void raise_in_coroutine(void)
+{
+	raise_in_entry = 1;
+	(void)add(1, 2);
+}
+
+XP_TEST(handlers_left_on_another_stack)
+{
+	enum { SIZE = 65536 };
+	char *memory = mmap(NULL, SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	REQUIRE(memory != MAP_FAILED);
+	REQUIRE_EQ(mprotect(memory, 4096, PROT_NONE), 0);
+	REQUIRE_EQ(mprotect(memory + SIZE - 4096, 4096, PROT_NONE), 0);
+	REQUIRE_EQ(on_signal(SIGUSR1, jump_out, 0), 0);
+	REQUIRE_EQ(xp_function_trace(add, &raising, NULL), 0);
+	REQUIRE_EQ(getcontext(&coroutine), 0);
+	coroutine.uc_stack.ss_sp = memory;
+	coroutine.uc_stack.ss_size = SIZE - 4096;
+	makecontext(&coroutine, raise_in_coroutine, 0);
+	if (sigsetjmp(out, 1) == 0) {
+		swapcontext(&main_context, &coroutine);
+		CHECK(!"reached");
+	}
+	raise_in_entry = 0;
+	CHECK_EQ(add(1, 2), 3);
+	check_synchronized(-EBUSY);
+	CHECK_EQ(xp_function_synchronize(), -XP_E_REENTRANT);
+	munmap(memory, SIZE);
+	CHECK_EQ(xp_function_synchronize(), 0);
+	traced_calls = 0;
+	CHECK_EQ(add(1, 2), 3);
+	CHECK_EQ(traced_calls, 1);
+	check_synchronized(0);
+	REQUIRE_EQ(xp_function_untrace(add, &raising, NULL), 0);
+}
+
+/* Signals come at any instruction of the thunk; the thread has a counter of its own. */
+XP_TEST(thunks_left_at_any_instruction)
+{
+	enum { NR = 3000 };
+	const struct itimerval often = {{0, 100}, {0, 100}}, never = {{0, 0}, {0, 0}};
+	static struct xp_function_counter counter;
+	struct xp_function_stats before, after;
+	unsigned long counted;
+	volatile int jumps = 0;
+
+	REQUIRE_EQ(xp_function_trace(add, xp_function_counting(), &counter), 0);
+	REQUIRE_EQ(xp_function_trace(add, &raising, NULL), 0);
+	REQUIRE_EQ(on_signal(SIGALRM, jump_out, 0), 0);
+	xp_function_stats_read(&before);
+	if (sigsetjmp(out, 1))
+		jumps = jumps + 1;
+	if (jumps == 0)
+		REQUIRE_EQ(setitimer(ITIMER_REAL, &often, NULL), 0);
+	while (jumps < NR)
+		(void)add(1, 2);
+	REQUIRE_EQ(setitimer(ITIMER_REAL, &never, NULL), 0);
+	REQUIRE_EQ(on_signal(SIGALRM, SIG_IGN, 0), 0);
+	for (int i = 0; i < 20; i++)
+		(void)add(1, 2);
+	counted = xp_function_counted(&counter);
+	CHECK_EQ(add(20, 22), 42);
+	CHECK_EQ(xp_function_counted(&counter), counted + 1);
+	xp_function_stats_read(&after);
+	XP_TEST_NOTE("%d jumps, %llu out of thunks", jumps,
+		     (unsigned long long)(after.left_behind - before.left_behind));
+	CHECK(after.left_behind > before.left_behind);
+	check_synchronized(0);
+	REQUIRE_EQ(xp_function_untrace(add, &raising, NULL), 0);
+	REQUIRE_EQ(xp_function_untrace(add, xp_function_counting(), &counter), 0);
 }
 
 /* ---- redirecting ---- */

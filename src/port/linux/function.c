@@ -2,14 +2,15 @@
 /*
  * What tracing functions asks of a process: what is kept for each thread, and looks at stacks.
  *
- * I1  function_thread() and data_read() run while vector registers hold somebody's arguments: they touch none, and call
- *     nothing of libc's. The thread's structure is static TLS; no traced function is made by anything here.
- * I2  A thread that never keeps a return is given no destructor.
+ * I1  function_thread(), data_read() and stack_left() run while vector registers hold somebody's arguments: they touch
+ *     none, and call nothing of libc's. The thread's structure is static TLS; no traced function is made by anything here.
+ * I2  A thread that never runs a handler is given no destructor.
  */
 #include "port/linux/port.h"
 
 #include <errno.h>
 #include <pthread.h>
+#include <signal.h>
 
 #define GENERAL_REGS __attribute__((target("general-regs-only")))
 
@@ -74,6 +75,28 @@ GENERAL_REGS int xp__data_read(uintptr_t *to, const void *addr)
 		return -EFAULT;
 	*to = *(const volatile uintptr_t *)addr;
 	return 0;
+}
+
+/*
+ * Two places on one stack have readable memory between them: guard pages keep stacks apart. A signal handler on the
+ * alternate stack interrupts what is below it elsewhere; what stood on that stack is gone once the thread is not on it.
+ */
+GENERAL_REGS bool xp__stack_left(uintptr_t frame, uintptr_t here)
+{
+	uintptr_t word;
+	stack_t stack;
+	bool was, is;
+
+	if (XP__SYS2(SYS_sigaltstack, NULL, &stack) != 0)
+		return false;
+	was = !(stack.ss_flags & SS_DISABLE) && frame - (uintptr_t)stack.ss_sp < stack.ss_size;
+	is = !(stack.ss_flags & SS_DISABLE) && here - (uintptr_t)stack.ss_sp < stack.ss_size;
+	if (was != is)
+		return was;
+	for (uintptr_t at = frame; at < here; at += 4096)
+		if (xp__data_read(&word, (const void *)(at & ~(uintptr_t)7)))
+			return false;
+	return frame <= here;
 }
 
 void xp__moment_wait(void)

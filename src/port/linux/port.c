@@ -381,6 +381,7 @@ static const struct xp_port port = {
 	.data_read = xp__data_read,
 	.stack_check = xp__stack_check,
 	.wait = xp__moment_wait,
+	.stack_left = xp__stack_left,
 };
 
 /* ---- start ---- */
