@@ -143,7 +143,7 @@ static void add_status(struct doctor_report *report, const char *status, const s
 		   or_unknown(client_field(status, "syncs")), or_unknown(client_field(status, "traps")),
 		   or_unknown(client_field(status, "late_traps")));
 	doctor_add(report, "modules", registered ? DOCTOR_OK : DOCTOR_LIMITED,
-		   registered ? "all were registered" : "one was not (-%s): its sites are not switched",
+		   registered ? "all were registered" : "one was not (-%s): its objects are not changed until it is",
 		   or_unknown(modules));
 	doctor_add(report, "writer", writes ? DOCTOR_OK : DOCTOR_NO, "%s%s", writer,
 		   single && client_number(single) ? "; up to 8 bytes are one store" : "");

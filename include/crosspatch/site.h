@@ -158,21 +158,28 @@ struct xp_module {
  *
  * Called by a constructor in every object that includes a front end's header; by hand in kernels. Idempotent.
  * Context: thread (dlopen, program start); takes the text lock. Before the library has a port the module is queued.
- * Ordering: on return every site of the module agrees with its key, on every processor.
- * Errors: -XP_E_CORRUPT, -ENOMEM, or what the commit said; the module is then not registered, and switching a key
- * does not reach its sites. xp_module_error() tells later.
+ * Ordering: on return of 0 every site of the module agrees with its key, on every processor, unless there is no port yet.
+ * Errors: -XP_E_CORRUPT, -ENOMEM, -XP_E_WEDGED, -XP_E_REENTRANT, or what the commit said; the module is then not
+ * registered, and its text is as before. The library remembers it, without memory of its own, and tries again at the next
+ * change of any object and at the next registration of another module. Until it is registered, a change of an object that
+ * a record of the module refers to fails with the module's error and changes nothing; changes of other objects are made.
+ * Of a module of another XP_MODULE_ABI the library knows no record: switching a key does not reach its sites.
+ * xp_module_error() tells later. A module that was refused is unregistered before its memory goes, like any other.
  * Progress: waits for a commit in progress.
  */
 int xp_module_register(struct xp_module *module);
 
 /*
- * xp_module_unregister - forgets a module's sites before its text goes away. Idempotent.
+ * xp_module_unregister - forgets a module's sites before its text goes away, or that it was refused. Idempotent.
  * Context, Progress: as above. The caller guarantees that no thread executes in the module (as dlclose() does).
  * Ordering: on return no commit writes to the module's text. Errors: -XP_E_REENTRANT, -XP_E_WEDGED; nothing was done.
  */
 int xp_module_unregister(struct xp_module *module);
 
-/* xp_module_error - the code that the last failed registration in this process returned, or 0. Context: any. */
+/*
+ * xp_module_error - why a module of this process is not registered: the code with which it was refused last; of several
+ * the one of the last that came. 0 if all are registered. Context: any. Ordering: none. Errors: none. Progress: wait-free.
+ */
 int xp_module_error(void);
 
 #ifdef __cplusplus

@@ -30,8 +30,10 @@
  * thread (-XP_E_REENTRANT).
  * Ordering: on return of 0 no processor executes the old state; a thread that learns of the return (acquire load, lock,
  * join) executes the new one. Of two callers that enable at once, neither returns before the text is changed.
- * Errors: those of xp_text_poke(), and as named; key and text are as before.
- * Progress: waits for the text lock and for the syncs; inc above zero and dec above one are lock-free.
+ * Errors: those of xp_text_poke(), and as named; that of xp_module_register() while a module that has sites of the key
+ * could not be registered. Key and text are as before.
+ * Progress: waits for the text lock and for the syncs; inc above zero and dec above one are lock-free as long as every
+ * module is registered and the engine is not wedged.
  */
 #ifndef XP_STATIC_KEY_H
 #define XP_STATIC_KEY_H

@@ -106,7 +106,8 @@ int xp_batch_add_poke(struct xp_batch *batch, const struct xp_poke *poke);
  * back from is refused with -ENOMEM, and nothing was done: several instructions under XP_POLICY_QUIESCE (somebody may rest
  * between two), copies out of line (memory), a call's target out of reach of its trampoline (data that changes first), far
  * gates (a near one is never unbound again), and modules that are registered once more (what their text was is not known).
- * Errors: those of xp_text_poke(), -XP_E_OVERLAP, -XP_E_COUNTED. On success the batch is empty and may be used
+ * Errors: those of xp_text_poke(), -XP_E_OVERLAP, -XP_E_COUNTED; that of xp_module_register() while a module that has
+ * sites of one of the objects could not be registered. On success the batch is empty and may be used
  * again; on error it is unchanged and may be committed again.
  */
 int xp_batch_commit(struct xp_batch *batch, struct xp_diag *diag);

@@ -439,6 +439,57 @@ static void skip_superseded(struct xp__item *items, size_t nr)
 			items[i].object->scratch = 0;
 }
 
+/* ---- modules that are not registered ---- */
+
+struct wishes {
+	const struct xp__item *items;
+	size_t nr;
+};
+
+static bool same_name(const char *a, const char *b)
+{
+	while (a && b && *a && *a == *b) {
+		a++;
+		b++;
+	}
+	return a && b && *a == *b;
+}
+
+/* The items' objects are marked. The handle of a gate is led to its gate when it is registered: before it has the name only. */
+static bool is_wished(const struct xp_object *object, unsigned kind, const void *data)
+{
+	const struct wishes *wishes = data;
+
+	if (object->scratch || kind != XP_SITE_GATE || object->real)
+		return object->scratch;
+	for (size_t i = 0; i < wishes->nr; i++)
+		if (wishes->items[i].front == &xp__gate_front && same_name(wishes->items[i].object->name, object->name))
+			return true;
+	return false;
+}
+
+static bool concerns(const struct xp_module *module, const void *data)
+{
+	const struct wishes *wishes = data;
+	bool yes;
+
+	for (size_t i = 0; i < wishes->nr; i++)
+		if (wishes->items[i].object)
+			wishes->items[i].object->scratch = 1;
+	yes = xp__module_names(module, is_wished, wishes);
+	for (size_t i = 0; i < wishes->nr; i++)
+		if (wishes->items[i].object)
+			wishes->items[i].object->scratch = 0;
+	return yes;
+}
+
+int xp__settle_modules(const struct xp__item *items, size_t nr, struct xp_diag *diag)
+{
+	struct wishes wishes = {items, nr};
+
+	return xp__modules_retry(concerns, &wishes, diag);
+}
+
 static void finish(struct xp__item *items, size_t nr, bool done)
 {
 	for (size_t i = 0; i < nr; i++)
@@ -448,8 +499,10 @@ static void finish(struct xp__item *items, size_t nr, bool done)
 
 int xp__apply_locked(struct xp__item *items, size_t nr, struct xp_diag *diag)
 {
-	int error = 0;
+	int error = xp__settle_modules(items, nr, diag);
 
+	if (error)
+		return error;
 	skip_superseded(items, nr);
 	for (size_t i = 0; i < nr; i++) {
 		if (!items[i].skip && items[i].front->start)

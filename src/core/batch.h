@@ -13,6 +13,12 @@
  */
 int xp__patch_locked(const struct xp__item *items, size_t nr, struct xp_diag *diag);
 
+/*
+ * xp__settle_modules - tries modules that wait to be registered once more. Errors: with which one was refused again that has
+ * sites of an item's object: that is not to be changed then. Context: text lock.
+ */
+int xp__settle_modules(const struct xp__item *items, size_t nr, struct xp_diag *diag);
+
 /* xp__apply_locked - the same with the objects' own state: the items hold, or nothing changed. */
 int xp__apply_locked(struct xp__item *items, size_t nr, struct xp_diag *diag);
 

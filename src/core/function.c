@@ -204,6 +204,17 @@ static struct xp__function *known(uintptr_t code)
 
 /* ---- records ---- */
 
+static void set_records(struct xp__entries *module, const struct xp_site_table *table, bool patchable)
+{
+	size_t bytes = (size_t)((uintptr_t)table->end - (uintptr_t)table->start);
+
+	if (patchable)
+		module->patchable = table->start;
+	else
+		module->site = table->start;
+	module->nr = (uint32_t)(bytes / (patchable ? sizeof(uint64_t) : sizeof(struct xp_entry_site)));
+}
+
 static uint32_t number(const struct xp__entries *module, uint32_t i)
 {
 	return module->order ? module->order[i] : i;
@@ -421,16 +432,48 @@ static struct xp__function *make(struct xp__entries *module, uint32_t record)
 	return function;
 }
 
+/* What a module that is not registered may have: the function at an address, or some that a pattern matches. */
+struct sought {
+	uintptr_t start;     /* 0: by pattern */
+	const char *pattern; /* NULL: all */
+};
+
+static bool has_sought(const struct xp_module *public, const void *data)
+{
+	const struct sought *sought = data;
+
+	for (unsigned kind = XP_SITE_ENTRY; kind < public->nr_tables && kind <= XP_SITE_PATCHABLE; kind++) {
+		const struct xp_site_table *table = &public->tables[kind];
+		struct xp__entries module = {0};
+
+		set_records(&module, table, kind == XP_SITE_PATCHABLE);
+		for (uint32_t i = 0; i < module.nr; i++) {
+			if (!is_entry(&module, i))
+				continue;
+			if (sought->start ? code_of(&module, i) - before_of(&module, i) == sought->start
+					  : sought->pattern == NULL || matches(sought->pattern, name_of(&module, i)))
+				return true;
+		}
+	}
+	return false;
+}
+
 /* The function at @fn; NULL: *error says why. */
 static struct xp__function *function_at(xp__any_function *fn, int *error)
 {
+	const struct sought sought = {.start = (uintptr_t)fn};
 	struct xp__entries *module;
 	struct xp__function *function;
 	uint32_t record;
 
-	*error = fn ? -XP_E_NO_ENTRY : -XP__EINVAL;
-	if (fn == NULL || !find_record((uintptr_t)fn, &module, &record))
+	*error = -XP__EINVAL;
+	if (fn == NULL)
 		return NULL;
+	*error = xp__modules_retry(has_sought, &sought, NULL);
+	if (!find_record((uintptr_t)fn, &module, &record)) {
+		*error = *error ? *error : -XP_E_NO_ENTRY;
+		return NULL;
+	}
 	function = make(module, record);
 	*error = function ? 0 : -XP__ENOMEM;
 	return function;
@@ -725,11 +768,7 @@ static int arrive(const struct xp_site_table *records, bool patchable)
 		return -XP__ENOMEM;
 	module->table = records;
 	module->stub = stub;
-	if (patchable)
-		module->patchable = records->start;
-	else
-		module->site = records->start;
-	module->nr = (uint32_t)(bytes / (patchable ? sizeof(uint64_t) : sizeof(struct xp_entry_site)));
+	set_records(module, records, patchable);
 	error = sort(module);
 	if (error) {
 		give(module, sizeof(*module));
@@ -1023,10 +1062,16 @@ static bool concerns(const struct xp__entries *module, uint32_t record, const ch
 
 static int apply_matching_locked(const char *pattern, const struct xp__item *wish, struct xp_diag *diag)
 {
+	const struct sought sought = {.pattern = pattern};
 	struct xp__item *items;
 	size_t nr = 0, room = 0;
-	int error = 0;
+	bool untrace = wish->entry.wish == XP__ENTRY_UNTRACE;
+	int error = xp__modules_retry(has_sought, &sought, untrace ? NULL : diag);
 
+	/* What was never traced there need not end. */
+	if (error && !untrace)
+		return error;
+	error = 0;
 	for (const struct xp__entries *module = modules; module; module = module->next)
 		for (uint32_t i = 0; i < module->nr; i++)
 			room += concerns(module, i, pattern, wish);

@@ -418,6 +418,14 @@ static int arrive(const struct xp_site_table *table)
 	return 0;
 }
 
+static bool has_other_sites(const struct xp_gate_far *gate, const struct xp_site_table *table)
+{
+	for (const struct xp__use *use = gate->object.uses; use; use = use->next)
+		if (use->records != table->start)
+			return true;
+	return false;
+}
+
 /* Without memory for a smaller table the one that is there stays: nobody executes what is gone. */
 static void depart(const struct xp_site_table *table)
 {
@@ -429,7 +437,7 @@ static void depart(const struct xp_site_table *table)
 
 		while (*link && *link != gate_at(site))
 			link = &(*link)->next;
-		if (*link) {
+		if (*link && !has_other_sites(*link, table)) {
 			(*link)->listed = false;
 			*link = (*link)->next;
 		}

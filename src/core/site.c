@@ -8,6 +8,9 @@
  * I2  All under the text lock; nothing here runs in a trap handler.
  * I3  object->scratch is zero between two calls.
  * I4  The sites of one object are all of one kind: they stand in tables of the same number.
+ * I5  A module that is not registered, since there is no port yet or since it was refused, waits in a list. It is tried
+ *     again at every change; until it is registered, what its records name is not changed (xp__modules_retry()). The list
+ *     takes no memory. A module comes in front of it at any time, without the lock; it leaves it under the lock.
  */
 #include "core/site.h"
 
@@ -18,7 +21,8 @@
 /* What compilers emit does not depend on the size of a pointer. */
 _Static_assert(sizeof(struct xp_branch_site) == 12, "record");
 
-enum { NEW, QUEUED, REGISTERED, LEFT }; /* xp_module.state; LEFT: was registered, its text may be patched */
+/* In the low bits of xp_module.state; from bit ERROR_AT on: with which error it was refused. */
+enum { NEW, WAITING, REGISTERED, STATE = 3, WAS_REGISTERED = 4 /* its text may be patched */, ERROR_AT = 16 };
 
 struct module {
 	size_t size; /* of this block of memory */
@@ -28,8 +32,9 @@ struct module {
 };
 
 static struct module *registered;
-static struct xp_module *queue; /* registered before there was a port; linked through private_data */
-static int last_error;
+static struct xp_module *waiting; /* linked through private_data */
+static int last_error;            /* of those that wait */
+static unsigned nr_unknown;       /* modules of another ABI: nothing but their state is known, that they wait */
 
 /* The table's references to objects, one for each record. */
 struct references {
@@ -210,79 +215,216 @@ static void depart(const struct xp_module *public)
 			xp__front_of(kind)->depart(&public->tables[kind]);
 }
 
-static int register_locked(struct xp_module *public)
+/* ---- modules that wait ---- */
+
+static unsigned state_of(const struct xp_module *module)
 {
+	return __atomic_load_n(&module->state, __ATOMIC_RELAXED) & STATE;
+}
+
+static void set_state(struct xp_module *module, unsigned state, int error)
+{
+	uint32_t was = module->state & WAS_REGISTERED;
+
+	__atomic_store_n(&module->state, state | was | (uint32_t)-error << ERROR_AT, __ATOMIC_RELAXED);
+}
+
+static int error_of(const struct xp_module *module)
+{
+	return -(int)(__atomic_load_n(&module->state, __ATOMIC_RELAXED) >> ERROR_AT);
+}
+
+static struct xp_module *first_waiting(void)
+{
+	/* ordering: (M2) pairs with (M1) */
+	return __atomic_load_n(&waiting, __ATOMIC_ACQUIRE);
+}
+
+/* Without the lock. */
+static void start_waiting(struct xp_module *module)
+{
+	uint32_t state = module->state;
+	struct xp_module *first = first_waiting();
+
+	if ((state & STATE) != NEW || !__atomic_compare_exchange_n(&module->state, &state, state | WAITING, false,
+								   __ATOMIC_RELAXED, __ATOMIC_RELAXED))
+		return;
+	do
+		module->private_data = first;
+	/* ordering: (M1) pairs with (M2) */
+	while (!__atomic_compare_exchange_n(&waiting, &first, module, false, __ATOMIC_RELEASE, __ATOMIC_RELAXED));
+}
+
+static void stop_waiting(struct xp_module *module, unsigned state)
+{
+	struct xp_module *at = module;
+
+	/* ordering: (M2) pairs with (M1) */
+	if (!__atomic_compare_exchange_n(&waiting, &at, module->private_data, false, __ATOMIC_ACQUIRE,
+					 __ATOMIC_ACQUIRE)) {
+		while (at->private_data != module)
+			at = at->private_data;
+		at->private_data = module->private_data;
+	}
+	module->private_data = NULL;
+	set_state(module, state, 0);
+}
+
+static void note_error(void)
+{
+	int error = 0;
+
+	for (const struct xp_module *module = first_waiting(); module && !error; module = module->private_data)
+		error = error_of(module);
+	__atomic_store_n(&last_error, error, __ATOMIC_RELAXED);
+}
+
+bool xp__modules_wait(void)
+{
+	return first_waiting() != NULL;
+}
+
+bool xp__module_names(const struct xp_module *public,
+		      bool (*is)(const struct xp_object *object, unsigned kind, const void *what), const void *what)
+{
+	for (unsigned kind = 0; kind < public->nr_tables && kind < XP_NR_SITE_KINDS; kind++) {
+		struct references r = references(&public->tables[kind], xp__front_of(kind));
+
+		for (size_t i = 0; i < r.nr; i++)
+			if (is(xp__site_object(reference(&r, i)), kind, what))
+				return true;
+	}
+	return false;
+}
+
+/* ---- registration ---- */
+
+static int make_and_attach(const struct xp_module *public, size_t nr, struct module **result, struct xp_diag *diag)
+{
+	enum xp__goal goal = public->state & WAS_REGISTERED ? XP__GOAL_REATTACH : XP__GOAL_ATTACH;
 	struct module *module;
+	int error = arrive(public);
+
+	module = error ? NULL : make(public, nr);
+	*result = module;
+	if (module == NULL) {
+		depart(public);
+		return xp__fail(diag, error ? error : -XP__ENOMEM, XP_PHASE_VALIDATE, NULL, NULL);
+	}
+	error = xp__attach_locked(module->uses, module->nr_uses, goal, diag);
+	if (error) {
+		depart(public);
+		xp__port->release(module, module->size);
+	}
+	return error;
+}
+
+/* A module that waits. */
+static int register_locked(struct xp_module *public, struct xp_diag *diag)
+{
+	struct module *module = NULL;
 	size_t nr = 0;
 	bool any = false;
-	int error;
+	int error = 0;
 
-	if (public->state == REGISTERED)
-		return 0;
-	if (public->abi != XP_MODULE_ABI || public->nr_tables > XP_NR_SITE_KINDS)
-		return -XP_E_CORRUPT;
+	if (public->nr_tables > XP_NR_SITE_KINDS)
+		return xp__fail(diag, -XP_E_CORRUPT, XP_PHASE_VALIDATE, NULL,
+				"built with a later version of the headers");
 	for (unsigned kind = 0; kind < public->nr_tables; kind++) {
 		nr += references(&public->tables[kind], xp__front_of(kind)).nr;
 		any = any || public->tables[kind].start != public->tables[kind].end;
 	}
-	if (!any) {
-		public->state = REGISTERED;
-		public->private_data = NULL;
-		return 0;
-	}
 	if (nr > UINT32_MAX)
-		return -XP_E_CORRUPT;
-	error = arrive(public);
-	module = error ? NULL : make(public, nr);
-	if (module == NULL) {
-		depart(public);
-		return error ? error : -XP__ENOMEM;
-	}
-	error = xp__attach_locked(module->uses, module->nr_uses,
-				  public->state == LEFT ? XP__GOAL_REATTACH : XP__GOAL_ATTACH, NULL);
-	if (error) {
-		depart(public);
-		xp__port->release(module, module->size);
+		return xp__fail(diag, -XP_E_CORRUPT, XP_PHASE_VALIDATE, NULL, "more records than there can be");
+	if (any)
+		error = make_and_attach(public, nr, &module, diag);
+	if (error)
 		return error;
+	stop_waiting(public, REGISTERED);
+	if (any) {
+		link_uses(module);
+		enter(module);
+		public->private_data = module;
+		arrived(public);
 	}
-	link_uses(module);
-	enter(module);
-	public->private_data = module;
-	public->state = REGISTERED;
-	arrived(public);
 	return 0;
+}
+
+int xp__modules_retry(bool (*concerns)(const struct xp_module *module, const void *what), const void *what,
+		      struct xp_diag *diag)
+{
+	static const char detail[] = "an executable or shared object that has sites of it could not be registered";
+	int result = 0;
+	struct xp_module *next;
+
+	if (!xp__modules_wait())
+		return 0;
+	for (struct xp_module *module = first_waiting(); module; module = next) {
+		struct xp_diag why = {0};
+		int error = -XP_E_WEDGED;
+
+		next = module->private_data;
+		/* The one before may have been the engine's end. */
+		if (xp_state() == XP_STATE_READY)
+			error = register_locked(module, &why);
+		if (error)
+			set_state(module, WAITING, error);
+		if (!error || result || !concerns(module, what))
+			continue;
+		result = error;
+		if (diag) {
+			*diag = why;
+			(void)xp__fail(diag, error, why.phase ? why.phase : XP_PHASE_VALIDATE, why.site,
+				       why.detail ? NULL : detail);
+		}
+	}
+	note_error();
+	return result;
+}
+
+static bool is(const struct xp_module *module, const void *which)
+{
+	return module == which;
 }
 
 int xp_module_register(struct xp_module *module)
 {
-	int error = xp__lock(NULL);
+	int error;
 
-	if (error == -XP_E_NOT_READY) {
-		if (module->state != QUEUED) {
-			module->private_data = queue;
-			module->state = QUEUED;
-			queue = module;
-		}
+	if (module->abi != XP_MODULE_ABI) {
+		if (__atomic_exchange_n(&module->state, WAITING, __ATOMIC_RELAXED) == NEW)
+			__atomic_add_fetch(&nr_unknown, 1, __ATOMIC_RELAXED);
+		return -XP_E_CORRUPT;
+	}
+	start_waiting(module);
+	error = xp__lock(NULL);
+	if (error == -XP_E_NOT_READY)
 		return 0;
-	}
 	if (!error) {
-		error = register_locked(module);
+		error = xp__modules_retry(is, module, NULL);
 		xp__unlock();
-	}
-	if (error)
+	} else {
+		/* Nobody else has the lock now, or nobody ever registers anything. */
+		if (state_of(module) == WAITING)
+			set_state(module, WAITING, error);
 		__atomic_store_n(&last_error, error, __ATOMIC_RELAXED);
+	}
 	return error;
 }
 
-static void unqueue(struct xp_module *module)
+/* A module that waits, or of a wedged engine, is only forgotten. */
+static void forget_locked(struct xp_module *public)
 {
-	struct xp_module **link = &queue;
-
-	while (*link && *link != module)
-		link = (struct xp_module **)&(*link)->private_data;
-	if (*link)
-		*link = module->private_data;
-	module->state = NEW;
+	if (state_of(public) == WAITING) {
+		stop_waiting(public, NEW);
+		note_error();
+	} else if (public->private_data) {
+		/*
+		 * In a wedged engine nothing is patched any more; what the module has is left to the breakpoints' table. But its
+		 * names go away, which somebody might want to know.
+		 */
+		strike(public->private_data);
+	}
 }
 
 int xp_module_unregister(struct xp_module *public)
@@ -290,21 +432,33 @@ int xp_module_unregister(struct xp_module *public)
 	struct module *module;
 	int error;
 
-	if (public->state == QUEUED)
-		unqueue(public);
-	if (public->state != REGISTERED)
+	if (public->abi != XP_MODULE_ABI) {
+		if (__atomic_exchange_n(&public->state, NEW, __ATOMIC_RELAXED) == WAITING)
+			__atomic_sub_fetch(&nr_unknown, 1, __ATOMIC_RELAXED);
+		return 0;
+	}
+	if (state_of(public) == NEW)
 		return 0;
 	error = xp__lock(NULL);
-	/*
-	 * In a wedged engine nothing is patched any more; what the module has is left to the breakpoints' table. But its
-	 * names go away, which somebody might want to know.
-	 */
+	if (error == -XP_E_NOT_READY) {
+		forget_locked(public);
+		return 0;
+	}
 	if (error == -XP_E_WEDGED && xp__port->lock() == 0) {
-		strike(public->private_data);
+		bool waits = state_of(public) == WAITING;
+
+		forget_locked(public);
 		xp__port->unlock();
+		return waits ? 0 : error;
 	}
 	if (error)
 		return error;
+	if (state_of(public) != REGISTERED) {
+		if (state_of(public) == WAITING)
+			forget_locked(public);
+		xp__unlock();
+		return 0;
+	}
 	module = public->private_data;
 	if (module) {
 		depart(public);
@@ -313,7 +467,7 @@ int xp_module_unregister(struct xp_module *public)
 		xp__port->release(module, module->size);
 	}
 	public->private_data = NULL;
-	public->state = LEFT;
+	__atomic_store_n(&public->state, NEW | WAS_REGISTERED, __ATOMIC_RELAXED);
 	xp__unlock();
 	for (unsigned kind = 0; kind < public->nr_tables; kind++)
 		if (xp__front_of(kind)->leave)
@@ -323,7 +477,16 @@ int xp_module_unregister(struct xp_module *public)
 
 int xp_module_error(void)
 {
-	return __atomic_load_n(&last_error, __ATOMIC_RELAXED);
+	int error = __atomic_load_n(&last_error, __ATOMIC_RELAXED);
+
+	return !error && __atomic_load_n(&nr_unknown, __ATOMIC_RELAXED) > 0 ? -XP_E_CORRUPT : error;
+}
+
+static bool nothing(const struct xp_module *module, const void *what)
+{
+	(void)module;
+	(void)what;
+	return false;
 }
 
 int xp_port_set(const struct xp_port *port)
@@ -331,13 +494,9 @@ int xp_port_set(const struct xp_port *port)
 	if (port == NULL || port->abi != XP_PORT_ABI)
 		return -XP__EINVAL;
 	xp__start(port);
-	while (queue) {
-		struct xp_module *module = queue;
-
-		queue = module->private_data;
-		module->private_data = NULL;
-		module->state = NEW;
-		(void)xp_module_register(module);
+	if (xp__modules_wait() && xp__lock(NULL) == 0) {
+		(void)xp__modules_retry(nothing, NULL, NULL);
+		xp__unlock();
 	}
 	return 0;
 }

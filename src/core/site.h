@@ -5,10 +5,12 @@
 
 #define XP_NO_MODULE /* the library itself has no sites */
 #include <crosspatch/site.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
 struct xp__front;
+struct xp_diag;
 
 /* The sites of one object in one module: @nr numbers of records, in ascending order. */
 struct xp__use {
@@ -27,6 +29,18 @@ struct xp__use {
  * engine nothing. Context: text lock.
  */
 int xp__objects_each(int (*visit)(const struct xp__use *uses, void *data), void *data);
+
+/*
+ * xp__modules_wait - whether there are modules that are not registered: refused, or not yet looked at. Context: any.
+ * xp__modules_retry - tries them again. If one is refused once more that @concerns says yes of, this returns why, told to
+ * @diag. Context: text lock. Errors: those of xp_module_register().
+ * xp__module_names - whether @is says yes of an object that a record of the module refers to.
+ */
+bool xp__modules_wait(void);
+int xp__modules_retry(bool (*concerns)(const struct xp_module *module, const void *what), const void *what,
+		      struct xp_diag *diag);
+bool xp__module_names(const struct xp_module *module,
+		      bool (*is)(const struct xp_object *object, unsigned kind, const void *what), const void *what);
 
 /* xp__relative - where a record's field points: it holds the distance from itself. */
 static inline uintptr_t xp__relative(const int32_t *field)

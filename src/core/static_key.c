@@ -144,11 +144,24 @@ int xp_static_key_disable(struct xp_static_key *key)
 	return switch_key(key, false);
 }
 
+/*
+ * The same, unless there are sites that the library cannot change, or the engine is wedged: then what the count says of the
+ * text need not be so, and who holds the lock finds out.
+ */
+static bool add_unlocked(struct xp_static_key *key, int floor, int step)
+{
+	int count;
+
+	return xp_state() == XP_STATE_READY && !xp__modules_wait() && add_above(key, floor, step, &count);
+}
+
 static int inc_locked(struct xp_static_key *key)
 {
 	struct xp__item item = item_of(key, true);
-	int count, error;
+	int count, error = xp__settle_modules(&item, 1, NULL);
 
+	if (error)
+		return error;
 	if (add_above(key, 0, 1, &count))
 		return 0;
 	if (count == INT32_MAX)
@@ -164,9 +177,9 @@ static int inc_locked(struct xp_static_key *key)
 static int dec_locked(struct xp_static_key *key)
 {
 	struct xp__item item = item_of(key, false);
-	int count, error;
+	int count, error = xp__settle_modules(&item, 1, NULL);
 
-	for (;;) {
+	while (!error) {
 		if (add_above(key, 1, -1, &count))
 			return 0;
 		if (count == 0)
@@ -175,6 +188,8 @@ static int dec_locked(struct xp_static_key *key)
 		if (__atomic_compare_exchange_n(&key->count, &count, -1, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
 			break;
 	}
+	if (error)
+		return error;
 	error = xp__patch_locked(&item, 1, NULL);
 	if (error) {
 		store_count(key, 1);
@@ -198,18 +213,14 @@ static int with_lock(int (*change)(struct xp_static_key *), struct xp_static_key
 
 int xp_static_key_inc(struct xp_static_key *key)
 {
-	int count;
-
 	key = real_key(key);
-	return add_above(key, 0, 1, &count) ? 0 : with_lock(inc_locked, key);
+	return add_unlocked(key, 0, 1) ? 0 : with_lock(inc_locked, key);
 }
 
 int xp_static_key_dec(struct xp_static_key *key)
 {
-	int count;
-
 	key = real_key(key);
-	return add_above(key, 1, -1, &count) ? 0 : with_lock(dec_locked, key);
+	return add_unlocked(key, 1, -1) ? 0 : with_lock(dec_locked, key);
 }
 
 /* ---- deferred keys ---- */
@@ -247,8 +258,11 @@ static int carry_out(struct xp__deferred *deferred)
 
 static int dec_deferred_locked(struct xp_static_key *key, struct xp__deferred *deferred)
 {
-	int count;
+	struct xp__item item = item_of(key, false);
+	int count, error = xp__settle_modules(&item, 1, NULL);
 
+	if (error)
+		return error;
 	if (add_above(key, 1, -1, &count))
 		return 0;
 	if (count == 0 || deferred->pending)

@@ -2,6 +2,7 @@
 #include "recorder.h"
 
 #include "core/commit.h"
+#include "core/site.h"
 #include "xp_test.h"
 
 #include <stdarg.h>
@@ -424,6 +425,7 @@ void rec_start(void)
 	if (xp_state() == XP_STATE_NO_PORT)
 		CHECK_EQ(xp_port_set(&rec_port), 0);
 	CHECK_EQ(xp_state(), XP_STATE_READY);
+	CHECK(!xp__modules_wait()); /* of the test before */
 	CHECK_EQ(xp_set_policy(XP_POLICY_AUTO), 0);
 }
 

@@ -414,6 +414,27 @@ XP_TEST(calls_from_handlers_are_not_served)
 	stop();
 }
 
+/* A function of a module that was refused is not traced, and nobody is told that it is. */
+XP_TEST(a_module_that_was_refused)
+{
+	REQUIRE(start(3, true, false) == 0);
+	CHECK_EQ(xp_module_unregister(&module), 0);
+	module.nr_tables = XP_NR_SITE_KINDS + 1;
+	CHECK_EQ(xp_module_register(&module), -XP_E_CORRUPT);
+	CHECK_EQ(xp_function_trace(function(1), &handler, NULL), -XP_E_CORRUPT);
+	CHECK_EQ(xp_function_redirect(function(1), function(2)), -XP_E_CORRUPT);
+	CHECK_EQ(xp_function_trace((xp__any_function *)(uintptr_t)(rec_text + REPLACEMENT), &handler, NULL),
+		 -XP_E_NO_ENTRY);
+	CHECK_EQ(xp_function_trace_matching("f*", &handler, NULL, NULL), -XP_E_CORRUPT);
+	CHECK_EQ(xp_function_trace_matching("g*", &handler, NULL, NULL), 0);
+	CHECK_EQ(xp_function_untrace_matching("f*", &handler, NULL, NULL), 0);
+	CHECK_EQ(xp_function_prepare(NULL, NULL), -XP_E_CORRUPT);
+	module.nr_tables = XP_NR_SITE_KINDS;
+	CHECK_EQ(xp_function_trace(function(1), &handler, NULL), 0);
+	CHECK(entry_is(1, 0xe8, STUB));
+	stop();
+}
+
 /* A module's functions go with it; an entry that is left behind leads on. */
 XP_TEST(a_module_comes_again)
 {

@@ -39,6 +39,7 @@ static void put_call(size_t code, size_t target)
 /* An executable with a stub, a call of it, and a site in UD2 form. */
 static int start(size_t ud2)
 {
+	CHECK_EQ(xp_module_unregister(&module), 0); /* it waits, if it was refused */
 	rec_start();
 	memset(&handle, 0, sizeof(handle));
 	memset(&module, 0, sizeof(module));
@@ -205,6 +206,11 @@ XP_TEST(registration_refuses)
 
 	CHECK_EQ(start(UD2 + 4), -XP_E_CORRUPT);
 	CHECK(handle.object.real == NULL);
+	/* Calls of the gate would not reach a provider. */
+	CHECK_EQ(xp_gate_provide("g", text_at(PROVIDER)), -XP_E_CORRUPT);
+	CHECK_EQ(xp_gate_withdraw("g"), -XP_E_CORRUPT);
+	CHECK_EQ(xp_gate_provide("another", text_at(PROVIDER)), 0);
+	CHECK_EQ(xp_gate_withdraw("another"), 0);
 	CHECK_EQ(start(UD2), 0);
 	stop();
 

@@ -326,6 +326,7 @@ static void comes(struct xp_static_switch *three)
 	static struct xp_switch_site switches[NR];
 	static int32_t targets[NR][5];
 
+	CHECK_EQ(xp_module_unregister(&module), 0); /* it waits, if it was refused */
 	rec_start();
 	key = (struct xp_static_key){.object = {.name = "key"}, .count = 1};
 	*three = (struct xp_static_switch){.object = {.name = "three"}, .nr = 3, .choice = 2};
@@ -387,6 +388,7 @@ static void module_comes(bool alone)
 	rec_forget();
 	CHECK_EQ(xp_module_register(&module), -ENOMEM);
 	CHECK_EQ(rec.calls[REC_WRITE], 0);
+	CHECK_EQ(xp_module_unregister(&module), 0);
 	rec_bound(0, 0);
 }
 

@@ -103,6 +103,8 @@ static void register_early(const void *nothing)
 	CHECK_EQ(xp_module_register(&two.module), 0);
 	CHECK_EQ(xp_module_unregister(&two.module), 0);
 	check_sites(&one, "t");
+	CHECK_EQ(xp_static_key_inc(&key_a), -XP_E_NOT_READY);
+	CHECK_EQ(xp_static_key_enable(&key_a), -XP_E_NOT_READY);
 	CHECK_EQ(xp_port_set(&rec_port), 0);
 	check_sites(&one, "j");
 	check_sites(&two, "t");
@@ -733,8 +735,12 @@ XP_TEST(a_corrupt_module)
 	rec_text[two.offset + 3] ^= 0x40;
 	check_not_registered(-XP_E_MISMATCH);
 	rec_text[two.offset + 3] ^= 0x40;
+	CHECK_EQ(xp_module_unregister(&two.module), 0);
 	two.module.abi = XP_MODULE_ABI + 1;
 	check_not_registered(-XP_E_CORRUPT);
+	check_not_registered(-XP_E_CORRUPT);
+	CHECK_EQ(xp_module_unregister(&two.module), 0);
+	CHECK_EQ(xp_module_error(), 0);
 	two.module.abi = XP_MODULE_ABI;
 	/* The same site twice. */
 	two.records[2] = two.records[0];
@@ -743,6 +749,214 @@ XP_TEST(a_corrupt_module)
 	two.records[2].key -= 2 * (int32_t)sizeof(two.records[0]);
 	check_not_registered(-XP_E_OVERLAP);
 	end();
+}
+
+/* ---- modules that were refused ---- */
+
+/* Module two is refused with @error, once or for ever; module one is registered. */
+static void start_refused(unsigned times, int error)
+{
+	start_failing();
+	CHECK_EQ(xp_module_register(&one.module), 0);
+	rec_forget();
+	rec_fail(REC_PREPARE, 1, times, error);
+	CHECK_EQ(xp_module_register(&two.module), error);
+	check_sites(&two, "tjj");
+}
+
+static void end_refused(void)
+{
+	rec_heal();
+	end();
+	CHECK_EQ(xp_module_error(), 0);
+}
+
+XP_TEST(a_refused_module_is_tried_again_at_any_change)
+{
+	struct xp_poke poke = {.addr = rec_text + 0x3000,
+			       .expect = "\x90",
+			       .replace = "\xcc",
+			       .len = 1,
+			       .resume = XP_RESUME_AT,
+			       .resume_at = rec_text};
+
+	start_refused(1, -EIO);
+	CHECK_EQ(xp_static_key_disable(&key_a), 0); /* it is off */
+	check_sites(&two, "jjt");
+	CHECK_EQ(xp_module_error(), 0);
+	CHECK_EQ(xp_static_key_disable(&key_b), 0);
+	check_sites(&two, "tjj");
+	end_refused();
+
+	start_refused(1, -EIO);
+	rec_text[0x3000] = 0x91;
+	CHECK_EQ(xp_text_poke(&poke, NULL), -XP_E_MISMATCH);
+	check_sites(&two, "jjt");
+	end_refused();
+
+	start_refused(1, -EIO);
+	key_b.count = 2;
+	CHECK_EQ(xp_static_key_dec(&key_b), 0); /* without the lock, were all registered */
+	check_sites(&two, "jjt");
+	end_refused();
+}
+
+XP_TEST(a_refused_module_is_tried_again_when_another_comes)
+{
+	static struct made three;
+
+	start_refused(1, -EIO);
+	module_start(&three, 0x2040);
+	module_add(&three, &key_a, 0);
+	CHECK_EQ(xp_module_register(&three.module), 0);
+	check_sites(&two, "jjt");
+	CHECK_EQ(xp_module_unregister(&three.module), 0);
+	end_refused();
+}
+
+/* Until it is registered no change of a key that it has sites of succeeds, whatever there would be to do. */
+XP_TEST(what_a_refused_module_refers_to_is_not_changed)
+{
+	static change_fn *const changes[] = {xp_static_key_enable, xp_static_key_disable, xp_static_key_inc,
+					     xp_static_key_dec};
+	struct xp__deferred late = {.delay_ms = 100};
+	struct xp_batch *batch;
+	struct xp_diag diag;
+
+	start_refused(REC_FOREVER, -EIO);
+	for (int count = 1; count < 3; count++)
+		for (size_t i = 0; i < sizeof(changes) / sizeof(changes[0]); i++) {
+			key_b.count = count;
+			CHECK_EQ(changes[i](&key_b), -EIO);
+			CHECK_EQ(key_b.count, count);
+		}
+	CHECK_EQ(xp__static_key_dec_deferred(&key_b, &late), -EIO);
+	CHECK_EQ(late.pending, 0);
+	batch = xp_batch_new();
+	REQUIRE(batch != NULL);
+	CHECK_EQ(xp_batch_add_key(batch, &key_a, false), 0);
+	CHECK_EQ(xp_batch_add_key(batch, &key_b, true), 0);
+	CHECK_EQ(xp_batch_commit(batch, &diag), -EIO);
+	CHECK_EQ(diag.error, -EIO);
+	CHECK_EQ(diag.phase, XP_PHASE_PREPARE);
+	CHECK(diag.detail != NULL);
+	check_sites(&one, "tjjjt");
+	check_sites(&two, "tjj");
+	/* What it does not refer to is. */
+	CHECK_EQ(xp_static_key_disable(&key_a), 0);
+	CHECK_EQ(key_a.object.scratch + key_b.object.scratch + key_true.object.scratch, 0);
+	rec_heal();
+	CHECK_EQ(xp_static_key_enable(&key_a), 0);
+	check_sites(&one, "jtjjt");
+	check_sites(&two, "jjt");
+	key_b.count = 1;
+	CHECK_EQ(xp_batch_commit(batch, &diag), 0);
+	xp_batch_free(batch);
+	end_refused();
+}
+
+XP_TEST(a_refused_module_that_goes)
+{
+	start_refused(REC_FOREVER, -EIO);
+	CHECK_EQ(xp_module_error(), -EIO);
+	CHECK_EQ(xp_module_unregister(&two.module), 0);
+	CHECK_EQ(xp_module_error(), 0);
+	rec_heal();
+	CHECK_EQ(xp_static_key_disable(&key_b), 0);
+	check_sites(&one, "tjtjt");
+	check_sites(&two, "tjj");
+	end_refused();
+}
+
+/* Each is tried, in whatever order they came, and each error belongs to its own. */
+XP_TEST(several_refused_modules)
+{
+	static struct made three;
+
+	start_failing();
+	CHECK_EQ(xp_module_register(&one.module), 0);
+	rec_text[two.offset + 3] ^= 0x40;
+	CHECK_EQ(xp_module_register(&two.module), -XP_E_MISMATCH);
+	module_start(&three, 0x2040);
+	module_add(&three, &key_a, XP_SITE_LIKELY | XP_SITE_TRUE);
+	three.module.nr_tables = XP_NR_SITE_KINDS + 1;
+	CHECK_EQ(xp_module_register(&three.module), -XP_E_CORRUPT);
+	CHECK_EQ(xp_static_key_enable(&key_a), -XP_E_CORRUPT);
+	CHECK_EQ(xp_static_key_disable(&key_true), -XP_E_MISMATCH);
+	rec_text[two.offset + 3] ^= 0x40;
+	CHECK_EQ(xp_static_key_enable(&key_a), -XP_E_CORRUPT);
+	check_sites(&two, "jjt");
+	CHECK_EQ(xp_static_key_disable(&key_true), 0);
+	CHECK_EQ(xp_module_unregister(&three.module), 0);
+	CHECK_EQ(xp_static_key_enable(&key_a), 0);
+	end_refused();
+}
+
+/* What was registered before, was unregistered and is refused: its text may still be patched. */
+XP_TEST(a_module_that_comes_back_and_is_refused)
+{
+	start_refused(1, -EIO);
+	CHECK_EQ(xp_static_key_disable(&key_a), 0);
+	check_sites(&two, "jjt");
+	CHECK_EQ(xp_module_unregister(&two.module), 0);
+	key_b.count = 0;
+	rec_forget();
+	rec_fail(REC_PREPARE, 1, 1, -EIO);
+	CHECK_EQ(xp_module_register(&two.module), -EIO);
+	check_sites(&two, "jjt");
+	CHECK_EQ(xp_static_key_disable(&key_b), 0);
+	check_sites(&two, "tjj");
+	end_refused();
+}
+
+static int register_result;
+
+static void register_meanwhile(const struct rec_step *step)
+{
+	if (step->op == REC_WRITE && register_result == 0)
+		register_result = xp_module_register(&two.module);
+}
+
+XP_TEST(a_module_that_comes_in_a_handler_in_a_commit)
+{
+	start_registered();
+	module_add(&two, &key_a, 0);
+	register_result = 0;
+	rec.step = register_meanwhile;
+	CHECK_EQ(xp_static_key_enable(&key_a), 0);
+	rec.step = NULL;
+	CHECK_EQ(register_result, -XP_E_REENTRANT);
+	CHECK_EQ(xp_module_error(), -XP_E_REENTRANT);
+	check_sites(&two, "t");
+	CHECK_EQ(xp_static_key_enable(&key_a), 0);
+	check_sites(&two, "j");
+	end_refused();
+}
+
+/* The key is off at all sites or at some: nobody may say that it is on. */
+static void count_wedged(const void *nothing)
+{
+	(void)nothing;
+	start_registered();
+	CHECK_EQ(xp_static_key_enable(&key_a), 0);
+	CHECK_EQ(xp_static_key_inc(&key_true), 0);
+	rec_forget();
+	rec_fail(REC_SYNC, 1, REC_FOREVER, -EIO);
+	CHECK_EQ(xp_static_key_disable(&key_a), -EIO);
+	CHECK_EQ(xp_state(), XP_STATE_WEDGED);
+	rec_heal();
+	CHECK_EQ(xp_static_key_inc(&key_a), -XP_E_WEDGED);
+	CHECK_EQ(xp_static_key_dec(&key_true), -XP_E_WEDGED);
+	CHECK_EQ(key_true.count, 2);
+	module_add(&two, &key_b, 0);
+	CHECK_EQ(xp_module_register(&two.module), -XP_E_WEDGED);
+	CHECK_EQ(xp_module_error(), -XP_E_WEDGED);
+	CHECK_EQ(xp_module_unregister(&two.module), 0);
+}
+
+XP_TEST(a_wedged_engine_counts_nothing)
+{
+	rec_isolated(count_wedged, NULL);
 }
 
 /* ---- deferred keys ---- */

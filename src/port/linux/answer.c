@@ -414,11 +414,24 @@ static int wish(struct xp__item *item, const struct xp__use *uses, struct word w
 	return error;
 }
 
+static bool any(const struct xp_module *module, const void *unused)
+{
+	(void)module;
+	(void)unused;
+	return true;
+}
+
 static int find(struct wanted *wanted, const char **why)
 {
+	int waiting = xp__modules_retry(any, NULL, NULL);
+
 	(void)xp__objects_each(match, wanted);
 	if (wanted->matches == 1)
 		return 0;
+	if (wanted->matches == 0 && waiting) {
+		*why = "there is none called so in what is registered, and a part of the program could not be registered: see status";
+		return waiting;
+	}
 	*why = wanted->matches
 		       ? "several are called so: say which by FILE:NAME, FILE:LINE:NAME or the address that list shows"
 		       : "there is none called so that has sites; list shows all that there are";
