@@ -163,7 +163,7 @@ int xp_function_synchronize(void);
  * Errors: -XP_E_IN_RANGE: a thread is still in there, and was for 200 ms; -XP_E_NO_ENTRY; -EINVAL: a record does not tell how
  * long its function is (those of -fpatchable-function-entry do not, unless annotated); those of the quiesce policy.
  * Nothing was changed.
- * Progress: tries 200 times, a millisecond apart.
+ * Progress: tries 200 times, a millisecond apart; and waits for the rendezvous as linux.h says.
  */
 int xp_function_quiesce(xp__any_function *const *fns, size_t nr, struct xp_diag *diag);
 

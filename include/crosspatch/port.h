@@ -107,7 +107,8 @@ struct xp_port {
 	 * sync_core - on return every processor that executes this text, the caller included, has executed a
 	 * core-serializing instruction since the call, and fetches nothing older than the stores before it.
 	 * Ordering (S): a full memory barrier on every such processor. Errors: -errno; nothing is promised.
-	 * Progress: waits for every running thread's processor.
+	 * Progress: waits for every running thread's processor. Where a thread may be kept from coming (by a mask, by
+	 * a tracer), it fails in bounded time.
 	 * It is not a grace period for traps: a trap taken before may reach xp_trap() after.
 	 */
 	int (*sync_core)(void);
@@ -115,7 +116,8 @@ struct xp_port {
 	/*
 	 * park - brings every other thread to a place outside @ranges and holds it there, serialized on
 	 * leaving. unpark() lets go. A range leaves out the first byte of its site: who rests there executes what it then is.
-	 * Errors: -XP_E_IN_RANGE, -EBUSY; then nobody is parked.
+	 * Errors: -XP_E_IN_RANGE, -EBUSY; then nobody is parked. Progress: as sync_core(); a thread that does not come
+	 * holds up no other.
 	 */
 	int (*park)(const struct xp_range *ranges, size_t nr_ranges, struct xp_diag *diag);
 	void (*unpark)(void);

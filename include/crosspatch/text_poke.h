@@ -54,7 +54,8 @@ struct xp_poke {
  * Ordering: on return no processor executes the old instruction; a thread that learns of the return (through an
  * acquire load, a lock, a join) executes the new one. While it runs, every execution is the old or the new.
  * Errors (text unchanged unless wedged): -EINVAL, -XP_E_LENGTH, -XP_E_MISMATCH, -EBUSY (a foreign breakpoint at the
- * site; a thread that blocks or ignores SIGTRAP while a trap is needed), -XP_E_NOT_TEXT, -XP_E_MULTI,
+ * site; a thread that blocks or ignores SIGTRAP while a trap is needed; one that does not come to the rendezvous of the
+ * quiesce policy or of the signal sync: linux.h), -XP_E_NOT_TEXT, -XP_E_MULTI,
  * -XP_E_EMULATE, -XP_E_RANGE, -XP_E_NO_METHOD, -XP_E_NO_SYNC, -XP_E_NO_WRITER, -XP_E_SHADOW_STACK, -XP_E_NOT_READY,
  * -XP_E_REENTRANT, -XP_E_WEDGED, -ENOMEM, or what the system said (rolled back).
  * Progress: waits for the text lock and for each sync. @diag may be NULL.

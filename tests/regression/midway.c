@@ -380,4 +380,96 @@ XP_TEST(late_trap_meets_the_next_breakpoint)
 	xp_child(late_trap);
 }
 
+/* ---- a thread that is born in mid-commit with every signal blocked: no rendezvous reaches it ---- */
+
+extern uint32_t xp__threads_patience_ms;
+
+static unsigned hold_ms; /* then it takes signals */
+static int born_tid;
+static pthread_t born;
+
+static void *be_deaf(void *unused)
+{
+	struct timespec hold = {hold_ms / 1000, hold_ms % 1000 * 1000000};
+	sigset_t none;
+
+	__atomic_store_n(&born_tid, (int)gettid(), __ATOMIC_RELEASE);
+	nanosleep(&hold, NULL);
+	sigemptyset(&none);
+	pthread_sigmask(SIG_SETMASK, &none, NULL);
+	return unused;
+}
+
+static void bear(enum xp__point point)
+{
+	pthread_attr_t attr;
+	sigset_t all;
+
+	if (point != XP__POINT_STORED || __atomic_load_n(&born_tid, __ATOMIC_ACQUIRE))
+		return;
+	sigfillset(&all);
+	pthread_attr_init(&attr);
+	CHECK_EQ(pthread_attr_setsigmask_np(&attr, &all), 0);
+	CHECK_EQ(pthread_create(&born, &attr, be_deaf, NULL), 0);
+	while (!__atomic_load_n(&born_tid, __ATOMIC_ACQUIRE))
+		sched_yield();
+}
+
+static bool start_deaf(void)
+{
+	CHECK_EQ(xp_set_policy(XP_POLICY_BREAKPOINT), 0);
+	CHECK_EQ(xp_set_sync(XP_SYNC_SIGNAL), 0);
+	return xp_test_check(subject_make(&subject), "a subject", __FILE__, __LINE__);
+}
+
+static void deaf_for_a_while(void)
+{
+	struct xp_diag diag;
+
+	hold_ms = 3000;
+	if (!start_deaf())
+		return;
+	xp__inject = bear;
+	subject_refused(&subject, &subject.on, -EBUSY, XP_PHASE_SYNC, "blocks the rendezvous signal");
+	xp__inject = NULL;
+	/* What was asked in vain reaches it now, and does no harm. */
+	pthread_join(born, NULL);
+	for (unsigned i = 0; i < 3; i++)
+		CHECK(subject_works(&subject));
+	/* Another one, that comes in time. */
+	hold_ms = 300;
+	born_tid = 0;
+	xp__inject = bear;
+	CHECK_EQ(xp_text_poke(&subject.on, &diag), 0);
+	xp__inject = NULL;
+	CHECK_EQ(subject_call(&subject), SUBJECT_ON);
+	CHECK_EQ(xp_text_poke(&subject.off, &diag), 0);
+	pthread_join(born, NULL);
+}
+
+/* What cannot be undone either: the engine says so, and the site goes on being old or new. */
+static void deaf_for_ever(void)
+{
+	struct xp_diag diag;
+
+	hold_ms = 10000;
+	xp__threads_patience_ms = 2000;
+	if (!start_deaf())
+		return;
+	xp__inject = bear;
+	CHECK_EQ(xp_text_poke(&subject.on, &diag), -EBUSY);
+	xp__inject = NULL;
+	CHECK_EQ(diag.phase, XP_PHASE_ROLLBACK);
+	CHECK_EQ(diag.tid, born_tid);
+	CHECK_EQ(xp_state(), XP_STATE_WEDGED);
+	CHECK_EQ(xp_text_poke(&subject.on, &diag), -XP_E_WEDGED);
+	CHECK(subject_call(&subject) == SUBJECT_OFF || subject_call(&subject) == SUBJECT_ON);
+}
+
+XP_TEST(a_thread_born_in_mid_commit_that_no_signal_reaches)
+{
+	xp_child(deaf_for_a_while);
+	xp_child(deaf_for_ever);
+}
+
 XP_TEST_MAIN()

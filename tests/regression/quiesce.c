@@ -7,9 +7,14 @@
 #include "xp_text.h"
 
 #include <crosspatch/crosspatch.h>
+#include <crosspatch/linux.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
+#include <sys/ptrace.h>
+#include <sys/resource.h>
+#include <sys/time.h>
+#include <time.h>
 
 /*
  * A function whose sixteen bytes at RANGE are four instructions, in two versions that differ in all of them: A adds
@@ -67,6 +72,14 @@ static void end(struct runner *runner)
 {
 	__atomic_store_n(&runner->stop, true, __ATOMIC_RELAXED);
 	pthread_join(runner->thread, NULL);
+}
+
+static double now(void)
+{
+	struct timespec time;
+
+	clock_gettime(CLOCK_MONOTONIC, &time);
+	return (double)time.tv_sec + (double)time.tv_nsec / 1e9;
 }
 
 /* The runner goes on: nobody holds it. */
@@ -132,8 +145,8 @@ static void *loop(void *argument)
 
 static void thread_stays(void)
 {
-	static const uint8_t replace[LOOP_LEN] = {0xc3, 0x0f, 0x1f, 0x84, 0x00, 0x00, 0x00, 0x00,
-						 0x00, 0x0f, 0x1f, 0x00};
+	static const uint8_t replace[LOOP_LEN] = {0xc3, 0x0f, 0x1f, 0x84, 0x00, 0x00,
+						  0x00, 0x00, 0x00, 0x0f, 0x1f, 0x00};
 	struct runner inside;
 	struct xp_diag diag;
 	struct xp_poke poke = {.expect = loop_code, .replace = replace, .len = LOOP_LEN};
@@ -269,6 +282,340 @@ static void thread_blocks(void)
 XP_TEST(a_thread_that_blocks_the_signal)
 {
 	xp_child(thread_blocks);
+}
+
+/* ---- a thread that cannot come while others are parked ---- */
+
+static void *end_at_once(void *unused)
+{
+	return unused;
+}
+
+/* Makes threads and lets them end. Both take a lock of libc's, with every signal blocked. */
+static void *breed(void *argument)
+{
+	struct runner *runner = argument;
+	pthread_attr_t attr;
+	pthread_t thread;
+
+	pthread_attr_init(&attr);
+	pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
+	while (!__atomic_load_n(&runner->stop, __ATOMIC_RELAXED)) {
+		runner->a += pthread_create(&thread, &attr, end_at_once, NULL) == 0;
+		__atomic_store_n(&runner->calls, runner->calls + 1, __ATOMIC_RELAXED);
+	}
+	return NULL;
+}
+
+static void threads_end(void)
+{
+	struct runner runners[2];
+	unsigned done = 0;
+	struct xp_diag diag;
+	char line[512];
+
+	REQUIRE(make_sum());
+	CHECK_EQ(xp_set_policy(XP_POLICY_QUIESCE), 0);
+	for (unsigned i = 0; i < 2; i++)
+		start(&runners[i], breed);
+	for (double until = now() + 5; done < 300 && now() < until; done++) {
+		if (xp_text_poke(&to_b, &diag) == 0 && xp_text_poke(&to_a, &diag) == 0)
+			continue;
+		xp_diag_format(&diag, line, sizeof(line));
+		XP_TEST_NOTE("%s", line);
+		CHECK_EQ(diag.error, 0);
+		break;
+	}
+	XP_TEST_NOTE("%u pairs of commits, %lu threads", done, (unsigned long)(runners[0].a + runners[1].a));
+	CHECK(done >= 10);
+	for (unsigned i = 0; i < 2; i++)
+		end(&runners[i]);
+}
+
+XP_TEST(threads_that_end_while_others_are_parked)
+{
+	xp_child(threads_end);
+}
+
+/* Refused, within @seconds, in words; and @runner runs meanwhile and afterwards. */
+static void refused_soon(const struct runner *runner, double seconds, const char *words)
+{
+	uint64_t calls = __atomic_load_n(&runner->calls, __ATOMIC_RELAXED);
+	double before = now(), took;
+	struct xp_diag diag;
+	char line[512];
+
+	CHECK_EQ(xp_text_poke(&to_b, &diag), -EBUSY);
+	took = now() - before;
+	CHECK_EQ(diag.phase, XP_PHASE_PREPARE);
+	CHECK(diag.tid > 0);
+	xp_diag_format(&diag, line, sizeof(line));
+	XP_TEST_NOTE("%.3f s, %lu calls: %s", took, (unsigned long)(runner->calls - calls), line);
+	CHECK(strstr(line, words) != NULL);
+	CHECK(took < seconds);
+	CHECK(__atomic_load_n(&runner->calls, __ATOMIC_RELAXED) > calls);
+	CHECK_MEM(to_b.addr, code_a, RANGE_LEN);
+	CHECK_EQ(xp_state(), XP_STATE_READY);
+	check_runs(runner);
+}
+
+static void works(const struct runner *runner)
+{
+	CHECK_EQ(xp_text_poke(&to_b, NULL), 0);
+	CHECK_EQ(xp_text_poke(&to_a, NULL), 0);
+	check_runs(runner);
+}
+
+/* Under both policies that need the signal: quiesce, and breakpoint with the rendezvous as its sync. */
+static void both_ways(void (*body)(struct runner *runner))
+{
+	struct runner runner;
+
+	REQUIRE(make_sum());
+	start(&runner, sum);
+	CHECK_EQ(xp_set_policy(XP_POLICY_QUIESCE), 0);
+	body(&runner);
+	CHECK_EQ(xp_set_policy(XP_POLICY_BREAKPOINT), 0);
+	CHECK_EQ(xp_set_sync(XP_SYNC_SIGNAL), 0);
+	/* One instruction, which no quadword holds. */
+	to_b.len = to_a.len = 3;
+	to_b.resume = to_a.resume = XP_RESUME_AT;
+	to_b.resume_at = to_a.resume_at = (void *)((uintptr_t)to_b.addr + 3);
+	body(&runner);
+	end(&runner);
+}
+
+static void no_room_for(struct runner *runner)
+{
+	struct rlimit limit;
+
+	works(runner);
+	CHECK_EQ(getrlimit(RLIMIT_SIGPENDING, &limit), 0);
+	CHECK_EQ(setrlimit(RLIMIT_SIGPENDING, &(struct rlimit){0, limit.rlim_max}), 0);
+	refused_soon(runner, 5, "queue");
+	CHECK_EQ(setrlimit(RLIMIT_SIGPENDING, &limit), 0);
+	works(runner);
+}
+
+static void queue_full(void)
+{
+	both_ways(no_room_for);
+}
+
+XP_TEST(a_full_queue_of_signals)
+{
+	xp_child(queue_full);
+}
+
+/* A handler of the writer's own, every half millisecond, interrupts each of its waits. */
+static void on_alarm(int signal)
+{
+	(void)signal;
+}
+
+static void interrupted(struct runner *runner)
+{
+	struct itimerval often = {{0, 500}, {0, 500}}, never = {{0, 0}, {0, 0}};
+	struct sigaction act = {.sa_handler = on_alarm};
+	struct rlimit limit;
+
+	CHECK_EQ(sigaction(SIGVTALRM, &act, NULL), 0);
+	CHECK_EQ(setitimer(ITIMER_VIRTUAL, &often, NULL), 0);
+	CHECK_EQ(getrlimit(RLIMIT_SIGPENDING, &limit), 0);
+	CHECK_EQ(setrlimit(RLIMIT_SIGPENDING, &(struct rlimit){0, limit.rlim_max}), 0);
+	refused_soon(runner, 5, "queue");
+	CHECK_EQ(setrlimit(RLIMIT_SIGPENDING, &limit), 0);
+	works(runner);
+	CHECK_EQ(setitimer(ITIMER_VIRTUAL, &never, NULL), 0);
+}
+
+static void interrupted_waits(void)
+{
+	both_ways(interrupted);
+}
+
+XP_TEST(a_writer_whose_waits_are_interrupted)
+{
+	xp_child(interrupted_waits);
+}
+
+/* ---- a handler of the program's that waits for another thread: not while that one is parked ---- */
+
+static const struct runner *awaited;
+static unsigned waits;
+
+static void await_calls(int signal)
+{
+	uint64_t calls = __atomic_load_n(&awaited->calls, __ATOMIC_RELAXED);
+
+	(void)signal;
+	while (__atomic_load_n(&awaited->calls, __ATOMIC_RELAXED) < calls + 2)
+		sched_yield();
+	waits++;
+}
+
+static void writer_is_interrupted(void)
+{
+	struct itimerval often = {{0, 1000}, {0, 1000}}, never = {{0, 0}, {0, 0}};
+	struct sigaction act = {.sa_handler = await_calls};
+	struct runner runner;
+	sigset_t set;
+
+	REQUIRE(make_sum());
+	CHECK_EQ(xp_set_policy(XP_POLICY_QUIESCE), 0);
+	/* The kernel gives a signal of the process to a thread that does not block it. */
+	sigemptyset(&set);
+	sigaddset(&set, SIGVTALRM);
+	sigaddset(&set, SIGUSR2);
+	pthread_sigmask(SIG_BLOCK, &set, NULL);
+	start(&runner, sum);
+	awaited = &runner;
+	sigdelset(&set, SIGUSR2);
+	pthread_sigmask(SIG_UNBLOCK, &set, NULL);
+	CHECK_EQ(sigaction(SIGVTALRM, &act, NULL), 0);
+	CHECK_EQ(setitimer(ITIMER_VIRTUAL, &often, NULL), 0);
+	for (double until = now() + 3; waits < 200 && now() < until;)
+		works(&runner);
+	CHECK_EQ(setitimer(ITIMER_VIRTUAL, &never, NULL), 0);
+	CHECK(waits > 0);
+	/* The mask is the caller's again. */
+	pthread_sigmask(SIG_SETMASK, NULL, &set);
+	CHECK(sigismember(&set, SIGUSR2) && !sigismember(&set, SIGVTALRM) && !sigismember(&set, SIGUSR1));
+	end(&runner);
+}
+
+XP_TEST(a_handler_of_the_writers_that_waits_for_others)
+{
+	xp_child(writer_is_interrupted);
+}
+
+/* ---- a thread that blocks the signal for life is not sent one for each commit ---- */
+
+static void *count_pending(void *argument)
+{
+	struct blocker *blocker = argument;
+	struct timespec none = {0, 0};
+	sigset_t set;
+
+	sigfillset(&set);
+	pthread_sigmask(SIG_BLOCK, &set, NULL);
+	blocker->tid = (int)gettid();
+	pthread_barrier_wait(&blocker->barrier);
+	pthread_barrier_wait(&blocker->barrier);
+	blocker->tid = 0;
+	while (sigtimedwait(&set, NULL, &none) > 0)
+		blocker->tid++;
+	return NULL;
+}
+
+static void asked_once(void)
+{
+	struct blocker blocker;
+	struct xp_diag diag;
+	pthread_t thread;
+
+	REQUIRE(make_sum());
+	CHECK_EQ(xp_set_sync(XP_SYNC_SIGNAL), 0);
+	pthread_barrier_init(&blocker.barrier, NULL, 2);
+	REQUIRE_EQ(pthread_create(&thread, NULL, count_pending, &blocker), 0);
+	pthread_barrier_wait(&blocker.barrier);
+	to_b.len = 3;
+	for (unsigned i = 0; i < 4; i++) {
+		CHECK_EQ(xp_text_poke(&to_b, &diag), -EBUSY);
+		CHECK_EQ(diag.tid, blocker.tid);
+	}
+	pthread_barrier_wait(&blocker.barrier);
+	pthread_join(thread, NULL);
+	CHECK_EQ(blocker.tid, 1);
+	CHECK_EQ(xp_text_poke(&to_b, &diag), 0);
+}
+
+XP_TEST(a_thread_is_asked_once_for_all_rounds)
+{
+	xp_child(asked_once);
+}
+
+/* ---- a tracer holds a thread, or loses its signal ---- */
+
+static int traced_tid;
+static int tracer_says[2], tracer_hears[2];
+
+static void *traced(void *argument)
+{
+	__atomic_store_n(&traced_tid, (int)gettid(), __ATOMIC_RELEASE);
+	return sum(argument);
+}
+
+/* Of the tracer, a process of its own. @eat: the first signal that comes, and is gone; else holds the thread. */
+static void trace(bool eat)
+{
+	char byte;
+	int status = 0;
+
+	alarm(XP_CHILD_SECONDS);
+	if (ptrace(PTRACE_SEIZE, traced_tid, NULL, NULL))
+		_exit(write(tracer_says[1], "-", 1) != 1);
+	if (!eat && (ptrace(PTRACE_INTERRUPT, traced_tid, NULL, NULL) || waitpid(traced_tid, &status, __WALL) < 0))
+		_exit(1);
+	if (write(tracer_says[1], "+", 1) != 1)
+		_exit(1);
+	if (eat) {
+		waitpid(traced_tid, &status, __WALL);
+		ptrace(PTRACE_DETACH, traced_tid, NULL, NULL);
+	} else if (read(tracer_hears[0], &byte, 1) == 1) {
+		ptrace(PTRACE_DETACH, traced_tid, NULL, NULL);
+		_exit(write(tracer_says[1], "+", 1) != 1);
+	}
+	_exit(0);
+}
+
+/* A tracer is there; false: none may be. */
+static bool start_tracer(bool eat, pid_t *tracer)
+{
+	char byte = 0;
+
+	prctl(PR_SET_PTRACER, PR_SET_PTRACER_ANY, 0, 0, 0);
+	if (pipe(tracer_says) || pipe(tracer_hears))
+		return false;
+	*tracer = fork();
+	if (*tracer == 0)
+		trace(eat);
+	return read(tracer_says[0], &byte, 1) == 1 && byte == '+';
+}
+
+static void with_tracer(struct runner *runner)
+{
+	struct runner held;
+	pid_t tracer;
+	char byte;
+
+	start(&held, traced);
+	works(runner);
+	/* Held: named, and the others run. */
+	if (start_tracer(false, &tracer)) {
+		refused_soon(runner, 5, "trace");
+		CHECK(write(tracer_hears[1], "", 1) == 1 && read(tracer_says[0], &byte, 1) == 1);
+		waitpid(tracer, NULL, 0);
+		works(runner);
+		/* Its signal lost: asked again. */
+		CHECK(start_tracer(true, &tracer));
+		works(runner);
+		waitpid(tracer, NULL, 0);
+		works(runner);
+	} else {
+		XP_TEST_NOTE("no process may be traced here");
+	}
+	end(&held);
+}
+
+static void tracers(void)
+{
+	both_ways(with_tracer);
+}
+
+XP_TEST(a_thread_that_is_traced)
+{
+	xp_child(tracers);
 }
 
 XP_TEST_MAIN()

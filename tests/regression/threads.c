@@ -7,6 +7,7 @@
 #include "xp_subject.h"
 
 #include <fcntl.h>
+#include <grp.h>
 #include <linux/io_uring.h>
 #include <pthread.h>
 #include <sched.h>
@@ -290,6 +291,43 @@ XP_TEST(an_id_that_is_used_again)
 	if (geteuid() != 0 || access("/proc/sys/kernel/ns_last_pid", W_OK))
 		SKIP("needs root and /proc/sys/kernel/ns_last_pid, to choose a thread's id");
 	xp_child(reuse_id);
+}
+
+/* ---- a status file that is longer than a buffer: of each group a number ---- */
+
+static void many_groups(void)
+{
+	struct member member;
+	struct xp_diag diag;
+	gid_t groups[1000];
+
+	alarm(10);
+	for (unsigned i = 0; i < 1000; i++)
+		groups[i] = 100000 + i;
+	CHECK_EQ(setgroups(1000, groups), 0);
+	if (!start() || !member_start(&member, LIBCS, 400))
+		return;
+	CHECK(subject_works(&subject));
+	CHECK_EQ(xp_set_sync(XP_SYNC_SIGNAL), 0);
+	for (unsigned i = 0; i < 2; i++) {
+		member_end(&member);
+		if (!member_start(&member, OWN, 0))
+			return;
+		subject_refused(&subject, &subject.on, -EBUSY, XP_PHASE_PREPARE, "rendezvous");
+		CHECK_EQ(xp_text_poke(&subject.on, &diag), -EBUSY);
+		CHECK_EQ(diag.tid, member.tid);
+		CHECK_EQ(xp_set_policy(XP_POLICY_QUIESCE), 0);
+	}
+	member_change(&member, OPEN);
+	CHECK(subject_works(&subject));
+	member_end(&member);
+}
+
+XP_TEST(a_status_that_fills_no_buffer)
+{
+	if (geteuid() != 0)
+		SKIP("needs root, for supplementary groups");
+	xp_child(many_groups);
 }
 
 /* ---- what the system refuses is no answer ---- */

@@ -51,7 +51,7 @@ static enum xp_sync sync_wanted = XP_SYNC_AUTO;
 static const struct xp__writer *writer; /* in force; NULL: none works, or none was tried yet */
 static bool membarrier_works;
 static bool mem_trapped; /* a filter answers the opening of /proc/self/mem with a signal that kills: not tried again */
-static bool use_signal; /* the rendezvous is the sync in force */
+static bool use_signal;  /* the rendezvous is the sync in force */
 static bool shadow_stack;
 /* Of the commit that prepare() was last asked for. */
 static bool undoing;                /* something failed: whatever is written now gives back old bytes */
@@ -267,8 +267,9 @@ static int prepare(unsigned needs, struct xp_diag *diag)
 		error = choose_sync(sync_wanted, &use_signal);
 		if (error)
 			return xp__refuse(diag, error, 0, "neither membarrier nor a free real-time signal is there");
+		/* A round of which nothing depends yet: whoever cannot come then could not in the middle of the commit. */
 		if (use_signal) {
-			error = xp__threads_accept(xp__rendezvous_signal(), diag);
+			error = xp__rendezvous_sync(XP__BEFORE, diag);
 			if (error)
 				return error;
 		}
@@ -341,15 +342,16 @@ static int text_write(void *addr, const void *bytes, size_t len, unsigned flags)
 
 static int sync_core(void)
 {
-	int error;
+	int error = use_signal ? 0 : xp__membarrier_sync();
+	struct xp_diag why = {.error = 0};
 
-	if (use_signal) {
-		error = xp__rendezvous_sync();
-	} else {
-		error = xp__membarrier_sync();
-		/* A filter installed since may refuse it; the rendezvous asks only that everybody can come. */
-		if (error && xp__rendezvous_start() == 0 && xp__threads_accept(xp__rendezvous_signal(), NULL) == 0)
-			error = xp__rendezvous_sync();
+	/* A filter installed since may refuse membarrier. */
+	if (use_signal || (error && xp__rendezvous_start() == 0)) {
+		error = xp__rendezvous_sync(undoing ? XP__UNDOING : XP__MIDWAY, &why);
+		if (error && commit_diag) {
+			commit_diag->tid = why.tid;
+			commit_diag->detail = why.detail;
+		}
 	}
 	undoing = undoing || error;
 	return error;

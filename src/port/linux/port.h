@@ -74,7 +74,10 @@ int xp__membarrier_sync(void);
  */
 int xp__rendezvous_start(void); /* chooses and installs the signal; 0 if usable */
 int xp__rendezvous_signal(void);
-int xp__rendezvous_sync(void);
+/* How long a round may take that cannot succeed as it looks: nothing is stored yet, text is half new, it is being undone. */
+enum xp__hurry { XP__BEFORE, XP__MIDWAY, XP__UNDOING };
+/* xp__rendezvous_sync - 0; -EBUSY, with the thread that did not come in @diag (may be NULL); -errno. */
+int xp__rendezvous_sync(enum xp__hurry hurry, struct xp_diag *diag);
 int xp__rendezvous_park(const struct xp_range *ranges, size_t nr, struct xp_diag *diag);
 void xp__rendezvous_unpark(void);
 
@@ -84,7 +87,7 @@ int xp__sigill_start(struct xp_diag *diag);  /* likewise */
 int xp__sigsegv_start(struct xp_diag *diag); /* likewise */
 bool xp__in_trap(void);                      /* the caller runs inside a handler that ours passed a foreign trap to */
 unsigned xp__trap_shard(void);               /* the caller's, for xp_trap() */
-int xp__text_peek(const void *addr);          /* the port's text_peek(), for the handler */
+int xp__text_peek(const void *addr);         /* the port's text_peek(), for the handler */
 
 /* ---- threads.c ---- */
 /* xp__threads_next - the next thread id of the process, 0 at the end, -errno. Start with a zeroed cursor, end it. */
@@ -98,8 +101,22 @@ int xp__threads_next(struct xp__threads *threads);
 void xp__threads_end(struct xp__threads *threads);
 /* xp__threads_alone - whether the process has one thread. */
 bool xp__threads_alone(void);
-/* xp__thread_masks - blocked and ignored signals of a thread; -ESRCH if it is gone (or a zombie); -errno. */
-int xp__thread_masks(int tid, uint64_t *blocked, uint64_t *ignored);
+/* xp__thread_look - what its status file says of a thread: 0; -ESRCH if it is gone (or a zombie); -errno. */
+struct xp__thread {
+	char state;                /* as in proc(5) */
+	uint64_t pending, blocked; /* signals; pending: sent to this thread alone */
+};
+int xp__thread_look(int tid, struct xp__thread *thread);
+/* xp__thread_patience_ms - how long a thread that blocks a signal is waited for, of which its mask tells. */
+unsigned xp__thread_patience_ms(const struct xp__thread *thread);
+bool xp__thread_stopped(const struct xp__thread *thread); /* a tracer holds it */
+/* How long a commit waits in all for threads that are late through no mask of their own. */
+#ifdef XP_INJECT
+extern uint32_t xp__threads_patience_ms;
+#define XP__PATIENCE_MS xp__threads_patience_ms
+#else
+#define XP__PATIENCE_MS 10000u
+#endif
 /* xp__thread_is_kernels - whether the kernel made it for itself: it blocks everything and executes no user code. */
 bool xp__thread_is_kernels(int tid);
 /* xp__threads_accept - 0 if no thread blocks @signal and it is not ignored; else -EBUSY with the thread in @diag. */

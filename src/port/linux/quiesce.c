@@ -40,32 +40,31 @@ int xp__stack_check(const void *from, const struct xp_range *ranges, size_t nr, 
 
 static int find_inside(const struct xp_range *ranges, size_t nr)
 {
-	uint32_t nr_slots;
-	const struct xp__slot *slots = xp__rendezvous_slots(&nr_slots);
+	const struct xp__slot *slot;
 
-	for (uint32_t i = 0; i < nr_slots && nr > 0; i++)
-		if (slots[i].pc && (xp__ranges_hold(ranges, nr, slots[i].pc) || stack_holds(slots[i].sp, ranges, nr)))
-			return slots[i].tid;
+	for (uint32_t i = 0; nr > 0 && (slot = xp__rendezvous_slot(i)); i++)
+		if (slot->pc && (xp__ranges_hold(ranges, nr, slot->pc) || stack_holds(slot->sp, ranges, nr)))
+			return slot->tid;
 	return 0;
 }
 
 int xp__rendezvous_park(const struct xp_range *ranges, size_t nr, struct xp_diag *diag)
 {
-	static uint32_t never;
+	uint64_t spent = 0;
 
 	for (int tries = 0; tries < TRIES; tries++) {
-		int error = xp__rendezvous_meet(true);
+		int error = xp__rendezvous_meet(true, XP__BEFORE, &spent, diag);
 		int tid;
 
 		if (error)
-			return xp__refuse(diag, error, -error, "the other threads could not be parked");
+			return error;
 		tid = find_inside(ranges, nr);
 		if (tid == 0)
 			return 0;
 		if (diag)
 			diag->tid = tid;
 		xp__rendezvous_release();
-		xp__futex_wait(&never, 0, PAUSE_NS); /* lets it run on; nothing tells when it has left */
+		xp__rendezvous_pause(PAUSE_NS, &spent); /* lets it run on; nothing tells when it has left */
 	}
 	return xp__refuse(diag, -XP_E_IN_RANGE, 0, NULL);
 }

@@ -3,18 +3,28 @@
 #ifndef XP_LINUX_RENDEZVOUS_H
 #define XP_LINUX_RENDEZVOUS_H
 
+#include "port/linux/port.h"
+
 #include <stdbool.h>
 #include <stdint.h>
 
 struct xp__slot {
 	int tid;
-	uint32_t answer; /* the round that it answered */
-	uintptr_t pc, sp; /* where it was interrupted; 0 if it is gone */
+	bool suspect;     /* it did not answer a round before, whose signal may still be pending */
+	uintptr_t word;   /* what the round asks, then what the thread answers (sync_signal.c) */
+	uintptr_t pc, sp; /* where it was interrupted, if the round parks; 0 if it is gone */
 };
 
-/* xp__rendezvous_meet - a round; with @park, everybody waits in it until xp__rendezvous_release(). */
-int xp__rendezvous_meet(bool park);
+/*
+ * xp__rendezvous_meet - rounds, until one succeeds: 0. With @park, every other thread then waits until
+ * xp__rendezvous_release(), and the caller's signals are blocked until then. Errors: as xp__rendezvous_sync(); then no
+ * thread waits. @spent: how long was waited before, in nanoseconds; what this call waits is added.
+ */
+int xp__rendezvous_meet(bool park, enum xp__hurry hurry, uint64_t *spent, struct xp_diag *diag);
 void xp__rendezvous_release(void);
-const struct xp__slot *xp__rendezvous_slots(uint32_t *nr);
+/* xp__rendezvous_slot - number @i of the last round's; NULL: there are no more. */
+const struct xp__slot *xp__rendezvous_slot(uint32_t i);
+/* xp__rendezvous_pause - lets a moment pass between two rounds, and adds it to *@spent. */
+void xp__rendezvous_pause(uint64_t ns, uint64_t *spent);
 
 #endif

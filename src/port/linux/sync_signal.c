@@ -3,17 +3,33 @@
  * The rendezvous: a signal to every other thread, whose handler executes a serializing instruction and, if the round
  * parks, waits there. Fallback for sync_core, and the whole of the quiesce method (quiesce.c).
  *
- * I1  A round ends when every thread that was asked has answered or is gone; so no signal of an earlier round is under
- *     way, and the slots may be moved.
- * I2  Threads that start during the round are found by listing again until nobody is new.
- * I3  The handler blocks every signal that can be blocked: a parked thread runs nothing else.
+ * A thread may be unable to come: it blocks the signal, a tracer holds it, the queue of signals is full, or it waits for
+ * what a parked thread holds, as a thread that ends waits for a lock of libc's. So each round has a bound. When that is
+ * reached the round is given up: every parked thread goes on. After a pause the next round asks all of them again. The
+ * rounds together have a bound too (limit_of), and then the thread that did not come is named.
+ *
+ * I1  Slots are never moved or given back, and one word of a slot tells all: an odd number is the round's question,
+ *     which only the thread of that slot answers, by one compare-and-exchange. A handler that comes late finds another
+ *     word, serializes and returns: what it knows of a round that was given up changes nothing in the next one.
+ * I2  The signal carries the number of a slot, and no round. One that comes late answers the question that it finds there,
+ *     if the slot still is this thread's; a second one finds the question answered. So to ask again does no harm. A thread
+ *     in which a signal of ours is pending is not sent another one, or the queue would fill up.
+ * I3  Threads that start during a round are found by listing again until nobody is new. A round that parks has found
+ *     every thread then, since parked threads make none. A round that does not park ends after LISTINGS of them: a
+ *     thread that is made after the stores comes out of a context switch.
+ * I4  The handler blocks every signal that can be blocked: a parked thread runs nothing else. Nor does the thread that
+ *     parks the others: a handler of the program's could wait for one of them.
+ * I5  When xp__rendezvous_meet() returns an error no thread is parked, and none will be.
  *
  *	writer                                 thread
- *	(R1) fill slots, meeting++               (R2) read its slot
- *	signal                                 serialize; note pc and sp
- *	(R4) every slot answered?              (R3) slot.answer = meeting; wake
- *	read pc, store text                    parked: wait for released == meeting
- *	(R5) released = meeting; wake            (R6) serialize, leave
+ *	(R1) slot.word = question                (R2) read the word of its slot
+ *	signal                                 serialize
+ *	(R4) every word answered?              (R3) question -> answer; wake
+ *	read pc, store text                    parked: wait until released has reached the round
+ *	(R5) released = round; wake              (R6) serialize, leave
+ *
+ * A round that is given up takes its questions back by an exchange before (R5): the thread's compare-and-exchange came
+ * before that, and it is parked until (R5), or it fails.
  */
 #include "arch/x86/sync.h"
 #include "port/linux/port.h"
@@ -24,56 +40,106 @@
 #include <string.h>
 #include <ucontext.h>
 
-#define WAIT_NS 2000000u /* then look whether somebody died without answering */
+#define MS 1000000u
+#define WAIT_NS (2 * MS)     /* then look at the thread that is waited for */
+#define HOPELESS_NS (4 * MS) /* a parking round holds the others no longer for a thread that looks unable to come */
+#define FIRST_NS (20 * MS)   /* patience of the first round: time in which no thread answers; doubled with each */
+#define LONGEST_NS (160 * MS)
+#define LISTINGS 16
 
 static int number; /* of the signal; 0: none yet */
-static struct xp__slot *slots;
-static uint32_t nr_slots, room;
-static uint32_t meeting, released; /* released == meeting: nobody is to wait */
-static uint32_t answers;         /* futex: counts answers */
-static bool parking;
+static uint32_t nr_slots;
+static uint32_t round_number; /* in steps of 4: the low bits of a question are PARK and 1 */
+static uint32_t released;     /* the last round whose threads may go; parked threads wait for it */
+static uint32_t answers;      /* futex: counts answers */
+static bool holding;          /* a parking round is open, and the caller's signals are blocked */
+static uint64_t mask_before;
 
-/*
- * What the signal carries: the round, and the slot. Of 32 bits the slot takes as many as a process can have threads,
- * each with a page of stack in 4 GiB; the round's lowest tell it from those that failed, whose signals come first.
- */
-#define INDEX_BITS (sizeof(void *) == 8 ? 32 : 20)
-#define INDEX_MASK (((uintptr_t)1 << INDEX_BITS) - 1)
+/* A slot's word: a question; 0: no question; CAME; else, while the thread is parked, where its struct place is. */
+#define ASKED 1u
+#define PARK 2u
+#define CAME 2u
 
-static uintptr_t invitation(uint32_t round, uint32_t index)
+/* On the stack of a parked thread. */
+struct place {
+	uintptr_t pc, sp;
+};
+
+/* ---- slots: chunks, each twice as large as the one before ---- */
+
+#define FIRST_CHUNK 64u
+#define NR_CHUNKS 20u
+
+static struct xp__slot *chunks[NR_CHUNKS];
+
+static unsigned chunk_of(uint32_t i, uint32_t *at)
 {
-	return (uintptr_t)round << INDEX_BITS | index;
+	unsigned chunk = 31u - (unsigned)__builtin_clz(i / FIRST_CHUNK + 1);
+
+	*at = i - FIRST_CHUNK * ((1u << chunk) - 1);
+	return chunk;
+}
+
+static struct xp__slot *slot_at(uint32_t i)
+{
+	uint32_t at;
+
+	return &chunks[chunk_of(i, &at)][at];
+}
+
+const struct xp__slot *xp__rendezvous_slot(uint32_t i)
+{
+	return i < nr_slots ? slot_at(i) : NULL;
+}
+
+/* ---- the handler ---- */
+
+/* The slot that the signal names; NULL: it is another thread's by now. */
+static struct xp__slot *my_slot(uint32_t i)
+{
+	/* ordering: (R2) pairs with (R1) */
+	if (i >= __atomic_load_n(&nr_slots, __ATOMIC_ACQUIRE))
+		return NULL;
+	return __atomic_load_n(&slot_at(i)->tid, __ATOMIC_RELAXED) == (int)XP__SYS1(SYS_gettid, 0) ? slot_at(i) : NULL;
 }
 
 static void on_rendezvous(int signal, siginfo_t *info, void *context)
 {
 	ucontext_t *uc = context;
-	uint32_t mine, index;
+	struct place here = {(uintptr_t)uc->uc_mcontext.gregs[XP__REG_IP],
+			     (uintptr_t)uc->uc_mcontext.gregs[XP__REG_SP]};
+	uintptr_t question = 0, answer;
 	struct xp__slot *slot;
+	uint32_t mine;
 
 	(void)signal;
 	if (info->si_code != SI_QUEUE || info->si_pid != (int)XP__SYS1(SYS_getpid, 0))
 		return;
-	/* ordering: (R2) pairs with (R1) */
-	mine = __atomic_load_n(&meeting, __ATOMIC_ACQUIRE);
-	index = (uint32_t)((uintptr_t)info->si_value.sival_ptr & INDEX_MASK);
-	if ((uintptr_t)info->si_value.sival_ptr != invitation(mine, index) || index >= nr_slots)
-		return;
-	slot = &slots[index];
-	slot->pc = (uintptr_t)uc->uc_mcontext.gregs[XP__REG_IP];
-	slot->sp = (uintptr_t)uc->uc_mcontext.gregs[XP__REG_SP];
+	slot = my_slot((uint32_t)(uintptr_t)info->si_value.sival_ptr);
+	if (slot)
+		/* ordering: (R2) pairs with (R1) */
+		question = __atomic_load_n(&slot->word, __ATOMIC_ACQUIRE);
+	/* Behind (R2): of a question that is seen, the stores are visible before this. */
 	xp__serialize();
+	if (!(question & ASKED))
+		return;
+	/* The slot may have become another thread's since: then the question is another one too. */
+	if (__atomic_load_n(&slot->tid, __ATOMIC_RELAXED) != (int)XP__SYS1(SYS_gettid, 0))
+		return;
+	mine = (uint32_t)question & ~3u;
+	answer = question & PARK ? (uintptr_t)&here : CAME;
 	/* ordering: (R3) pairs with (R4) */
-	__atomic_store_n(&slot->answer, mine, __ATOMIC_RELEASE);
+	if (!__atomic_compare_exchange_n(&slot->word, &question, answer, false, __ATOMIC_RELEASE, __ATOMIC_RELAXED))
+		return;
 	__atomic_add_fetch(&answers, 1, __ATOMIC_RELEASE);
 	xp__futex_wake(&answers, 1);
-	if (!parking)
+	if (answer == CAME)
 		return;
 	for (;;) {
 		/* ordering: (R6) pairs with (R5) */
 		uint32_t now = __atomic_load_n(&released, __ATOMIC_ACQUIRE);
 
-		if (now == mine)
+		if ((int32_t)(now - mine) >= 0)
 			break;
 		xp__futex_wait(&released, now, 0);
 	}
@@ -110,41 +176,128 @@ int xp__rendezvous_start(void)
 	return -XP_E_NO_SYNC;
 }
 
-/*
- * Whether it will never answer: it is gone, or executes no code of ours. Asked when somebody has not come in time: a
- * round with threads of the kernel's takes that time. If it cannot be told, it is waited for.
- */
-static bool stays_away(int tid)
-{
-	uint64_t blocked, ignored;
+/* ---- who does not come ---- */
 
-	return xp__thread_masks(tid, &blocked, &ignored) == -ESRCH || xp__thread_is_kernels(tid);
+enum lateness {
+	GONE,    /* or a thread of the kernel's, which executes no code of ours: there is nobody to wait for */
+	SLOW,    /* nothing tells why */
+	BLOCKS,  /* the signal: for good, or while libc makes or ends it, which may wait for a parked thread */
+	STOPPED, /* somebody traces it */
+	NO_ROOM, /* for the signal, in the queue */
+};
+
+struct late {
+	int tid;
+	enum lateness why;
+	unsigned patience_ms; /* of the mask of one that blocks */
+};
+
+static enum lateness look(int tid, struct late *late)
+{
+	struct xp__thread thread;
+	int error = xp__thread_look(tid, &thread);
+
+	*late = (struct late){tid, SLOW, 0};
+	if (error == -ESRCH || xp__thread_is_kernels(tid))
+		late->why = GONE;
+	else if (error == 0 && xp__thread_stopped(&thread))
+		late->why = STOPPED;
+	else if (error == 0 && thread.blocked & xp__sigbit(number))
+		*late = (struct late){tid, BLOCKS, xp__thread_patience_ms(&thread)};
+	return late->why;
 }
+
+/*
+ * How long the rounds of one meeting may be late for the same reason. In the middle of a commit longer: it would have to be
+ * undone, which takes a round too. To undo it as long as can be: what is left then is a wedged engine.
+ */
+static uint64_t limit_of(const struct late *late, enum xp__hurry hurry)
+{
+	const uint64_t patience = (uint64_t)XP__PATIENCE_MS * MS;
+	uint64_t limit = 1000 * (uint64_t)MS;
+
+	if (late->why == SLOW || hurry == XP__UNDOING)
+		return patience;
+	if (late->why == BLOCKS && (hurry == XP__BEFORE || late->patience_ms > 1000))
+		limit = (uint64_t)late->patience_ms * MS;
+	return limit < patience ? limit : patience;
+}
+
+/* The same, if the system refuses to list them or to send: it may be short of descriptors for a moment. */
+static uint64_t retry_limit(enum xp__hurry hurry)
+{
+	static const uint8_t ms[] = {[XP__BEFORE] = 0, [XP__MIDWAY] = 20};
+
+	return (uint64_t)(hurry == XP__UNDOING ? XP__PATIENCE_MS : ms[hurry]) * MS;
+}
+
+static int refuse_late(const struct late *late, struct xp_diag *diag)
+{
+	static const char *const why[] = {
+		[SLOW] = "the thread does not answer the signal of the rendezvous",
+		[BLOCKS] = "the thread blocks the rendezvous signal",
+		[STOPPED] = "the thread is held by a debugger or tracer",
+		[NO_ROOM] = "the user's queue of signals is full (ulimit -i), so that the thread cannot be asked",
+	};
+
+	if (diag)
+		diag->tid = late->tid;
+	return xp__refuse(diag, -EBUSY, 0, why[late->why]);
+}
+
+/*
+ * The threads that did not answer the last round although it was asked for: our signal may be pending there. More than
+ * there is room for: every thread may be one.
+ */
+static struct {
+	int tid[64];
+	uint32_t nr;
+} suspects;
+
+static bool is_suspect(int tid)
+{
+	const uint32_t room = sizeof(suspects.tid) / sizeof(suspects.tid[0]);
+
+	for (uint32_t i = 0; i < suspects.nr && i < room; i++)
+		if (suspects.tid[i] == tid)
+			return true;
+	return suspects.nr > room;
+}
+
+static void suspect(int tid)
+{
+	if (suspects.nr < sizeof(suspects.tid) / sizeof(suspects.tid[0]))
+		suspects.tid[suspects.nr] = tid;
+	suspects.nr++;
+}
+
+/* ---- a round ---- */
 
 static int add_slot(int tid)
 {
-	if (nr_slots == room) {
-		uint32_t more = room ? room * 2 : 64;
-		struct xp__slot *larger = xp__alloc(more * sizeof(*slots));
+	uint32_t at;
+	unsigned chunk = chunk_of(nr_slots, &at);
+	struct xp__slot *slot;
 
-		if (larger == NULL)
-			return -ENOMEM;
-		if (slots) {
-			memcpy(larger, slots, nr_slots * sizeof(*slots));
-			xp__release(slots, room * sizeof(*slots));
-		}
-		slots = larger;
-		room = more;
-	}
-	memset(&slots[nr_slots], 0, sizeof(*slots));
-	slots[nr_slots++].tid = tid;
+	if (chunk >= NR_CHUNKS)
+		return -ENOMEM;
+	if (chunks[chunk] == NULL)
+		chunks[chunk] = xp__alloc((FIRST_CHUNK << chunk) * sizeof(*slot));
+	if (chunks[chunk] == NULL)
+		return -ENOMEM;
+	slot = slot_at(nr_slots);
+	__atomic_store_n(&slot->tid, tid, __ATOMIC_RELAXED); /* its word is 0 */
+	slot->suspect = is_suspect(tid);
+	slot->pc = slot->sp = 0;
+	/* ordering: (R1) pairs with (R2): the chunk is there */
+	__atomic_store_n(&nr_slots, nr_slots + 1, __ATOMIC_RELEASE);
 	return 0;
 }
 
 static bool known(int tid)
 {
 	for (uint32_t i = 0; i < nr_slots; i++)
-		if (slots[i].tid == tid)
+		if (slot_at(i)->tid == tid)
 			return true;
 	return false;
 }
@@ -168,88 +321,221 @@ static int list_new(void)
 	return tid < 0 ? tid : nr;
 }
 
-static int ask(uint32_t i)
+static bool is_pending(int tid)
 {
-	siginfo_t info;
-	int error;
+	struct xp__thread thread;
 
+	return xp__thread_look(tid, &thread) == 0 && thread.pending & xp__sigbit(number);
+}
+
+/* 0, -EAGAIN if the queue is full, -errno. */
+static int ask(uint32_t i, bool park)
+{
+	struct xp__slot *slot = slot_at(i);
+	siginfo_t info;
+	int error = 0;
+
+	/* ordering: (R1) pairs with (R2); the signal itself orders it too */
+	__atomic_store_n(&slot->word, round_number | (park ? PARK : 0) | ASKED, __ATOMIC_SEQ_CST);
+	if (slot->suspect && is_pending(slot->tid))
+		return 0;
 	memset(&info, 0, sizeof(info));
 	info.si_code = SI_QUEUE;
 	info.si_pid = (int)XP__SYS1(SYS_getpid, 0);
-	info.si_value.sival_ptr = (void *)invitation(meeting, i); /* NOLINT: a number */
-	/* EAGAIN: the queue of signals is full, and empties as they are handled. */
-	do {
-		error = (int)XP__SYS4(SYS_rt_tgsigqueueinfo, info.si_pid, slots[i].tid, number, &info);
-		if (error == -EAGAIN)
-			XP__SYS1(SYS_sched_yield, 0);
-	} while (error == -EAGAIN);
+	info.si_value.sival_ptr = (void *)(uintptr_t)i; /* NOLINT: a number */
+	/* The queue empties as signals are handled. */
+	for (int tries = 0; tries < 4; tries++) {
+		error = (int)XP__SYS4(SYS_rt_tgsigqueueinfo, info.si_pid, slot->tid, number, &info);
+		if (error != -EAGAIN)
+			break;
+		XP__SYS1(SYS_sched_yield, 0);
+	}
 	if (error == -ESRCH)
-		slots[i].answer = meeting;
+		__atomic_store_n(&slot->word, 0, __ATOMIC_RELAXED);
 	return error == -ESRCH ? 0 : error;
 }
 
-/* @late: somebody did not come in time this round. From then on whoever is not there is looked at before the wait. */
-static void wait_for(uint32_t i, bool *late)
+static bool is_open(const struct xp__slot *slot)
 {
+	/* ordering: (R4) pairs with (R3) */
+	return __atomic_load_n(&slot->word, __ATOMIC_ACQUIRE) & ASKED;
+}
+
+/* Takes the question back. False: it was answered before. */
+static bool withdraw(struct xp__slot *slot)
+{
+	uintptr_t word = __atomic_load_n(&slot->word, __ATOMIC_RELAXED);
+
+	/* ordering: (R4) pairs with (R3) */
+	return word & ASKED &&
+	       __atomic_compare_exchange_n(&slot->word, &word, 0, false, __ATOMIC_ACQUIRE, __ATOMIC_ACQUIRE);
+}
+
+/*
+ * The time since @start, at most twice the @wait that was meant: a process that was stopped meanwhile, or a machine that
+ * slept, kept the threads from coming too.
+ */
+static uint64_t since(struct xp__time start, uint64_t wait)
+{
+	struct xp__time now = xp__monotonic();
+	uint64_t ns =
+		(uint64_t)(now.seconds - start.seconds) * 1000 * MS + (uint64_t)(now.nanoseconds - start.nanoseconds);
+
+	return ns < 2 * wait ? ns : 2 * wait;
+}
+
+void xp__rendezvous_pause(uint64_t ns, uint64_t *spent)
+{
+	static uint32_t never;
+	struct xp__time start = xp__monotonic();
+
+	xp__futex_wait(&never, 0, ns);
+	*spent += since(start, ns);
+}
+
+/* Returns when the thread has answered or is gone: 0. -EBUSY: @patience is over, in which no thread answered. */
+static int wait_for(uint32_t i, bool park, uint64_t patience, uint64_t *spent, struct late *late)
+{
+	struct xp__slot *slot = slot_at(i);
+	bool looked = slot->suspect;
+	uint64_t idle = 0;
+
 	for (;;) {
 		/* ordering: (R4) pairs with (R3) */
 		uint32_t seen = __atomic_load_n(&answers, __ATOMIC_ACQUIRE);
+		struct xp__time start;
+		uint64_t waited;
 
-		/* ordering: (R4) pairs with (R3) */
-		if (__atomic_load_n(&slots[i].answer, __ATOMIC_ACQUIRE) == meeting)
-			return;
-		if (*late && stays_away(slots[i].tid)) {
-			slots[i].answer = meeting;
-			return;
+		if (!is_open(slot))
+			return 0;
+		if (looked) {
+			enum lateness why = look(slot->tid, late);
+
+			if (why == GONE) {
+				slot->suspect = withdraw(slot);
+				return 0;
+			}
+			if (idle >= (why == SLOW || !park || patience < HOPELESS_NS ? patience : HOPELESS_NS))
+				return -EBUSY;
 		}
-		if (xp__futex_wait(&answers, seen, WAIT_NS) == -ETIMEDOUT)
-			*late = true;
+		start = xp__monotonic();
+		xp__futex_wait(&answers, seen, WAIT_NS);
+		waited = since(start, WAIT_NS);
+		*spent += waited;
+		idle = __atomic_load_n(&answers, __ATOMIC_RELAXED) == seen ? idle + waited : 0;
+		looked = looked || idle >= WAIT_NS;
 	}
 }
 
-int xp__rendezvous_meet(bool park)
+/* The end of a round that succeeded: where the threads are parked. */
+static void take_places(void)
 {
-	uint32_t asked = 0;
-	bool late = false;
-	int nr, error = 0;
+	for (uint32_t i = 0; i < nr_slots; i++) {
+		struct xp__slot *slot = slot_at(i);
+		const struct place *place = (const struct place *)slot->word; /* NOLINT: an address, or 0 */
 
-	parking = park;
-	nr_slots = 0;
-	/* ordering: (R1) pairs with (R2); the signal itself orders it too */
-	__atomic_add_fetch(&meeting, 1, __ATOMIC_SEQ_CST);
-	/*
-	 * Slots may move while nobody who was asked is still to answer, and a parked thread does not look at them any
-	 * more: so ask and wait in turns, until a listing brings nobody new.
-	 */
-	while (!error && (nr = list_new()) != 0) {
-		error = nr < 0 ? nr : 0;
-		for (uint32_t i = asked; i < nr_slots && !error; i++)
-			error = ask(i);
-		for (uint32_t i = asked; i < nr_slots && !error; i++)
-			wait_for(i, &late);
-		asked = nr_slots;
+		if (place) {
+			slot->pc = place->pc;
+			slot->sp = place->sp;
+		}
 	}
-	xp__serialize();
-	if (error || !park)
-		xp__rendezvous_release();
-	return error;
+}
+
+/* The words are 0 again, and the threads in which a signal may still be pending are remembered. */
+static void close_round(void)
+{
+	suspects.nr = 0;
+	for (uint32_t i = 0; i < nr_slots; i++) {
+		struct xp__slot *slot = slot_at(i);
+
+		if (withdraw(slot) || (slot->suspect && slot->word == 0))
+			suspect(slot->tid);
+		__atomic_store_n(&slot->word, 0, __ATOMIC_RELAXED);
+	}
+}
+
+static void block_signals(void)
+{
+	uint64_t mask = xp__signals_sent();
+
+	XP__SYS4(SYS_rt_sigprocmask, SIG_BLOCK, &mask, &mask_before, XP__NSIG_SIZE);
+	holding = true;
 }
 
 void xp__rendezvous_release(void)
 {
 	/* ordering: (R5) pairs with (R6) */
-	__atomic_store_n(&released, meeting, __ATOMIC_SEQ_CST);
+	__atomic_store_n(&released, round_number, __ATOMIC_SEQ_CST);
 	xp__futex_wake(&released, 0x7fffffff);
+	if (holding)
+		XP__SYS4(SYS_rt_sigprocmask, SIG_SETMASK, &mask_before, NULL, XP__NSIG_SIZE);
+	holding = false;
 }
 
-const struct xp__slot *xp__rendezvous_slots(uint32_t *nr)
+/* One round. -EBUSY: given up for @late. */
+static int run_round(bool park, uint64_t patience, uint64_t *spent, struct late *late)
 {
-	*nr = nr_slots;
-	return slots;
+	uint32_t asked = 0;
+	int nr = 0, error = 0;
+
+	__atomic_store_n(&nr_slots, 0, __ATOMIC_RELAXED);
+	round_number += 4;
+	if (park)
+		block_signals();
+	for (int listing = 0; !error; listing++) {
+		nr = list_new();
+		if (nr <= 0 || (listing == LISTINGS && !park))
+			break;
+		for (uint32_t i = asked; i < nr_slots && !error; i++) {
+			error = ask(i, park);
+			*late = (struct late){slot_at(i)->tid, error == -EAGAIN ? NO_ROOM : SLOW, 0};
+		}
+		for (uint32_t i = asked; i < nr_slots && !error; i++)
+			error = wait_for(i, park, patience, spent, late);
+		asked = nr_slots;
+		if (!error && listing == 4 * LISTINGS)
+			error = -EBUSY; /* threads come faster than they are parked */
+	}
+	error = nr < 0 ? nr : error;
+	if (!error && park)
+		take_places();
+	close_round();
+	if (error || !park)
+		xp__rendezvous_release();
+	return error == -EAGAIN ? -EBUSY : error;
 }
 
-int xp__rendezvous_sync(void)
+int xp__rendezvous_meet(bool park, enum xp__hurry hurry, uint64_t *spent, struct xp_diag *diag)
 {
+	uint64_t patience = FIRST_NS, pause = MS, before = *spent, since = *spent;
+	struct late late = {0, SLOW, 0}, last = late;
+	int error;
+
+	for (;;) {
+		error = run_round(park, patience, spent, &late);
+		if (error == 0)
+			break;
+		if (late.tid != last.tid || late.why != last.why)
+			since = before;
+		if (*spent - since >= (error == -EBUSY ? limit_of(&late, hurry) : retry_limit(hurry)) ||
+		    *spent >= (uint64_t)XP__PATIENCE_MS * MS)
+			break;
+		last = late;
+		before = *spent;
+		xp__rendezvous_pause(pause, spent);
+		pause = pause < 16 * MS ? pause * 2 : pause;
+		patience = patience < LONGEST_NS ? patience * 2 : patience;
+	}
+	xp__serialize();
+	if (error == -EBUSY)
+		return refuse_late(&late, diag);
+	return error ? xp__refuse(diag, error, -error, "the other threads cannot be asked to come") : 0;
+}
+
+int xp__rendezvous_sync(enum xp__hurry hurry, struct xp_diag *diag)
+{
+	uint64_t spent = 0;
+
 	/* ordering: (S2) pairs with (P6) */
-	return xp__rendezvous_meet(false);
+	return xp__rendezvous_meet(false, hurry, &spent, diag);
 }

@@ -41,9 +41,6 @@ static unsigned nr_kept;
 
 #ifdef XP_INJECT
 uint32_t xp__threads_patience_ms = 10000;
-#define PATIENCE_MS xp__threads_patience_ms
-#else
-#define PATIENCE_MS 10000
 #endif
 
 static void drop_threads(void)
@@ -153,21 +150,15 @@ static uint64_t field(const char *text, const char *end, int skip)
 	return value;
 }
 
-static uint64_t hex_after(const char *text, const char *end, const char *label)
+static uint64_t hex(const char *text, const char *end)
 {
-	size_t len = strlen(label);
 	uint64_t value = 0;
 
-	for (; text + len < end; text++) {
-		if (memcmp(text, label, len) != 0)
-			continue;
-		for (text += len; text < end && *text != '\n'; text++) {
-			unsigned digit = (unsigned)(*text <= '9' ? *text - '0' : *text - 'a' + 10);
+	for (; text < end; text++) {
+		unsigned digit = (unsigned)(*text <= '9' ? *text - '0' : *text - 'a' + 10);
 
-			if (digit < 16)
-				value = value * 16 + digit;
-		}
-		break;
+		if (digit < 16)
+			value = value * 16 + digit;
 	}
 	return value;
 }
@@ -200,20 +191,49 @@ static int read_task(int tid, const char *file, char *buffer, size_t size)
 	return len != 0 ? (int)len : -EIO;
 }
 
-int xp__thread_masks(int tid, uint64_t *blocked, uint64_t *ignored)
+/* What a line of a status file says, if it is one of those that are asked for. */
+static void take_line(const char *line, const char *end, struct xp__thread *thread)
 {
-	char buffer[2048];
-	int len = read_task(tid, "/status", buffer, sizeof(buffer));
-	const char *end = buffer + len;
+	static const char state[] = "State:\t";
+	const struct {
+		const char *label;
+		uint64_t *value;
+	} masks[] = {{"SigPnd:", &thread->pending}, {"SigBlk:", &thread->blocked}};
 
-	if (len < 0)
-		return len;
-	*blocked = hex_after(buffer, end, "\nSigBlk:");
-	*ignored = hex_after(buffer, end, "\nSigIgn:");
-	for (const char *c = buffer; c + 8 < end; c++)
-		if (memcmp(c, "\nState:\t", 8) == 0)
-			return c[8] == 'Z' || c[8] == 'X' ? -ESRCH : 0;
-	return 0;
+	if (end - line > 7 && memcmp(line, state, 7) == 0)
+		thread->state = line[7];
+	for (unsigned i = 0; i < sizeof(masks) / sizeof(masks[0]); i++)
+		if (end - line > 7 && memcmp(line, masks[i].label, 7) == 0)
+			*masks[i].value = hex(line + 7, end);
+}
+
+/* The file is as long as its list of groups; of each line the start is kept. */
+int xp__thread_look(int tid, struct xp__thread *thread)
+{
+	char path[32], buffer[512], line[64];
+	int fd = open_task(task_path(path, tid, "/status"), O_RDONLY);
+	unsigned len = 0;
+	long n;
+
+	if (fd < 0)
+		return fd == -ENOENT ? -ESRCH : fd;
+	memset(thread, 0, sizeof(*thread));
+	while ((n = XP__SYS3(SYS_read, fd, buffer, sizeof(buffer))) > 0)
+		for (const char *c = buffer; c < buffer + n; c++) {
+			if (*c != '\n') {
+				line[len] = *c;
+				len += len < sizeof(line) - 1;
+				continue;
+			}
+			take_line(line, line + len, thread);
+			len = 0;
+		}
+	XP__SYS1(SYS_close, fd);
+	if (n < 0)
+		return (int)n;
+	if (thread->state == 0)
+		return -EIO;
+	return thread->state == 'Z' || thread->state == 'X' ? -ESRCH : 0;
 }
 
 static int read_stat(int tid, char *buffer, size_t size)
@@ -259,8 +279,9 @@ bool xp__thread_is_kernels(int tid)
 static int blocks(int tid, int signal)
 {
 	char buffer[512];
-	uint64_t mask, ignored;
+	struct xp__thread thread;
 	const char *state;
+	uint64_t mask;
 	int len;
 
 	if (tid == xp__gettid()) {
@@ -268,8 +289,8 @@ static int blocks(int tid, int signal)
 		return (mask & xp__sigbit(signal)) != 0;
 	}
 	if (signal > 31) {
-		len = xp__thread_masks(tid, &mask, &ignored);
-		return len ? len : (mask & xp__sigbit(signal)) != 0;
+		len = xp__thread_look(tid, &thread);
+		return len ? len : (thread.blocked & xp__sigbit(signal)) != 0;
 	}
 	/* The first 31 signals stand in the stat file too, which the kernel makes in a fraction of the time. */
 	len = read_stat(tid, buffer, sizeof(buffer));
@@ -284,44 +305,62 @@ static int blocks(int tid, int signal)
 	return (field(state, buffer + len, 29) & xp__sigbit(signal)) != 0;
 }
 
-/*
- * libc blocks every signal while it makes or ends a thread, or spawns a process; its own two too (32 and 33), which it
- * takes out of any mask that a program sets. Such a thread is inside libc and executes no site before it has its
- * mask again, however long the system keeps it from running.
- */
-static bool is_libcs_mask(int tid)
+bool xp__thread_stopped(const struct xp__thread *thread)
 {
-	const uint64_t libcs = xp__sigbit(32) | xp__sigbit(33);
-	uint64_t blocked, ignored;
-
-	return xp__thread_masks(tid, &blocked, &ignored) == 0 && (blocked & libcs) == libcs;
+	return thread->state == 't' || thread->state == 'T';
 }
 
 /*
- * Looks again before it says so: our own handlers block signals while they run. A thread with a mask of its own is
- * given some 50 ms, one with libc's until *@deadline, PATIENCE_MS from the first of them in this pass: a machine that
- * is busy may not run a newborn thread for seconds, and one that never changes has to be told of. Looks every
- * millisecond: nothing else tells that a thread's mask has changed. 0 if it accepts or is gone, 1, -errno.
+ * libc blocks every signal while it makes a thread, or spawns a process, and all but one while a thread ends; its own two
+ * (32 and 33), which it takes out of any mask that a program sets, tell such a thread from others. It is inside libc and
+ * executes no site before it has its mask again, however long the system keeps it from running: a machine that is busy may
+ * not run a newborn thread for seconds. Threads of libc's own that serve timers have the mask of one that ends, for ever.
+ */
+unsigned xp__thread_patience_ms(const struct xp__thread *thread)
+{
+	if (!(thread->blocked & xp__sigbit(32)))
+		return 60;
+	if (!(thread->blocked & xp__sigbit(33)))
+		return XP__PATIENCE_MS < 1000 ? XP__PATIENCE_MS : 1000;
+	return XP__PATIENCE_MS;
+}
+
+/*
+ * Looks again before it says so: our own handlers block signals while they run. For how long, the thread's mask tells; of
+ * those that have libc's together until *@deadline, so that a pass in which threads come and go ends. A thread that was
+ * refused for its mask before, and has it still, had its time. Looks every millisecond: nothing else tells that a thread's
+ * mask has changed. 0 if it accepts or is gone, 1, -errno.
  */
 static int refuses(int tid, int signal, uint64_t *deadline)
 {
+	static int refused_before;
 	static uint32_t never;
+	uint64_t since = 0;
 
-	for (int tries = 0, own = 0;; tries++) {
+	for (int tries = 0;; tries++) {
+		struct xp__thread thread = {.blocked = xp__sigbit(signal)};
 		int answer = blocks(tid, signal);
+		unsigned patience;
+		uint64_t now;
 
-		if (answer <= 0)
+		if (answer > 0 && xp__thread_look(tid, &thread) == 0)
+			answer = (thread.blocked & xp__sigbit(signal)) != 0; /* now */
+		if (answer <= 0) {
+			refused_before = tid == refused_before ? 0 : refused_before;
 			return answer == -ESRCH ? 0 : answer;
-		if (is_libcs_mask(tid)) {
-			uint64_t now = xp__clock_ms();
-
-			if (xp__thread_is_kernels(tid))
-				return 0;
-			if (*deadline == 0)
-				*deadline = now + PATIENCE_MS;
-			if (now >= *deadline)
-				return 1;
-		} else if (++own >= 70) {
+		}
+		/* In a handler of ours perhaps, where a tracer may hold it for any time: a round tells that. */
+		if (signal > 31 && xp__thread_stopped(&thread))
+			return 0;
+		if (xp__thread_is_kernels(tid))
+			return 0;
+		now = xp__clock_ms();
+		since = since ? since : now;
+		patience = tid == refused_before ? 3 : xp__thread_patience_ms(&thread);
+		if (thread.blocked & xp__sigbit(33) && *deadline == 0)
+			*deadline = now + patience;
+		if (now - since >= patience || (thread.blocked & xp__sigbit(33) && now >= *deadline)) {
+			refused_before = tid;
 			return 1;
 		}
 		if (tries < 20)
