@@ -55,6 +55,7 @@ static const char usage[] =
 static const char records_name[] = "xp_call_sites", relocations_name[] = ".relaxp_call_sites";
 static const char narrow_relocations_name[] = ".relxp_call_sites";
 static const char entries_name[] = "xp_entry_sites", entry_relocations_name[] = ".relaxp_entry_sites";
+static const char text_relocations_name[] = ".rela.text";
 static const char names_name[] = "xp_entry_names", words_name[] = "__patchable_function_entries";
 static const char trampoline_prefix[] = "xp_trampoline_", call_prefix[] = "xp_call_";
 
@@ -835,13 +836,25 @@ static struct function *function_of_entry(const struct object *o, const struct s
 	return is_nop(bytes + at->offset) ? function : NULL;
 }
 
-/* Takes the words out of @words whose relocations are no more among the first @nr_left of @entries. */
-static int take_words(struct object *o, Elf_Data *words, Elf_Data *relocating, Elf64_Rela *entries, size_t nr_left)
+/*
+ * Takes the words out of the section @of whose relocations are no more among the first @nr_left of @entries. It was linked to
+ * the code of its first word, which the linker may drop: now to that of the first that stays, or it goes itself.
+ */
+static int take_words(struct object *o, Elf_Scn *of, Elf_Data *relocating, Elf64_Rela *entries, size_t nr_left)
 {
+	Elf64_Shdr *header = elf64_getshdr(of);
+	Elf_Data *words = elf_getdata(of, NULL);
 	uint8_t *left = allocate(o, nr_left * WORD_LEN);
 
 	if (!left)
 		return failed(o->path, strerror(ENOMEM));
+	if (nr_left && header->sh_flags & SHF_LINK_ORDER)
+		header->sh_link = symbol_at(o, ELF64_R_SYM(entries[0].r_info))->st_shndx;
+	if (!nr_left) {
+		header->sh_flags = (header->sh_flags & ~(uint64_t)SHF_LINK_ORDER) | SHF_EXCLUDE;
+		header->sh_link = 0;
+	}
+	elf_flagshdr(of, ELF_C_SET, ELF_F_DIRTY);
 	for (size_t i = 0; i < nr_left; i++)
 		entries[i].r_offset = i * WORD_LEN;
 	o->words_taken = true;
@@ -854,8 +867,9 @@ static int take_words(struct object *o, Elf_Data *words, Elf_Data *relocating, E
 }
 
 /* The entries that one section of words names. They are RELA: what the words themselves hold is of no account. */
-static int find_entries_in(struct object *o, Elf_Data *words, Elf_Scn *section, Elf64_Rela *entries, size_t nr)
+static int find_entries_in(struct object *o, Elf_Scn *of, Elf_Scn *section, Elf64_Rela *entries, size_t nr)
 {
+	Elf_Data *words = elf_getdata(of, NULL);
 	size_t nr_left = 0;
 	int error;
 
@@ -888,7 +902,7 @@ static int find_entries_in(struct object *o, Elf_Data *words, Elf_Scn *section, 
 			return error;
 		o->counts.entries_recorded++;
 	}
-	return nr_left == nr ? 0 : take_words(o, words, elf_getdata(section, NULL), entries, nr_left);
+	return nr_left == nr ? 0 : take_words(o, of, elf_getdata(section, NULL), entries, nr_left);
 }
 
 static int compare_names(const void *x, const void *y)
@@ -958,11 +972,10 @@ static int find_entries(struct object *o)
 		size_t nr;
 		Elf64_Rela *entries = relocations(o, section, header, &nr);
 		Elf_Scn *scn = nr ? elf_getscn(o->elf, header->sh_info) : NULL;
-		Elf_Data *words = scn ? elf_getdata(scn, NULL) : NULL;
 
-		of = scn ? elf64_getshdr(scn) : NULL;
-		if (of && words && strcmp(section_name(o, of), words_name) == 0)
-			error = find_entries_in(o, words, section, entries, nr);
+		of = scn && elf_getdata(scn, NULL) ? elf64_getshdr(scn) : NULL;
+		if (of && strcmp(section_name(o, of), words_name) == 0)
+			error = find_entries_in(o, scn, section, entries, nr);
 	}
 	if (!error && o->nr_entries)
 		error = find_parts(o);
@@ -1118,11 +1131,11 @@ static int add_section(struct object *o, size_t code, const uint32_t *names, voi
 	return group ? join_group(o, code, members, 2) : 0;
 }
 
-static Elf64_Rela relocation(uint64_t at, uint32_t symbol, int64_t addend)
+static Elf64_Rela relocation(uint64_t at, uint32_t symbol, uint32_t type, int64_t addend)
 {
 	return (Elf64_Rela){
 		.r_offset = at,
-		.r_info = ELF64_R_INFO((uint64_t)symbol, R_X86_64_PC32),
+		.r_info = ELF64_R_INFO((uint64_t)symbol, type),
 		.r_addend = addend,
 	};
 }
@@ -1141,34 +1154,73 @@ static int add_records(struct object *o, const struct site *sites, size_t nr, co
 	if (!entries || !records)
 		return failed(o->path, strerror(ENOMEM));
 	for (size_t i = 0; i < nr; i++) {
-		entries[2 * i] =
-			relocation(i * RECORD_LEN, local, (int64_t)(sites[i].offset - symbol_at(o, local)->st_value));
-		entries[2 * i + 1] = relocation(i * RECORD_LEN + 4, calls[i], sites[i].tail ? SITE_TAIL : 0);
+		entries[2 * i] = relocation(i * RECORD_LEN, local, R_X86_64_PC32,
+					    (int64_t)(sites[i].offset - symbol_at(o, local)->st_value));
+		entries[2 * i + 1] =
+			relocation(i * RECORD_LEN + 4, calls[i], R_X86_64_PC32, sites[i].tail ? SITE_TAIL : 0);
 	}
 	return add_section(o, sites->section, names, records, nr, RECORD_LEN, entries, 2);
 }
 
-/* The records of @nr entries in one section of code; @strings is a symbol at the beginning of the section of names. */
+/* Adds @nr relocations of the section @code to those that it has. */
+static int add_relocations(struct object *o, size_t code, Elf64_Rela *entries, size_t nr, uint32_t name)
+{
+	const Elf64_Shdr *of = elf64_getshdr(elf_getscn(o->elf, code));
+	Elf64_Shdr header = {.sh_name = name,
+			     .sh_type = SHT_RELA,
+			     .sh_flags = SHF_INFO_LINK | (of->sh_flags & SHF_GROUP),
+			     .sh_link = (uint32_t)elf_ndxscn(o->symtab),
+			     .sh_info = (uint32_t)code,
+			     .sh_addralign = 8,
+			     .sh_entsize = sizeof(*entries)};
+	Elf_Scn *section = NULL;
+	uint32_t member;
+
+	while ((section = elf_nextscn(o->elf, section))) {
+		const Elf64_Shdr *relocating = elf64_getshdr(section);
+		size_t present;
+
+		if (relocating->sh_info == code && relocations(o, section, relocating, &present))
+			return append(o, elf_getdata(section, NULL), entries, nr * sizeof(*entries));
+	}
+	section = new_section(o, &header, ELF_T_RELA, entries, nr * sizeof(*entries));
+	if (!section)
+		return libelf_failed(o);
+	member = (uint32_t)elf_ndxscn(section);
+	if (member >= SHN_LORESERVE)
+		return refuse(o, "has more sections than this command can number; compile it in parts");
+	return header.sh_flags & SHF_GROUP ? join_group(o, code, &member, 1) : 0;
+}
+
+/*
+ * The records of @nr entries in one section of code; @strings is a symbol at the beginning of the section of names. The code
+ * refers to the names, by relocations that change nothing: a linker that folds identical functions compares them, and
+ * functions that are traced one by one stay apart.
+ */
 static int add_entry_records(struct object *o, const struct entry *of, size_t nr, uint32_t strings,
 			     const uint32_t *names)
 {
 	Elf64_Rela *entries = allocate(o, 2 * nr * sizeof(*entries));
+	Elf64_Rela *references = allocate(o, nr * sizeof(*references));
 	uint8_t *records = allocate(o, nr * ENTRY_RECORD_LEN);
 	uint32_t local;
 	int error = local_symbol(o, of->section, &local);
 
 	if (error)
 		return error;
-	if (!entries || !records)
+	if (!entries || !references || !records)
 		return failed(o->path, strerror(ENOMEM));
 	for (size_t i = 0; i < nr; i++) {
 		size_t at = i * ENTRY_RECORD_LEN;
 
-		entries[2 * i] = relocation(at, local, (int64_t)(of[i].offset - symbol_at(o, local)->st_value));
-		entries[2 * i + 1] = relocation(at + 4, strings, (int64_t)of[i].name);
+		entries[2 * i] =
+			relocation(at, local, R_X86_64_PC32, (int64_t)(of[i].offset - symbol_at(o, local)->st_value));
+		entries[2 * i + 1] = relocation(at + 4, strings, R_X86_64_PC32, (int64_t)of[i].name);
+		references[i] = relocation(of[i].offset, strings, R_X86_64_NONE, (int64_t)of[i].name);
 		memcpy(records + at + 8, &of[i].size, sizeof(of[i].size));
 	}
-	return add_section(o, of->section, names, records, nr, ENTRY_RECORD_LEN, entries, 2);
+	error = add_relocations(o, of->section, references, nr, names[2]);
+	return error ? error : add_section(o, of->section, names, records, nr, ENTRY_RECORD_LEN, entries, 2);
 }
 
 static int add_names(struct object *o, Elf_Data *strings, uint32_t *symbol)
@@ -1191,11 +1243,13 @@ static int add_names(struct object *o, Elf_Data *strings, uint32_t *symbol)
 
 static int add_all_entries(struct object *o, Elf_Data *strings, uint32_t symbol)
 {
-	uint32_t names[2];
+	uint32_t names[3];
 	int error = add_string(o, strings, entries_name, &names[0]);
 
 	if (!error)
 		error = add_string(o, strings, entry_relocations_name, &names[1]);
+	if (!error)
+		error = add_string(o, strings, text_relocations_name, &names[2]);
 	for (size_t i = 0, end; i < o->nr_entries && !error; i = end) {
 		for (end = i + 1; end < o->nr_entries && o->entries[end].section == o->entries[i].section;)
 			end++;

@@ -173,10 +173,15 @@ static rtx direct_target(const rtx_insn *insn)
 	return target;
 }
 
-/* The directives before a site; NULL: it is none. */
+/* Of call sites: their labels. */
+static unsigned nr_sites;
+
+/*
+ * The directives before a site; NULL: it is none. The record counts back from the site's end: the assembler may put padding
+ * or a prefix before the instruction (-mbranches-within-32B-boundaries), behind whatever stands before it here.
+ */
 static char *directives(const rtx_insn *insn)
 {
-	static unsigned nr;
 	const char *align = quadword ? ".p2align 3,,4\n" : "";
 	const_rtx target = direct_target(insn);
 	const char *name;
@@ -188,15 +193,15 @@ static char *directives(const rtx_insn *insn)
 	name = call_name(target);
 	if (!name)
 		return NULL;
-	nr++;
+	nr_sites++;
 	return xasprintf("%s.Lxp_call_site%u:\n"
 			 "\t.hidden xp_call_%s\n"
 			 "\t.pushsection xp_call_sites,\"ao?\",@progbits,.Lxp_call_site%u\n"
 			 "\t.balign 4\n"
-			 "\t.long .Lxp_call_site%u - .\n"
+			 "\t.long .Lxp_call_end%u - 5 - .\n"
 			 "\t.long xp_call_%s + %d - .\n"
 			 "\t.popsection",
-			 align, nr, name, nr, nr, name, SIBLING_CALL_P(insn) ? 1 : 0);
+			 align, nr_sites, name, nr_sites, nr_sites, name, SIBLING_CALL_P(insn) ? 1 : 0);
 }
 
 static rtx directive(const char *text)
@@ -209,6 +214,14 @@ static void emit_before(rtx_insn *insn, const char *text)
 {
 	/* The padding belongs to the line of the call. */
 	emit_insn_before_setloc(directive(text), insn, INSN_LOCATION(insn));
+}
+
+static void emit_end(rtx_insn *insn)
+{
+	char *text = xasprintf(".Lxp_call_end%u:", nr_sites);
+
+	emit_insn_after_setloc(directive(text), insn, INSN_LOCATION(insn));
+	free(text);
 }
 
 /* ---- entries ---- */
@@ -257,13 +270,15 @@ static void emit_parts(void)
 		emit_insn_before_noloc(directive(text), cold, NULL);
 		free(text);
 		text = xasprintf(".Lxp_cold%u:\n"
+				 "\t.reloc .Lxp_cold%u, R_X86_64_NONE, .Lxp_name%u\n"
 				 "\t.pushsection xp_entry_sites,\"ao?\",@progbits,.Lxp_cold%u\n"
 				 "\t.balign 4\n"
 				 "\t.long .Lxp_cold%u - .\n"
 				 "\t.long .Lxp_name%u - .\n"
 				 "\t.long ((.Lxp_cold_end%u - .Lxp_cold%u) << 8) + 2\n"
 				 "\t.popsection",
-				 nr_entries, nr_entries, nr_entries, nr_entries, nr_entries, nr_entries);
+				 nr_entries, nr_entries, nr_entries, nr_entries, nr_entries, nr_entries, nr_entries,
+				 nr_entries);
 		emit_insn_after_noloc(directive(text), cold, NULL);
 		free(text);
 	}
@@ -272,7 +287,11 @@ static void emit_parts(void)
 	free(text);
 }
 
-/* The nop and its record, before everything but an endbr64: also before a label, which a loop may come back to. */
+/*
+ * The nop and its record, before everything but an endbr64: also before a label, which a loop may come back to. The text
+ * refers to the name, so that a linker that folds identical functions keeps those of other names apart: they are traced and
+ * redirected one by one.
+ */
 static void emit_entry(void)
 {
 	const char *name = XSTR(XEXP(DECL_RTL(current_function_decl), 0), 0);
@@ -289,6 +308,7 @@ static void emit_entry(void)
 	nr_entries++;
 	emit_parts();
 	text = xasprintf("%s.Lxp_entry%u:\n"
+			 "\t.reloc .Lxp_entry%u, R_X86_64_NONE, .Lxp_name%u\n"
 			 "\t.byte 0x0f, 0x1f, 0x44, 0, 0\n"
 			 "\t.pushsection xp_entry_sites,\"ao?\",@progbits,.Lxp_entry%u\n"
 			 "\t.balign 4\n"
@@ -301,7 +321,7 @@ static void emit_entry(void)
 			 "\t.asciz \"%s\"\n"
 			 "\t.popsection",
 			 quadword ? ".p2align 3,,4\n" : "", nr_entries, nr_entries, nr_entries, nr_entries, nr_entries,
-			 name, nr_entries, name, nr_entries, name);
+			 nr_entries, nr_entries, name, nr_entries, name, nr_entries, name);
 	if (is_endbr(first))
 		emit_insn_after_setloc(directive(text), first, INSN_LOCATION(first));
 	else
@@ -317,7 +337,7 @@ static const pass_data call_sites_data = {
 
 class call_sites : public rtl_opt_pass
 {
-public:
+      public:
 	explicit call_sites(gcc::context *context) : rtl_opt_pass(call_sites_data, context) {}
 
 	/* The library knows no x32. */
@@ -331,9 +351,12 @@ public:
 		for (rtx_insn *insn = get_insns(); insn; insn = NEXT_INSN(insn)) {
 			char *text = directives(insn);
 
-			if (text)
-				emit_before(insn, text);
+			if (!text)
+				continue;
+			emit_before(insn, text);
 			free(text);
+			if (!every_call)
+				emit_end(insn);
 		}
 		/* Nor entries in 32-bit code. */
 		if (!every_call && TARGET_64BIT)
