@@ -115,7 +115,7 @@ void xp__gate_return0(void);
 
 /*
  * XP_DECLARE_GATE(ret, name, params) - a gate; params in parentheses. At file scope, in every file or header that calls
- * it. Without a provider it returns 0: for functions that return void, integers or pointers, and in 64-bit code, unless it
+ * it; in C++ the name is one of C, which is never written with a namespace. Without a provider it returns 0: for functions that return void, integers or pointers, and in 64-bit code, unless it
  * is a kernel's (-mgeneral-regs-only), float, double, or structures of these of up to 16 bytes.
  * XP_DECLARE_GATE_FALLBACK(ret, name, params, function) - without a provider the function runs, of that very type. In one
  * executable or shared object all declarations of a gate name the same.

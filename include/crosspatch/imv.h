@@ -91,7 +91,32 @@ struct xp_imv {
 #define XP__IMV_LARGEST 8
 #endif
 
-/* The type of a value is known by a name, for the macros that are given nothing but the value's own. */
+/*
+ * The type of a value is known by a name, for the macros that are given nothing but the value's own. In C++ it is part of the
+ * object's type, and what is read or set may be named with its namespace or class.
+ */
+#ifdef __cplusplus
+extern "C++" {
+template <typename T> struct xp_imv_of : xp_imv {
+	constexpr xp_imv_of(const struct xp_imv &imv) : xp_imv(imv) {}
+};
+template <typename T> T xp__imv_type_of(const xp_imv_of<T> &);
+}
+#define XP__IMV_TYPE_OF(name) decltype(xp__imv_type_of(name))
+#define XP__IMV_DECLARATOR(type, name) xp_imv_of<__typeof__(type)> name
+#define XP__IMV_INITIALIZER(...)                                                                                       \
+	xp_imv                                                                                                         \
+	{                                                                                                              \
+		__VA_ARGS__                                                                                            \
+	}
+#else
+#define XP__IMV_TYPE_OF(name) xp__imv_type_of_##name
+#define XP__IMV_DECLARATOR(type, name) struct xp_imv name
+#define XP__IMV_INITIALIZER(...)                                                                                       \
+	{                                                                                                              \
+		__VA_ARGS__                                                                                            \
+	}
+#endif
 #define XP__IMV_TYPE(type, name)                                                                                       \
 	typedef __typeof__(type) xp__imv_type_of_##name;                                                               \
 	XP__IMV_ASSERT(sizeof(xp__imv_type_of_##name) == 1 || sizeof(xp__imv_type_of_##name) == 2 ||                   \
@@ -117,16 +142,13 @@ struct xp_imv {
 #define XP__IMV_HEAD(real, name, value)                                                                                \
 	{XP__OBJECT(real, #name, __FILE__, __LINE__)}, value, sizeof(xp__imv_type_of_##name)
 #define XP__IMV_OBJECT(real, name, value)                                                                              \
-	{                                                                                                              \
-		XP__IMV_HEAD(real, name, value), XP__IMV_TYPE_BITS(name), 0, 0                                         \
-	}
+	XP__IMV_INITIALIZER(XP__IMV_HEAD(real, name, value), XP__IMV_TYPE_BITS(name), 0, 0)
 /* A range is one of whole numbers, and the value begins inside. */
 #define XP__IMV_LIMIT(name, limit) XP__IMV_AS(uint64_t, XP__IMV_AS(xp__imv_type_of_##name, limit))
 #define XP__IMV_RANGED(name, min, max)                                                                                 \
-	{                                                                                                              \
-		XP__IMV_HEAD(NULL, name, &xp__imv_variable_of_##name), XP__IMV_TYPE_BITS(name) | XP_IMV_RANGE,         \
-			XP__IMV_LIMIT(name, min), XP__IMV_LIMIT(name, max)                                             \
-	}
+	XP__IMV_INITIALIZER(XP__IMV_HEAD(NULL, name, &xp__imv_variable_of_##name),                                     \
+			    XP__IMV_TYPE_BITS(name) | XP_IMV_RANGE, XP__IMV_LIMIT(name, min),                          \
+			    XP__IMV_LIMIT(name, max))
 #define XP__IMV_CHECK(name, init, min, max)                                                                            \
 	XP__IMV_ASSERT(XP__IMV_AS(xp__imv_type_of_##name, min) == (min) &&                                             \
 			       XP__IMV_AS(xp__imv_type_of_##name, max) == (max) &&                                     \
@@ -136,19 +158,19 @@ struct xp_imv {
 	XP__IMV_ASSERT(!(XP__IMV_TYPE_BITS(name) & XP_IMV_FLOAT), "a range is for whole numbers")
 
 /*
- * XP_DEFINE_IMV(type, name, init) - a value, with a constant to begin with; at file scope. XP_DEFINE_IMV_STATIC - the
- * same, confined to its file. XP_DECLARE_IMV(type, name) - for a header; the type is checked against the definition's
+ * XP_DEFINE_IMV(type, name, init) - a value, with a constant to begin with; at file scope, or in a namespace of C++, where
+ * the functions below take a qualified name. XP_DEFINE_IMV_STATIC - the same, confined to its file. XP_DECLARE_IMV(type, name) - for a header; the type is checked against the definition's
  * where both are seen.
  */
 #define XP_DEFINE_IMV(type, name, init)                                                                                \
 	XP__IMV_TYPE(type, name);                                                                                      \
 	XP__IMV_VARIABLE(name, init);                                                                                  \
-	struct xp_imv name __attribute__((visibility("hidden"))) =                                                     \
+	XP__IMV_DECLARATOR(type, name) __attribute__((visibility("hidden"))) =                                         \
 		XP__IMV_OBJECT(NULL, name, &xp__imv_variable_of_##name)
 #define XP_DEFINE_IMV_STATIC(type, name, init)                                                                         \
 	XP__IMV_TYPE(type, name);                                                                                      \
 	XP__IMV_VARIABLE(name, init);                                                                                  \
-	static struct xp_imv name = XP__IMV_OBJECT(NULL, name, &xp__imv_variable_of_##name)
+	static XP__IMV_DECLARATOR(type, name) = XP__IMV_OBJECT(NULL, name, &xp__imv_variable_of_##name)
 
 /*
  * XP_DEFINE_IMV_RANGE(type, name, init, min, max), XP_DEFINE_IMV_STATIC_RANGE - the same for a whole number that is never less
@@ -159,15 +181,31 @@ struct xp_imv {
 	XP__IMV_TYPE(type, name);                                                                                      \
 	XP__IMV_CHECK(name, init, min, max);                                                                           \
 	XP__IMV_VARIABLE(name, init);                                                                                  \
-	struct xp_imv name __attribute__((visibility("hidden"))) = XP__IMV_RANGED(name, min, max)
+	XP__IMV_DECLARATOR(type, name) __attribute__((visibility("hidden"))) = XP__IMV_RANGED(name, min, max)
 #define XP_DEFINE_IMV_STATIC_RANGE(type, name, init, min, max)                                                         \
 	XP__IMV_TYPE(type, name);                                                                                      \
 	XP__IMV_CHECK(name, init, min, max);                                                                           \
 	XP__IMV_VARIABLE(name, init);                                                                                  \
-	static struct xp_imv name = XP__IMV_RANGED(name, min, max)
+	static XP__IMV_DECLARATOR(type, name) = XP__IMV_RANGED(name, min, max)
 #define XP_DECLARE_IMV(type, name)                                                                                     \
 	XP__IMV_TYPE(type, name);                                                                                      \
-	extern struct xp_imv name __attribute__((visibility("hidden")))
+	extern XP__IMV_DECLARATOR(type, name) __attribute__((visibility("hidden")))
+
+#ifdef __cplusplus
+/*
+ * For a static member of a class: XP_DECLARE_IMV_MEMBER(int, limit) in the class, XP_DEFINE_IMV_MEMBER(int, Cache::limit, 8)
+ * outside of it.
+ */
+#define XP_DECLARE_IMV_MEMBER(type, name) static XP__IMV_DECLARATOR(type, name) __attribute__((visibility("hidden")))
+#define XP_DEFINE_IMV_MEMBER(type, name, init) XP__IMV_DEFINE_MEMBER(type, name, init, __LINE__)
+#define XP__IMV_DEFINE_MEMBER(type, name, init, line) XP__IMV_DEFINE_MEMBER_AT(type, name, init, line)
+#define XP__IMV_DEFINE_MEMBER_AT(type, name, init, line)                                                               \
+	XP__IMV_TYPE(type, line);                                                                                      \
+	XP__IMV_VARIABLE(line, init);                                                                                  \
+	XP__IMV_DECLARATOR(type, name) =                                                                               \
+		XP__IMV_INITIALIZER({XP__OBJECT(NULL, #name, __FILE__, __LINE__)}, &xp__imv_variable_of_##line,        \
+				    sizeof(xp__imv_type_of_##line), XP__IMV_TYPE_BITS(line), 0, 0)
+#endif
 
 /*
  * A value that several executables and shared objects of a process share. The DECLARE goes into the common header; each
@@ -176,20 +214,20 @@ struct xp_imv {
  */
 #define XP_DECLARE_IMV_SHARED(type, name)                                                                              \
 	XP__IMV_TYPE(type, name);                                                                                      \
-	extern struct xp_imv xp_shared_imv_##name;                                                                     \
-	extern struct xp_imv name;                                                                                     \
-	struct xp_imv name __attribute__((weak, visibility("hidden"))) =                                               \
+	extern XP__IMV_DECLARATOR(type, xp_shared_imv_##name);                                                         \
+	extern XP__IMV_DECLARATOR(type, name);                                                                         \
+	XP__IMV_DECLARATOR(type, name) __attribute__((weak, visibility("hidden"))) =                                   \
 		XP__IMV_OBJECT(&xp_shared_imv_##name.object, name, NULL)
 #define XP_DEFINE_IMV_SHARED(type, name, init)                                                                         \
 	XP__IMV_TYPE(type, name);                                                                                      \
 	XP__IMV_VARIABLE(name, init);                                                                                  \
-	__attribute__((visibility("default"))) struct xp_imv xp_shared_imv_##name =                                    \
+	__attribute__((visibility("default"))) XP__IMV_DECLARATOR(type, xp_shared_imv_##name) =                        \
 		XP__IMV_OBJECT(NULL, name, &xp__imv_variable_of_##name)
 #define XP_DEFINE_IMV_SHARED_RANGE(type, name, init, min, max)                                                         \
 	XP__IMV_TYPE(type, name);                                                                                      \
 	XP__IMV_CHECK(name, init, min, max);                                                                           \
 	XP__IMV_VARIABLE(name, init);                                                                                  \
-	__attribute__((visibility("default"))) struct xp_imv xp_shared_imv_##name = XP__IMV_RANGED(name, min, max)
+	__attribute__((visibility("default"))) XP__IMV_DECLARATOR(type, xp_shared_imv_##name) = XP__IMV_RANGED(name, min, max)
 
 /*
  * xp_imv_read(name) - the value, an rvalue of its type.
@@ -207,12 +245,12 @@ static inline const struct xp_imv *xp__imv_real(const struct xp_imv *imv)
 }
 
 #define XP__IMV_BODY(name)                                                                                             \
-	xp__imv_type_of_##name xp__imv_value;                                                                          \
-	__atomic_load((xp__imv_type_of_##name *)xp__imv_real(&name)->value, &xp__imv_value, __ATOMIC_RELAXED);
+	XP__IMV_TYPE_OF(name) xp__imv_value;                                                                           \
+	__atomic_load((XP__IMV_TYPE_OF(name) *)xp__imv_real(&name)->value, &xp__imv_value, __ATOMIC_RELAXED);
 #else
 #include <crosspatch/arch/x86.h>
 #define XP__IMV_BODY(name)                                                                                             \
-	xp__imv_type_of_##name xp__imv_value;                                                                          \
+	XP__IMV_TYPE_OF(name) xp__imv_value;                                                                           \
 	uintptr_t xp__imv_bits;                                                                                        \
 	XP__IMV_ASM(xp__imv_bits, &name, sizeof(xp__imv_value));                                                       \
 	__builtin_memcpy(&xp__imv_value, &xp__imv_bits, sizeof(xp__imv_value));
@@ -221,7 +259,7 @@ static inline const struct xp_imv *xp__imv_real(const struct xp_imv *imv)
 /* In C++ a lambda: it may stand in the initializer of a variable at namespace scope as well. */
 #ifdef __cplusplus
 #define xp_imv_read(name)                                                                                              \
-	([]() __attribute__((always_inline)) -> xp__imv_type_of_##name {                                               \
+	([]() __attribute__((always_inline)) -> XP__IMV_TYPE_OF(name) {                                                \
 		XP__IMV_BODY(name)                                                                                     \
 		return xp__imv_value;                                                                                  \
 	}())
@@ -246,7 +284,7 @@ static inline const struct xp_imv *xp__imv_real(const struct xp_imv *imv)
  */
 #define xp_imv_set(name, value)                                                                                        \
 	__extension__({                                                                                                \
-		xp__imv_type_of_##name xp__imv_new = (value);                                                          \
+		XP__IMV_TYPE_OF(name) xp__imv_new = (value);                                                           \
 		xp__imv_set(&name, &xp__imv_new, sizeof(xp__imv_new));                                                 \
 	})
 int xp__imv_set(struct xp_imv *imv, const void *value, size_t size);
@@ -258,7 +296,7 @@ int xp__imv_set(struct xp_imv *imv, const void *value, size_t size);
  */
 #define xp_batch_add_imv(batch, name, value)                                                                           \
 	__extension__({                                                                                                \
-		xp__imv_type_of_##name xp__imv_new = (value);                                                          \
+		XP__IMV_TYPE_OF(name) xp__imv_new = (value);                                                           \
 		xp__batch_add_imv(batch, &name, &xp__imv_new, sizeof(xp__imv_new));                                    \
 	})
 struct xp_batch;

@@ -176,7 +176,9 @@ extern xp__call_func xp__call_stub XP__CALL_HIDDEN;
  * structures, long double or wider vectors. In 32-bit code, and in a kernel's (-mgeneral-regs-only), which leaves xmm0 and
  * xmm1 alone, for void, integers and pointers only.
  * XP_DECLARE_STATIC_CALL(name, function) - for a header. The function must be declared, and need not be defined.
- * At file scope; in C++ the name is one of C, whatever namespace it stands in.
+ * At file scope; in C++ the name is one of C, whatever namespace it stands in, and is never written with a namespace: not
+ * xp_static_call(ns::find) but xp_static_call(find), outside of the namespace after `using namespace ns` or another
+ * XP_DECLARE_STATIC_CALL. No member of a class is a static call.
  */
 #define XP_DEFINE_STATIC_CALL(name, function) XP__DEFINE_CALL(name, function, (xp__call_func *)(function))
 #define XP_DEFINE_STATIC_CALL_NULL(name, function)                                                                     \

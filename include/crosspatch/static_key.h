@@ -152,6 +152,17 @@ struct xp_static_key_deferred_false {
 #define XP_DECLARE_STATIC_KEY_TRUE(name) extern struct xp_static_key_true name XP__HIDDEN
 #define XP_DECLARE_STATIC_KEY_FALSE(name) extern struct xp_static_key_false name XP__HIDDEN
 
+#ifdef __cplusplus
+/*
+ * The same for a static member of a class: the DECLARE stands in the class, the DEFINE outside of it and with the class's
+ * name: XP_DEFINE_STATIC_KEY_MEMBER_FALSE(Cache::tracing). A site names it &Cache::tracing, or where that is enough &tracing.
+ */
+#define XP_DECLARE_STATIC_KEY_MEMBER_TRUE(name) static struct xp_static_key_true name XP__HIDDEN
+#define XP_DECLARE_STATIC_KEY_MEMBER_FALSE(name) static struct xp_static_key_false name XP__HIDDEN
+#define XP_DEFINE_STATIC_KEY_MEMBER_TRUE(name) struct xp_static_key_true name = XP__KEY(NULL, #name, 1)
+#define XP_DEFINE_STATIC_KEY_MEMBER_FALSE(name) struct xp_static_key_false name = XP__KEY(NULL, #name, 0)
+#endif
+
 /* XP_{DEFINE,DECLARE}_STATIC_KEY_ARRAY_{TRUE,FALSE}(name, n) - n keys; a site names &name[constant]. */
 #ifdef __cplusplus
 #define XP__DEFINE_ARRAY(type, name, n, count)                                                                         \

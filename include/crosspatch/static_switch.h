@@ -133,6 +133,16 @@ int xp__switch_beyond(void) __attribute__((error("the static switch has no such 
 	extern XP__SWITCH_DECLARATOR(name, n) XP__HIDDEN;                                                              \
 	XP__SWITCH_ASSERT(n, 0)
 
+#ifdef __cplusplus
+/* For a static member of a class: see XP_DEFINE_STATIC_KEY_MEMBER_FALSE. */
+#define XP_DECLARE_STATIC_SWITCH_MEMBER(name, n)                                                                       \
+	static XP__SWITCH_DECLARATOR(name, n) XP__HIDDEN;                                                              \
+	XP__SWITCH_ASSERT(n, 0)
+#define XP_DEFINE_STATIC_SWITCH_MEMBER(name, n, init)                                                                  \
+	XP__SWITCH_DECLARATOR(name, n) = XP__SWITCH_OBJECT(NULL, #name, n, init);                                      \
+	XP__SWITCH_ASSERT(n, init)
+#endif
+
 /*
  * A switch that several executables and shared objects of a process share; see XP_DECLARE_STATIC_KEY_SHARED_TRUE. The
  * DEFINE stands in one object, after the DECLARE, and exports the symbol xp_shared_switch_<name>.

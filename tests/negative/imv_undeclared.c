@@ -4,8 +4,8 @@
  *
  * gcc: 'xp__imv_type_of_value' undeclared|unknown type name
  * clang: undeclared identifier 'xp__imv_type_of_value'
- * g++: 'xp__imv_type_of_value' does not name a type
- * clang++: unknown type name 'xp__imv_type_of_value'|undeclared identifier 'xp__imv_type_of_value'
+ * g++: no matching function for call to 'xp__imv_type_of
+ * clang++: no matching function for call to 'xp__imv_type_of'
  */
 #include <crosspatch/crosspatch.h>
 
