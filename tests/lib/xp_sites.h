@@ -22,7 +22,7 @@ XP_DEFINE_STATIC_KEY_FALSE(XP_SITES_KEY);
 		__asm__ goto("jmp 771f\n\t"                                                                            \
 			     ".balign " #align "\n\t"                                                                  \
 			     ".skip " #align " + %c[xp__skip]\n"                                                       \
-			     "771:\n\t" XP__BRANCH_SITE                                                                \
+			     "771:\n\t" XP__BRANCH_SITE("%l[xp__jump]")                                                \
 			     :                                                                                         \
 			     : [xp__key] XP__ADDRESS(&XP_SITES_KEY.key),                                               \
 			       [xp__opcode] "i"((offset)&1 ? XP__OPCODE_JMP : XP__OPCODE_TEST),                        \

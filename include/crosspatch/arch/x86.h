@@ -11,13 +11,20 @@
 #error "crosspatch: this architecture is not supported yet; define XP_NO_PATCHING for plain loads and branches"
 #endif
 
+#if defined(__clang__)
+#if __has_feature(hwaddress_sanitizer)
+#error "crosspatch: no site can name an object whose address is tagged; compile without -fsanitize=hwaddress, or define XP_NO_PATCHING"
+#endif
+#endif
+
 /*
  * How an asm names the address of a key, and prints it bare. In 32-bit position-independent code an address is no
- * constant to the compiler: it wants the register of the global offset table added. A record holds the distance from
- * itself and needs no register, so there the operand is one that GCC does not judge ("X"), printed as it is (%p). That the
- * key is a constant address, which "i" asks, an initialiser then asks. Clang has no such operand.
+ * constant to the compiler: it wants the register of the global offset table added. Nor is one to GCC under -mcmodel=large.
+ * A record holds the distance from itself and needs no register, so there the operand is one that GCC does not judge
+ * ("X"), printed as it is (%p). That the key is a constant address, which "i" asks, an initialiser then asks. Clang has no
+ * such operand.
  */
-#if defined(__i386__) && defined(__PIC__)
+#if (defined(__i386__) && defined(__PIC__)) || (defined(__code_model_large__) && !defined(__clang__))
 #define XP__ADDRESS "X"
 #define XP__CONSTANT(key) static const void *const xp__constant __attribute__((unused)) = (key)
 #define XP__PRINT_ADDRESS(operand) "%p[" #operand "]"
@@ -26,6 +33,18 @@
 #define XP__CONSTANT(key) (void)0
 #define XP__PRINT_ADDRESS(operand) "%c[" #operand "]"
 #endif
+
+/*
+ * The text of a site refers to its object, by a relocation that changes nothing. A linker that folds identical functions
+ * (--icf) compares relocations: functions that differ only in their keys would else become one, and a key would switch the
+ * site of another. Linkers want something behind it: the bytes of the site.
+ */
+#ifdef __x86_64__
+#define XP__RELOC_NONE "R_X86_64_NONE"
+#else
+#define XP__RELOC_NONE "R_386_NONE"
+#endif
+#define XP__REFERS(label, object) ".reloc " label ", " XP__RELOC_NONE ", " object "\n\t"
 
 /*
  * A branch site is one of the flip pair
@@ -39,23 +58,21 @@
  * linked to its section ("o"): it goes when the linker discards the function, and neither before nor after.
  * %= makes the label unique in each copy of the asm that the compiler emits.
  */
-#define XP__BRANCH_SITE                                                                                                \
-	".Lxp_site%=:\n\t"                                                                                             \
+#define XP__BRANCH_SITE(target)                                                                                        \
+	".Lxp_site%=:\n\t" XP__REFERS(".Lxp_site%=", XP__PRINT_ADDRESS(xp__key))                                       \
 	".byte %c[xp__opcode]\n\t"                                                                                     \
-	".long %l[xp__jump] - (. + 4)\n\t"                                                                             \
+	".long " target " - (. + 4)\n\t"                                                                               \
 	".pushsection xp_branch_sites,\"ao?\",@progbits,.Lxp_site%=\n\t"                                               \
 	".balign 4\n\t"                                                                                                \
 	".long .Lxp_site%= - .\n\t"                                                                                    \
-	".long %l[xp__jump] - .\n\t"                                                                                   \
+	".long " target " - .\n\t"                                                                                     \
 	".long " XP__PRINT_ADDRESS(xp__key) " + %c[xp__flags] - .\n\t"                                                 \
-	".popsection"
+	".popsection\n\t"
+#define XP__BRANCH_INPUTS(key, opcode, flags)                                                                          \
+	[xp__key] XP__ADDRESS(key), [xp__opcode] "i"(opcode), [xp__flags] "i"(flags)
 
 #define XP__BRANCH_ASM(key, opcode, flags)                                                                             \
-	__asm__ goto(XP__BRANCH_SITE                                                                                   \
-		     :                                                                                                 \
-		     : [xp__key] XP__ADDRESS(key), [xp__opcode] "i"(opcode), [xp__flags] "i"(flags)                    \
-		     : "cc"                                                                                            \
-		     : xp__jump)
+	__asm__ goto(XP__BRANCH_SITE("%l[xp__jump]") : : XP__BRANCH_INPUTS(key, opcode, flags) : "cc" : xp__jump)
 
 #define XP__OPCODE_TEST 0xa9
 #define XP__OPCODE_JMP 0xe9
@@ -243,7 +260,7 @@
 
 #define XP__SWITCH_SITE                                                                                                \
 	".p2align 3,,4\n"                                                                                              \
-	".Lxp_switch%=:\n\t"                                                                                           \
+	".Lxp_switch%=:\n\t" XP__REFERS(".Lxp_switch%=", XP__PRINT_ADDRESS(xp__key))                                   \
 	".byte 0xe9\n\t"                                                                                               \
 	".long %l[xp__l0_0] - (. + 4)\n\t"                                                                             \
 	".pushsection xp_switch_sites,\"ao?\",@progbits,.Lxp_switch%=\n\t"                                             \
@@ -381,23 +398,50 @@ xp__chosen:
 	".byte 0x66, 0x0f, 0x1f, 0x44, 0, 0\n\t"                                                                       \
 	".endif\n" XP__IMV_INSN
 
+/* The number of the register that the compiler chose, which it tells by name only: with % or, under -masm=intel, without. */
 #ifdef __x86_64__
-#define XP__IMV_INSN_8                                                                                                 \
-	".elseif %c[xp__size] == 8\n\t"                                                                                \
-	"movabsq $0, %q[xp__bits]\n\t"
+#define XP__IMV_REGISTERS "eax,ecx,edx,ebx,esp,ebp,esi,edi,r8d,r9d,r10d,r11d,r12d,r13d,r14d,r15d"
 #else
-#define XP__IMV_INSN_8
+#define XP__IMV_REGISTERS "eax,ecx,edx,ebx,esp,ebp,esi,edi"
 #endif
+#define XP__IMV_NUMBER                                                                                                 \
+	".set .Lxp_register, -1\n\t"                                                                                   \
+	".set .Lxp_number, 0\n\t"                                                                                      \
+	".irp xp__name," XP__IMV_REGISTERS "\n\t"                                                                      \
+	".ifc %k[xp__bits],%%\\xp__name\n\t"                                                                           \
+	".set .Lxp_register, .Lxp_number\n\t"                                                                          \
+	".endif\n\t"                                                                                                   \
+	".ifc %k[xp__bits],\\xp__name\n\t"                                                                             \
+	".set .Lxp_register, .Lxp_number\n\t"                                                                          \
+	".endif\n\t"                                                                                                   \
+	".set .Lxp_number, .Lxp_number + 1\n\t"                                                                        \
+	".endr\n\t"                                                                                                    \
+	".if .Lxp_register < 0\n\t"                                                                                    \
+	".error \"crosspatch: no mov is known to the register of an immediate value\"\n\t"                             \
+	".endif\n\t"
 
+/* Bytes, not a mov: assemblers put prefixes before instructions when they keep branches off the boundaries of 32 bytes. */
 #define XP__IMV_INSN                                                                                                   \
-	".Lxp_imv%=:\n\t"                                                                                              \
+	XP__IMV_NUMBER                                                                                                 \
+	".Lxp_imv%=:\n\t" XP__REFERS(".Lxp_imv%=", XP__PRINT_ADDRESS(xp__imv))                                         \
+	".if %c[xp__size] == 2\n\t"                                                                                    \
+	".byte 0x66\n\t"                                                                                               \
+	".endif\n\t"                                                                                                   \
+	".if %c[xp__size] == 8\n\t"                                                                                    \
+	".byte 0x48 + (.Lxp_register >> 3)\n\t"                                                                        \
+	".elseif .Lxp_register >= 8\n\t"                                                                               \
+	".byte 0x41\n\t"                                                                                               \
+	".elseif %c[xp__size] == 1 && .Lxp_register >= 4\n\t"                                                          \
+	".byte 0x40\n\t"                                                                                               \
+	".endif\n\t"                                                                                                   \
 	".if %c[xp__size] == 1\n\t"                                                                                    \
-	"movb $0, %b[xp__bits]\n\t"                                                                                    \
+	".byte 0xb0 + (.Lxp_register & 7), 0\n\t"                                                                      \
 	".elseif %c[xp__size] == 2\n\t"                                                                                \
-	"movw $0, %w[xp__bits]\n\t"                                                                                    \
+	".byte 0xb8 + (.Lxp_register & 7), 0, 0\n\t"                                                                   \
 	".elseif %c[xp__size] == 4\n\t"                                                                                \
-	"movl $0, %k[xp__bits]\n\t"                                                                                    \
-	XP__IMV_INSN_8                                                                                                 \
+	".byte 0xb8 + (.Lxp_register & 7), 0, 0, 0, 0\n\t"                                                             \
+	".elseif %c[xp__size] == 8\n\t"                                                                                \
+	".byte 0xb8 + (.Lxp_register & 7), 0, 0, 0, 0, 0, 0, 0, 0\n\t"                                                 \
 	".else\n\t"                                                                                                    \
 	".error \"an immediate value has 1, 2, 4 or 8 bytes\"\n\t"                                                     \
 	".endif\n"                                                                                                     \
@@ -494,7 +538,7 @@ xp__chosen:
 /*
  * Where the call at a traced function's entry goes, in each executable or shared object: through the global offset table to
  * the library. The address of the entry is on the stack. Bytes: as above.
- * Nothing refers to it, and --gc-sections would drop it: a relocation that changes nothing does, from a section that stays.
+ * Nothing refers to it, and --gc-sections would drop it: so a constructor stands behind it, which returns at once.
  */
 #define XP__FUNCTION_STUB()                                                                                            \
 	__asm__(".ifndef xp__function_stub\n"                                                                          \
@@ -507,6 +551,7 @@ xp__chosen:
 		".cfi_startproc\n"                                                                                     \
 		".byte 0xff, 0x25\n"                                                                                   \
 		".long xp__function_entered@GOTPCREL - 4\n"                                                            \
+		".byte 0xf3, 0x0f, 0x1e, " XP__TRAMPOLINE_ENDBR ", 0xc3\n"                                             \
 		".cfi_endproc\n"                                                                                       \
 		".size xp__function_stub, . - xp__function_stub\n"                                                     \
 		".pushsection xp_entry_sites,\"ao?\",@progbits,xp__function_stub\n"                                    \
@@ -515,9 +560,10 @@ xp__chosen:
 		".long 0\n"                                                                                            \
 		".long 1\n"                                                                                            \
 		".popsection\n"                                                                                        \
+		".pushsection .init_array,\"aw?\",@init_array\n"                                                        \
+		".balign 8\n"                                                                                          \
+		".quad xp__function_stub + 6\n"                                                                        \
 		".popsection\n"                                                                                        \
-		".pushsection .init_array,\"aw\",@init_array\n"                                                         \
-		".reloc ., R_X86_64_NONE, xp__function_stub\n"                                                         \
 		".popsection\n"                                                                                        \
 		".endif\n")
 
