@@ -279,6 +279,9 @@ static inline int xp__static_key_count(const struct xp_static_key *key)
  * Ordering: none; it is not a memory access. Errors: none. Progress: wait-free.
  * Cost: one 5-byte instruction and 12 bytes of record.
  * With XP_NO_PATCHING defined, a load and a branch: what an unsupported architecture, else an #error, is left with.
+ * With XP_NO_ASM_GOTO defined before this is included, in C, three instructions more, and a static switch is a load. That is
+ * for clang before version 17, which otherwise refuses sites on both sides of the beginning or the end of the scope of a
+ * variable with a cleanup, or of an array of variable length: "cannot jump from this asm goto statement".
  */
 #if defined(XP_NO_PATCHING)
 #define xp_static_branch_likely(x) __builtin_expect(xp_static_key_enabled(x), 1)

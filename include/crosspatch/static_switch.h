@@ -194,9 +194,9 @@ int xp__switch_beyond(void) __attribute__((error("the static switch has no such 
  * than 24 choices, where the compiler has put code of its own between the groups of 24 (it may when it unrolls loops; it does
  * for -fprofile-arcs and -fsanitize-coverage), for the choices from 24 on: that jump, a load with acquire and the switch
  * statement as if on any other int.
- * With XP_NO_PATCHING defined, a load.
+ * With XP_NO_PATCHING defined, or in C XP_NO_ASM_GOTO (static_key.h), a load.
  */
-#if defined(XP_NO_PATCHING)
+#if defined(XP_NO_PATCHING) || (defined(XP_NO_ASM_GOTO) && !defined(__cplusplus))
 #define xp_static_switch(x) xp_static_switch_choice(x)
 #else
 #include <crosspatch/arch/x86.h>

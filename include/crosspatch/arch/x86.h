@@ -96,13 +96,27 @@
 	xp__jump:                                                                                                      \
 		return true;                                                                                           \
 	}())
+#elif defined(XP_NO_ASM_GOTO)
+/* mov $1, %eax; the site, which jumps to the end; xor %eax, %eax. */
+#define XP__BRANCH(key, opcode, flags)                                                                                 \
+	__extension__({                                                                                                \
+		uint32_t xp__jumped;                                                                                   \
+		XP__CONSTANT(key);                                                                                     \
+		__asm__ __volatile__(".byte 0xb8, 1, 0, 0, 0\n" XP__BRANCH_SITE(".Lxp_jump%=")                         \
+				     ".byte 0x31, 0xc0\n"                                                              \
+				     ".Lxp_jump%=:"                                                                    \
+				     : "=a"(xp__jumped)                                                                \
+				     : XP__BRANCH_INPUTS(key, opcode, flags)                                           \
+				     : "cc");                                                                          \
+		xp__jumped != 0;                                                                                       \
+	})
 #else
 #define XP__BRANCH(key, opcode, flags)                                                                                 \
 	__extension__({                                                                                                \
 		__label__ xp__jump;                                                                                    \
 		bool xp__jumped = false;                                                                               \
 		XP__CONSTANT(key);                                                                                     \
-		XP__BRANCH_ASM(key, opcode, flags);                                                                    \
+		XP__BRANCH_ASM(key, opcode, flags); /* in clang before 17: see XP_NO_ASM_GOTO, static_key.h */         \
 		if (0) {                                                                                               \
 		xp__jump:                                                                                              \
 			xp__jumped = true;                                                                             \
@@ -345,7 +359,7 @@
 #define XP__SWITCH_BODY(key, nr)                                                                                   \
 	enum { xp__nr = nr };                                                                                          \
 	int xp__choice;                                                                                                \
-	XP__SWITCH_ASM(key)                                                                                            \
+	XP__SWITCH_ASM(key) /* in clang before 17: see XP_NO_ASM_GOTO, static_key.h */                                 \
 	__builtin_unreachable();                                                                                       \
 	XP__SWITCH_LOAD(key)                                                                                           \
 	XP__GROUPS(XP__SWITCH_CHOICES)                                                                                 \
