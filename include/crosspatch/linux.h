@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What only the Linux port has: which writer and which sync, where the defaults are right and these force one; and operation
- * from outside.
+ * What only the Linux port has: which writer and which sync, where the defaults are right and these force one; what stays
+ * open between commits; and operation from outside.
  */
 #ifndef XP_LINUX_H
 #define XP_LINUX_H
@@ -47,6 +47,30 @@ enum xp_sync { XP_SYNC_AUTO, XP_SYNC_MEMBARRIER, XP_SYNC_SIGNAL };
  */
 int xp_set_writer(enum xp_writer writer);
 int xp_set_sync(enum xp_sync sync);
+
+/*
+ * Whether the files that a commit asks and writes (/proc/self/mem, maps, task) stay open until the next one.
+ *	close  each commit opens what it needs, at descriptors from 4000 up where the limit allows, and closes it before it
+ *	       returns: fork, _Fork, vfork and clone hand nothing to a child, unless another thread commits at that moment
+ *	keep   they stay open from now on, so a commit is some microseconds faster, and goes on to work where they cannot be
+ *	       opened any more: /proc/self/mem after setuid, all three after chroot
+ * What keep gives away: a child holds the descriptors until it executes another program or, made by fork(), at once closes
+ * them. With that of mem it reads and writes the memory of its parent, whatever its user id and its sandbox. Not for a
+ * program whose children are to have less rights than it has.
+ * Without keep, in a process that may not open /proc/self/mem the other writer serves, in auto. Without /proc it knows
+ * only text that program headers describe, not text made at run time; breakpoints are refused there, since no thread can
+ * be asked for its mask.
+ */
+enum xp_descriptors { XP_DESCRIPTORS_CLOSE, XP_DESCRIPTORS_KEEP };
+
+/*
+ * xp_set_descriptors - for all later commits. Keep opens all three at once: call it before rights are given up. The
+ * environment variable CROSSPATCH_DESCRIPTORS (close, keep) sets it at start, and keeps of the three what can be opened;
+ * ignored in set-uid programs. The default is close.
+ * Context: thread; waits for a commit in progress. Ordering: none. Errors: -EINVAL; -XP_E_REENTRANT; what the system said
+ * when one could not be opened: the setting stays as it was. Progress: waits for the text lock.
+ */
+int xp_set_descriptors(enum xp_descriptors descriptors);
 
 /*
  * xp_control_start - lets keys, switches and values of this process be seen and set from outside: by `crosspatch list` and

@@ -41,8 +41,14 @@ static int add(const struct xp__item *item, const struct xp__use *use, struct xp
 		memcpy(found, site, poke->len);
 	else if (!error)
 		error = xp__port->text_read(found, site, poke->len);
-	if (error)
-		return xp__fail(diag, error, XP_PHASE_VALIDATE, site, NULL);
+	if (error) {
+		bool told = error == -XP_E_NOT_TEXT;
+
+		if (diag && !told)
+			diag->system = -error;
+		return xp__fail(diag, error, XP_PHASE_VALIDATE, site,
+				told ? NULL : "it cannot be told what is mapped there");
+	}
 	if (memcmp(found, stands, poke->len) != 0)
 		return xp__fail_text(diag, site, stands, found, poke->len);
 	error = xp__commit_change(commit, &change, XP__PLAN_OWN, diag);

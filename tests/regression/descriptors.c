@@ -1,15 +1,23 @@
 // SPDX-License-Identifier: MIT
 /*
- * The descriptors that the library keeps open: programs close them, put files of their own under the numbers, fork,
- * and hold files of the same name. Nothing of theirs is read, written or closed, and patching works on.
+ * The descriptors of the library: none is open between two commits, unless it was asked to keep them. Programs close
+ * them, put files of their own under the numbers, fork, and hold files of the same name, in the middle of a commit too.
+ * Nothing of theirs is read, written or closed, and patching works on.
  */
 #include "xp_child.h"
 #include "xp_subject.h"
 
+#include "core/inject.h"
+
 #include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
+
+#ifndef XP_INJECT
+#error "this program is linked with a library built with XP_INJECT"
+#endif
 
 static struct subject subject;
 
@@ -36,14 +44,20 @@ static void *sleep_on(void *unused)
 	return unused;
 }
 
-/* Everything that is ever kept is open when it returns. */
-static bool start(void)
+static bool start_as(enum xp_descriptors descriptors)
 {
 	CHECK_EQ(xp_set_policy(XP_POLICY_BREAKPOINT), 0);
+	CHECK_EQ(xp_set_descriptors(descriptors), 0);
 	pthread_barrier_init(&sleeper.barrier, NULL, 2);
 	CHECK_EQ(pthread_create(&sleeper.thread, NULL, sleep_on, NULL), 0);
 	pthread_barrier_wait(&sleeper.barrier);
 	return xp_test_check(subject_make(&subject), "a subject", __FILE__, __LINE__) && subject_works(&subject);
+}
+
+/* Everything that is ever kept is open when it returns. */
+static bool start(void)
+{
+	return start_as(XP_DESCRIPTORS_KEEP);
 }
 
 static void block_sigtrap(void)
@@ -54,7 +68,7 @@ static void block_sigtrap(void)
 
 /* ---- the numbers ---- */
 
-enum { NUMBERS = 65536 };
+enum { NUMBERS = 8192 }; /* the library takes the first free one from 4000 on */
 
 /* The next descriptor from @fd on that is open on a file of /proc whose name ends with @suffix; -1: none. */
 static int find(int fd, const char *suffix)
@@ -99,8 +113,7 @@ static bool untouched(int fd, int file, const char *text)
 	struct stat a, b;
 	char found[256];
 
-	return fstat(fd, &a) == 0 && fstat(file, &b) == 0 && a.st_ino == b.st_ino &&
-	       a.st_size == (off_t)strlen(text) &&
+	return fstat(fd, &a) == 0 && fstat(file, &b) == 0 && a.st_ino == b.st_ino && a.st_size == (off_t)strlen(text) &&
 	       pread(fd, found, sizeof(found), 0) == (ssize_t)strlen(text) && !memcmp(found, text, strlen(text)) &&
 	       lseek(fd, 0, SEEK_CUR) == (off_t)strlen(text);
 }
@@ -114,7 +127,8 @@ static void closed(void)
 	if (!start())
 		return;
 	before = count();
-	CHECK(find(3, "/mem") >= 0 && find(3, "/maps") >= 0 && find(3, "/task") >= 0 && find(3, "/stat") >= 0);
+	CHECK(find(3, "/mem") >= 0 && find(3, "/maps") >= 0 && find(3, "/task") >= 0);
+	CHECK_EQ(before, 3);
 	for (unsigned i = 0; i < 3; i++) {
 		closefrom(3);
 		CHECK_EQ(count(), 0);
@@ -178,36 +192,32 @@ static void number_of_task(void)
 	number_reused("/task");
 }
 
-static void number_of_stat(void)
-{
-	number_reused("/stat");
-}
-
 XP_TEST(numbers_used_by_the_program)
 {
 	xp_child(number_of_mem);
 	xp_child(number_of_maps);
 	xp_child(number_of_task);
-	xp_child(number_of_stat);
 }
 
-/* A file that reads like the thread's, and says that it blocks nothing. */
+/* A file that reads like the mappings, and says that all is text. */
 static void forged(void)
 {
-	char text[256];
+	static const char text[] = "00000000-ffffffffffff r-xp 00000000 00:00 0 and so on\n";
+	static uint8_t data[2 * SUBJECT_LEN];
+	struct xp_poke poke;
 	int file, number;
 
 	if (!start())
 		return;
-	snprintf(text, sizeof(text),
-		 "%d (x) S 1 1 1 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 1 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 17 0 0 0\n",
-		 sleeper.tid);
 	file = canary(text);
-	REQUIRE(file >= 0);
-	for (number = find(3, "/stat"); number >= 0; number = find(number + 1, "/stat"))
-		CHECK_EQ(dup2(file, number), number);
-	block_sigtrap();
-	subject_refused(&subject, &subject.on, -EBUSY, XP_PHASE_PREPARE, "SIGTRAP");
+	number = find(3, "/maps");
+	REQUIRE(file >= 0 && number >= 0);
+	REQUIRE_EQ(dup2(file, number), number);
+	poke = subject.on;
+	poke.addr = data;
+	memcpy(data, subject.nop, SUBJECT_LEN);
+	subject_refused(&subject, &poke, -XP_E_NOT_TEXT, XP_PHASE_VALIDATE, "executable");
+	CHECK_MEM(data, subject.nop, SUBJECT_LEN);
 }
 
 XP_TEST(a_forged_file_is_not_read)
@@ -216,23 +226,23 @@ XP_TEST(a_forged_file_is_not_read)
 }
 
 /* Files of the same names, which the program opened for itself: ours is told from them, in a child too. */
-static int own[4];
+static int own[3];
 
 static void check_own(void)
 {
 	CHECK(subject_works(&subject));
-	for (unsigned i = 0; i < 4; i++)
-		CHECK(fcntl(own[i], F_GETFD) >= 0);
+	for (unsigned i = 0; i < 3; i++)
+		CHECK_EQ(fcntl(own[i], F_GETFD), 0); /* ours has FD_CLOEXEC */
 }
 
 static void same_file(void)
 {
-	static const char *const names[] = {"/mem", "/maps", "/task", "/stat"};
+	static const char *const names[] = {"/mem", "/maps", "/task"};
 	char path[64];
 
 	if (!start())
 		return;
-	for (unsigned i = 0; i < 4; i++) {
+	for (unsigned i = 0; i < 3; i++) {
 		int number = find(3, names[i]), fd;
 
 		REQUIRE(number >= 0);
@@ -293,6 +303,348 @@ static void forks(void)
 XP_TEST(children_and_their_children)
 {
 	xp_child(forks);
+}
+
+/* ---- nothing is open between two commits ---- */
+
+static void check_nothing(void)
+{
+	CHECK_EQ(count(), 0);
+}
+
+/* A child that shares nothing, made without libc. */
+static void raw_clone(void)
+{
+	int status = -1;
+	pid_t child = (pid_t)syscall(SYS_clone, SIGCHLD, NULL, NULL, NULL, NULL);
+
+	if (child == 0)
+		_exit(count() != 0);
+	CHECK(child > 0 && waitpid(child, &status, 0) == child);
+	CHECK_EQ(status, 0);
+}
+
+static void without_handlers(void)
+{
+	int status = -1;
+	pid_t child = _Fork();
+
+	if (child == 0)
+		_exit(count() != 0);
+	CHECK(child > 0 && waitpid(child, &status, 0) == child);
+	CHECK_EQ(status, 0);
+}
+
+static void check_children(void)
+{
+	check_nothing();
+	xp_child(check_nothing);
+	raw_clone();
+	without_handlers();
+}
+
+static void closed_by_the_library(void)
+{
+	if (!start_as(XP_DESCRIPTORS_CLOSE))
+		return;
+	check_children();
+	CHECK(subject_works(&subject));
+	key_works();
+	check_children();
+	for (int policy = XP_POLICY_AUTO; policy <= XP_POLICY_QUIESCE; policy++) {
+		CHECK_EQ(xp_set_policy((enum xp_policy)policy), 0);
+		CHECK(subject_works(&subject));
+		check_nothing();
+	}
+	for (int writer = XP_WRITER_MPROTECT; writer >= XP_WRITER_AUTO; writer--) {
+		CHECK_EQ(xp_set_writer((enum xp_writer)writer), 0);
+		check_nothing();
+		CHECK(subject_works(&subject));
+		check_nothing();
+	}
+	block_sigtrap();
+	CHECK_EQ(xp_set_policy(XP_POLICY_BREAKPOINT), 0);
+	subject_refused(&subject, &subject.on, -EBUSY, XP_PHASE_PREPARE, "SIGTRAP");
+	subject_refused(&subject, &subject.off, -XP_E_MISMATCH, XP_PHASE_VALIDATE, "expected");
+	check_children();
+	/* Kept, and no more. */
+	CHECK_EQ(xp_set_descriptors(XP_DESCRIPTORS_KEEP), 0);
+	CHECK_EQ(count(), 3);
+	CHECK_EQ(xp_set_descriptors(XP_DESCRIPTORS_CLOSE), 0);
+	check_children();
+	CHECK_EQ(xp_set_descriptors((enum xp_descriptors)2), -EINVAL);
+}
+
+XP_TEST(nothing_is_open_between_commits)
+{
+	xp_child(closed_by_the_library);
+}
+
+/* ---- what is kept goes to no child that the library knows of, and to others until they ask it for anything ---- */
+
+/* All that is open on /proc is this process' own. */
+static bool all_own(void)
+{
+	char path[64], target[128], mine[32];
+	bool own_files = true;
+
+	snprintf(mine, sizeof(mine), "/proc/%d/", (int)getpid());
+	for (int fd = find(3, ""); fd >= 0; fd = find(fd + 1, "")) {
+		ssize_t len;
+
+		snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+		len = readlink(path, target, sizeof(target) - 1);
+		target[len > 0 ? len : 0] = '\0';
+		own_files = own_files && !strncmp(target, mine, strlen(mine));
+	}
+	return own_files;
+}
+
+static void check_all_own(void)
+{
+	CHECK(all_own());
+}
+
+static void kept_and_forked(void)
+{
+	int status = -1;
+	pid_t forked;
+
+	if (!start())
+		return;
+	CHECK(all_own() && count() == 3);
+	xp_child(check_all_own);
+	forked = _Fork();
+	if (forked == 0)
+		_exit(!subject_works(&subject) || !all_own());
+	CHECK(forked > 0 && waitpid(forked, &status, 0) == forked);
+	CHECK_EQ(status, 0);
+}
+
+static pthread_barrier_t half_way;
+
+static void wait_half_way(enum xp__point point)
+{
+	if (point == XP__POINT_PUBLISHED) {
+		pthread_barrier_wait(&half_way);
+		pthread_barrier_wait(&half_way);
+	}
+}
+
+static void *commit(void *unused)
+{
+	CHECK_EQ(xp_text_poke(&subject.on, NULL), 0);
+	return unused;
+}
+
+/* While another thread commits: such a child cannot patch, and closes what it has when it asks. */
+static void forked_beside_a_commit(void)
+{
+	pthread_t thread;
+	int status = -1;
+	pid_t forked;
+
+	if (!start_as(XP_DESCRIPTORS_CLOSE))
+		return;
+	pthread_barrier_init(&half_way, NULL, 2);
+	xp__inject = wait_half_way;
+	REQUIRE_EQ(pthread_create(&thread, NULL, commit, NULL), 0);
+	pthread_barrier_wait(&half_way);
+	forked = _Fork();
+	if (forked == 0)
+		_exit(xp_text_poke(&subject.off, NULL) != -XP_E_WEDGED || count() != 0);
+	CHECK(forked > 0 && waitpid(forked, &status, 0) == forked);
+	CHECK_EQ(status, 0);
+	pthread_barrier_wait(&half_way);
+	pthread_join(thread, NULL);
+	xp__inject = NULL;
+	CHECK_EQ(subject_call(&subject), SUBJECT_ON);
+}
+
+/* In the middle of its own commit, which the child then finishes, in its own memory. */
+static struct {
+	unsigned moment, passed;
+	pid_t child;
+	bool parent_as_before;
+} fork_at;
+
+static void fork_half_way(enum xp__point point)
+{
+	uint8_t before[SUBJECT_LEN];
+	int status = -1;
+
+	if (point > XP__POINT_RETIRED || fork_at.passed++ != fork_at.moment)
+		return;
+	memcpy(before, subject.site, SUBJECT_LEN);
+	fork_at.child = _Fork();
+	if (fork_at.child == 0)
+		return;
+	fork_at.parent_as_before =
+		waitpid(fork_at.child, &status, 0) == fork_at.child && status == 0 && subject_is(&subject, before);
+}
+
+static void forked_in_mid_commit(void)
+{
+	if (!start())
+		return;
+	for (unsigned descriptors = 0; descriptors < 2; descriptors++) {
+		CHECK_EQ(xp_set_descriptors((enum xp_descriptors)descriptors), 0);
+		for (unsigned moment = 0; moment < 8; moment++) {
+			fork_at.moment = moment;
+			fork_at.passed = 0;
+			fork_at.child = -1;
+			xp__inject = fork_half_way;
+			CHECK_EQ(xp_text_poke(&subject.on, NULL), 0);
+			xp__inject = NULL;
+			if (fork_at.child == 0)
+				_exit(subject_call(&subject) != SUBJECT_ON ||
+				      (descriptors == XP_DESCRIPTORS_CLOSE && !all_own()));
+			CHECK(fork_at.parent_as_before);
+			CHECK_EQ(subject_call(&subject), SUBJECT_ON);
+			CHECK_EQ(xp_text_poke(&subject.off, NULL), 0);
+		}
+	}
+}
+
+XP_TEST(children_hold_nothing_of_the_parent)
+{
+	xp_child(kept_and_forked);
+	xp_child(forked_beside_a_commit);
+	xp_child(forked_in_mid_commit);
+}
+
+/* ---- threads come and go ---- */
+
+static void *nothing(void *barrier)
+{
+	pthread_barrier_wait(barrier);
+	pthread_barrier_wait(barrier);
+	return NULL;
+}
+
+static void come_and_go(enum xp_descriptors descriptors)
+{
+	struct rlimit few = {48, 48};
+	pthread_barrier_t barrier;
+
+	if (!start_as(descriptors))
+		return;
+	CHECK_EQ(setrlimit(RLIMIT_NOFILE, &few), 0);
+	pthread_barrier_init(&barrier, NULL, 2);
+	for (unsigned i = 0; i < 100; i++) {
+		pthread_t thread;
+
+		REQUIRE_EQ(pthread_create(&thread, NULL, nothing, &barrier), 0);
+		pthread_barrier_wait(&barrier);
+		REQUIRE(subject_works(&subject));
+		pthread_barrier_wait(&barrier);
+		pthread_join(thread, NULL);
+		REQUIRE(subject_works(&subject));
+	}
+	CHECK_EQ(count(), descriptors == XP_DESCRIPTORS_KEEP ? 3 : 0);
+}
+
+static void come_and_go_kept(void)
+{
+	come_and_go(XP_DESCRIPTORS_KEEP);
+}
+
+static void come_and_go_closed(void)
+{
+	come_and_go(XP_DESCRIPTORS_CLOSE);
+}
+
+XP_TEST(threads_leave_no_descriptor)
+{
+	xp_child(come_and_go_kept);
+	xp_child(come_and_go_closed);
+}
+
+/* ---- in the middle of a commit ---- */
+
+static const char own_text[] = "the program's own";
+
+static struct {
+	const char *suffix;
+	bool close;      /* the program does nothing but that */
+	unsigned moment; /* of the points that a commit passes, when */
+	unsigned passed;
+	int file, number;
+} midst;
+
+static void in_mid_commit(enum xp__point point)
+{
+	if (point > XP__POINT_RETIRED || midst.passed++ != midst.moment)
+		return;
+	midst.number = find(3, midst.suffix);
+	if (midst.number < 0)
+		return;
+	if (midst.close)
+		close(midst.number);
+	else
+		dup2(midst.file, midst.number);
+}
+
+static void taken_at(unsigned moment, const char *suffix, bool close_it, const struct xp_poke *poke, unsigned result)
+{
+	midst.suffix = suffix;
+	midst.close = close_it;
+	midst.moment = moment;
+	midst.passed = 0;
+	midst.number = -1;
+	midst.file = canary(own_text);
+	REQUIRE(midst.file >= 0);
+	xp__inject = in_mid_commit;
+	CHECK_EQ(xp_text_poke(poke, NULL), 0);
+	xp__inject = NULL;
+	CHECK_EQ(subject_call(&subject), result);
+	CHECK(untouched(midst.file, midst.file, own_text));
+	if (midst.number >= 0 && !close_it) {
+		CHECK(untouched(midst.number, midst.file, own_text));
+		close(midst.number);
+	}
+	close(midst.file);
+	CHECK_EQ(xp_state(), XP_STATE_READY);
+}
+
+/* A commit by breakpoint passes eight points. */
+static void taken(enum xp_descriptors descriptors)
+{
+	unsigned found = 0;
+
+	if (!start_as(descriptors))
+		return;
+	for (unsigned close_it = 0; close_it < 2; close_it++)
+		for (unsigned moment = 0; moment < 8; moment++) {
+			taken_at(moment, "/mem", close_it, &subject.on, SUBJECT_ON);
+			found += midst.number >= 0;
+			taken_at(moment, "/maps", close_it, &subject.off, SUBJECT_OFF);
+			taken_at(moment, "/task", close_it, &subject.on, SUBJECT_ON);
+			taken_at(moment, "", close_it, &subject.off, SUBJECT_OFF);
+		}
+	CHECK(found >= 14);
+	CHECK_EQ(xp_set_writer(XP_WRITER_MPROTECT), 0);
+	for (unsigned moment = 0; moment < 8; moment++) {
+		taken_at(moment, "/maps", false, &subject.on, SUBJECT_ON);
+		taken_at(moment, "/maps", true, &subject.off, SUBJECT_OFF);
+	}
+	CHECK(count() <= (descriptors == XP_DESCRIPTORS_KEEP ? 3u : 0u));
+}
+
+static void taken_kept(void)
+{
+	taken(XP_DESCRIPTORS_KEEP);
+}
+
+static void taken_closed(void)
+{
+	taken(XP_DESCRIPTORS_CLOSE);
+}
+
+XP_TEST(taken_in_mid_commit)
+{
+	xp_child(taken_kept);
+	xp_child(taken_closed);
 }
 
 XP_TEST_MAIN()

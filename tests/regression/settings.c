@@ -52,6 +52,51 @@ XP_CHILD_PROGRAM(has_auto)
 	key_works();
 }
 
+/* What stays open, of the files that the library opens. */
+static unsigned nr_kept(void)
+{
+	unsigned nr = 0;
+
+	for (int fd = 3; fd < 8192; fd++) {
+		char path[64], target[64] = "";
+
+		snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+		nr += readlink(path, target, sizeof(target) - 1) > 0 && !strncmp(target, "/proc/", 6);
+	}
+	return nr;
+}
+
+XP_CHILD_PROGRAM(keeps)
+{
+	CHECK_EQ(nr_kept(), 3);
+	key_works();
+	CHECK_EQ(nr_kept(), 3);
+}
+
+XP_CHILD_PROGRAM(closes)
+{
+	CHECK_EQ(nr_kept(), 0);
+	key_works();
+	CHECK_EQ(nr_kept(), 0);
+}
+
+static void want_keep(void)
+{
+	setenv("CROSSPATCH_DESCRIPTORS", "keep", 1);
+}
+
+static void want_close(void)
+{
+	setenv("CROSSPATCH_DESCRIPTORS", "close", 1);
+}
+
+XP_TEST(descriptors_from_the_environment)
+{
+	xp_child_program("keeps", want_keep);
+	xp_child_program("closes", want_close);
+	xp_child_program("closes", NULL);
+}
+
 static void want_breakpoint(void)
 {
 	setenv("CROSSPATCH_POLICY", "breakpoint", 1);
@@ -192,6 +237,7 @@ XP_CHILD_PROGRAM(ignores_environment)
 	CHECK(getauxval(AT_SECURE) != 0);
 	CHECK_EQ(xp_policy(), XP_POLICY_AUTO);
 	CHECK_EQ(xp_control_path(path, sizeof(path)), -ENOTCONN);
+	CHECK_EQ(nr_kept(), 0);
 #ifdef __x86_64__
 	CHECK(!binds_eagerly());
 #endif
@@ -202,6 +248,7 @@ static void want_all(void)
 	want_breakpoint();
 	setenv("CROSSPATCH_BIND", "now", 1);
 	setenv("CROSSPATCH_CONTROL", "auto", 1);
+	want_keep();
 }
 
 static bool copy_file(const char *from, const char *to, mode_t mode)

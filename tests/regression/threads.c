@@ -332,7 +332,7 @@ XP_TEST(a_status_that_fills_no_buffer)
 
 /* ---- what the system refuses is no answer ---- */
 
-/* One descriptor more may be opened, for the listing; none for what it lists. */
+/* A few descriptors more may be opened, for memory, mappings and the listing; none for what it lists. */
 static void no_descriptors(void)
 {
 	struct rlimit limit;
@@ -347,7 +347,7 @@ static void no_descriptors(void)
 	CHECK_EQ(getrlimit(RLIMIT_NOFILE, &limit), 0);
 	first = open("/", O_RDONLY | O_CLOEXEC);
 	close(first);
-	for (unsigned more = 0; more < 3; more++) {
+	for (unsigned more = 0; more < 8; more++) {
 		struct rlimit low = {(rlim_t)first + more, limit.rlim_max};
 
 		CHECK_EQ(setrlimit(RLIMIT_NOFILE, &low), 0);
@@ -387,8 +387,16 @@ static void no_proc(void)
 	REQUIRE(subject_make(&subject));
 	CHECK(xp_text_poke(&subject.on, &diag) < 0);
 	CHECK(subject_is(&subject, subject.nop));
+	CHECK(diag.detail != NULL);
 	member_end(&member);
 	CHECK_EQ(xp_state(), XP_STATE_READY);
+	/* What takes no trap asks nothing of the thread, and the program headers say where text is. */
+	CHECK_EQ(xp_set_policy(XP_POLICY_AUTO), 0);
+	for (unsigned i = 0; i < 3; i++) {
+		key_works();
+		CHECK_EQ(xp_set_writer(i == 1 ? XP_WRITER_AUTO : XP_WRITER_MPROTECT), 0);
+	}
+	CHECK_EQ(xp_set_descriptors(XP_DESCRIPTORS_KEEP), -ENOENT);
 }
 
 /* After it: what is open stays so, and leads to threads that are born later. */
@@ -398,6 +406,7 @@ static void proc_lost(void)
 
 	if (!start())
 		return;
+	CHECK_EQ(xp_set_descriptors(XP_DESCRIPTORS_KEEP), 0);
 	CHECK(subject_works(&subject));
 	REQUIRE(leave_proc());
 	CHECK(subject_works(&subject));

@@ -405,6 +405,7 @@ static int find_descriptor(void)
 
 static void close_from_three(void)
 {
+	CHECK_EQ(xp_set_descriptors(XP_DESCRIPTORS_KEEP), 0);
 	CHECK_EQ(xp_set_writer(XP_WRITER_PROCMEM), 0);
 	check_works();
 	CHECK(find_descriptor() >= 0);
@@ -421,6 +422,7 @@ static void reuse_the_number(void)
 	struct stat st;
 	int number, file;
 
+	CHECK_EQ(xp_set_descriptors(XP_DESCRIPTORS_KEEP), 0);
 	CHECK_EQ(xp_set_writer(XP_WRITER_PROCMEM), 0);
 	check_works();
 	number = find_descriptor();
@@ -439,6 +441,7 @@ static void reuse_the_number(void)
 /* Not inherited by programs that are executed. */
 static void executed(void)
 {
+	CHECK_EQ(xp_set_descriptors(XP_DESCRIPTORS_KEEP), 0);
 	CHECK(fcntl(find_descriptor(), F_GETFD) & FD_CLOEXEC);
 }
 
@@ -457,7 +460,10 @@ XP_TEST(descriptor_is_closed_on_exec)
 	xp_child(executed);
 }
 
-/* ---- a process that is not dumpable owns nothing in /proc: what is open stays open, and then mprotect serves ---- */
+/*
+ * ---- a process that is not dumpable owns nothing in /proc: what is open stays open if that is wanted, and mprotect serves
+ * where it is not ----
+ */
 
 static void as_nobody(void)
 {
@@ -468,6 +474,7 @@ static void as_nobody(void)
 XP_CHILD_PROGRAM(not_dumpable)
 {
 	CHECK_EQ(xp_set_writer(XP_WRITER_PROCMEM), 0);
+	CHECK_EQ(xp_set_descriptors(XP_DESCRIPTORS_KEEP), 0);
 	check_works();
 	CHECK_EQ(prctl(PR_SET_DUMPABLE, 0, 0, 0, 0), 0);
 	check_works();
@@ -477,19 +484,43 @@ XP_CHILD_PROGRAM(not_dumpable)
 	closefrom(3);
 	CHECK_EQ(xp_set_writer(XP_WRITER_PROCMEM), -XP_E_NO_WRITER);
 	check_works();
+	CHECK_EQ(xp_set_descriptors(XP_DESCRIPTORS_KEEP), -EACCES);
+}
+
+XP_CHILD_PROGRAM(not_dumpable_and_closed)
+{
+	check_works();
+	CHECK_EQ(prctl(PR_SET_DUMPABLE, 0, 0, 0, 0), 0);
+	check_works();
+	xp_child(check_works);
+	check_works();
+	CHECK_EQ(find_descriptor(), -1);
 }
 
 XP_TEST(process_that_is_not_dumpable)
 {
 	xp_child_program("not_dumpable", geteuid() == 0 ? as_nobody : NULL);
+	xp_child_program("not_dumpable_and_closed", geteuid() == 0 ? as_nobody : NULL);
 }
 
-/* ---- after setuid /proc/self/mem can no longer be opened: it was, before; and in a child, mprotect serves ---- */
+/* ---- after setuid /proc/self/mem can no longer be opened: it was, before; else, and in a child, mprotect serves ---- */
 
-static void without_root(void)
+static void give_root_up(void)
 {
 	REQUIRE_EQ(setresuid(65534, 65534, 65534), 0);
 	check_works();
+	xp_child(check_works);
+	check_works();
+}
+
+static void give_root_up_and_keep(void)
+{
+	CHECK_EQ(xp_set_descriptors(XP_DESCRIPTORS_KEEP), 0);
+	CHECK(find_descriptor() >= 0);
+	CHECK_EQ(xp_set_writer(XP_WRITER_PROCMEM), 0);
+	REQUIRE_EQ(setresuid(65534, 65534, 65534), 0);
+	check_works();
+	CHECK_EQ(xp_set_writer(XP_WRITER_AUTO), 0);
 	xp_child(check_works);
 	check_works();
 }
@@ -498,7 +529,8 @@ XP_TEST(after_setuid)
 {
 	if (geteuid() != 0)
 		SKIP("needs root, to give it up");
-	xp_child(without_root);
+	xp_child(give_root_up);
+	xp_child(give_root_up_and_keep);
 }
 
 /* ---- a program that runs under a translator: what is written is executed, or the change is refused ---- */

@@ -59,7 +59,9 @@ static void child(void)
 		xp__fork_marks[i] = 0;
 	xp__defer_fork();
 	xp__control_fork();
-	(void)xp__writer_procmem.probe(); /* closes the door to the parent's memory */
+	xp__kept_drop_all(); /* closes the door to the parent's memory */
+	if (xp__kept_stay())
+		(void)xp__writer_procmem.probe();
 	xp_trap_fork_child(xp__trap_shard());
 	xp_function_fork_child();
 	if (lock == NOT_OURS)

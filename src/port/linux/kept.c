@@ -1,19 +1,24 @@
 // SPDX-License-Identifier: MIT
 /*
- * Files of /proc that stay open: to open one costs more than what is then asked of it, and some can be opened only early.
+ * Files of /proc, which a commit asks and writes.
  *
- * Programs close what they did not open (closefrom) and get the number for a file of their own. So a descriptor is
- * looked at before it is used:
+ * A descriptor of them gives more than the process has: a child keeps what its parent had open, and that is the parent's
+ * memory. So a commit opens what it needs, and all is closed before the text lock is given back; a child that begins while
+ * no commit runs holds nothing. xp_set_descriptors() lets them stay open from one commit to the next.
+ *
+ * Programs close what they did not open (closefrom) and get the number for a file of their own, in the middle of a commit
+ * too. So a descriptor is looked at each time before it is used:
  * K1  It is put at a position when it is opened, and never moved: what is done through it names its own position. The
  *     position belongs to the open file, not to the number, nor to the inode: it tells ours from another descriptor of
  *     the same file. lseek is the cheapest call that looks at it, half of fstat. Memory files alone take a negative
  *     one, which therefore says all; elsewhere the inode has to agree.
- * K2  To read, the same inode is enough: who reads the same file by somebody else's descriptor learns the same. For
- *     files of text that is cheaper: after a pread, lseek makes their text anew.
+ * K2  To read, the same inode is enough: the same file says the same through a descriptor of the program's. For files of
+ *     text that is cheaper: after a pread, lseek makes their text anew.
  * K3  What is not ours is neither read nor written nor closed: its number is forgotten, and the file opened again.
  * K4  In the child of a fork all are the parent's (fork.c, the marks): closed and opened again before use. No signal
  *     comes between the opening and its mark: a handler that forks there would leave the child with a parent's
  *     descriptor and a mark that says it were its own.
+ * K5  No file of a thread is one of these: when its thread has ended, nothing tells ours from another.
  * Between the look and the use another thread may close the number and get it back: nothing closes that moment.
  */
 #include "port/linux/port.h"
@@ -39,6 +44,9 @@ bool xp__kept_same(const struct xp__kept *kept, unsigned *links)
 	return true;
 }
 
+static struct xp__kept *opened; /* all that ever were */
+static bool keep;
+
 bool xp__kept_ours(const struct xp__kept *kept)
 {
 	return kept->fd >= 0 && xp__seek(kept->fd, 0, SEEK_CUR) == kept->place &&
@@ -52,16 +60,17 @@ void xp__kept_drop(struct xp__kept *kept)
 	kept->fd = -1;
 }
 
-static int open_blocked(struct xp__kept *kept, int at, const char *path, int flags, int64_t place)
+static int open_blocked(struct xp__kept *kept, const char *path, int flags, int64_t place)
 {
-	int fd = (int)XP__SYS4(SYS_openat, at, path, flags | O_CLOEXEC, 0);
-	struct stat st;
-	long error;
+	int fd = (int)XP__SYS4(SYS_openat, AT_FDCWD, path, flags | O_CLOEXEC, 0);
+	struct stat st = {0};
+	long error = 0;
 
 	if (fd < 0)
 		return fd;
 	fd = xp__move_high(fd);
-	error = XP__SYS2(XP__SYS_FSTAT, fd, &st);
+	if (place >= 0)
+		error = XP__SYS2(XP__SYS_FSTAT, fd, &st);
 	if (error == 0 && xp__seek(fd, place, SEEK_SET) != place) {
 		if (place < 0)
 			error = -EOPNOTSUPP;
@@ -78,17 +87,45 @@ static int open_blocked(struct xp__kept *kept, int at, const char *path, int fla
 	return 0;
 }
 
-int xp__kept_open(struct xp__kept *kept, uint32_t *mark, int at, const char *path, int flags, int64_t place)
+int xp__kept_open(struct xp__kept *kept, uint32_t *mark, const char *path, int flags, int64_t place)
 {
 	uint64_t mask = xp__signals_sent();
 	uint64_t before;
 	int error;
 
+	if (!kept->listed) {
+		kept->listed = true;
+		kept->next = opened;
+		opened = kept;
+	}
 	XP__SYS4(SYS_rt_sigprocmask, SIG_BLOCK, &mask, &before, XP__NSIG_SIZE);
 	xp__kept_drop(kept);
-	error = open_blocked(kept, at, path, flags, place);
-	if (!error && mark)
+	error = open_blocked(kept, path, flags, place);
+	if (!error)
 		*mark = 1;
 	XP__SYS4(SYS_rt_sigprocmask, SIG_SETMASK, &before, NULL, XP__NSIG_SIZE);
 	return error;
+}
+
+void xp__kept_drop_all(void)
+{
+	for (struct xp__kept *kept = opened; kept; kept = kept->next)
+		if (kept->fd >= 0)
+			xp__kept_drop(kept);
+}
+
+void xp__kept_commit_ends(void)
+{
+	if (!keep)
+		xp__kept_drop_all();
+}
+
+bool xp__kept_stay(void)
+{
+	return keep;
+}
+
+void xp__kept_set_stay(bool stay)
+{
+	keep = stay;
 }

@@ -27,6 +27,7 @@ int xp__gettid(void)
 static int enter_child(void)
 {
 	xp__control_fork();
+	xp__kept_drop_all();
 	if (__atomic_load_n(&word, __ATOMIC_RELAXED) != 0)
 		return -XP_E_WEDGED;
 	xp__text_lock_fork(false);
@@ -79,6 +80,7 @@ bool xp__text_trylock(void)
 
 void xp__text_unlock(void)
 {
+	xp__kept_commit_ends();
 	/* ordering: (L2) pairs with (L1) */
 	if (__atomic_exchange_n(&word, 0, __ATOMIC_RELEASE) & WAITERS)
 		xp__futex_wake(&word, 1);

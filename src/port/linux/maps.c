@@ -1,13 +1,22 @@
 // SPDX-License-Identifier: MIT
 /*
  * What is mapped at an address. Asks the kernel for that one mapping (PROCMAP_QUERY, Linux 6.11) or reads
- * /proc/self/maps up to it. Never from memory: what is mapped changes, and nobody tells us. The file stays open
- * (kept.c): to open it costs four times as much as to ask. To read by another descriptor of the same file is as good
- * (K2), and the place is inside the first line, for lseek makes all the text up to it.
+ * /proc/self/maps up to it. Never from memory: what is mapped changes, and nothing tells us. To read by another descriptor
+ * of the same file is as good (kept.c, K2), and the place is inside the first line, for lseek makes all the text up to it.
+ *
+ * Where the file cannot be opened (after chroot, in a sandbox, with no descriptor left), the text of the executable and of
+ * shared objects is known from their program headers, without a lock: what a module brings can be patched, if it can be
+ * written without /proc. They say how it was mapped, not how it is. Text that no program header describes stays unknown.
  */
 #include "port/linux/port.h"
 
+#include <dlfcn.h>
+#include <elf.h>
+#include <errno.h>
 #include <fcntl.h>
+#include <link.h>
+#include <string.h>
+#include <sys/auxv.h>
 #include <sys/mman.h>
 
 /* Of <linux/fs.h>, where headers are new enough. */
@@ -21,6 +30,7 @@ struct query {
 #define QUERY_READABLE 1u
 #define QUERY_WRITABLE 2u
 #define QUERY_EXECUTABLE 4u
+#define QUERY_SHARED 8u
 #include <sys/ioctl.h>
 
 static bool ask(int fd, uintptr_t addr, struct xp__mapping *mapping, int *result)
@@ -35,6 +45,7 @@ static bool ask(int fd, uintptr_t addr, struct xp__mapping *mapping, int *result
 		mapping->prot = (q.vma_flags & QUERY_READABLE ? PROT_READ : 0) |
 				(q.vma_flags & QUERY_WRITABLE ? PROT_WRITE : 0) |
 				(q.vma_flags & QUERY_EXECUTABLE ? PROT_EXEC : 0);
+		mapping->shared = q.vma_flags & QUERY_SHARED;
 		*result = 0;
 	}
 	return error == 0 || error == -2; /* ENOENT: nothing is mapped there */
@@ -47,14 +58,18 @@ static struct xp__kept maps = {.fd = -1};
 struct reader {
 	int64_t from; /* of the file, what comes into the buffer next */
 	size_t at, filled;
+	long error; /* of a read, -errno: what was read so far says nothing */
 	char buffer[1024];
 };
 
 static int next_char(struct reader *r)
 {
 	if (r->at == r->filled) {
-		long n = xp__pread(maps.fd, r->buffer, sizeof(r->buffer), (uint64_t)r->from);
+		long n = -EBADF;
 
+		if (xp__kept_same(&maps, NULL))
+			n = xp__pread(maps.fd, r->buffer, sizeof(r->buffer), (uint64_t)r->from);
+		r->error = n < 0 ? n : 0;
 		if (n <= 0)
 			return -1;
 		r->from += n;
@@ -92,28 +107,113 @@ static bool read_line(struct reader *r, struct xp__mapping *mapping)
 	mapping->prot |= next_char(r) == 'r' ? PROT_READ : 0;
 	mapping->prot |= next_char(r) == 'w' ? PROT_WRITE : 0;
 	mapping->prot |= next_char(r) == 'x' ? PROT_EXEC : 0;
+	mapping->shared = next_char(r) == 's';
 	do
 		c = next_char(r);
 	while (c >= 0 && c != '\n');
 	return true;
 }
 
-int xp__maps_find(uintptr_t addr, struct xp__mapping *mapping)
+int xp__maps_open(void)
 {
-	struct reader r = {.from = 0, .at = 0, .filled = 0};
+	uint32_t *mark = &xp__fork_marks[XP__MARK_MAPS];
+
+	if (*mark && xp__kept_same(&maps, NULL))
+		return 0;
+	return xp__kept_open(&maps, mark, "/proc/self/maps", O_RDONLY, PLACE);
+}
+
+/* ---- without /proc ---- */
+
+#define PAGE ((uintptr_t)4096)
+
+static bool find_segment(uintptr_t bias, const ElfW(Phdr) * header, size_t nr, uintptr_t addr,
+			 struct xp__mapping *mapping)
+{
+	for (size_t i = 0; i < nr; i++) {
+		uintptr_t start = (bias + header[i].p_vaddr) & ~(PAGE - 1);
+		uintptr_t end = (bias + header[i].p_vaddr + header[i].p_memsz + PAGE - 1) & ~(PAGE - 1);
+
+		if (header[i].p_type != PT_LOAD || !(header[i].p_flags & PF_X) || addr < start || addr >= end)
+			continue;
+		mapping->start = start;
+		mapping->end = end;
+		mapping->prot = PROT_EXEC | (header[i].p_flags & PF_R ? PROT_READ : 0) |
+				(header[i].p_flags & PF_W ? PROT_WRITE : 0);
+		mapping->shared = false;
+		return true;
+	}
+	return false;
+}
+
+/* The executable's headers are where the kernel says; they say themselves at which address they were meant to be. */
+static bool find_in_executable(uintptr_t addr, struct xp__mapping *mapping)
+{
+	const ElfW(Phdr) *header = (const ElfW(Phdr) *)getauxval(AT_PHDR); /* NOLINT: an address */
+	size_t nr = getauxval(AT_PHNUM);
+	uintptr_t bias = 0;
+
+	for (size_t i = 0; header && i < nr; i++) {
+		if (header[i].p_type == PT_PHDR) {
+			bias = (uintptr_t)header - header[i].p_vaddr;
+			break;
+		}
+		if (header[i].p_type == PT_LOAD && header[i].p_offset == 0)
+			bias = (uintptr_t)header - sizeof(ElfW(Ehdr)) - header[i].p_vaddr;
+	}
+	return header && find_segment(bias, header, nr, addr, mapping);
+}
+
+/* Those of a shared object lie in its first page. */
+static bool find_in_shared_object(uintptr_t addr, struct xp__mapping *mapping)
+{
+#if defined(__GLIBC_PREREQ) && __GLIBC_PREREQ(2, 35)
+	struct dl_find_object found;
+	const ElfW(Ehdr) * elf;
+
+	if (_dl_find_object((void *)addr, &found)) /* NOLINT: an address */
+		return false;
+	elf = found.dlfo_map_start;
+	if (memcmp(elf->e_ident, ELFMAG, SELFMAG) != 0 || elf->e_phentsize != sizeof(ElfW(Phdr)) ||
+	    elf->e_phoff + elf->e_phnum * sizeof(ElfW(Phdr)) > PAGE)
+		return false;
+	return find_segment(found.dlfo_link_map->l_addr, (const ElfW(Phdr) *)((const char *)elf + elf->e_phoff),
+			    elf->e_phnum, addr, mapping);
+#else
+	(void)addr;
+	(void)mapping;
+	return false;
+#endif
+}
+
+/* ---- with it, or without ---- */
+
+static int look_up(uintptr_t addr, struct xp__mapping *mapping)
+{
+	struct reader r = {.from = 0};
 	int result;
 
-	if (!xp__fork_marks[XP__MARK_MAPS] || !xp__kept_same(&maps, NULL)) {
-		int error = xp__kept_open(&maps, &xp__fork_marks[XP__MARK_MAPS], AT_FDCWD, "/proc/self/maps",
-					  O_RDONLY, PLACE);
+	if (ask(maps.fd, addr, mapping, &result))
+		return result;
+	while (read_line(&r, mapping))
+		if (addr >= mapping->start && addr < mapping->end)
+			return 0;
+	return r.error ? (int)r.error : -XP_E_NOT_TEXT;
+}
 
-		if (error)
-			return error;
+int xp__maps_find(uintptr_t addr, struct xp__mapping *mapping)
+{
+	int error = xp__maps_open();
+
+	/* Closed between two reads: once more. */
+	for (int tries = 0; !error && tries < 3; tries++) {
+		int result = look_up(addr, mapping);
+
+		if (result == 0 || result == -XP_E_NOT_TEXT)
+			return result;
+		error = result == -EBADF ? xp__maps_open() : result;
 	}
-	if (!ask(maps.fd, addr, mapping, &result)) {
-		while (result && read_line(&r, mapping))
-			if (addr >= mapping->start && addr < mapping->end)
-				result = 0;
-	}
-	return result;
+	if (find_in_executable(addr, mapping) || find_in_shared_object(addr, mapping))
+		return 0;
+	return error ? error : -EBADF;
 }

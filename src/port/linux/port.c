@@ -2,9 +2,9 @@
 /*
  * The Linux port: chooses writer and sync, and gives the core its operations.
  *
- * I1  What must happen early happens in the constructor: /proc/self/mem is opened (after setuid it could not be),
- *     membarrier is registered (with one thread it costs nothing), fork's handlers are set. Everything else waits for
- *     the first commit that needs it.
+ * I1  What must happen early happens in the constructor: membarrier is registered (with one thread it costs nothing),
+ *     fork's handlers are set, descriptors that are to stay open are opened. Everything else waits for the first commit
+ *     that needs it. What a setting rules out is not even tried: a filter may kill for it.
  * I2  Nothing here needs malloc or a lock of libc's, so that a commit may run where they are held.
  */
 #include "arch/x86/store.h"
@@ -49,7 +49,8 @@ static const struct xp__writer *const writer_table[] = {
 static enum xp_writer writer_wanted = XP_WRITER_AUTO;
 static enum xp_sync sync_wanted = XP_SYNC_AUTO;
 static const struct xp__writer *writer; /* in force; NULL: none works, or none was tried yet */
-static bool membarrier_works;
+static bool for_now;                    /* it is not the first choice, which failed for a reason that passes */
+static bool membarrier_tried, membarrier_works;
 static bool mem_trapped; /* a filter answers the opening of /proc/self/mem with a signal that kills: not tried again */
 static bool use_signal;  /* the rendezvous is the sync in force */
 static bool shadow_stack;
@@ -101,7 +102,7 @@ void xp__release(void *memory, size_t size)
 static bool takes_effect(enum xp_writer which)
 {
 	static bool did[sizeof(writer_table) / sizeof(*writer_table)];
-	uint8_t (*volatile const run)(void) = (uint8_t (*)(void))(uintptr_t)xp__probe_text;
+	uint8_t (*volatile const run)(void) = (uint8_t(*)(void))(uintptr_t)xp__probe_text;
 	uint8_t *value = (uint8_t *)(uintptr_t)xp__probe_text + 1;
 
 	if (!did[which]) {
@@ -117,58 +118,100 @@ static bool takes_effect(enum xp_writer which)
 	return did[which];
 }
 
-/* NULL: -XP_E_NO_WRITER, or -XP_E_TRANSLATED in @error. */
-static const struct xp__writer *writer_of(enum xp_writer wanted, int *error)
+static int open_mem(void)
 {
-	*error = -XP_E_NO_WRITER;
+	return mem_trapped ? -ENOSYS : xp__writer_procmem.probe();
+}
+
+/* What the system gives in a moment, if not now. */
+static bool passes(int error)
+{
+	return error == -EMFILE || error == -ENFILE || error == -ENOMEM || error == -EAGAIN || error == -EINTR ||
+	       error == -EBADF;
+}
+
+/* @why: -XP_E_TRANSLATED, or why the first choice is not taken: -errno; 0: it is. */
+static const struct xp__writer *writer_of(enum xp_writer wanted, int *why)
+{
+	*why = 0;
 	for (enum xp_writer which = XP_WRITER_PROCMEM; which <= XP_WRITER_MPROTECT; which++) {
-		if ((wanted != XP_WRITER_AUTO && wanted != which) || (which == XP_WRITER_PROCMEM && mem_trapped) ||
-		    writer_table[which]->probe())
+		int error;
+
+		if (wanted != XP_WRITER_AUTO && wanted != which)
 			continue;
-		if (takes_effect(which))
+		error = which == XP_WRITER_PROCMEM ? open_mem() : writer_table[which]->probe();
+		if (!error && takes_effect(which))
 			return writer_table[which];
-		*error = -XP_E_TRANSLATED;
+		if (!error)
+			*why = -XP_E_TRANSLATED;
+		else if (*why == 0)
+			*why = error;
 	}
 	return NULL;
 }
 
+/* One that serves because the other was not to be had at the moment serves one commit. */
+static int choose_writer(void)
+{
+	int why;
+
+	writer = writer_of(writer_wanted, &why);
+	for_now = writer && passes(why);
+	return writer ? 0 : why;
+}
+
+static bool can_membarrier(void)
+{
+	if (!membarrier_tried)
+		membarrier_works = xp__membarrier_start() == 0;
+	membarrier_tried = true;
+	return membarrier_works;
+}
+
+static bool by_signal(enum xp_sync wanted)
+{
+	return wanted == XP_SYNC_SIGNAL || (wanted == XP_SYNC_AUTO && !can_membarrier());
+}
+
 static int choose_sync(enum xp_sync wanted, bool *signal)
 {
-	*signal = wanted == XP_SYNC_SIGNAL || (wanted == XP_SYNC_AUTO && !membarrier_works);
+	*signal = by_signal(wanted);
 	if (*signal)
 		return xp__rendezvous_start();
-	return membarrier_works ? 0 : -XP_E_NO_SYNC;
+	return can_membarrier() ? 0 : -XP_E_NO_SYNC;
 }
 
 void xp__port_report(struct xp__report *report)
 {
-	int error;
-	const struct xp__writer *would = writer && writer->probe() == 0 ? writer : writer_of(writer_wanted, &error);
-	bool signal = sync_wanted == XP_SYNC_SIGNAL || (sync_wanted == XP_SYNC_AUTO && !membarrier_works);
+	int why;
+	const struct xp__writer *would =
+		writer && !for_now && writer->probe() == 0 ? writer : writer_of(writer_wanted, &why);
+	bool signal = by_signal(sync_wanted);
 
 	report->writer = would ? would->name : "none";
 	report->single = would && would->single && xp__can_store_quadword();
-	report->sync = signal ? "signal" : membarrier_works ? "membarrier" : "none";
+	report->sync = signal ? "signal" : can_membarrier() ? "membarrier" : "none";
 	report->shadow_stack = shadow_stack;
 }
 
 int xp_set_writer(enum xp_writer wanted)
 {
 	const struct xp__writer *works;
-	int error;
+	int error, why;
 
 	if ((unsigned)wanted > XP_WRITER_MPROTECT)
 		return -EINVAL;
 	error = xp__text_lock();
 	if (error)
 		return error;
-	works = writer_of(wanted, &error);
+	works = writer_of(wanted, &why);
 	if (works) {
 		writer = works;
+		for_now = passes(why);
 		writer_wanted = wanted;
 	}
 	xp__text_unlock();
-	return works ? 0 : error;
+	return works ? 0 : why == -XP_E_TRANSLATED ? why : -XP_E_NO_WRITER;
 }
 
 int xp_set_sync(enum xp_sync wanted)
@@ -186,6 +229,26 @@ int xp_set_sync(enum xp_sync wanted)
 		sync_wanted = wanted;
 		use_signal = signal;
 	}
+	xp__text_unlock();
+	return error;
+}
+
+int xp_set_descriptors(enum xp_descriptors wanted)
+{
+	bool before = xp__kept_stay();
+	int error;
+
+	if ((unsigned)wanted > XP_DESCRIPTORS_KEEP)
+		return -EINVAL;
+	error = xp__text_lock();
+	if (error)
+		return error;
+	if (wanted == XP_DESCRIPTORS_KEEP) {
+		error = open_mem();
+		error = error ? error : xp__maps_open();
+		error = error ? error : xp__threads_open();
+	}
+	xp__kept_set_stay(error ? before : wanted == XP_DESCRIPTORS_KEEP);
 	xp__text_unlock();
 	return error;
 }
@@ -225,12 +288,11 @@ static void *exec_alloc(const void *near, size_t size)
 
 static unsigned can(unsigned needs)
 {
-	int error;
 	unsigned served = XP_NEED_SYNC | XP_NEED_TRAP | XP_NEED_PARK | XP_NEED_ALONE | XP_NEED_ILLEGAL;
 
 	if (needs & XP_NEED_SINGLE) {
-		if (writer == NULL)
-			writer = writer_of(writer_wanted, &error);
+		if (writer == NULL || for_now)
+			(void)choose_writer();
 		if (writer && writer->single && xp__can_store_quadword())
 			served |= XP_NEED_SINGLE;
 	}
@@ -251,13 +313,17 @@ static int prepare(unsigned needs, struct xp_diag *diag)
 	commit_diag = diag;
 	undoing = false;
 	if (writer == NULL || writer->probe() != 0) {
-		writer = writer_of(writer_wanted, &error);
-		if (writer == NULL && error == -XP_E_TRANSLATED)
+		error = choose_writer();
+		if (error == -XP_E_TRANSLATED)
 			return xp__refuse(diag, error, 0,
 					  "valgrind executes changed text with --smc-check=all; qemu-user does not");
-		if (writer == NULL)
-			return xp__refuse(diag, error, 0,
+		if (error)
+			return xp__refuse(diag, -XP_E_NO_WRITER, -error < 4096 ? -error : 0,
 					  "neither /proc/self/mem nor mprotect may write program text here");
+		if (needs & XP_NEED_SINGLE && !writer->single)
+			return xp__refuse(
+				diag, -XP_E_NO_METHOD, 0,
+				"mprotect may no longer write program text; the next commit asks the other writer");
 	}
 	/* Whatever the writer in force: text that anybody may write to is not left unmentioned. */
 	error = xp__windows_close();
@@ -314,8 +380,11 @@ static int text_check(const void *addr, size_t len)
 		return -XP_E_NOT_TEXT;
 	while (at < end) {
 		struct xp__mapping mapping;
+		int error = xp__maps_find(at, &mapping);
 
-		if (xp__maps_find(at, &mapping) || (mapping.prot & (PROT_READ | PROT_EXEC)) != (PROT_READ | PROT_EXEC))
+		if (error)
+			return error;
+		if ((mapping.prot & (PROT_READ | PROT_EXEC)) != (PROT_READ | PROT_EXEC))
 			return -XP_E_NOT_TEXT;
 		at = mapping.end;
 	}
@@ -405,21 +474,30 @@ __attribute__((constructor(101))) static void start(void)
 	static const char *const binds[] = {"lazy", "now"};
 	static const char *const writers[] = {"auto", "procmem", "mprotect"};
 	static const char *const syncs[] = {"auto", "membarrier", "signal"};
+	static const char *const descriptors[] = {"close", "keep"};
 	struct xp__sigaction sigsys;
 	bool caught;
 
 	if (xp__fork_start())
 		return; /* without fork's handlers a child could hang: stay without a port */
-	caught = xp__sigsys_catch(&sigsys);
-	membarrier_works = xp__membarrier_start() == 0;
-	shadow_stack = find_shadow_stack();
-	(void)xp__sigsys_caught();
-	mem_trapped = xp__writer_procmem.probe() != 0 && xp__sigsys_caught();
-	if (caught)
-		xp__sigaction(SIGSYS, &sigsys, NULL);
 	xp_gate_set_eager(choice("CROSSPATCH_BIND", binds, 2));
 	(void)xp_set_policy((enum xp_policy)choice("CROSSPATCH_POLICY", policies, 4));
 	writer_wanted = (enum xp_writer)choice("CROSSPATCH_WRITER", writers, 3);
 	sync_wanted = (enum xp_sync)choice("CROSSPATCH_SYNC", syncs, 3);
+	xp__kept_set_stay(choice("CROSSPATCH_DESCRIPTORS", descriptors, 2) == XP_DESCRIPTORS_KEEP);
+	caught = xp__sigsys_catch(&sigsys);
+	(void)by_signal(sync_wanted);
+	shadow_stack = find_shadow_stack();
+	(void)xp__sigsys_caught();
+	/* Later nothing catches what a filter answers with a signal: it is tried here, where there is a filter. */
+	if (writer_wanted != XP_WRITER_MPROTECT && (caught || xp__kept_stay()))
+		mem_trapped = xp__writer_procmem.probe() != 0 && xp__sigsys_caught();
+	if (xp__kept_stay()) {
+		(void)xp__maps_open();
+		(void)xp__threads_open();
+	}
+	xp__kept_commit_ends();
+	if (caught)
+		xp__sigaction(SIGSYS, &sigsys, NULL);
 	(void)xp_port_set(&port);
 }

@@ -29,27 +29,35 @@ int xp__fork_start(void);
 enum xp__mark { XP__MARK_LOCK, XP__MARK_PROCMEM, XP__MARK_THREADS, XP__MARK_MAPS, XP__NR_MARKS };
 extern uint32_t *xp__fork_marks;
 
-/* ---- kept.c: descriptors that stay open ---- */
+/* ---- kept.c: files of /proc that a commit opens ---- */
 struct xp__kept {
 	int fd; /* -1: none */
 	uint64_t device, inode;
 	int64_t place;
+	bool listed;
+	struct xp__kept *next;
 };
 /*
- * xp__kept_open - drops what is there, opens @path, from the directory @at, and sets @mark, if any. 0 or -errno.
- * A negative @place: memory files.
+ * xp__kept_open - drops what is there, opens @path, and sets @mark. 0 or -errno. A negative @place: memory files.
+ * Context: text lock, or the constructor.
  */
-int xp__kept_open(struct xp__kept *kept, uint32_t *mark, int at, const char *path, int flags, int64_t place);
+int xp__kept_open(struct xp__kept *kept, uint32_t *mark, const char *path, int flags, int64_t place);
 /* xp__kept_ours - whether it is what was opened; xp__kept_same - whether it is the same file, and its links. */
 bool xp__kept_ours(const struct xp__kept *kept);
 bool xp__kept_same(const struct xp__kept *kept, unsigned *links);
 void xp__kept_drop(struct xp__kept *kept); /* closes it if it is ours */
+void xp__kept_drop_all(void);              /* all that xp__kept_open() opened */
+/* xp__kept_commit_ends - the same, unless they stay open. Context: text lock, about to be given back. */
+void xp__kept_commit_ends(void);
+/* xp__kept_stay - whether they stay open from one commit to the next. */
+bool xp__kept_stay(void);
+void xp__kept_set_stay(bool stay);
 
 /* ---- writer_*.c: how bytes get into program text ---- */
 struct xp__writer {
 	const char *name;
 	bool single; /* stores of up to 8 bytes inside an aligned quadword are one store */
-	/* probe - 0 if it works here and now. Called before its first use and again in the child of a fork. */
+	/* probe - 0 if it works here and now, else an error. Called before each commit. */
 	int (*probe)(void);
 	int (*write)(void *addr, const void *bytes, size_t len, unsigned flags);
 };
@@ -99,6 +107,7 @@ struct xp__threads {
 };
 int xp__threads_next(struct xp__threads *threads);
 void xp__threads_end(struct xp__threads *threads);
+int xp__threads_open(void); /* the directory: 0 or -errno */
 /* xp__threads_alone - whether the process has one thread. */
 bool xp__threads_alone(void);
 /* xp__thread_look - what its status file says of a thread: 0; -ESRCH if it is gone (or a zombie); -errno. */
@@ -125,10 +134,12 @@ int xp__threads_accept(int signal, struct xp_diag *diag);
 /* ---- maps.c ---- */
 struct xp__mapping {
 	uintptr_t start, end;
-	int prot; /* PROT_ bits */
+	int prot;    /* PROT_ bits */
+	bool shared; /* what is written there, others see */
 };
 /* xp__maps_find - 0, -XP_E_NOT_TEXT if nothing is mapped there, -errno if it cannot be told. Under the text lock. */
 int xp__maps_find(uintptr_t addr, struct xp__mapping *mapping);
+int xp__maps_open(void); /* 0 or -errno */
 
 /* ---- lock.c ---- */
 int xp__text_lock(void);

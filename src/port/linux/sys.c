@@ -190,14 +190,23 @@ long xp__pwrite(int fd, const void *bytes, size_t len, uint64_t at)
 
 int xp__move_high(int low)
 {
+	static int from; /* where it found room last; 0: it never looked */
 	struct {
 		uint64_t now, most;
 	} limit = {0, 0};
-	int from = 0, high;
+	int at = __atomic_load_n(&from, __ATOMIC_RELAXED), high = -EINVAL;
 
-	if (XP__SYS4(SYS_prlimit64, 0, RLIMIT_NOFILE, NULL, &limit) == 0)
-		from = limit.now > 4096 ? 4000 : (int)limit.now - 32;
-	high = (int)XP__SYS3(SYS_fcntl, low, F_DUPFD_CLOEXEC, from > 0 ? from : 0);
+	if (at)
+		high = (int)XP__SYS3(SYS_fcntl, low, F_DUPFD_CLOEXEC, at);
+	/* The limit is another one now, or it never was asked for. */
+	if (high < 0) {
+		at = 0;
+		if (XP__SYS4(SYS_prlimit64, 0, RLIMIT_NOFILE, NULL, &limit) == 0)
+			at = limit.now > 4096 ? 4000 : (int)limit.now - 32;
+		at = at > 0 ? at : 0;
+		high = (int)XP__SYS3(SYS_fcntl, low, F_DUPFD_CLOEXEC, at);
+		__atomic_store_n(&from, at, __ATOMIC_RELAXED);
+	}
 	if (high < 0)
 		return low;
 	XP__SYS1(SYS_close, low);

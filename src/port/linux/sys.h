@@ -67,10 +67,12 @@ static inline long xp__syscall6(long number, long a, long b, long c, long d, lon
 #ifdef __x86_64__
 #define XP__SYS_MMAP SYS_mmap
 #define XP__SYS_FSTAT SYS_fstat
+#define XP__SYS_FSTATAT SYS_newfstatat
 #else
 /* Those that take what their namesakes take on x86-64: SYS_mmap takes a pointer, SYS_fstat gives 32-bit numbers. */
 #define XP__SYS_MMAP SYS_mmap2
 #define XP__SYS_FSTAT SYS_fstat64
+#define XP__SYS_FSTATAT SYS_fstatat64
 #endif
 
 /* xp__is_error - whether a system call failed. Half of a 32-bit process' addresses are negative numbers. */

@@ -2,12 +2,11 @@
 /*
  * The threads of this process, as /proc/self/task shows them; without libc, which would allocate.
  *
- * A commit with breakpoints asks every thread whether it blocks SIGTRAP. To open a thread's file costs as much as to
- * read it, and to list the directory as much again: so the directory and the files of up to KEPT threads stay open
- * (kept.c).
+ * A commit with breakpoints asks every thread whether it blocks SIGTRAP. To list the directory costs half as much as to
+ * ask a thread: so the ids of up to KEPT threads are remembered.
  * K1  The directory's links tell how many threads there are.
- * K2  As many threads as are kept, and none of those gone: they are the same threads, and need no listing. A file
- *     belongs to the thread, not to its id: who got the id of one that is gone is not mistaken for it.
+ * K2  As many threads as are remembered, and none of those gone: they are the same ids, and need no listing. Who got the id
+ *     of one that is gone is a thread of this process, too, and is asked in its place. In a child, the parent's are gone.
  * K3  What cannot be opened or read says nothing: only ENOENT and ESRCH mean that the thread is gone.
  * K4  All under the text lock.
  */
@@ -16,6 +15,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
+#include <sys/stat.h>
 
 struct entry {
 	uint64_t inode;
@@ -25,6 +25,7 @@ struct entry {
 	char name[];
 };
 
+#define DIRECTORY "/proc/self/task"
 #define KEPT 16
 #define PLACE 0x50726f63 /* what a directory takes */
 
@@ -33,57 +34,68 @@ struct entry {
 #define PF_USER_WORKER 0x4000u
 
 static struct xp__kept directory = {.fd = -1};
-static struct {
-	int tid;
-	struct xp__kept stat;
-} threads_kept[KEPT];
+static int threads_kept[KEPT];
 static unsigned nr_kept;
 
 #ifdef XP_INJECT
 uint32_t xp__threads_patience_ms = 10000;
 #endif
 
-static void drop_threads(void)
-{
-	while (nr_kept > 0)
-		xp__kept_drop(&threads_kept[--nr_kept].stat);
-}
-
 /* The descriptor of the directory, or -errno. */
 static int open_directory(unsigned *links)
 {
-	if (!xp__fork_marks[XP__MARK_THREADS])
-		drop_threads();
-	if (!xp__fork_marks[XP__MARK_THREADS] || !xp__kept_same(&directory, links)) {
-		int error = xp__kept_open(&directory, &xp__fork_marks[XP__MARK_THREADS], AT_FDCWD, "/proc/self/task",
-					  O_RDONLY | O_DIRECTORY, PLACE);
+	uint32_t *mark = &xp__fork_marks[XP__MARK_THREADS];
+
+	if (*mark && xp__kept_same(&directory, links))
+		return directory.fd;
+	for (int tries = 0; tries < 3; tries++) {
+		int error = xp__kept_open(&directory, mark, DIRECTORY, O_RDONLY | O_DIRECTORY, PLACE);
 
 		if (error)
 			return error;
-		if (!xp__kept_same(&directory, links))
-			return -EIO;
+		if (xp__kept_same(&directory, links))
+			return directory.fd;
 	}
-	return directory.fd;
+	return -EBADF;
 }
 
-/* How many threads there are, or -errno. */
+int xp__threads_open(void)
+{
+	int fd = open_directory(NULL);
+
+	return fd < 0 ? fd : 0;
+}
+
+/* How many threads there are, or -errno. To ask by the name costs half as much as to open what is not open. */
 static int count_threads(void)
 {
 	unsigned links = 0;
-	int fd = open_directory(&links);
+	struct stat st;
+	int fd;
 
-	if (fd < 0)
-		return fd;
+	if (directory.fd < 0 && XP__SYS4(XP__SYS_FSTATAT, AT_FDCWD, DIRECTORY, &st, 0) == 0) {
+		links = (unsigned)st.st_nlink;
+	} else {
+		fd = open_directory(&links);
+		if (fd < 0)
+			return fd;
+	}
 	/* A task directory has two links of its own and one per thread. */
 	return links > 2 ? (int)links - 2 : -EIO;
 }
 
-/* A file of the directory: from there, so that it is found after chroot too. */
+/*
+ * A file of the directory: from there if it is open, or stays open, so that it is found after chroot too; else by its whole
+ * name, which costs less than to open both. Under a high number: others close and reuse the low ones at any time.
+ */
 static int open_task(const char *path, int flags)
 {
-	int fd = open_directory(NULL);
+	bool whole = directory.fd < 0 && !xp__kept_stay();
+	int at = whole ? AT_FDCWD : open_directory(NULL), fd = at;
 
-	return fd < 0 ? fd : (int)XP__SYS4(SYS_openat, fd, path, flags | O_CLOEXEC, 0);
+	if (whole || at >= 0)
+		fd = (int)XP__SYS4(SYS_openat, at, whole ? path : path + sizeof(DIRECTORY), flags | O_CLOEXEC, 0);
+	return fd < 0 ? fd : xp__move_high(fd);
 }
 
 /* A listing takes as long as the threads that it waits for: its descriptor is looked at like one that is kept. */
@@ -98,7 +110,9 @@ static bool listing_is_ours(const struct xp__threads *t)
 int xp__threads_next(struct xp__threads *t)
 {
 	if (!t->open) {
-		t->fd = open_task(".", O_RDONLY | O_DIRECTORY);
+		int error = xp__threads_open(); /* what tells ours from others */
+
+		t->fd = error ? error : open_task(DIRECTORY "/.", O_RDONLY | O_DIRECTORY);
 		if (t->fd < 0)
 			return t->fd;
 		t->open = true;
@@ -163,7 +177,9 @@ static uint64_t hex(const char *text, const char *end)
 	return value;
 }
 
-static const char *task_path(char path[32], int tid, const char *file)
+#define PATH_MAX_TASK (sizeof(DIRECTORY) + 12 + sizeof("/status"))
+
+static const char *task_path(char path[PATH_MAX_TASK], int tid, const char *file)
 {
 	char digits[12];
 	size_t n = sizeof(digits);
@@ -172,22 +188,30 @@ static const char *task_path(char path[32], int tid, const char *file)
 		digits[--n] = (char)('0' + tid % 10);
 		tid /= 10;
 	} while (tid);
+	digits[--n] = '/';
+	memcpy(path, DIRECTORY, sizeof(DIRECTORY) - 1);
+	path += sizeof(DIRECTORY) - 1;
 	memcpy(path, digits + n, sizeof(digits) - n);
 	memcpy(path + sizeof(digits) - n, file, strlen(file) + 1);
-	return path;
+	return path - (sizeof(DIRECTORY) - 1);
 }
 
 /* The length, or -errno; -ESRCH: there is no such thread any more. */
 static int read_task(int tid, const char *file, char *buffer, size_t size)
 {
-	char path[32];
+	char path[PATH_MAX_TASK];
 	int fd = open_task(task_path(path, tid, file), O_RDONLY);
 	long len;
 
-	if (fd < 0)
-		return fd == -ENOENT ? -ESRCH : fd;
-	len = XP__SYS3(SYS_read, fd, buffer, size);
-	XP__SYS1(SYS_close, fd);
+	len = fd;
+	if (fd >= 0) {
+		len = xp__pread(fd, buffer, size, 0);
+		XP__SYS1(SYS_close, fd);
+	}
+	if (len == -ENOENT || len == -ESRCH) {
+		nr_kept = 0; /* K2 */
+		return -ESRCH;
+	}
 	return len != 0 ? (int)len : -EIO;
 }
 
@@ -210,7 +234,7 @@ static void take_line(const char *line, const char *end, struct xp__thread *thre
 /* The file is as long as its list of groups; of each line the start is kept. */
 int xp__thread_look(int tid, struct xp__thread *thread)
 {
-	char path[32], buffer[512], line[64];
+	char path[PATH_MAX_TASK], buffer[512], line[64];
 	int fd = open_task(task_path(path, tid, "/status"), O_RDONLY);
 	unsigned len = 0;
 	long n;
@@ -234,24 +258,6 @@ int xp__thread_look(int tid, struct xp__thread *thread)
 	if (thread->state == 0)
 		return -EIO;
 	return thread->state == 'Z' || thread->state == 'X' ? -ESRCH : 0;
-}
-
-static int read_stat(int tid, char *buffer, size_t size)
-{
-	for (unsigned i = 0; i < nr_kept; i++) {
-		struct xp__kept *stat = &threads_kept[i].stat;
-		long len = -ESRCH;
-
-		if (threads_kept[i].tid != tid)
-			continue;
-		if (xp__kept_same(stat, NULL))
-			len = xp__pread(stat->fd, buffer, size, 0);
-		if (len > 0)
-			return (int)len;
-		drop_threads(); /* K2: somebody came or went, or a descriptor is not ours any more */
-		break;
-	}
-	return read_task(tid, "/stat", buffer, size);
 }
 
 /* proc(5): the state, field 3, and the fields after it, for field(). NULL: it says nothing. */
@@ -293,7 +299,7 @@ static int blocks(int tid, int signal)
 		return len ? len : (thread.blocked & xp__sigbit(signal)) != 0;
 	}
 	/* The first 31 signals stand in the stat file too, which the kernel makes in a fraction of the time. */
-	len = read_stat(tid, buffer, sizeof(buffer));
+	len = read_task(tid, "/stat", buffer, sizeof(buffer));
 	if (len < 0)
 		return len;
 	state = stat_state(buffer, buffer + len);
@@ -370,18 +376,6 @@ static int refuses(int tid, int signal, uint64_t *deadline)
 	}
 }
 
-static void keep_thread(int tid)
-{
-	char path[32];
-
-	threads_kept[nr_kept].tid = tid;
-	threads_kept[nr_kept].stat.fd = -1;
-	/* The mark is the directory's: where a handler forked since, what is kept is the parent's still. */
-	if (xp__kept_open(&threads_kept[nr_kept].stat, NULL, directory.fd, task_path(path, tid, "/stat"), O_RDONLY,
-			  PLACE) == 0)
-		nr_kept++;
-}
-
 /*
  * One pass, in which each thread has its own time: where threads come and go without end there always is one that
  * blocks for a moment, and another one each time. A thread made during the pass inherits from one that was asked.
@@ -403,7 +397,7 @@ static int find_blocking(int signal)
 	}
 	if (kept && (unsigned)nr == nr_kept) {
 		for (unsigned i = 0; i < nr_kept && answer == 0; i++) {
-			tid = threads_kept[i].tid;
+			tid = threads_kept[i];
 			answer = refuses(tid, signal, &deadline);
 		}
 		if (answer)
@@ -411,11 +405,10 @@ static int find_blocking(int signal)
 		if ((unsigned)nr == nr_kept)
 			return 0;
 	}
-	if (kept)
-		drop_threads();
+	nr_kept = 0;
 	while (answer == 0 && (tid = xp__threads_next(&threads)) > 0) {
 		if (kept && nr_kept < KEPT)
-			keep_thread(tid);
+			threads_kept[nr_kept++] = tid;
 		answer = refuses(tid, signal, &deadline);
 	}
 	xp__threads_end(&threads);

@@ -158,10 +158,10 @@ static int write_window(void *addr, const void *bytes, size_t len, unsigned flag
 static int probe(void)
 {
 	if (XP__SYS6(SYS_prctl, PR_GET_MDWE, 0, 0, 0, 0, 0) > 0)
-		return -XP_E_NO_WRITER;
+		return -EPERM;
 	if (works)
 		return 0;
-	return write_window((void *)(uintptr_t)xp__probe_text, xp__probe_text, 1, 0) ? -XP_E_NO_WRITER : 0;
+	return write_window((void *)(uintptr_t)xp__probe_text, xp__probe_text, 1, 0);
 }
 
 const struct xp__writer xp__writer_mprotect = {

@@ -5,8 +5,10 @@
  *
  * I1  The descriptor belongs to the memory of the process that opened it. In a child of fork it would write into the
  *     parent: opened anew there before the first write.
- * I2  It is opened early (after setuid the kernel refuses) and kept (kept.c). Whether it still is ours is looked at once
- *     per commit (probe): a page's bytes written to somebody's file would be worse than any error.
+ * I2  It is opened for a commit, or kept (kept.c). Whether it still is ours is looked at before every write: a page's
+ *     bytes in a file of the program's would be worse than any error. One that was closed or replaced in the middle of a
+ *     commit is opened again.
+ * I3  A mapping that is shared and not writable, or of huge pages, is not written so: -EIO. port.c then asks the other writer.
  * Not a single store, except for one byte: the kernel copies as it likes.
  */
 #include "port/linux/port.h"
@@ -16,43 +18,50 @@
 
 #define PLACE ((int64_t)0x8000000070726f63ull) /* kept.c, K1: nobody's but a memory file's */
 
+#define TRIES 4
+
 static struct xp__kept mem = {.fd = -1};
 static bool works; /* the last write did */
 
 /* A child of vfork shares memory and marks with its parent, and keeps the parent's. */
 static int open_mem(void)
 {
-	return xp__kept_open(&mem, &xp__fork_marks[XP__MARK_PROCMEM], AT_FDCWD, "/proc/self/mem", O_RDWR, PLACE);
+	uint32_t *mark = &xp__fork_marks[XP__MARK_PROCMEM];
+
+	if (*mark && xp__kept_ours(&mem))
+		return 0;
+	return xp__kept_open(&mem, mark, "/proc/self/mem", O_RDWR, PLACE);
 }
 
 static int write_mem(void *addr, const void *bytes, size_t len, unsigned flags)
 {
-	long done;
+	long done = -EBADF;
 
 	if (flags & XP_WRITE_SINGLE && len > 1)
 		return -ENOTSUP;
-	if (!xp__fork_marks[XP__MARK_PROCMEM]) {
+	/* Closed between the look and the use, or by a handler that forked there: once more. */
+	for (int tries = 0; done == -EBADF && tries < TRIES; tries++) {
 		int error = open_mem();
 
-		if (error)
+		if (error) {
+			works = false;
 			return error;
+		}
+		/* ordering: (W1) pairs with (S1), (S3) */
+		done = xp__pwrite(mem.fd, bytes, len, (uintptr_t)addr);
 	}
-	/* ordering: (W1) pairs with (S1), (S3) */
-	done = xp__pwrite(mem.fd, bytes, len, (uintptr_t)addr);
 	works = done >= 0 && (size_t)done == len;
 	return works ? 0 : done < 0 ? (int)done : -EIO;
 }
 
 static int probe(void)
 {
-	bool ours = xp__kept_ours(&mem);
+	int error = open_mem();
 
-	if (xp__fork_marks[XP__MARK_PROCMEM] && ours && works)
-		return 0;
-	if (!ours)
-		xp__fork_marks[XP__MARK_PROCMEM] = 0;
 	/* Kernels may restrict the writing past protections (proc_mem.force_override): try it on a byte of our own. */
-	return write_mem((void *)(uintptr_t)xp__probe_text, xp__probe_text, 1, 0) ? -XP_E_NO_WRITER : 0;
+	if (!error && !works)
+		error = write_mem((void *)(uintptr_t)xp__probe_text, xp__probe_text, 1, 0);
+	return error;
 }
 
 const struct xp__writer xp__writer_procmem = {
