@@ -13,7 +13,7 @@
  * several objects share is a shared value, see XP_DEFINE_IMV_SHARED.
  *
  * Instructions are emitted with 0 and brought to the value when their executable or shared object registers, before its
- * own constructors run: a read before that (in an IFUNC resolver, in a constructor of priority 100 or less) is 0.
+ * own constructors run: a read before that (in an IFUNC resolver, in a constructor of priority below 100) is 0.
  */
 #ifndef XP_IMV_H
 #define XP_IMV_H

@@ -82,6 +82,8 @@ int xp_set_descriptors(enum xp_descriptors descriptors);
  * The socket has mode 0600, and goes with the process unless that is killed. It makes one thread, which blocks all signals
  * but the library's own, takes the text lock to read and to set, holds no lock while it talks, and keeps up to 5
  * descriptors. From then on the process has two threads: XP_POLICY_EARLY is refused.
+ * What is asked while the program starts is answered when the executable and the shared objects loaded with it have
+ * registered their sites, or after 15 s.
  * A child of fork is not served: it has no such thread, and closes the socket. It may call this itself.
  * Context: thread; takes the text lock. Ordering: none. Errors: -EALREADY if it serves already; -EADDRINUSE if somebody does
  * there; -EEXIST if something else is there; -EINVAL, -ENAMETOOLONG, -EACCES and others of the system for a path that

@@ -172,6 +172,13 @@ struct xp_port {
 	int (*stack_check)(const void *from, const struct xp_range *ranges, size_t nr_ranges, struct xp_diag *diag);
 	void (*wait)(void);
 	bool (*stack_left)(uintptr_t frame, uintptr_t here);
+
+	/*
+	 * lasts - whether what lies at @module stays until the process ends, so that its destructor means the end. Asked when a
+	 * module registers (@arrives) and when its destructor runs; no lock held. When the end begins while there are modules
+	 * that do not last, the port calls xp_modules_keep(). NULL: whatever is unregistered goes.
+	 */
+	bool (*lasts)(const void *module, bool arrives);
 };
 
 /* What the core keeps for each thread. Its own but for `shard`. */
@@ -256,6 +263,13 @@ void xp_deferred_run(void);
  * Context: the only thread, before its first commit; signal handlers included, that of a trap too. Ordering: none.
  */
 void xp_trap_fork_child(unsigned shard);
+
+/*
+ * xp_modules_keep - the process is about to end: from here on xp_module_exit() forgets no module whose object pin() keeps.
+ * Context: thread; no lock held. Ordering: none. Errors: none; what is not kept is unregistered by its destructor.
+ * Progress: waits for the text lock.
+ */
+void xp_modules_keep(void);
 
 /*
  * xp_fork_child - in the child of a fork: drops what belonged to the parent's threads.

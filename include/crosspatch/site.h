@@ -156,7 +156,9 @@ struct xp_module {
 /*
  * xp_module_register - makes a module's sites known, and brings them to the state of keys already switched.
  *
- * Called by a constructor in every object that includes a front end's header; by hand in kernels. Idempotent.
+ * Called by a constructor in every object that includes a front end's header; by hand in kernels. Idempotent. Several
+ * modules may have the same tables (parts of a program that were linked beforehand with `ld -r`, constructor included): they
+ * count as one until all are unregistered. Tables that are the same in part only are refused: -XP_E_CORRUPT.
  * Context: thread (dlopen, program start); takes the text lock. Before the library has a port the module is queued.
  * Ordering: on return of 0 every site of the module agrees with its key, on every processor, unless there is no port yet.
  * Errors: -XP_E_CORRUPT, -ENOMEM, -XP_E_WEDGED, -XP_E_REENTRANT, or what the commit said; the module is then not
@@ -177,6 +179,13 @@ int xp_module_register(struct xp_module *module);
 int xp_module_unregister(struct xp_module *module);
 
 /*
+ * xp_module_exit - what a destructor calls: xp_module_unregister(), unless it runs because the process ends. Then nothing is
+ * forgotten: other threads run on, destructors that come later may make changes, and the text stays where it is.
+ * Context, Ordering, Errors, Progress: as xp_module_unregister(). 0 if nothing had to be done.
+ */
+int xp_module_exit(struct xp_module *module);
+
+/*
  * xp_module_error - why a module of this process is not registered: the code with which it was refused last; of several
  * the one of the last that came. 0 if all are registered. Context: any. Ordering: none. Errors: none. Progress: wait-free.
  */
@@ -188,8 +197,8 @@ int xp_module_error(void);
 
 /*
  * One xp__module and one constructor per object, however many of its files include this: both are weak and hidden,
- * so the static linker keeps one copy, and every .init_array entry calls that copy. Priority 101: before the
- * object's own constructors, which may switch keys.
+ * so the static linker keeps one copy, and every .init_array entry calls that copy. Priority 100: before the
+ * object's own constructors, which may switch keys or execute sites. Compilers tell authors not to use it.
  * The section bounds are weak: an object without sites has no such section. Defined in C and in C++ the same.
  */
 #ifndef XP_NO_MODULE
@@ -221,8 +230,22 @@ extern struct xp_module xp__module;
 struct xp_module xp__module __attribute__((weak, visibility("hidden"))) = {
 	XP_MODULE_ABI, 0, NULL, XP_NR_SITE_KINDS, {{NULL, NULL}}};
 
-void xp__module_init(void) __attribute__((weak, visibility("hidden"), constructor(101), used));
-void xp__module_exit(void) __attribute__((weak, visibility("hidden"), destructor(101), used));
+#if defined(__clang__)
+#pragma clang diagnostic push
+#if __has_warning("-Wprio-ctor-dtor")
+#pragma clang diagnostic ignored "-Wprio-ctor-dtor"
+#endif
+#elif defined(__GNUC__)
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wprio-ctor-dtor"
+#endif
+void xp__module_init(void) __attribute__((weak, visibility("hidden"), constructor(100), used));
+void xp__module_exit(void) __attribute__((weak, visibility("hidden"), destructor(100), used));
+#if defined(__clang__)
+#pragma clang diagnostic pop
+#elif defined(__GNUC__)
+#pragma GCC diagnostic pop
+#endif
 
 void xp__module_init(void)
 {
@@ -247,7 +270,7 @@ void xp__module_init(void)
 
 void xp__module_exit(void)
 {
-	(void)xp_module_unregister(&xp__module);
+	(void)xp_module_exit(&xp__module);
 }
 
 #ifdef __cplusplus

@@ -190,6 +190,8 @@ int xp__switch_beyond(void) __attribute__((error("the static switch has no such 
  * Context: any, signal handlers included. Unless each change is one store (xp_set_writer(XP_WRITER_MPROTECT) under
  * policy auto) or made under quiesce, not where SIGTRAP is blocked.
  * Ordering: none; it is not a memory access. Errors: none. Progress: wait-free.
+ * Before its executable or shared object is registered, by a constructor of priority 100, it is choice 0 whatever @init: in
+ * IFUNC resolvers, .preinit_array and constructors of priority below 100.
  * Cost: one 5-byte jump, up to 4 bytes of padding before it, 20 bytes of record and 4 for each choice. With GCC and more
  * than 24 choices, where the compiler has put code of its own between the groups of 24 (it may when it unrolls loops; it does
  * for -fprofile-arcs and -fsanitize-coverage), for the choices from 24 on: that jump, a load with acquire and the switch

@@ -36,7 +36,7 @@ static const uint8_t endbr[4] = {0xf3, 0x0f, 0x1e, 0xfa};
 /* The records of one module, of one kind. */
 struct xp__entries {
 	struct xp__entries *next;
-	const struct xp_site_table *table;
+	const void *start;                /* of them */
 	const struct xp_entry_site *site; /* either of them */
 	const uint64_t *patchable;
 	uint32_t nr;
@@ -766,7 +766,7 @@ static int arrive(const struct xp_site_table *records, bool patchable)
 	module = take(sizeof(*module));
 	if (module == NULL)
 		return -XP__ENOMEM;
-	module->table = records;
+	module->start = records->start;
 	module->stub = stub;
 	set_records(module, records, patchable);
 	error = sort(module);
@@ -793,7 +793,7 @@ static struct xp__entries *unlink_module(struct xp__entries **list, const struct
 {
 	struct xp__entries *module;
 
-	while (*list && (*list)->table != records)
+	while (*list && (*list)->start != records->start)
 		list = &(*list)->next;
 	module = *list;
 	if (module)

@@ -8,7 +8,8 @@
  * I2  All under the text lock; nothing here runs in a trap handler.
  * I3  object->scratch is zero between two calls.
  * I4  The sites of one object are all of one kind: they stand in tables of the same number.
- * I5  A module that is not registered, since there is no port yet or since it was refused, waits in a list. It is tried
+ * I5  Several modules with the same tables count as one: the first brings the sites, the last takes them along.
+ * I6  A module that is not registered, since there is no port yet or since it was refused, waits in a list. It is tried
  *     again at every change; until it is registered, what its records name is not changed (xp__modules_retry()). The list
  *     takes no memory. A module comes in front of it at any time, without the lock; it leaves it under the lock.
  */
@@ -27,6 +28,11 @@ enum { NEW, WAITING, REGISTERED, STATE = 3, WAS_REGISTERED = 4 /* its text may b
 struct module {
 	size_t size; /* of this block of memory */
 	struct module *next;
+	struct xp_site_table tables[XP_NR_SITE_KINDS];
+	unsigned nr_public;       /* that have these tables */
+	struct xp_module *public; /* the last of them that came */
+	void *pin;                /* keeps its object mapped until the end */
+	bool asked;               /* for that pin */
 	size_t nr_uses;
 	struct xp__use uses[]; /* then the numbers that they point to */
 };
@@ -34,6 +40,7 @@ struct module {
 static struct module *registered;
 static struct xp_module *waiting; /* linked through private_data */
 static int last_error;            /* of those that wait */
+static bool ending;               /* relaxed atomic */
 static unsigned nr_unknown;       /* modules of another ABI: nothing but their state is known, that they wait */
 
 /* The table's references to objects, one for each record. */
@@ -124,6 +131,7 @@ static struct module *make(const struct xp_module *public, size_t nr_records)
 	module = xp__port->alloc(size);
 	if (module) {
 		module->size = size;
+		memcpy(module->tables, public->tables, public->nr_tables * sizeof(public->tables[0]));
 		module->nr_uses = nr_uses;
 		numbers = (uint32_t *)(module->uses + nr_uses);
 	}
@@ -299,6 +307,42 @@ bool xp__module_names(const struct xp_module *public,
 
 /* ---- registration ---- */
 
+static bool is_empty(const struct xp_site_table *table)
+{
+	return table->start == table->end;
+}
+
+/*
+ * The module that has the tables of @public already: a part of a program may be linked beforehand, constructor and all, and
+ * then several of them have the bounds of the whole. Not all tables, or a part of one: -XP_E_CORRUPT.
+ */
+static int find_same(const struct xp_module *public, struct module **found, struct xp_diag *diag)
+{
+	*found = NULL;
+	for (struct module *module = registered; module; module = module->next) {
+		unsigned same = 0, other = 0, overlapping = 0;
+
+		for (unsigned kind = 0; kind < public->nr_tables; kind++) {
+			const struct xp_site_table *a = &public->tables[kind], *b = &module->tables[kind];
+
+			if (is_empty(a))
+				continue;
+			if (a->start == b->start && a->end == b->end)
+				same++;
+			else if ((uintptr_t)a->start < (uintptr_t)b->end && (uintptr_t)b->start < (uintptr_t)a->end)
+				overlapping++;
+			else
+				other++;
+		}
+		if (overlapping || (same && other))
+			return xp__fail(diag, -XP_E_CORRUPT, XP_PHASE_VALIDATE, NULL,
+					"its tables are in part those of another module");
+		if (same)
+			*found = module;
+	}
+	return 0;
+}
+
 static int make_and_attach(const struct xp_module *public, size_t nr, struct module **result, struct xp_diag *diag)
 {
 	enum xp__goal goal = public->state & WAS_REGISTERED ? XP__GOAL_REATTACH : XP__GOAL_ATTACH;
@@ -324,7 +368,7 @@ static int register_locked(struct xp_module *public, struct xp_diag *diag)
 {
 	struct module *module = NULL;
 	size_t nr = 0;
-	bool any = false;
+	bool any = false, is_new;
 	int error = 0;
 
 	if (public->nr_tables > XP_NR_SITE_KINDS)
@@ -332,19 +376,26 @@ static int register_locked(struct xp_module *public, struct xp_diag *diag)
 				"built with a later version of the headers");
 	for (unsigned kind = 0; kind < public->nr_tables; kind++) {
 		nr += references(&public->tables[kind], xp__front_of(kind)).nr;
-		any = any || public->tables[kind].start != public->tables[kind].end;
+		any = any || !is_empty(&public->tables[kind]);
 	}
 	if (nr > UINT32_MAX)
 		return xp__fail(diag, -XP_E_CORRUPT, XP_PHASE_VALIDATE, NULL, "more records than there can be");
 	if (any)
+		error = find_same(public, &module, diag);
+	is_new = any && !module;
+	if (!error && is_new)
 		error = make_and_attach(public, nr, &module, diag);
 	if (error)
 		return error;
 	stop_waiting(public, REGISTERED);
-	if (any) {
+	public->private_data = module;
+	if (module) {
+		module->public = public;
+		module->nr_public++;
+	}
+	if (is_new) {
 		link_uses(module);
 		enter(module);
-		public->private_data = module;
 		arrived(public);
 	}
 	return 0;
@@ -382,6 +433,63 @@ int xp__modules_retry(bool (*concerns)(const struct xp_module *module, const voi
 	return result;
 }
 
+/* ---- the end of the process ---- */
+
+static void keep(struct module *module, void *pin)
+{
+	struct module *at = NULL;
+
+	if (xp__port->lock() == 0) {
+		for (at = registered; at && at != module; at = at->next)
+			;
+		if (at && at->pin == NULL) {
+			at->pin = pin;
+			pin = NULL;
+		}
+		xp__port->unlock();
+	}
+	if (pin)
+		xp__port->unpin(pin);
+}
+
+void xp_modules_keep(void)
+{
+	struct module *module;
+	const void *public;
+
+	__atomic_store_n(&ending, true, __ATOMIC_RELAXED);
+	while (xp__port->pin && xp__port->lock() == 0) {
+		for (module = registered; module && module->asked; module = module->next)
+			;
+		public = module ? module->public : NULL;
+		if (module)
+			module->asked = true;
+		xp__port->unlock();
+		if (module == NULL)
+			return;
+		/* Without the lock: whoever closes an object has the dynamic linker's, and may want ours. */
+		keep(module, xp__port->pin(public, NULL));
+	}
+}
+
+/* No lock: what becomes of a module at its end is the business of the one thread that ends it. */
+static bool is_kept(const struct xp_module *public)
+{
+	return state_of(public) == REGISTERED && public->private_data &&
+	       ((const struct module *)public->private_data)->pin;
+}
+
+int xp_module_exit(struct xp_module *module)
+{
+	bool has_port = xp_state() != XP_STATE_NO_PORT;
+
+	if (is_kept(module) || (has_port && xp__port->lasts && xp__port->lasts(module, false)))
+		return 0;
+	return xp_module_unregister(module);
+}
+
+/* ---- the interface ---- */
+
 static bool is(const struct xp_module *module, const void *which)
 {
 	return module == which;
@@ -397,12 +505,16 @@ int xp_module_register(struct xp_module *module)
 		return -XP_E_CORRUPT;
 	}
 	start_waiting(module);
-	error = xp__lock(NULL);
-	if (error == -XP_E_NOT_READY)
+	if (xp_state() == XP_STATE_NO_PORT)
 		return 0;
+	if (xp__port->lasts)
+		(void)xp__port->lasts(module, true);
+	error = xp__lock(NULL);
 	if (!error) {
 		error = xp__modules_retry(is, module, NULL);
 		xp__unlock();
+		if (__atomic_load_n(&ending, __ATOMIC_RELAXED))
+			xp_modules_keep();
 	} else {
 		/* Nobody else has the lock now, or nobody ever registers anything. */
 		if (state_of(module) == WAITING)
@@ -418,7 +530,7 @@ static void forget_locked(struct xp_module *public)
 	if (state_of(public) == WAITING) {
 		stop_waiting(public, NEW);
 		note_error();
-	} else if (public->private_data) {
+	} else if (public->private_data && --((struct module *)public->private_data)->nr_public == 0) {
 		/*
 		 * In a wedged engine nothing is patched any more; what the module has is left to the breakpoints' table. But its
 		 * names go away, which somebody might want to know.
@@ -430,6 +542,7 @@ static void forget_locked(struct xp_module *public)
 int xp_module_unregister(struct xp_module *public)
 {
 	struct module *module;
+	bool last;
 	int error;
 
 	if (public->abi != XP_MODULE_ABI) {
@@ -460,7 +573,8 @@ int xp_module_unregister(struct xp_module *public)
 		return 0;
 	}
 	module = public->private_data;
-	if (module) {
+	last = module && --module->nr_public == 0;
+	if (last) {
 		depart(public);
 		strike(module);
 		unlink_uses(module);
@@ -469,7 +583,7 @@ int xp_module_unregister(struct xp_module *public)
 	public->private_data = NULL;
 	__atomic_store_n(&public->state, NEW | WAS_REGISTERED, __ATOMIC_RELAXED);
 	xp__unlock();
-	for (unsigned kind = 0; kind < public->nr_tables; kind++)
+	for (unsigned kind = 0; last && kind < public->nr_tables; kind++)
 		if (xp__front_of(kind)->leave)
 			xp__front_of(kind)->leave(&public->tables[kind]);
 	return 0;
@@ -494,6 +608,8 @@ int xp_port_set(const struct xp_port *port)
 	if (port == NULL || port->abi != XP_PORT_ABI)
 		return -XP__EINVAL;
 	xp__start(port);
+	for (const struct xp_module *module = first_waiting(); module && port->lasts; module = module->private_data)
+		(void)port->lasts(module, true);
 	if (xp__modules_wait() && xp__lock(NULL) == 0) {
 		(void)xp__modules_retry(nothing, NULL, NULL);
 		xp__unlock();

@@ -751,6 +751,128 @@ XP_TEST(a_corrupt_module)
 	end();
 }
 
+/* ---- modules with the same tables, and the end ---- */
+
+/* One has been registered; the others have the same tables. They count as one until the last goes. */
+XP_TEST(the_same_tables_twice)
+{
+	struct xp_module again, third;
+	size_t live;
+
+	start_registered();
+	again = third = (struct xp_module){.abi = XP_MODULE_ABI, .nr_tables = 1, .tables = {one.module.tables[0]}};
+	live = rec.live;
+	CHECK_EQ(xp_module_register(&again), 0);
+	CHECK_EQ(rec.live, live);
+	CHECK_EQ(xp_module_register(&third), 0);
+	CHECK_EQ(xp_static_key_enable(&key_a), 0);
+	check_sites(&one, "jttjt");
+	CHECK_EQ(xp_module_unregister(&one.module), 0);
+	CHECK_EQ(xp_module_unregister(&third), 0);
+	CHECK_EQ(xp_static_key_disable(&key_a), 0);
+	check_sites(&one, "tjtjt");
+	CHECK_EQ(xp_module_register(&one.module), 0);
+	CHECK_EQ(xp_module_unregister(&again), 0);
+	CHECK_EQ(xp_static_key_enable(&key_a), 0);
+	check_sites(&one, "jttjt");
+	CHECK_EQ(xp_module_unregister(&one.module), 0);
+	CHECK(key_a.object.uses == NULL);
+	CHECK_EQ(xp_static_key_disable(&key_a), 0);
+	check_sites(&one, "jttjt");
+	end();
+}
+
+/* Whose sites would they be? */
+XP_TEST(tables_that_overlap)
+{
+	struct xp_diag diag;
+	struct xp_batch *batch;
+	struct xp_module part;
+
+	start_registered();
+	part = (struct xp_module){.abi = XP_MODULE_ABI, .nr_tables = 1, .tables = {{one.records + 1, one.records + 3}}};
+	CHECK_EQ(xp_module_register(&part), -XP_E_CORRUPT);
+	batch = xp_batch_new();
+	REQUIRE(batch != NULL);
+	CHECK_EQ(xp_batch_add_key(batch, &key_a, true), 0);
+	CHECK_EQ(xp_batch_commit(batch, &diag), -XP_E_CORRUPT);
+	CHECK_STR(diag.detail, "its tables are in part those of another module");
+	CHECK_EQ(xp_module_unregister(&part), 0);
+	CHECK_EQ(xp_batch_commit(batch, &diag), 0);
+	xp_batch_free(batch);
+	/* The same table and another one that the first has not. */
+	part = (struct xp_module){.abi = XP_MODULE_ABI, .nr_tables = XP_SITE_GATE, .tables = {one.module.tables[0]}};
+	part.tables[XP_SITE_IMV] = (struct xp_site_table){two.records, two.records + 1};
+	CHECK_EQ(xp_module_register(&part), -XP_E_CORRUPT);
+	CHECK_EQ(xp_module_unregister(&part), 0);
+	end();
+}
+
+static bool lasting;
+static const void *pinned, *unpinned;
+
+static bool lasts(const void *module, bool arrives)
+{
+	(void)arrives;
+	return lasting && module == &one.module;
+}
+
+static void *pin(const void *target, const void *user)
+{
+	(void)user;
+	pinned = target;
+	return target == &one.module ? NULL : &lasting;
+}
+
+static void unpin(void *pin)
+{
+	unpinned = pin;
+}
+
+/* Module one is the executable's, module two a shared object's. */
+static void ends(const void *nothing)
+{
+	static struct made three;
+
+	(void)nothing;
+	start_registered();
+	rec_port.lasts = lasts;
+	rec_port.pin = pin;
+	rec_port.unpin = unpin;
+	lasting = true;
+	module_add(&two, &key_a, 0);
+	CHECK_EQ(xp_module_register(&two.module), 0);
+	CHECK_EQ(xp_module_exit(&one.module), 0);
+	CHECK_EQ(xp_module_exit(&two.module), 0); /* is closed */
+	CHECK_EQ(xp_static_key_enable(&key_a), 0);
+	check_sites(&one, "jttjt");
+	check_sites(&two, "t");
+	CHECK_EQ(xp_module_register(&two.module), 0);
+	xp_modules_keep();
+	CHECK(pinned == &one.module);
+	CHECK_EQ(xp_module_exit(&two.module), 0); /* is closed, and stays */
+	CHECK_EQ(xp_static_key_disable(&key_a), 0);
+	check_sites(&one, "tjtjt");
+	check_sites(&two, "t");
+	CHECK_EQ(xp_static_key_enable(&key_a), 0);
+	check_sites(&two, "j");
+	/* What comes later is kept, too; by hand all is unregistered. */
+	module_start(&three, 0x2040);
+	module_add(&three, &key_a, 0);
+	CHECK_EQ(xp_module_register(&three.module), 0);
+	CHECK(pinned == &three.module);
+	CHECK_EQ(xp_module_unregister(&three.module), 0);
+	CHECK(unpinned == NULL);
+	CHECK_EQ(xp_module_unregister(&two.module), 0);
+	CHECK_EQ(xp_module_unregister(&one.module), 0);
+	CHECK(key_a.object.uses == NULL);
+}
+
+XP_TEST(the_end_forgets_nothing)
+{
+	rec_isolated(ends, NULL);
+}
+
 /* ---- modules that were refused ---- */
 
 /* Module two is refused with @error, once or for ever; module one is registered. */

@@ -33,6 +33,7 @@ enum {
 	ANSWER_MS = 10000,    /* to be taken */
 	ANSWER_FIRST = 65536, /* room, before more is asked for */
 	BACKLOG = 16,
+	ARRIVAL_MS = 15000, /* for what is of the start of the program to register; the tool waits longer */
 };
 
 #ifdef SYS_geteuid32
@@ -473,6 +474,9 @@ static void *serve(void *unused)
 	static uint32_t never;
 
 	(void)unused;
+	/* Who asks before the program's own objects have registered would be told that there are none. */
+	for (int i = 0; i < ARRIVAL_MS / 10 && !stopping() && !xp__all_arrived(); i++)
+		xp__futex_wait(&never, 0, 10000000);
 	while (!stopping()) {
 		int error = 0;
 

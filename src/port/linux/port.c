@@ -452,6 +452,7 @@ static const struct xp_port port = {
 	.data_read = xp__data_read,
 	.stack_check = xp__stack_check,
 	.wait = xp__moment_wait,
+	.lasts = xp__lasts,
 	.stack_left = xp__stack_left,
 };
 
@@ -467,8 +468,15 @@ static int choice(const char *name, const char *const *values, int nr)
 	return 0;
 }
 
-/* Before every constructor that may register a module or switch a key: those have 101 too, and the module waits if it comes first. */
-__attribute__((constructor(101))) static void start(void)
+/*
+ * Before every constructor that may register a module or switch a key. Those of modules have priority 100 too, and a module
+ * waits if it comes first.
+ */
+#pragma GCC diagnostic push
+#ifndef __clang__
+#pragma GCC diagnostic ignored "-Wprio-ctor-dtor"
+#endif
+__attribute__((constructor(100))) static void start(void)
 {
 	static const char *const policies[] = {"auto", "breakpoint", "quiesce", "early"};
 	static const char *const binds[] = {"lazy", "now"};
@@ -478,6 +486,7 @@ __attribute__((constructor(101))) static void start(void)
 	struct xp__sigaction sigsys;
 	bool caught;
 
+	xp__lifetime_start();
 	if (xp__fork_start())
 		return; /* without fork's handlers a child could hang: stay without a port */
 	xp_gate_set_eager(choice("CROSSPATCH_BIND", binds, 2));
@@ -501,3 +510,4 @@ __attribute__((constructor(101))) static void start(void)
 		xp__sigaction(SIGSYS, &sigsys, NULL);
 	(void)xp_port_set(&port);
 }
+#pragma GCC diagnostic pop

@@ -149,6 +149,13 @@ bool xp__text_trylock(void);    /* without a wait, and from inside a trap too */
 /* xp__text_lock_fork - in the child: the lock belongs to the forking thread's new self if @held, else to nobody. */
 void xp__text_lock_fork(bool held);
 
+/* ---- lifetime.c ---- */
+/* xp__lifetime_start - notes what is to register before the program begins. Context: the library's first constructor. */
+void xp__lifetime_start(void);
+/* xp__lasts - the port's lasts(). xp__all_arrived - whether all that is of the start of the program has registered. */
+bool xp__lasts(const void *module, bool arrives);
+bool xp__all_arrived(void);
+
 /* ---- pin.c ---- */
 void *xp__pin(const void *target, const void *user);
 void xp__unpin(void *pin);
