@@ -43,7 +43,8 @@ extern "C" {
 	X(NOT_TRACED, 4225, "the function does not have this handler with this data")                   \
 	X(LEAVES, 4226, "the function has as many return handlers as there may be")                       \
 	X(TRANSLATED, 4227, "the program runs under a translator that does not execute changed text") \
-	X(VALUE, 4228, "the number is outside of the range that the value is defined with")
+	X(VALUE, 4228, "the number is outside of the range that the value is defined with")   \
+	X(HELD, 4229, "another thread commits, or forks, and does not come to an end; nothing was done")
 
 enum xp_error {
 #define XP_ERROR_ENUM(name, number, text) XP_E_##name = number,

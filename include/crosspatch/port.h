@@ -60,7 +60,7 @@ struct xp_port {
 	 * lock/unlock - the text lock: one writer at a time.
 	 * Ordering: lock() acquires what the last unlock() released. Errors: -XP_E_REENTRANT if the
 	 * caller already holds it (a signal handler that interrupted a commit), or runs in a handler that a
-	 * foreign trap was passed to. Progress: waits for the holder, without a bound.
+	 * foreign trap was passed to; -XP_E_HELD if a holder does not let go. Progress: waits for the holder.
 	 */
 	int (*lock)(void);
 	void (*unlock)(void);

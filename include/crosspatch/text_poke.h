@@ -57,8 +57,9 @@ struct xp_poke {
  * site; a thread that blocks or ignores SIGTRAP while a trap is needed; one that does not come to the rendezvous of the
  * quiesce policy or of the signal sync: linux.h), -XP_E_NOT_TEXT, -XP_E_MULTI,
  * -XP_E_EMULATE, -XP_E_RANGE, -XP_E_NO_METHOD, -XP_E_NO_SYNC, -XP_E_NO_WRITER, -XP_E_SHADOW_STACK, -XP_E_NOT_READY,
- * -XP_E_REENTRANT, -XP_E_WEDGED, -ENOMEM, or what the system said (rolled back).
- * Progress: waits for the text lock and for each sync. @diag may be NULL.
+ * -XP_E_REENTRANT, -XP_E_HELD, -XP_E_WEDGED, -ENOMEM, or what the system said (rolled back).
+ * Progress: waits for the text lock and for each sync. Threads get the lock in the order in which they began to wait. While
+ * one thread keeps it, the others wait at most 20 s, or 2 s if it forks: then -XP_E_HELD. @diag may be NULL.
  */
 int xp_text_poke(const struct xp_poke *poke, struct xp_diag *diag);
 

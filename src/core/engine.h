@@ -14,7 +14,7 @@ extern const struct xp_port *xp__port;
 /* xp__start - the engine's part of xp_port_set(). */
 void xp__start(const struct xp_port *port);
 
-/* xp__lock - takes the text lock of a ready engine: -XP_E_NOT_READY, -XP_E_WEDGED, -XP_E_REENTRANT. */
+/* xp__lock - takes the text lock of a ready engine: -XP_E_NOT_READY, -XP_E_WEDGED, -XP_E_REENTRANT, -XP_E_HELD. */
 int xp__lock(struct xp_diag *diag);
 void xp__unlock(void);
 

@@ -3,14 +3,47 @@
  * The text lock: a futex whose word is the owner's thread id, so that a signal handler can tell that it interrupted the
  * owner, however early or late it came: there is no moment at which the lock is taken and the owner unknown.
  *
- * Word: 0 free; thread id, with WAITERS if somebody may sleep. Progress: waits without a bound; not fair.
+ * The word is 0 while the lock is free; else the owner's thread id and
+ *	WAITERS   a thread may sleep: the unlock wakes one.
+ *	HANDOFF   a thread slept, woke, and found the lock taken again: the unlock leaves the lock to those that slept, and
+ *	          the word is WAITERS | HANDOFF, without an owner, until one of them takes it.
+ *	FORK      the owner calls fork, and libc has control: see fork.c.
+ *
+ * I1  The owner of the lock takes no lock of libc's, calls nothing that takes one, and waits for no thread that may hold
+ *     one: whoever holds one (a handler that interrupted malloc, a constructor under dlopen) may wait for the text lock.
+ *     libc's part of fork takes many: who owns the lock for a fork gives it to any thread that asks.
+ * I2  Fair: the kernel wakes in the order in which threads went to sleep, and a thread that was overtaken once is not
+ *     again. A thread that does not sleep pays nothing for that.
+ * I3  Bounded: a thread waits as long as the lock changes hands. After PATIENCE_MS with one owner, or FORK_PATIENCE_MS with
+ *     one that forks and does not answer, it gives up (-XP_E_HELD). An owner that has ended gives nothing back: that is
+ *     noticed, and wedges the engine.
+ *
  * After a fork, only the child's one thread is left: see fork.c.
  */
+#include "core/engine.h"
 #include "port/linux/port.h"
 
+#include <errno.h>
+
 #define WAITERS 0x80000000u
+#define HANDOFF 0x40000000u
+#define FORK 0x20000000u
+#define OWNER 0x1fffffffu /* thread ids are less than 2^22 */
+
+#define LOOK_NS 10000000u /* a waiter looks after its owner that often */
+#define SOON_NS 1000000u /* and that often at one that forks, or if it may take over from a thread that does not come */
+#define FORK_PATIENCE_MS 2000u
+
+#ifdef XP_INJECT
+uint32_t xp__lock_patience_ms = 20000;
+#define PATIENCE_MS xp__lock_patience_ms
+#else
+#define PATIENCE_MS 20000u
+#endif
 
 static uint32_t word;
+static uint32_t turns; /* how often the owner found that others waited */
+static uint32_t lent;  /* of the owner: how many times it took the lock inside its own fork */
 static __thread int cached_tid __attribute__((tls_model("initial-exec")));
 
 int xp__gettid(void)
@@ -21,14 +54,16 @@ int xp__gettid(void)
 }
 
 /*
- * In the child of a fork that ran no handlers (_Fork, clone): the thread that held the lock is not there. If one did,
- * its commit is neither finished nor undone in this copy of the text.
+ * In the child of a fork that ran no handlers (_Fork, clone): the thread that held the lock is not there. If one did, its
+ * commit is neither finished nor undone in this copy of the text, unless it held the lock for a fork.
  */
 static int enter_child(void)
 {
+	uint32_t seen = __atomic_load_n(&word, __ATOMIC_RELAXED);
+
 	xp__control_fork();
 	xp__kept_drop_all();
-	if (__atomic_load_n(&word, __ATOMIC_RELAXED) != 0)
+	if (seen & OWNER && !(seen & FORK))
 		return -XP_E_WEDGED;
 	xp__text_lock_fork(false);
 	xp__defer_fork();
@@ -37,36 +72,108 @@ static int enter_child(void)
 	return 0;
 }
 
-int xp__text_lock(void)
-{
-	uint32_t self, expected = 0;
+/* ---- the wait ---- */
 
-	if (!xp__fork_marks[XP__MARK_LOCK] && enter_child())
-		return -XP_E_WEDGED;
-	self = (uint32_t)xp__gettid();
-	if (xp__in_trap() || xp__text_lock_owned())
-		return -XP_E_REENTRANT;
-	/* ordering: (L1) pairs with (L2) */
-	if (__atomic_compare_exchange_n(&word, &expected, self, false, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED))
+/* What a waiter knows of the owner that it waits for. */
+struct wait {
+	uint32_t owner, turn;
+	uint64_t since, looked; /* ms: when this owner was first seen, and the last look; 0: not yet */
+	bool slept;             /* and was woken, or was not for a while */
+};
+
+/* Whether the owner in @seen has ended, and can unlock nothing. */
+static bool is_gone(uint32_t seen)
+{
+	long error = XP__SYS3(SYS_tgkill, XP__SYS1(SYS_getpid, 0), seen & OWNER, 0);
+
+	return error == -ESRCH && (__atomic_load_n(&word, __ATOMIC_RELAXED) & OWNER) == (seen & OWNER);
+}
+
+/* After a sleep that no unlock ended. 0: waits on; else the error to give up with. */
+static int look_after_owner(struct wait *wait, uint32_t seen)
+{
+	uint32_t turn = __atomic_load_n(&turns, __ATOMIC_RELAXED);
+	uint64_t now = xp__clock_ms();
+
+	if (wait->since == 0 || wait->owner != (seen & (OWNER | FORK)) || wait->turn != turn) {
+		wait->owner = seen & (OWNER | FORK);
+		wait->turn = turn;
+		wait->since = now;
+	}
+	if (!(seen & OWNER) || wait->looked == now)
 		return 0;
-	for (;;) {
-		if (expected == 0) {
-			/* Others may sleep: whoever slept takes it with WAITERS set, and wakes the next one. */
-			if (__atomic_compare_exchange_n(&word, &expected, self | WAITERS, false, __ATOMIC_ACQUIRE,
+	wait->looked = now;
+	if (seen & FORK) {
+		xp__fork_ask((int)(seen & OWNER));
+		return now - wait->since < FORK_PATIENCE_MS ? 0 : -XP_E_HELD;
+	}
+	if (is_gone(seen)) {
+		xp__wedge();
+		return -XP_E_WEDGED;
+	}
+	return now - wait->since < PATIENCE_MS ? 0 : -XP_E_HELD;
+}
+
+static int wait_and_take(uint32_t self, uint32_t seen)
+{
+	struct wait wait = {0};
+	int error = 0;
+
+	while (!error) {
+		bool owned = seen & OWNER;
+		uint32_t wanted = seen | WAITERS | (owned && wait.slept ? HANDOFF : 0);
+		uint64_t timeout;
+		long result;
+
+		if (!owned && (wait.slept || !(seen & HANDOFF))) {
+			/* Others may sleep: the unlock wakes the next one. ordering: (L1) pairs with (L2) */
+			if (__atomic_compare_exchange_n(&word, &seen, self | WAITERS, false, __ATOMIC_ACQUIRE,
 							__ATOMIC_RELAXED))
 				return 0;
 			continue;
 		}
-		if (expected & WAITERS || __atomic_compare_exchange_n(&word, &expected, expected | WAITERS, false,
-								      __ATOMIC_RELAXED, __ATOMIC_RELAXED))
-			xp__futex_wait(&word, expected | WAITERS, xp__worker_follow() ? 1000000 : 0);
-		expected = __atomic_load_n(&word, __ATOMIC_RELAXED);
+		if (wanted != seen &&
+		    !__atomic_compare_exchange_n(&word, &seen, wanted, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED))
+			continue;
+		timeout = xp__worker_follow() || !owned || seen & FORK ? SOON_NS : LOOK_NS;
+		result = xp__futex_wait(&word, wanted, timeout);
+		seen = __atomic_load_n(&word, __ATOMIC_RELAXED);
+		wait.slept |= result == 0 || result == -ETIMEDOUT;
+		if (result == -ETIMEDOUT || result == -EINTR)
+			error = look_after_owner(&wait, seen);
 	}
+	/* It may have been this thread's turn. */
+	xp__futex_wake(&word, 1);
+	return error;
+}
+
+/* ---- lock and unlock ---- */
+
+int xp__text_lock(void)
+{
+	uint32_t self, seen = 0;
+
+	if (!xp__fork_marks[XP__MARK_LOCK] && enter_child())
+		return -XP_E_WEDGED;
+	self = (uint32_t)xp__gettid();
+	if (xp__in_trap())
+		return -XP_E_REENTRANT;
+	/* ordering: (L1) pairs with (L2) */
+	if (__atomic_compare_exchange_n(&word, &seen, self, false, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED))
+		return 0;
+	if ((seen & OWNER) != self)
+		return wait_and_take(self, seen);
+	if (!(seen & FORK))
+		return -XP_E_REENTRANT;
+	/* A handler, of fork's or a signal's: the text is whole, and no child is made before it returns. */
+	__atomic_fetch_and(&word, ~FORK, __ATOMIC_RELAXED);
+	lent++;
+	return 0;
 }
 
 bool xp__text_lock_owned(void)
 {
-	return (__atomic_load_n(&word, __ATOMIC_RELAXED) & ~WAITERS) == (uint32_t)xp__gettid();
+	return (__atomic_load_n(&word, __ATOMIC_RELAXED) & OWNER) == (uint32_t)xp__gettid();
 }
 
 bool xp__text_trylock(void)
@@ -78,17 +185,62 @@ bool xp__text_trylock(void)
 					   __ATOMIC_RELAXED);
 }
 
+static void unlock_and_wake(uint32_t seen)
+{
+	__atomic_store_n(&turns, turns + 1, __ATOMIC_RELAXED);
+	/* ordering: (L2) pairs with (L1) */
+	while (!__atomic_compare_exchange_n(&word, &seen, seen & HANDOFF ? WAITERS | HANDOFF : 0, false,
+					    __ATOMIC_RELEASE, __ATOMIC_RELAXED))
+		;
+	xp__futex_wake(&word, 1);
+}
+
 void xp__text_unlock(void)
 {
+	uint32_t seen = (uint32_t)xp__gettid();
+
 	xp__kept_commit_ends();
+	if (lent) {
+		lent--;
+		__atomic_fetch_or(&word, FORK, __ATOMIC_RELAXED);
+		return;
+	}
 	/* ordering: (L2) pairs with (L1) */
-	if (__atomic_exchange_n(&word, 0, __ATOMIC_RELEASE) & WAITERS)
-		xp__futex_wake(&word, 1);
+	if (!__atomic_compare_exchange_n(&word, &seen, 0, false, __ATOMIC_RELEASE, __ATOMIC_RELAXED))
+		unlock_and_wake(seen);
+}
+
+/* ---- fork ---- */
+
+void xp__text_lock_forks(bool forks)
+{
+	if (forks)
+		__atomic_fetch_or(&word, FORK, __ATOMIC_RELAXED);
+	else
+		__atomic_fetch_and(&word, ~FORK, __ATOMIC_RELAXED);
+}
+
+bool xp__text_lock_forking(void)
+{
+	return (__atomic_load_n(&word, __ATOMIC_RELAXED) & (OWNER | FORK)) == ((uint32_t)xp__gettid() | FORK);
+}
+
+bool xp__text_lock_yield(void)
+{
+	uint32_t inner = lent;
+
+	lent = 0;
+	unlock_and_wake(__atomic_or_fetch(&word, WAITERS | HANDOFF, __ATOMIC_RELAXED));
+	if (wait_and_take((uint32_t)xp__gettid(), __atomic_load_n(&word, __ATOMIC_RELAXED)))
+		return false;
+	lent = inner;
+	return true;
 }
 
 void xp__text_lock_fork(bool held)
 {
 	cached_tid = 0;
+	lent = 0;
 	xp__fork_marks[XP__MARK_LOCK] = 1;
 	__atomic_store_n(&word, held ? (uint32_t)xp__gettid() : 0, __ATOMIC_RELAXED);
 }

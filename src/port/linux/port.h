@@ -28,6 +28,10 @@ int xp__fork_start(void);
 /* Marks that are zero at first and after every fork, however it was made: who sets one knows when it is in a child. */
 enum xp__mark { XP__MARK_LOCK, XP__MARK_PROCMEM, XP__MARK_THREADS, XP__MARK_MAPS, XP__NR_MARKS };
 extern uint32_t *xp__fork_marks;
+/* xp__fork_ask - asks thread @tid, which holds the text lock for a fork, to let others have it. Context: any. */
+void xp__fork_ask(int tid);
+/* xp__fork_asked - the caller is asked. Context: the handler of the rendezvous' signal, @signal. */
+void xp__fork_asked(int signal);
 
 /* ---- kept.c: files of /proc that a commit opens ---- */
 struct xp__kept {
@@ -82,6 +86,7 @@ int xp__membarrier_sync(void);
  */
 int xp__rendezvous_start(void); /* chooses and installs the signal; 0 if usable */
 int xp__rendezvous_signal(void);
+void xp__rendezvous_ask_forking(int tid); /* its handler calls xp__fork_asked() there */
 /* How long a round may take that cannot succeed as it looks: nothing is stored yet, text is half new, it is being undone. */
 enum xp__hurry { XP__BEFORE, XP__MIDWAY, XP__UNDOING };
 /* xp__rendezvous_sync - 0; -EBUSY, with the thread that did not come in @diag (may be NULL); -errno. */
@@ -146,6 +151,13 @@ int xp__text_lock(void);
 void xp__text_unlock(void);
 bool xp__text_lock_owned(void); /* by the caller */
 bool xp__text_trylock(void);    /* without a wait, and from inside a trap too */
+/*
+ * xp__text_lock_forks - the caller, who holds the lock, calls fork, or has. xp__text_lock_forking - whether it does, and
+ * holds the lock for that. xp__text_lock_yield - it lets others have the lock, and takes it back: false if it did not get it.
+ */
+void xp__text_lock_forks(bool forks);
+bool xp__text_lock_forking(void);
+bool xp__text_lock_yield(void);
 /* xp__text_lock_fork - in the child: the lock belongs to the forking thread's new self if @held, else to nobody. */
 void xp__text_lock_fork(bool held);
 

@@ -103,6 +103,8 @@ static struct xp__slot *my_slot(uint32_t i)
 	return __atomic_load_n(&slot_at(i)->tid, __ATOMIC_RELAXED) == (int)XP__SYS1(SYS_gettid, 0) ? slot_at(i) : NULL;
 }
 
+#define ASKS_FORKING UINT32_MAX /* in the place of a slot's number: asks a thread that forks (fork.c) */
+
 static void on_rendezvous(int signal, siginfo_t *info, void *context)
 {
 	ucontext_t *uc = context;
@@ -112,9 +114,12 @@ static void on_rendezvous(int signal, siginfo_t *info, void *context)
 	struct xp__slot *slot;
 	uint32_t mine;
 
-	(void)signal;
 	if (info->si_code != SI_QUEUE || info->si_pid != (int)XP__SYS1(SYS_getpid, 0))
 		return;
+	if ((uintptr_t)info->si_value.sival_ptr == ASKS_FORKING) {
+		xp__fork_asked(signal);
+		return;
+	}
 	slot = my_slot((uint32_t)(uintptr_t)info->si_value.sival_ptr);
 	if (slot)
 		/* ordering: (R2) pairs with (R1) */
@@ -321,6 +326,28 @@ static int list_new(void)
 	return tid < 0 ? tid : nr;
 }
 
+static siginfo_t letter(uint32_t value)
+{
+	siginfo_t info;
+
+	memset(&info, 0, sizeof(info));
+	info.si_code = SI_QUEUE;
+	info.si_pid = (int)XP__SYS1(SYS_getpid, 0);
+	info.si_value.sival_ptr = (void *)(uintptr_t)value; /* NOLINT: a number */
+	return info;
+}
+
+void xp__rendezvous_ask_forking(int tid)
+{
+	siginfo_t info = letter(ASKS_FORKING);
+	int signal = xp__rendezvous_signal();
+	struct xp__sigaction now;
+
+	/* A signal that the program has taken for itself, or given up, is not sent. */
+	if (signal && xp__sigaction(signal, NULL, &now) == 0 && now.handler == (uintptr_t)on_rendezvous)
+		XP__SYS4(SYS_rt_tgsigqueueinfo, info.si_pid, tid, signal, &info);
+}
+
 static bool is_pending(int tid)
 {
 	struct xp__thread thread;
@@ -332,17 +359,13 @@ static bool is_pending(int tid)
 static int ask(uint32_t i, bool park)
 {
 	struct xp__slot *slot = slot_at(i);
-	siginfo_t info;
+	siginfo_t info = letter(i);
 	int error = 0;
 
 	/* ordering: (R1) pairs with (R2); the signal itself orders it too */
 	__atomic_store_n(&slot->word, round_number | (park ? PARK : 0) | ASKED, __ATOMIC_SEQ_CST);
 	if (slot->suspect && is_pending(slot->tid))
 		return 0;
-	memset(&info, 0, sizeof(info));
-	info.si_code = SI_QUEUE;
-	info.si_pid = (int)XP__SYS1(SYS_getpid, 0);
-	info.si_value.sival_ptr = (void *)(uintptr_t)i; /* NOLINT: a number */
 	/* The queue empties as signals are handled. */
 	for (int tries = 0; tries < 4; tries++) {
 		error = (int)XP__SYS4(SYS_rt_tgsigqueueinfo, info.si_pid, slot->tid, number, &info);
