@@ -129,14 +129,16 @@ template <typename T> T xp__imv_type_of(const xp_imv_of<T> &);
 #define XP__IMV_AS(type, x) static_cast<type>(x)
 #else
 #define XP__IMV_IS(name, type) __builtin_types_compatible_p(xp__imv_type_of_##name, type)
+/* Its type, or unsigned in place of a pointer's or a floating-point one. */
+#define XP__IMV_CLASS(name) __builtin_classify_type((xp__imv_type_of_##name)0)
+#define XP__IMV_NUMBER(name)                                                                                           \
+	__typeof__(__builtin_choose_expr(XP__IMV_CLASS(name) == 5 || XP__IMV_CLASS(name) == 8, 0u,                     \
+					 (xp__imv_type_of_##name)0))
 #define XP__IMV_TYPE_BITS(name)                                                                                        \
-	(XP_IMV_TYPED |                                                                                                \
-	 (XP__IMV_IS(name, _Bool)                               ? XP_IMV_BOOL                                          \
-	  : XP__IMV_IS(name, float) || XP__IMV_IS(name, double) ? XP_IMV_FLOAT                                         \
-	  : __builtin_choose_expr(__builtin_classify_type((xp__imv_type_of_##name)0) == 5 /* a pointer */, 0,          \
-				  (xp__imv_type_of_##name) - 1 < (xp__imv_type_of_##name)1)                            \
-		  ? XP_IMV_SIGNED                                                                                      \
-		  : 0))
+	(XP_IMV_TYPED | (XP__IMV_IS(name, _Bool)                                ? XP_IMV_BOOL                          \
+			 : XP__IMV_IS(name, float) || XP__IMV_IS(name, double)  ? XP_IMV_FLOAT                         \
+			 : (XP__IMV_NUMBER(name))(-1) < (XP__IMV_NUMBER(name))1 ? XP_IMV_SIGNED                        \
+										: 0u))
 #define XP__IMV_AS(type, x) ((type)(x))
 #endif
 #define XP__IMV_HEAD(real, name, value)                                                                                \
