@@ -15,6 +15,7 @@ extern "C" {
  * the system refused, one of these for what the library refused. errno itself
  * is never set. One table makes the enum, xp_strerror() and the manual.
  */
+/* clang-format off */
 #define XP_ERRORS(X)                                                                                    \
 	X(MISMATCH, 4201, "the text at the site is not what was expected")                              \
 	X(OVERLAP, 4202, "two patches of one commit touch the same bytes")                              \
@@ -45,6 +46,7 @@ extern "C" {
 	X(TRANSLATED, 4227, "the program runs under a translator that does not execute changed text") \
 	X(VALUE, 4228, "the number is outside of the range that the value is defined with")   \
 	X(HELD, 4229, "another thread commits, or forks, and does not come to an end; nothing was done")
+/* clang-format on */
 
 enum xp_error {
 #define XP_ERROR_ENUM(name, number, text) XP_E_##name = number,
@@ -72,14 +74,14 @@ enum xp_phase {
  * to the caller's own tables.
  */
 struct xp_diag {
-	int error;               /* the code returned */
-	int system;              /* errno of the system call behind it, 0 if none */
+	int error;  /* the code returned */
+	int system; /* errno of the system call behind it, 0 if none */
 	enum xp_phase phase;
-	int tid;                 /* the thread at fault, 0 if none */
-	const void *site;        /* the first byte of the site at fault, NULL if none */
-	const char *key;         /* the name of the key it belongs to, NULL if none */
-	const char *detail;      /* a static sentence that says more, NULL if none */
-	uint8_t len;             /* valid bytes in the arrays below */
+	int tid;            /* the thread at fault, 0 if none */
+	const void *site;   /* the first byte of the site at fault, NULL if none */
+	const char *key;    /* the name of the key it belongs to, NULL if none */
+	const char *detail; /* a static sentence that says more, NULL if none */
+	uint8_t len;        /* valid bytes in the arrays below */
 	uint8_t expected[XP_MAX_LEN];
 	uint8_t found[XP_MAX_LEN];
 };
@@ -88,8 +90,9 @@ struct xp_diag {
  * xp_strerror - a static English sentence for a code.
  *
  * Context: any, signal handlers included. Ordering: none. Progress: wait-free.
- * Errors: none; an unknown code, and every -errno, gives a general sentence
- * (the system's own text is strerror()'s business). Accepts either sign.
+ * Errors: none; an unknown code gives a general sentence, and so does an
+ * -errno that no function of the library is known to return. Accepts either
+ * sign.
  */
 const char *xp_strerror(int error);
 

@@ -33,9 +33,12 @@ template <typename type, bool is_enum = __is_enum(type)> struct xp__imv_type_bit
 		bits = 1u + 2u * is_signed + 4u * is_bool
 	};
 };
-template <typename type> struct xp__imv_type_bits<type, true> : xp__imv_type_bits<__underlying_type(type)> {};
-template <typename type> struct xp__imv_type_bits<const type, false> : xp__imv_type_bits<type> {};
-template <typename type> struct xp__imv_type_bits<volatile type, false> : xp__imv_type_bits<type> {};
+template <typename type> struct xp__imv_type_bits<type, true> : xp__imv_type_bits<__underlying_type(type)> {
+};
+template <typename type> struct xp__imv_type_bits<const type, false> : xp__imv_type_bits<type> {
+};
+template <typename type> struct xp__imv_type_bits<volatile type, false> : xp__imv_type_bits<type> {
+};
 template <typename type> struct xp__imv_type_bits<type *, false> {
 	enum : unsigned { bits = 1u };
 };
@@ -131,14 +134,14 @@ template <typename T> T xp__imv_type_of(const xp_imv_of<T> &);
 #define XP__IMV_IS(name, type) __builtin_types_compatible_p(xp__imv_type_of_##name, type)
 /* Its type, or unsigned in place of a pointer's or a floating-point one. */
 #define XP__IMV_CLASS(name) __builtin_classify_type((xp__imv_type_of_##name)0)
-#define XP__IMV_NUMBER(name)                                                                                           \
+#define XP__IMV_ARITHMETIC(name)                                                                                       \
 	__typeof__(__builtin_choose_expr(XP__IMV_CLASS(name) == 5 || XP__IMV_CLASS(name) == 8, 0u,                     \
 					 (xp__imv_type_of_##name)0))
 #define XP__IMV_TYPE_BITS(name)                                                                                        \
-	(XP_IMV_TYPED | (XP__IMV_IS(name, _Bool)                                ? XP_IMV_BOOL                          \
-			 : XP__IMV_IS(name, float) || XP__IMV_IS(name, double)  ? XP_IMV_FLOAT                         \
-			 : (XP__IMV_NUMBER(name))(-1) < (XP__IMV_NUMBER(name))1 ? XP_IMV_SIGNED                        \
-										: 0u))
+	(XP_IMV_TYPED | (XP__IMV_IS(name, _Bool)                                        ? XP_IMV_BOOL                  \
+			 : XP__IMV_IS(name, float) || XP__IMV_IS(name, double)          ? XP_IMV_FLOAT                 \
+			 : (XP__IMV_ARITHMETIC(name))(-1) < (XP__IMV_ARITHMETIC(name))1 ? XP_IMV_SIGNED                \
+											: 0u))
 #define XP__IMV_AS(type, x) ((type)(x))
 #endif
 #define XP__IMV_HEAD(real, name, value)                                                                                \
@@ -167,8 +170,8 @@ template <typename T> T xp__imv_type_of(const xp_imv_of<T> &);
 #define XP_DEFINE_IMV(type, name, init)                                                                                \
 	XP__IMV_TYPE(type, name);                                                                                      \
 	XP__IMV_VARIABLE(name, init);                                                                                  \
-	XP__IMV_DECLARATOR(type, name) __attribute__((visibility("hidden"))) =                                         \
-		XP__IMV_OBJECT(NULL, name, &xp__imv_variable_of_##name)
+	XP__IMV_DECLARATOR(type, name)                                                                                 \
+	__attribute__((visibility("hidden"))) = XP__IMV_OBJECT(NULL, name, &xp__imv_variable_of_##name)
 #define XP_DEFINE_IMV_STATIC(type, name, init)                                                                         \
 	XP__IMV_TYPE(type, name);                                                                                      \
 	XP__IMV_VARIABLE(name, init);                                                                                  \
@@ -218,8 +221,8 @@ template <typename T> T xp__imv_type_of(const xp_imv_of<T> &);
 	XP__IMV_TYPE(type, name);                                                                                      \
 	extern XP__IMV_DECLARATOR(type, xp_shared_imv_##name);                                                         \
 	extern XP__IMV_DECLARATOR(type, name);                                                                         \
-	XP__IMV_DECLARATOR(type, name) __attribute__((weak, visibility("hidden"))) =                                   \
-		XP__IMV_OBJECT(&xp_shared_imv_##name.object, name, NULL)
+	XP__IMV_DECLARATOR(type, name)                                                                                 \
+	__attribute__((weak, visibility("hidden"))) = XP__IMV_OBJECT(&xp_shared_imv_##name.object, name, NULL)
 #define XP_DEFINE_IMV_SHARED(type, name, init)                                                                         \
 	XP__IMV_TYPE(type, name);                                                                                      \
 	XP__IMV_VARIABLE(name, init);                                                                                  \
@@ -229,7 +232,8 @@ template <typename T> T xp__imv_type_of(const xp_imv_of<T> &);
 	XP__IMV_TYPE(type, name);                                                                                      \
 	XP__IMV_CHECK(name, init, min, max);                                                                           \
 	XP__IMV_VARIABLE(name, init);                                                                                  \
-	__attribute__((visibility("default"))) XP__IMV_DECLARATOR(type, xp_shared_imv_##name) = XP__IMV_RANGED(name, min, max)
+	__attribute__((visibility("default"))) XP__IMV_DECLARATOR(type, xp_shared_imv_##name) =                        \
+		XP__IMV_RANGED(name, min, max)
 
 /*
  * xp_imv_read(name) - the value, an rvalue of its type.
@@ -261,7 +265,7 @@ static inline const struct xp_imv *xp__imv_real(const struct xp_imv *imv)
 /* In C++ a lambda: it may stand in the initializer of a variable at namespace scope as well. */
 #ifdef __cplusplus
 #define xp_imv_read(name)                                                                                              \
-	([]() __attribute__((always_inline)) -> XP__IMV_TYPE_OF(name) {                                                \
+	([]() __attribute__((always_inline))->XP__IMV_TYPE_OF(name) {                                                  \
 		XP__IMV_BODY(name)                                                                                     \
 		return xp__imv_value;                                                                                  \
 	}())

@@ -77,18 +77,27 @@ int xp_set_descriptors(enum xp_descriptors descriptors);
  * `crosspatch set`, run by the process' own effective user or root, and by nobody else. Nothing listens unless this is
  * called, or the environment variable CROSSPATCH_CONTROL says auto or names a socket (ignored in set-uid programs).
  * @path: of the socket, absolute, less than 108 bytes; a socket of the same user there that nobody listens to is replaced.
- * NULL (auto): named by the process id, where the tool finds it: in the first of these directories that can be made and
- * is this user's alone: /run/crosspatch (root's), /run/user/UID/crosspatch, /tmp/crosspatch-UID.
- * The socket has mode 0600, and goes with the process unless that is killed. It makes one thread, which blocks all signals
- * but the library's own, takes the text lock to read and to set, holds no lock while it talks, and keeps up to 5
- * descriptors. From then on the process has two threads: XP_POLICY_EARLY is refused.
+ * NULL (auto): named by the process id, where the tool finds it: in the first of these directories in which that can be done
+ * and which is this user's alone: /run/crosspatch (root's), /run/user/UID/crosspatch, /tmp/crosspatch-UID,
+ * /dev/shm/crosspatch-UID, and the last two with -NUMBER behind them, that of the namespace of users. If a process of another
+ * namespace has the same id there, the name is ID-NUMBER, the number that of the namespace of processes. Sockets there that
+ * killed processes left are removed, 256 at a start.
+ * The socket has mode 0600, whatever the umask, and goes with the process unless that is killed. It makes one thread, which
+ * blocks all signals but the library's own, takes the text lock to read and to set, holds no lock while it talks or looks for
+ * names, and keeps up to 5 descriptors.
+ * A process that becomes another user for good (setuid; real, effective and saved) moves: a socket named by id into the new
+ * user's directory, one with a path if the new user may remove it. Otherwise it stays where it was, and root alone can ask.
+ * What was in another user's directory stays there, and goes when a process of that user starts.
+ * Where the system refuses what the thread needs, it tries again, at least every second. A shortage (descriptors, memory) may
+ * last; after 8 refusals of another kind in a row it ends as if stopped, and xp_control_path() returns what was refused.
+ * From then on the process has two threads: XP_POLICY_EARLY is refused.
  * What is asked while the program starts is answered when the executable and the shared objects loaded with it have
  * registered their sites, or after 15 s.
  * A child of fork is not served: it has no such thread, and closes the socket. It may call this itself.
- * Context: thread; takes the text lock. Ordering: none. Errors: -EALREADY if it serves already; -EADDRINUSE if somebody does
- * there; -EEXIST if something else is there; -EINVAL, -ENAMETOOLONG, -EACCES and others of the system for a path that
- * cannot be; -EBUSY if the directory stays locked; -EAGAIN if there is no thread to be had; -XP_E_REENTRANT. Nothing is
- * left behind. Progress: waits for the text lock; 50 ms for the directory's.
+ * Context: thread; takes the text lock, for moments. Ordering: none. Errors: -EALREADY if it serves already; -EADDRINUSE if
+ * somebody does there; -EEXIST if something else is there; -EINVAL, -ENAMETOOLONG, -EACCES, -EROFS and others of the system
+ * for a path that cannot be; -EAGAIN if there is no thread to be had; -ECANCELED in the child of a handler that forked in the
+ * middle of it; -XP_E_REENTRANT. Nothing is left behind. Progress: waits for the text lock, and for file systems without it.
  */
 int xp_control_start(const char *path);
 
@@ -101,7 +110,8 @@ int xp_control_stop(void);
 
 /*
  * xp_control_path - the socket's path, ended by a zero, into @path of @size bytes; 108 are enough.
- * Context: thread, as above. Ordering: none. Errors: -ENOTCONN if nothing is served, -ERANGE; @path is as before.
+ * Context: thread, as above. Ordering: none. Errors: -ERANGE; if nothing is served, why: -ENOTCONN, or what a start
+ * returned (that of the environment, too) or ended the service; @path is as before.
  * -XP_E_REENTRANT. Progress: waits for the text lock.
  */
 int xp_control_path(char *path, size_t size);

@@ -20,6 +20,11 @@ const char *xp_strerror(int error)
 		return text;
 		XP_ERRORS(XP_ERROR_CASE)
 #undef XP_ERROR_CASE
+#define XP_SYSTEM_CASE(name, number, text)                                                                             \
+	case number:                                                                                                   \
+		return text;
+		XP__SYSTEM_ERRORS(XP_SYSTEM_CASE)
+#undef XP_SYSTEM_CASE
 	default:
 		return "the system refused";
 	}
@@ -75,6 +80,17 @@ static void put_bytes(struct out *out, const uint8_t *bytes, unsigned len)
 	}
 }
 
+/* Whether the same may succeed the next time, with nothing else done. */
+static bool passes(int error)
+{
+	static const int shortages[] = {XP__EBUSY, XP__ENOMEM, 4, 11, 23, 24, 28, 110}; /* see XP__SYSTEM_ERRORS */
+
+	for (size_t i = 0; i < sizeof(shortages) / sizeof(shortages[0]); i++)
+		if (error == shortages[i])
+			return true;
+	return false;
+}
+
 static const char *advice(const struct xp_diag *diag)
 {
 	switch (diag->phase) {
@@ -82,7 +98,9 @@ static const char *advice(const struct xp_diag *diag)
 		return "; undoing it failed too, patching is disabled until the process restarts";
 	case XP_PHASE_STORE:
 	case XP_PHASE_SYNC:
-		return "; everything was undone, try again";
+		return passes(-diag->error) || passes(diag->system)
+			       ? "; everything was undone, try again"
+			       : "; everything was undone; it fails again until the cause is gone";
 	default:
 		return "; nothing was changed";
 	}

@@ -17,7 +17,9 @@
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
+#include <sys/file.h>
 #include <sys/ioctl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -67,7 +69,7 @@ static __attribute__((noinline)) int limit_site(void)
 
 /* ---- a place, and who asks there ---- */
 
-static char directory[] = "/tmp/crosspatch-test-XXXXXX", path[sizeof(directory) + 16];
+static char directory[] = "/tmp/crosspatch-test-XXXXXX", path[128];
 
 static bool make_place(void)
 {
@@ -804,6 +806,294 @@ static void stale(void)
 XP_TEST(names_that_are_taken)
 {
 	in_a_place(stale);
+}
+
+static void lock_held(void)
+{
+	int fd = open(directory, O_RDONLY | O_DIRECTORY);
+
+	/* Anybody can hold that of /tmp. */
+	CHECK_EQ(flock(fd, LOCK_EX), 0);
+	CHECK_EQ(xp_control_start(path), 0);
+	CHECK(is_ok(ask("list")));
+	CHECK_EQ(xp_control_stop(), 0);
+}
+
+XP_TEST(locks_of_others_are_not_waited_for)
+{
+	in_a_place(lock_held);
+}
+
+/* As long as a socket's name may be, in a directory whose own name is almost as long. */
+static void long_names(void)
+{
+	char where[120], deep[108];
+
+	snprintf(deep, sizeof(deep), "%s/%0*d", directory, (int)(104 - strlen(directory)), 0);
+	snprintf(where, sizeof(where), "%s/s", deep);
+	REQUIRE_EQ(strlen(where), 107);
+	CHECK_EQ(mkdir(deep, 0700), 0);
+	strcpy(path, where);
+	CHECK_EQ(xp_control_start(path), 0);
+	CHECK(is_ok(ask("list")));
+	CHECK_EQ(xp_control_stop(), 0);
+	CHECK_EQ(rmdir(deep), 0);
+}
+
+XP_TEST(names_as_long_as_they_may_be)
+{
+	in_a_place(long_names);
+}
+
+static void many_at_once(void)
+{
+	int own = 0;
+
+	/* A stale one, that several want to replace at once: one of them has the name, and keeps it. */
+	CHECK_EQ(xp_child_status(killed), SIGKILL);
+	for (int i = 0; i < 8; i++)
+		if (fork() == 0) {
+			int error = xp_control_start(path);
+
+			usleep(error ? 0 : 300000);
+			if (error == 0 && !is_ok(ask("list")))
+				error = 99;
+			_exit(error == 0 ? 1 : error == -EADDRINUSE ? 0 : 2);
+		}
+	for (int status, i = 0; i < 8; i++) {
+		CHECK(wait(&status) > 0 && WIFEXITED(status) && WEXITSTATUS(status) < 2);
+		own += WEXITSTATUS(status) == 1;
+	}
+	CHECK_EQ(own, 1);
+}
+
+XP_TEST(several_that_come_at_once)
+{
+	in_a_place(many_at_once);
+}
+
+/* ---- users ---- */
+
+static void wait_for_path(const char *part)
+{
+	path[0] = '\0';
+	for (int i = 0; i < 5000 && !says(path, part); i++) {
+		usleep(1000);
+		CHECK_EQ(xp_control_path(path, sizeof(path)), 0);
+	}
+	CHECK(says(path, part));
+}
+
+static void drops_privileges(void)
+{
+	struct stat st;
+
+	REQUIRE_EQ(xp_control_start(NULL), 0);
+	CHECK_EQ(xp_control_path(path, sizeof(path)), 0);
+	CHECK(is_ok(ask("list")));
+	CHECK(setgid(65533) == 0 && setuid(65533) == 0);
+	wait_for_path("crosspatch-65533/");
+	CHECK(is_ok(ask("list")));
+	CHECK(stat(path, &st) == 0 && st.st_uid == 65533 && (st.st_mode & 07777) == 0600);
+	CHECK_EQ(xp_control_stop(), 0);
+	CHECK_EQ(stat(path, &st), -1);
+}
+
+XP_TEST(a_daemon_that_drops_privileges)
+{
+	if (geteuid() != 0)
+		SKIP("needs root, to drop privileges");
+	xp_child(drops_privileges);
+}
+
+static void masked(void)
+{
+	struct stat st;
+
+	if (geteuid() == 0)
+		REQUIRE(setgid(65532) == 0 && setuid(65532) == 0);
+	umask(0777);
+	for (int i = 0; i < 2; i++) {
+		REQUIRE_EQ(xp_control_start(NULL), 0);
+		CHECK_EQ(xp_control_path(path, sizeof(path)), 0);
+		CHECK(is_ok(ask("list")));
+		CHECK(stat(path, &st) == 0 && (st.st_mode & 07777) == 0600);
+		CHECK_EQ(xp_control_stop(), 0);
+	}
+	/* As earlier versions left it. */
+	*strrchr(path, '/') = '\0';
+	CHECK_EQ(chmod(path, 0), 0);
+	CHECK_EQ(xp_control_start(NULL), 0);
+	CHECK_EQ(xp_control_stop(), 0);
+	CHECK_EQ(rmdir(path), 0);
+}
+
+XP_TEST(masks_that_take_all_away)
+{
+	xp_child(masked);
+}
+
+static void killed_by_id(void)
+{
+	REQUIRE_EQ(xp_control_start(NULL), 0);
+	raise(SIGKILL);
+}
+
+static void stale_ones_go(void)
+{
+	char file[160], *end;
+	struct stat st;
+
+	REQUIRE_EQ(xp_control_start(NULL), 0);
+	CHECK_EQ(xp_control_path(path, sizeof(path)), 0);
+	end = strrchr(path, '/') + 1;
+	for (int i = 0; i < 10; i++)
+		CHECK_EQ(xp_child_status(killed_by_id), SIGKILL);
+	*end = '\0';
+	/* Of another namespace, and no socket. */
+	snprintf(file, sizeof(file), "%s999999999-12", path);
+	close(open(file, O_CREAT | O_WRONLY, 0600));
+	CHECK_EQ(xp_control_stop(), 0);
+	REQUIRE_EQ(xp_control_start(NULL), 0);
+	CHECK_EQ(stat(file, &st), 0);
+	unlink(file);
+	DIR *dir = opendir(path);
+	struct dirent *entry;
+	while ((entry = readdir(dir)))
+		if (atoi(entry->d_name) > 0 && kill(atoi(entry->d_name), 0))
+			CHECK(strstr(entry->d_name, "left") != NULL);
+	closedir(dir);
+	CHECK_EQ(xp_control_stop(), 0);
+}
+
+XP_TEST(sockets_of_the_killed_go)
+{
+	xp_child(stale_ones_go);
+}
+
+/* ---- what the system refuses ---- */
+
+static long thread_ms(void)
+{
+	struct rusage usage;
+
+	getrusage(RUSAGE_SELF, &usage);
+	return usage.ru_utime.tv_sec * 1000 + usage.ru_utime.tv_usec / 1000 + usage.ru_stime.tv_sec * 1000 +
+	       usage.ru_stime.tv_usec / 1000;
+}
+
+/* The service ends, says why, and takes little time for it; commits go on meanwhile. */
+static void check_ends(int why)
+{
+	long before;
+	struct stat st;
+	int fd;
+
+	REQUIRE_EQ(xp_control_start(path), 0);
+	before = thread_ms();
+	fd = connect_to(path);
+	for (int i = 0; i < 10000 && xp_control_path(answer, sizeof(answer)) == 0; i++) {
+		CHECK_EQ(xp_static_branch_enable(&tracing), 0);
+		CHECK_EQ(xp_static_branch_disable(&tracing), 0);
+		usleep(10000);
+	}
+	CHECK(thread_ms() - before < 1000);
+	CHECK_EQ(xp_control_path(answer, sizeof(answer)), why);
+	CHECK_EQ(stat(path, &st), -1);
+	close(fd);
+	CHECK_EQ(sockets(), 0);
+	CHECK_EQ(xp_control_stop(), 0);
+}
+
+static void no_accept(void)
+{
+	REQUIRE(xp_child_filter(SYS_accept4, SECCOMP_RET_ERRNO | EACCES, 0));
+	check_ends(-EACCES);
+}
+
+static void no_poll(void)
+{
+	REQUIRE(xp_child_filter(SYS_ppoll, SECCOMP_RET_ERRNO | ENOSYS, 0));
+	REQUIRE(xp_child_filter(SYS_poll, SECCOMP_RET_ERRNO | EPERM, 0));
+	check_ends(-EPERM);
+}
+
+static void poll_alone(void)
+{
+	REQUIRE(xp_child_filter(SYS_ppoll, SECCOMP_RET_ERRNO | ENOSYS, 0));
+	REQUIRE_EQ(xp_control_start(path), 0);
+	CHECK(is_ok(ask("list")));
+}
+
+XP_TEST(calls_that_are_refused)
+{
+	in_a_place(no_accept);
+	in_a_place(no_poll);
+	in_a_place(poll_alone);
+}
+
+/* Shortages pass. */
+static void no_descriptors(void)
+{
+	struct sockaddr_un address = {.sun_family = AF_UNIX};
+	struct rlimit before, none;
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	strcpy(address.sun_path, path);
+	REQUIRE_EQ(xp_control_start(path), 0);
+	CHECK(is_ok(ask("list")));
+	CHECK_EQ(getrlimit(RLIMIT_NOFILE, &before), 0);
+	none = (struct rlimit){0, before.rlim_max};
+	CHECK_EQ(setrlimit(RLIMIT_NOFILE, &none), 0);
+	CHECK_EQ(connect(fd, (struct sockaddr *)&address, sizeof(address)), 0);
+	long spent = thread_ms();
+	usleep(2500000);
+	CHECK(thread_ms() - spent < 500);
+	CHECK_EQ(xp_static_branch_enable(&tracing), 0);
+	CHECK_EQ(setrlimit(RLIMIT_NOFILE, &before), 0);
+	close(fd);
+	CHECK(is_ok(ask("list")));
+}
+
+XP_TEST(descriptors_run_out)
+{
+	in_a_place(no_descriptors);
+}
+
+/* The program shuts down what it does not know: both ends of the bell, the listener. */
+static void shut_down(void)
+{
+	DIR *fds;
+	struct dirent *entry;
+
+	REQUIRE_EQ(xp_control_start(path), 0);
+	CHECK(is_ok(ask("list")));
+	fds = opendir("/proc/self/fd");
+	while ((entry = readdir(fds)))
+		if (atoi(entry->d_name) > 2 && atoi(entry->d_name) != dirfd(fds))
+			shutdown(atoi(entry->d_name), SHUT_RDWR);
+	closedir(fds);
+	for (int i = 0; i < 1000 && !is_ok(ask("list")); i++)
+		usleep(1000);
+	CHECK(is_ok(ask("list")));
+	/* Its end that is written to: highest of the pipe. */
+	for (int fd = 8191; fd > 2; fd--) {
+		char link[64] = "", file[32];
+
+		snprintf(file, sizeof(file), "/proc/self/fd/%d", fd);
+		if (readlink(file, link, sizeof(link) - 1) > 0 && says(link, "pipe:") &&
+		    (fcntl(fd, F_GETFL) & O_ACCMODE) == O_WRONLY && fcntl(fd, F_GETFL) & O_NONBLOCK)
+			close(fd);
+	}
+	long spent = thread_ms();
+	usleep(300000);
+	CHECK(thread_ms() - spent < 100);
+	CHECK(is_ok(ask("list")));
+}
+
+XP_TEST(shut_down_by_the_program)
+{
+	in_a_place(shut_down);
 }
 
 /* ---- asked for by who starts the program ---- */

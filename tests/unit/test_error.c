@@ -46,9 +46,38 @@ XP_TEST(other_numbers)
 	CHECK_STR(xp_strerror(-ENOMEM), "out of memory");
 	CHECK_STR(xp_strerror(EINVAL), "invalid argument");
 	CHECK(strcmp(xp_strerror(-EBUSY), xp_strerror(-ENOMEM)) != 0);
-	CHECK_STR(xp_strerror(-EIO), "the system refused");
+	CHECK_STR(xp_strerror(-EXDEV), "the system refused");
 	CHECK_STR(xp_strerror(-4200), "the system refused");
 	CHECK_STR(xp_strerror(4200 + (int)NR_CODES + 1), "the system refused");
+}
+
+/* Of the system's, those that users meet have words of their own. */
+XP_TEST(the_systems_numbers)
+{
+	static const int numbers[] = {EPERM,  EACCES, EROFS,  EADDRINUSE, EEXIST, ENOENT,   EMFILE,
+				      ENFILE, ENOSPC, EAGAIN, ENOSYS,     EINTR,  ENOTCONN, ENAMETOOLONG};
+
+	for (size_t i = 0; i < sizeof(numbers) / sizeof(numbers[0]); i++) {
+		CHECK(strcmp(xp_strerror(-numbers[i]), xp_strerror(99999)) != 0);
+		for (size_t k = 0; k < i; k++)
+			CHECK(strcmp(xp_strerror(numbers[i]), xp_strerror(numbers[k])) != 0);
+	}
+	CHECK(strstr(xp_strerror(-EROFS), "read-only") && strstr(xp_strerror(EADDRINUSE), "another process"));
+}
+
+static const char *advice_for(int error)
+{
+	static char line[256];
+	struct xp_diag diag = {.error = error, .phase = XP_PHASE_STORE};
+
+	xp_diag_format(&diag, line, sizeof(line));
+	return line;
+}
+
+XP_TEST(again_is_for_what_passes)
+{
+	CHECK(strstr(advice_for(-EMFILE), "undone, try again") && strstr(advice_for(-EAGAIN), "undone, try again"));
+	CHECK(strstr(advice_for(-EPERM), "fails again") && strstr(advice_for(-XP_E_NOT_TEXT), "fails again"));
 }
 
 static struct xp_diag everything(void)
@@ -99,8 +128,8 @@ XP_TEST(the_phase_says_what_to_do)
 	} ends[] = {
 		{XP_PHASE_VALIDATE, "; nothing was changed"},
 		{XP_PHASE_PREPARE, "; nothing was changed"},
-		{XP_PHASE_STORE, "; everything was undone, try again"},
-		{XP_PHASE_SYNC, "; everything was undone, try again"},
+		{XP_PHASE_STORE, "; everything was undone; it fails again until the cause is gone"},
+		{XP_PHASE_SYNC, "; everything was undone; it fails again until the cause is gone"},
 		{XP_PHASE_ROLLBACK, "; undoing it failed too, patching is disabled until the process restarts"},
 	};
 

@@ -7,11 +7,17 @@
  * I3  One request, one answer, one connection at a time. A request is bounded, and so is the time that it takes to come
  *     and its answer to be taken. No lock is held meanwhile: a peer that stops delays the next peer, and no commit.
  * I4  Descriptors come and go under the text lock, which fork takes: a child knows them all, and closes them. It serves
- *     nobody; its parent's peers are its parent's.
+ *     nobody; its parent's peers are its parent's. Under the lock nothing waits: what looks at file systems by name, which may
+ *     be slow, is done without it, by the one thread that the phase says is in charge: the one that starts (STARTING), then
+ *     the one that serves.
  * I5  Descriptors may be closed by the program, and their numbers be others' (kept.c). They are looked at before use, and
  *     made anew. Sockets and pipes have inodes of their own, unlike eventfds.
- * I6  Of a name that is taken: a socket of ours that nobody listens to goes; anything else stays, and we do not come. A
- *     lock on the directory is held from the look to the listening, so that two who come at once do not unlink each other.
+ * I6  A socket gets its name when it listens, by a rename that replaces nothing: one that nobody listens to is stale. Stale
+ *     ones of this user go: where the name is wanted, and all that are in a directory of our own, a bounded number at a
+ *     start. A file is taken away by a rename, looked at, and only then removed: two who come at once do not remove each
+ *     other's.
+ * I7  What the system refuses is tried again, later and later, once a second in the end. Shortages pass; after TRIES of
+ *     anything else in a row the service ends, its name goes, and xp_control_path() says why.
  */
 #include "port/linux/port.h"
 
@@ -22,7 +28,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/auxv.h>
-#include <sys/file.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -34,30 +39,79 @@ enum {
 	ANSWER_FIRST = 65536, /* room, before more is asked for */
 	BACKLOG = 16,
 	ARRIVAL_MS = 15000, /* for what is of the start of the program to register; the tool waits longer */
+	TRIES = 8,
+	SWEEP_MAX = 256, /* sockets of others that are looked at */
+	BESIDE = 14, /* of the name that a socket has before it listens: ".xp-" and 8 digits, a slash, and the end */
 };
 
 #ifdef SYS_geteuid32
 #define GETEUID SYS_geteuid32
+#define GETRESUID SYS_getresuid32
 #else
 #define GETEUID SYS_geteuid
+#define GETRESUID SYS_getresuid
 #endif
 
-/* All under the text lock, but for the descriptors, which only the thread changes while it runs. */
+/* All under the text lock, but that what is in charge reads them without. */
 static struct xp__kept listener = {.fd = -1}, peer = {.fd = -1};
-static struct xp__kept bell[2] = {{.fd = -1}, {.fd = -1}}; /* a pipe */
-static struct sockaddr_un name;                            /* "": none */
-static struct statx file;                                  /* the socket's, there */
-static long served_by;                                     /* process id */
+static struct xp__kept fresh = {.fd = -1};                        /* to be the listener */
+static struct xp__kept visitor = {.fd = -1}, folder = {.fd = -1}; /* of a moment */
+static struct xp__kept bell[2] = {{.fd = -1}, {.fd = -1}};        /* a pipe */
+static struct sockaddr_un name;                                   /* "": none */
+static struct statx file;                                         /* the socket's, there */
+static long served_by;                                            /* process id */
+static unsigned served_user;
+static bool automatic; /* its name is the process id, somewhere */
+static int ended_by = -ENOTCONN;
 
-enum { IDLE, SERVING, STOPPING };
-static uint32_t phase; /* futex of who waits for the end */
+enum { IDLE, STARTING, SERVING, STOPPING };
+static uint32_t phase; /* futex of who waits for a change */
 
 static unsigned effective_user(void)
 {
 	return (unsigned)XP__SYS1(GETEUID, 0);
 }
 
-/* ---- descriptors ---- */
+/* Whether this process has become another user for good: it can no more become what it was. */
+static bool user_changed(void)
+{
+	uint32_t real, effective, saved;
+
+	return XP__SYS3(GETRESUID, &real, &effective, &saved) == 0 && real == effective && saved == effective &&
+	       effective != served_user;
+}
+
+static bool stopping(void)
+{
+	return __atomic_load_n(&phase, __ATOMIC_RELAXED) != SERVING;
+}
+
+static void set_phase(uint32_t now)
+{
+	__atomic_store_n(&phase, now, __ATOMIC_RELAXED);
+	xp__futex_wake(&phase, INT32_MAX);
+}
+
+/*
+ * Calls @change under the text lock. No signal comes in: a handler that forks would leave a child in the middle of it. Blocked
+ * under the lock only: who waits for that lets the rendezvous of its holder in.
+ */
+static int with_lock(int (*change)(const void *data), const void *data)
+{
+	uint64_t mask = xp__signals_sent();
+	uint64_t before;
+	int error = xp__text_lock();
+
+	if (error)
+		return error;
+	XP__SYS4(SYS_rt_sigprocmask, SIG_BLOCK, &mask, &before, XP__NSIG_SIZE);
+	error = change(data);
+	xp__text_unlock();
+	XP__SYS4(SYS_rt_sigprocmask, SIG_SETMASK, &before, NULL, XP__NSIG_SIZE);
+	return error;
+}
+
+/* ---- descriptors: under the text lock ---- */
 
 static void drop(struct xp__kept *kept)
 {
@@ -84,10 +138,11 @@ static int take(struct xp__kept *kept, long fd)
 	return 0;
 }
 
-static int open_bell(void)
+static int open_bell(const void *unused)
 {
 	int fds[2], error, second;
 
+	(void)unused;
 	drop(&bell[0]);
 	drop(&bell[1]);
 	error = (int)XP__SYS2(SYS_pipe2, fds, O_CLOEXEC | O_NONBLOCK);
@@ -103,119 +158,59 @@ static long open_socket(void)
 	return XP__SYS3(SYS_socket, AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 }
 
+/* In the child of a fork in the middle of a start there is nothing to be in charge of. */
+static bool in_charge(void)
+{
+	return phase != IDLE && served_by == XP__SYS1(SYS_getpid, 0);
+}
+
+/* @path: what is opened, with O_ flags; NULL: a socket. */
+struct opening {
+	struct xp__kept *kept;
+	const char *path;
+	int flags;
+};
+
+static int open_locked(const void *data)
+{
+	const struct opening *opening = data;
+	const char *path = opening->path;
+
+	drop(opening->kept);
+	if (!in_charge())
+		return -ECANCELED;
+	return take(opening->kept,
+		    path ? XP__SYS4(SYS_openat, AT_FDCWD, path, opening->flags | O_CLOEXEC, 0) : open_socket());
+}
+
+static int open_kept(struct xp__kept *kept, const char *path, int flags)
+{
+	return with_lock(open_locked, &(struct opening){kept, path, flags});
+}
+
+static int drop_kept(const void *kept)
+{
+	drop((struct xp__kept *)(uintptr_t)kept);
+	return 0;
+}
+
+static void close_kept(struct xp__kept *kept)
+{
+	(void)with_lock(drop_kept, kept);
+}
+
 static void close_all(void)
 {
 	drop(&listener);
 	drop(&peer);
+	drop(&fresh);
+	drop(&visitor);
+	drop(&folder);
 	drop(&bell[0]);
 	drop(&bell[1]);
 }
 
-/* ---- the name ---- */
-
-static int look(const char *path, struct statx *stx)
-{
-	return (int)XP__SYS6(SYS_statx, AT_FDCWD, path, AT_SYMLINK_NOFOLLOW, STATX_BASIC_STATS, stx, 0);
-}
-
-static bool is_our_file(void)
-{
-	struct statx now;
-
-	return name.sun_path[0] && look(name.sun_path, &now) == 0 && now.stx_ino == file.stx_ino &&
-	       now.stx_dev_major == file.stx_dev_major && now.stx_dev_minor == file.stx_dev_minor;
-}
-
-/* Connects to the name, and hangs up: 0 or -EAGAIN if somebody listens there. */
-static int knock(void)
-{
-	long fd = open_socket(), error;
-
-	if (fd < 0)
-		return (int)fd;
-	error = XP__SYS3(SYS_connect, fd, &name, sizeof(name));
-	XP__SYS1(SYS_close, fd);
-	return (int)error;
-}
-
-static int remove_stale(void)
-{
-	struct statx stx;
-	int error = look(name.sun_path, &stx);
-
-	if (error)
-		return error == -ENOENT ? 0 : error;
-	if (!S_ISSOCK(stx.stx_mode) || stx.stx_uid != effective_user())
-		return -EEXIST;
-	error = knock();
-	if (error == 0 || error == -EAGAIN)
-		return -EADDRINUSE;
-	return error == -ECONNREFUSED ? (int)XP__SYS1(SYS_unlink, name.sun_path) : error;
-}
-
-/* The mode is the socket's before it has a name: there is no moment at which others could come in. */
-static int bind_and_listen(int fd)
-{
-	int error = (int)XP__SYS2(SYS_fchmod, fd, 0600);
-
-	if (!error)
-		error = (int)XP__SYS3(SYS_bind, fd, &name, sizeof(name));
-	if (error == -EADDRINUSE) {
-		error = remove_stale();
-		if (!error)
-			error = (int)XP__SYS3(SYS_bind, fd, &name, sizeof(name));
-	}
-	if (error)
-		return error;
-	error = look(name.sun_path, &file);
-	if (!error)
-		error = (int)XP__SYS2(SYS_listen, fd, BACKLOG);
-	if (error)
-		XP__SYS1(SYS_unlink, name.sun_path);
-	return error;
-}
-
-/* An open directory that nobody else has locked, or -errno. */
-static long lock_directory(void)
-{
-	enum { TRIES = 50 }; /* of a millisecond */
-	char path[sizeof(name.sun_path)];
-	long fd, error = -EWOULDBLOCK;
-	char *slash;
-
-	memcpy(path, name.sun_path, sizeof(path));
-	slash = strrchr(path, '/');
-	slash[slash == path] = '\0';
-	fd = XP__SYS4(SYS_openat, AT_FDCWD, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
-	if (fd < 0)
-		return fd;
-	for (int i = 0; i < TRIES && error == -EWOULDBLOCK; i++) {
-		if (i > 0)
-			xp__moment_wait();
-		error = XP__SYS2(SYS_flock, fd, LOCK_EX | LOCK_NB);
-	}
-	if (error == 0)
-		return fd;
-	XP__SYS1(SYS_close, fd);
-	return error == -EWOULDBLOCK ? -EBUSY : error;
-}
-
-static int open_listener(void)
-{
-	long directory = lock_directory();
-	int error;
-
-	if (directory < 0)
-		return (int)directory;
-	error = take(&listener, open_socket());
-	if (!error) {
-		error = bind_and_listen(listener.fd);
-		if (error)
-			drop(&listener);
-	}
-	XP__SYS1(SYS_close, directory);
-	return error;
-}
+/* ---- names ---- */
 
 static void append(char *path, const char *text)
 {
@@ -235,84 +230,408 @@ static void append_number(char *path, unsigned long value)
 	append(path, text + at);
 }
 
-/* Where the sockets of a user's processes are, by process id: the first of these directories that is his alone. */
-static int find_directory(char *path)
+/* A name of nobody's beside @path. */
+static void name_beside(char *to, const char *path)
 {
-	static const struct {
-		const char *start;
-		bool user;
-		const char *end;
-	} directories[] = {
-		{"/run/crosspatch", false, ""}, {"/run/user/", true, "/crosspatch"}, {"/tmp/crosspatch-", true, ""}};
-	unsigned user = effective_user();
-	int error = -ENOENT;
+	static const char digits[] = "0123456789abcdef";
+	size_t len = (size_t)(strrchr(path, '/') - path) + 1;
+	uint32_t number;
+	char text[9] = "";
 
-	for (size_t i = user ? 1 : 0; i < sizeof(directories) / sizeof(directories[0]); i++) {
-		struct statx stx;
-
-		path[0] = '\0';
-		append(path, directories[i].start);
-		if (directories[i].user)
-			append_number(path, user);
-		append(path, directories[i].end);
-		XP__SYS2(SYS_mkdir, path, 0700);
-		error = look(path, &stx);
-		if (error == 0 && S_ISDIR(stx.stx_mode) && stx.stx_uid == user && !(stx.stx_mode & 077))
-			return 0;
-	}
-	return error ? error : -EACCES;
+	if (XP__SYS3(SYS_getrandom, &number, sizeof(number), 0) != (long)sizeof(number))
+		number = (uint32_t)xp__clock_ms() * 2654435761u ^ (uint32_t)xp__gettid();
+	for (unsigned i = 0; i < 8; i++, number >>= 4)
+		text[i] = digits[number & 15];
+	memcpy(to, path, len);
+	to[len] = '\0';
+	append(to, ".xp-");
+	append(to, text);
 }
 
-static int choose_name(const char *path)
+static int look(const char *path, struct statx *stx)
 {
-	size_t len = path ? strlen(path) : 0;
-	int error = 0;
+	return (int)XP__SYS6(SYS_statx, AT_FDCWD, path, AT_SYMLINK_NOFOLLOW, STATX_BASIC_STATS, stx, 0);
+}
 
-	memset(&name, 0, sizeof(name));
-	name.sun_family = AF_UNIX;
-	if (path == NULL) {
-		error = find_directory(name.sun_path);
-		append(name.sun_path, "/");
-		append_number(name.sun_path, (unsigned long)served_by);
-	} else if (path[0] != '/' || path[len - 1] == '/') {
-		error = -EINVAL;
-	} else if (len >= sizeof(name.sun_path)) {
-		error = -ENAMETOOLONG;
-	} else {
-		memcpy(name.sun_path, path, len);
+static bool is_same(const struct statx *a, const struct statx *b)
+{
+	return a->stx_ino == b->stx_ino && a->stx_dev_major == b->stx_dev_major && a->stx_dev_minor == b->stx_dev_minor;
+}
+
+static void remove_our_file(void)
+{
+	struct statx now;
+
+	if (name.sun_path[0] && look(name.sun_path, &now) == 0 && is_same(&now, &file))
+		XP__SYS1(SYS_unlink, name.sun_path);
+}
+
+static void set_address(struct sockaddr_un *address, const char *path)
+{
+	memset(address, 0, sizeof(*address));
+	address->sun_family = AF_UNIX;
+	memcpy(address->sun_path, path, strlen(path) + 1);
+}
+
+/* Connects to the name, and hangs up: 0 or -EAGAIN if somebody listens there. */
+static int knock(const char *path)
+{
+	struct sockaddr_un address;
+	int error = open_kept(&visitor, NULL, 0);
+
+	if (error)
+		return error;
+	set_address(&address, path);
+	error = (int)XP__SYS3(SYS_connect, visitor.fd, &address, sizeof(address));
+	close_kept(&visitor);
+	return error;
+}
+
+/* What is at @path goes if it is a socket of ours that nobody listens to (I6). 0: nothing is there any more. */
+static int remove_stale(const char *path)
+{
+	char aside[sizeof(name.sun_path) + BESIDE];
+	struct statx stale, taken;
+	int error = look(path, &stale);
+
+	if (error)
+		return error == -ENOENT ? 0 : error;
+	if (!S_ISSOCK(stale.stx_mode) || stale.stx_uid != effective_user())
+		return -EEXIST;
+	error = knock(path);
+	if (error == 0 || error == -EAGAIN)
+		return -EADDRINUSE;
+	if (error != -ECONNREFUSED)
+		return error;
+	name_beside(aside, path);
+	error = (int)XP__SYS2(SYS_rename, path, aside);
+	if (error)
+		return error == -ENOENT ? 0 : error;
+	error = look(aside, &taken);
+	if (!error && !is_same(&taken, &stale)) {
+		XP__SYS2(SYS_link, aside, path); /* somebody was faster: back with it */
+		error = -EADDRINUSE;
+	}
+	XP__SYS1(SYS_unlink, aside);
+	return error;
+}
+
+/* The user's mask took bits away that the socket had (0600). Not by name: somebody else's link may be there by now. */
+static int restore_mode(const char *path, const struct statx *stx)
+{
+	char self[40] = "/proc/self/fd/";
+	int error;
+
+	if ((stx->stx_mode & 0777) == 0600)
+		return 0;
+	error = open_kept(&visitor, path, O_PATH | O_NOFOLLOW);
+	if (error)
+		return error;
+	append_number(self, (unsigned long)visitor.fd);
+	error = visitor.inode == stx->stx_ino ? (int)XP__SYS2(SYS_chmod, self, 0600) : -EEXIST;
+	close_kept(&visitor);
+	return error;
+}
+
+/* Gives what is at @from the name @to, unless that is taken: -EEXIST. */
+static int rename_to_nothing(const char *from, const char *to)
+{
+	enum { NOREPLACE = 1 }; /* RENAME_ */
+	int error = (int)XP__SYS6(SYS_renameat2, AT_FDCWD, from, AT_FDCWD, to, NOREPLACE, 0);
+
+	if (error != -ENOSYS && error != -EINVAL && error != -EPERM)
+		return error;
+	error = (int)XP__SYS2(SYS_link, from, to);
+	if (!error)
+		XP__SYS1(SYS_unlink, from);
+	return error;
+}
+
+/* One that is too long for an address goes by its directory's descriptor, which stays open. */
+static int set_address_beside(struct sockaddr_un *address, char *beside)
+{
+	char *slash = strrchr(beside, '/'), self[sizeof(address->sun_path)] = "/proc/self/fd/";
+	int error;
+
+	if (strlen(beside) < sizeof(address->sun_path)) {
+		set_address(address, beside);
+		return 0;
+	}
+	*slash = '\0';
+	error = open_kept(&folder, beside, O_PATH | O_DIRECTORY);
+	*slash = '/';
+	if (!error) {
+		append_number(self, (unsigned long)folder.fd);
+		append(self, slash);
+		set_address(address, self);
+	}
+	return error;
+}
+
+static int bind_and_listen(const char *path, struct statx *stx)
+{
+	char beside[sizeof(name.sun_path) + BESIDE];
+	struct sockaddr_un address;
+	int error;
+
+	name_beside(beside, path);
+	error = set_address_beside(&address, beside);
+	if (error)
+		return error;
+	/* The mode is the socket's before it has a name: there is no moment at which others could come in. */
+	error = (int)XP__SYS2(SYS_fchmod, fresh.fd, 0600);
+	if (!error)
+		error = (int)XP__SYS3(SYS_bind, fresh.fd, &address, sizeof(address));
+	if (error)
+		return error;
+	error = look(beside, stx);
+	if (!error)
+		error = restore_mode(beside, stx);
+	if (!error)
+		error = (int)XP__SYS2(SYS_listen, fresh.fd, BACKLOG);
+	for (int i = 0; i < TRIES && !error; i++) {
+		error = rename_to_nothing(beside, path);
+		if (error != -EEXIST)
+			break;
+		error = remove_stale(path);
 	}
 	if (error)
-		name.sun_path[0] = '\0';
+		XP__SYS1(SYS_unlink, beside);
 	return error;
+}
+
+/* What serve_at() has made takes the place of what was. */
+struct place {
+	const char *path;
+	struct statx stx;
+};
+
+static int publish(const void *data)
+{
+	const struct place *place = data;
+
+	if (!in_charge())
+		return -ECANCELED;
+	drop(&listener);
+	listener = fresh;
+	fresh.fd = -1;
+	set_address(&name, place->path);
+	file = place->stx;
+	return 0;
+}
+
+/* Listens at @path. On an error all is as before. */
+static int serve_at(const char *path)
+{
+	char copy[sizeof(name.sun_path)];
+	struct place place = {.path = copy};
+	int error;
+
+	memcpy(copy, path, strlen(path) + 1); /* it may be `name` */
+	error = open_kept(&fresh, NULL, 0);
+	if (!error)
+		error = bind_and_listen(copy, &place.stx);
+	if (!error)
+		error = with_lock(publish, &place);
+	if (error)
+		close_kept(&fresh);
+	close_kept(&folder);
+	return error;
+}
+
+/* ---- names by process id ---- */
+
+/* The number of a namespace of this process; 0 if it is not known. */
+static unsigned long namespace_number(const char *path)
+{
+	struct statx stx;
+	long error = XP__SYS6(SYS_statx, AT_FDCWD, path, 0, STATX_INO, &stx, 0);
+
+	return error ? 0 : (unsigned long)stx.stx_ino;
+}
+
+/* Where the sockets of a user's processes may be, by process id, if the directory is that user's alone. */
+static const struct {
+	const char *start;
+	bool user;
+	const char *end;
+	bool with_namespace; /* of users: another one's may have the number too, and share the directory above */
+} directories[] = {
+	{"/run/crosspatch", false, "", false}, {"/run/user/", true, "/crosspatch", false},
+	{"/tmp/crosspatch-", true, "", false}, {"/dev/shm/crosspatch-", true, "", false},
+	{"/tmp/crosspatch-", true, "-", true}, {"/dev/shm/crosspatch-", true, "-", true},
+};
+enum { NR_DIRECTORIES = sizeof(directories) / sizeof(directories[0]) };
+
+static int make_directory(size_t i, char *path)
+{
+	unsigned user = effective_user();
+	struct statx stx;
+	int made, error;
+
+	path[0] = '\0';
+	append(path, directories[i].start);
+	if (directories[i].user)
+		append_number(path, user);
+	append(path, directories[i].end);
+	if (directories[i].with_namespace)
+		append_number(path, namespace_number("/proc/self/ns/user"));
+	made = (int)XP__SYS2(SYS_mkdir, path, 0700);
+	error = look(path, &stx);
+	if (error)
+		return made ? made : error;
+	if (!S_ISDIR(stx.stx_mode) || stx.stx_uid != user || stx.stx_mode & 077)
+		return -EACCES;
+	/* The user's mask may have taken bits away, now or when it was made. */
+	return (stx.stx_mode & 0700) == 0700 ? 0 : (int)XP__SYS2(SYS_chmod, path, 0700);
+}
+
+/* Whether a name may be that of a process that is not there any more. */
+static bool may_be_stale(const char *entry)
+{
+	long pid = 0;
+	size_t i;
+
+	for (i = 0; entry[i] >= '0' && entry[i] <= '9' && i < 10; i++)
+		pid = pid * 10 + (entry[i] - '0');
+	if (i == 0 || (entry[i] && entry[i] != '-'))
+		return false;
+	return entry[i] || pid > INT32_MAX || XP__SYS2(SYS_kill, pid, 0) == -ESRCH;
+}
+
+struct entry { /* as getdents64 fills it */
+	uint64_t inode;
+	int64_t next;
+	uint16_t len;
+	uint8_t type;
+	char name[];
+};
+
+/* Processes that were killed leave their sockets. This user's go; of very many the others another time. */
+static void sweep(const char *directory)
+{
+	char block[2048] __attribute__((aligned(8))), path[sizeof(name.sun_path)];
+	int looks = 0;
+	long got;
+
+	if (open_kept(&folder, directory, O_RDONLY | O_DIRECTORY | O_NOFOLLOW))
+		return;
+	while (looks < SWEEP_MAX && (got = XP__SYS3(SYS_getdents64, folder.fd, block, sizeof(block))) > 0) {
+		const struct entry *entry;
+
+		for (long at = 0; at < got; at += entry->len, looks++) {
+			entry = (const struct entry *)(const void *)(block + at);
+			if (!may_be_stale(entry->name) || strlen(directory) + strlen(entry->name) + 2 > sizeof(path))
+				continue;
+			path[0] = '\0';
+			append(path, directory);
+			append(path, "/");
+			append(path, entry->name);
+			(void)remove_stale(path);
+		}
+	}
+	close_kept(&folder);
+}
+
+/* In @directory, by the process id, and if somebody of another namespace of processes has that, by both. */
+static int serve_in(char *directory)
+{
+	int error;
+
+	append(directory, "/");
+	append_number(directory, (unsigned long)served_by);
+	error = serve_at(directory);
+	if (error == -EADDRINUSE || error == -EEXIST) {
+		append(directory, "-");
+		append_number(directory, namespace_number("/proc/self/ns/pid"));
+		error = serve_at(directory);
+	}
+	return error;
+}
+
+/* Where nothing can be made, in the next; the error that says most is that of the last that is there at all. */
+static int serve_automatic(void)
+{
+	int error = -ENOENT;
+
+	for (size_t i = effective_user() ? 1 : 0; i < NR_DIRECTORIES; i++) {
+		char path[sizeof(name.sun_path)];
+		int here = make_directory(i, path);
+
+		if (!here) {
+			sweep(path);
+			here = serve_in(path);
+		}
+		if (!here || here == -ECANCELED)
+			return here;
+		if (error == -ENOENT || here != -ENOENT)
+			error = here;
+	}
+	return error;
+}
+
+static int serve_asked(const char *path)
+{
+	size_t len = path ? strlen(path) : 0;
+
+	if (path == NULL)
+		return serve_automatic();
+	if (path[0] != '/' || path[len - 1] == '/')
+		return -EINVAL;
+	return len < sizeof(name.sun_path) ? serve_at(path) : -ENAMETOOLONG;
 }
 
 /* ---- the thread ---- */
 
-static bool stopping(void)
-{
-	return __atomic_load_n(&phase, __ATOMIC_RELAXED) != SERVING;
-}
+/* As the kernel has it, which libc's is only in 64 bits. */
+struct kernel_time {
+	long seconds, nanoseconds;
+};
 
-/* Waits for @events of @what until @deadline. False: it has passed, @what is not ours any more, or we are to stop. */
-static bool await(const struct xp__kept *what, short events, uint64_t deadline)
+/*
+ * Waits for @events of @what until @deadline. 0; -EAGAIN: it has passed, @what is not ours any more, or there is something else
+ * to do; or what the system says.
+ */
+static int await(const struct xp__kept *what, short events, uint64_t deadline)
 {
 	while (!stopping() && xp__kept_same(what, NULL)) {
-		bool rings = xp__kept_same(&bell[0], NULL);
+		bool rings = xp__kept_same(&bell[0], NULL) && xp__kept_same(&bell[1], NULL);
 		struct pollfd fds[2] = {{what->fd, events, 0}, {rings ? bell[0].fd : -1, POLLIN, 0}};
-		uint64_t now = xp__clock_ms();
+		uint64_t now = xp__clock_ms(), libcs = 0, mask;
+		struct kernel_time left;
+		bool changed;
 		char drained[64];
+		long got;
 
 		if (now >= deadline)
-			return false;
+			return -EAGAIN;
+		left = (struct kernel_time){(long)((deadline - now) / 1000), (long)((deadline - now) % 1000) * 1000000};
 		/* Whoever chooses another signal rings afterwards: it is seen here, or the bell by poll. */
 		xp__worker_mask();
-		XP__SYS3(SYS_poll, fds, 2, deadline == UINT64_MAX ? -1 : (long)(deadline - now));
-		if (fds[1].revents && xp__kept_same(&bell[0], NULL))
+		/* So with libc's signal, by which this thread becomes another user. */
+		for (int signal = 32; signal < SIGRTMIN; signal++)
+			libcs |= xp__sigbit(signal);
+		XP__SYS4(SYS_rt_sigprocmask, SIG_BLOCK, &libcs, &mask, XP__NSIG_SIZE);
+		changed = what == &listener && user_changed();
+		got = changed ? 0
+			      : XP__SYS6(SYS_ppoll, fds, 2, deadline == UINT64_MAX ? NULL : &left, &mask, XP__NSIG_SIZE,
+					 0);
+		XP__SYS4(SYS_rt_sigprocmask, SIG_SETMASK, &mask, NULL, XP__NSIG_SIZE);
+		if (got == -ENOSYS || got == -EPERM || got == -EACCES)
+			got = XP__SYS3(SYS_poll, fds, 2, deadline == UINT64_MAX ? -1 : (long)(deadline - now));
+		if (got == -EINVAL)
+			got = -EMFILE; /* more are asked for than the limit of descriptors allows */
+		if (got < 0 && got != -EINTR)
+			return (int)got;
+		if (got > 0 && fds[1].revents && xp__kept_same(&bell[0], NULL))
 			XP__SYS3(SYS_read, bell[0].fd, drained, sizeof(drained));
-		if (fds[0].revents)
-			return !stopping() && xp__kept_same(what, NULL);
+		if (got > 0 && fds[0].revents)
+			return !stopping() && xp__kept_same(what, NULL) ? 0 : -EAGAIN;
+		/* What of the bell was closed or shut is to be made anew. */
+		if (changed || (got > 0 && fds[1].revents & ~POLLIN))
+			return -EAGAIN;
 	}
-	return false;
+	return -EAGAIN;
 }
 
 static bool may_ask(void)
@@ -331,7 +650,7 @@ static long read_request(char *request)
 	uint64_t deadline = xp__clock_ms() + REQUEST_MS;
 	long len = 0;
 
-	while (len < REQUEST_MAX && await(&peer, POLLIN, deadline)) {
+	while (len < REQUEST_MAX && await(&peer, POLLIN, deadline) == 0) {
 		long got = XP__SYS6(SYS_recvfrom, peer.fd, request + len, REQUEST_MAX - len, MSG_DONTWAIT, NULL, NULL);
 		char *end;
 
@@ -351,7 +670,7 @@ static void send_answer(const char *answer, size_t len)
 {
 	uint64_t deadline = xp__clock_ms() + ANSWER_MS;
 
-	while (len > 0 && await(&peer, POLLOUT, deadline)) {
+	while (len > 0 && await(&peer, POLLOUT, deadline) == 0) {
 		long sent = XP__SYS6(SYS_sendto, peer.fd, answer, len, MSG_DONTWAIT | MSG_NOSIGNAL, NULL, 0);
 
 		if (sent == -EAGAIN || sent == -EINTR)
@@ -407,100 +726,139 @@ static void serve_peer(void)
 		answer(request, (size_t)len);
 }
 
+static int accept_locked(const void *unused)
+{
+	(void)unused;
+	if (!xp__kept_same(&listener, NULL))
+		return -EAGAIN;
+	return take(&peer, XP__SYS4(SYS_accept4, listener.fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK));
+}
+
+/* One peer, if there is one. */
+static int serve_one(void)
+{
+	int error = await(&listener, POLLIN, UINT64_MAX);
+
+	if (error)
+		return error;
+	error = with_lock(accept_locked, NULL);
+	/* There seemed to be one, and there is none: somebody shut the socket down, which is to be made anew. */
+	if (error == -EAGAIN || error == -EINVAL) {
+		close_kept(&listener);
+		return -EINVAL;
+	}
+	if (!error)
+		serve_peer();
+	close_kept(&peer);
+	return error;
+}
+
+/* The new user's own socket, where only that user comes; and where that cannot be, root goes on asking at the old one. */
+static int follow_user(void)
+{
+	struct sockaddr_un before = name;
+	struct statx old = file, now;
+	bool gone;
+	int error;
+
+	served_user = effective_user();
+	gone = !automatic && look(before.sun_path, &now) == 0 && is_same(&now, &old) &&
+	       XP__SYS1(SYS_unlink, before.sun_path) == 0;
+	if (!automatic && !gone)
+		return 0;
+	error = automatic ? serve_automatic() : serve_at(before.sun_path);
+	if (!error && automatic && look(before.sun_path, &now) == 0 && is_same(&now, &old))
+		XP__SYS1(SYS_unlink, before.sun_path);
+	return automatic ? 0 : error;
+}
+
 /* What the program closed is opened again. */
 static int mend(void)
 {
 	int error = 0;
 
-	if (!xp__kept_same(&bell[0], NULL) || !xp__kept_same(&bell[1], NULL))
-		error = open_bell();
-	if (!xp__kept_same(&listener, NULL))
-		error = open_listener();
-	return error;
-}
-
-/* The end: nobody is served, and who waits for that is told. */
-static int give_up_locked(const char *unused)
-{
-	(void)unused;
-	if (is_our_file())
-		XP__SYS1(SYS_unlink, name.sun_path);
-	name.sun_path[0] = '\0';
-	close_all();
-	__atomic_store_n(&phase, IDLE, __ATOMIC_RELAXED);
-	xp__futex_wake(&phase, INT32_MAX);
-	return 0;
-}
-
-static int accept_peer(void)
-{
-	long fd = -EAGAIN;
-	int error = xp__text_lock();
-
-	if (error)
-		return error;
-	if (xp__kept_same(&listener, NULL))
-		fd = XP__SYS4(SYS_accept4, listener.fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
-	error = take(&peer, fd);
-	xp__text_unlock();
+	if (user_changed())
+		error = follow_user();
+	if (!error && (!xp__kept_same(&bell[0], NULL) || !xp__kept_same(&bell[1], NULL)))
+		error = with_lock(open_bell, NULL);
+	if (!error && !xp__kept_same(&listener, NULL))
+		error = serve_at(name.sun_path);
 	return error;
 }
 
 /* Whether it passes by itself: there may be descriptors and memory again. */
 static bool is_shortage(int error)
 {
-	return error == -EMFILE || error == -ENFILE || error == -ENOMEM || error == -ENOBUFS || error == -EBUSY;
+	return error == -EMFILE || error == -ENFILE || error == -ENOMEM || error == -ENOBUFS || error == -EBUSY ||
+	       error == -ENOSPC || error == -EDQUOT || error == -ECONNABORTED || error == -EINTR;
 }
 
-/* After a peer, or in place of one. @error: of the accept. */
-static int tidy(int error)
+static int end_locked(const void *error)
 {
-	int mended;
+	if (!in_charge())
+		return 0;
+	ended_by = *(const int *)error;
+	name.sun_path[0] = '\0';
+	close_all();
+	set_phase(IDLE);
+	return 0;
+}
 
-	if (xp__text_lock())
-		return -EBUSY;
-	drop(&peer);
-	mended = stopping() ? 0 : mend();
-	if (mended && !is_shortage(mended)) {
-		name.sun_path[0] = '\0'; /* somebody else's, by now */
-		__atomic_store_n(&phase, STOPPING, __ATOMIC_RELAXED);
-	}
-	xp__text_unlock();
-	return mended ? mended : error;
+/* The end: nobody is served, and who waits for that is told. In a child that may not have the lock there is nothing to end. */
+static void end(int error)
+{
+	static uint32_t never;
+	int refused;
+
+	remove_our_file();
+	while ((refused = with_lock(end_locked, &error)) && refused != -XP_E_WEDGED)
+		xp__futex_wait(&never, 0, 100000000);
 }
 
 static void *serve(void *unused)
 {
-	static uint32_t never;
+	int error = 0, failures = 0, refusals = 0;
 
 	(void)unused;
 	/* Who asks before the program's own objects have registered would be told that there are none. */
 	for (int i = 0; i < ARRIVAL_MS / 10 && !stopping() && !xp__all_arrived(); i++)
-		xp__futex_wait(&never, 0, 10000000);
+		xp__futex_wait(&phase, SERVING, 10000000);
 	while (!stopping()) {
-		int error = 0;
+		int mended;
 
-		if (await(&listener, POLLIN, UINT64_MAX)) {
-			error = accept_peer();
-			if (!error)
-				serve_peer();
+		error = serve_one();
+		mended = stopping() ? 0 : mend();
+		if (mended)
+			error = mended;
+		if (error == 0 || error == -EAGAIN) {
+			failures = refusals = 0;
+			continue;
 		}
-		if (is_shortage(tidy(error)))
-			xp__futex_wait(&never, 0, 100000000);
+		refusals += !is_shortage(error);
+		if (refusals >= TRIES)
+			break;
+		/* 10 ms, twice as long each time, at most a second; the end is not waited for. */
+		xp__futex_wait(&phase, SERVING, 10000000ull << (failures < 6 ? failures++ : 6));
 	}
-	while (xp__text_lock())
-		xp__futex_wait(&never, 0, 100000000);
-	(void)give_up_locked(NULL);
-	xp__text_unlock();
+	end(stopping() ? -ENOTCONN : error);
 	return NULL;
 }
 
+/* Under the text lock. */
 static void ring(void)
 {
-	if (xp__kept_same(&bell[1], NULL))
+	long fd;
+
+	if (xp__kept_same(&bell[1], NULL)) {
 		XP__SYS3(SYS_write, bell[1].fd, "", 1);
-	else
-		(void)knock(); /* that the thread waits is what keeps a closed socket listening */
+		return;
+	}
+	/* That the thread waits is what keeps a closed socket listening. */
+	fd = open_socket();
+	if (fd >= 0) {
+		XP__SYS3(SYS_connect, fd, &name, sizeof(name));
+		XP__SYS1(SYS_close, fd);
+	}
 }
 
 void xp__control_wake(void)
@@ -514,62 +872,39 @@ void xp__control_fork(void)
 	close_all();
 	name.sun_path[0] = '\0';
 	phase = IDLE;
+	ended_by = -ENOTCONN;
 }
 
 /* ---- start and stop ---- */
 
-static int start_locked(const char *path)
+static int claim(const void *path)
 {
-	int error;
-
 	if (phase != IDLE)
 		return -EALREADY;
 	served_by = XP__SYS1(SYS_getpid, 0);
-	error = choose_name(path);
-	if (!error)
-		error = open_listener();
-	if (error) {
-		name.sun_path[0] = '\0';
-		return error;
-	}
-	error = open_bell();
-	if (error)
-		(void)give_up_locked(NULL);
-	else
-		__atomic_store_n(&phase, SERVING, __ATOMIC_RELAXED);
-	return error;
-}
-
-static int stop_locked(const char *unused)
-{
-	(void)unused;
-	if (phase == IDLE)
-		return 0;
-	__atomic_store_n(&phase, STOPPING, __ATOMIC_RELAXED);
-	ring();
-	if (is_our_file())
-		XP__SYS1(SYS_unlink, name.sun_path);
-	name.sun_path[0] = '\0';
+	served_user = effective_user();
+	automatic = path == NULL;
+	set_phase(STARTING);
 	return 0;
 }
 
-/*
- * No signal comes in: a handler that forks would leave a child in the middle of it. Blocked under the lock only: who waits
- * for that lets the rendezvous of its holder in.
- */
-static int with_lock(int (*change)(const char *path), const char *path)
+static int begin(const void *unused)
 {
-	uint64_t mask = xp__signals_sent();
-	uint64_t before;
-	int error = xp__text_lock();
+	int error = in_charge() ? open_bell(unused) : -ECANCELED;
 
-	if (error)
-		return error;
-	XP__SYS4(SYS_rt_sigprocmask, SIG_BLOCK, &mask, &before, XP__NSIG_SIZE);
-	error = change(path);
-	xp__text_unlock();
-	XP__SYS4(SYS_rt_sigprocmask, SIG_SETMASK, &before, NULL, XP__NSIG_SIZE);
+	if (!error)
+		set_phase(SERVING);
 	return error;
+}
+
+static int stop_locked(const void *unused)
+{
+	(void)unused;
+	if (phase == SERVING) {
+		set_phase(STOPPING);
+		ring();
+	}
+	return 0;
 }
 
 /*
@@ -578,22 +913,31 @@ static int with_lock(int (*change)(const char *path), const char *path)
  */
 int xp_control_start(const char *path)
 {
-	int error = with_lock(start_locked, path);
+	int error = with_lock(claim, path);
 
-	if (!error) {
+	if (error)
+		return error;
+	error = serve_asked(path);
+	if (!error)
+		error = with_lock(begin, NULL);
+	if (!error)
 		error = xp__worker_start(serve);
-		if (error)
-			(void)with_lock(give_up_locked, NULL);
-	}
+	if (error)
+		end(error);
 	return error;
 }
 
 int xp_control_stop(void)
 {
 	int error = with_lock(stop_locked, NULL);
+	uint32_t now;
 
-	while (!error && __atomic_load_n(&phase, __ATOMIC_RELAXED) == STOPPING)
-		xp__futex_wait(&phase, STOPPING, 0);
+	/* One that starts in another thread just now is stopped when it has. */
+	while (!error && (now = __atomic_load_n(&phase, __ATOMIC_RELAXED)) != IDLE) {
+		xp__futex_wait(&phase, now, 0);
+		if (now == STARTING)
+			error = with_lock(stop_locked, NULL);
+	}
 	return error;
 }
 
@@ -606,7 +950,7 @@ int xp_control_path(char *path, size_t size)
 		return error;
 	need = strlen(name.sun_path) + 1;
 	if (need == 1)
-		error = -ENOTCONN;
+		error = ended_by;
 	else if (need > size)
 		error = -ERANGE;
 	else
@@ -627,6 +971,6 @@ __attribute__((constructor)) static void start_asked(void)
 /* A process that ends leaves no name behind, unless it is killed. Without the lock: who holds it may be gone. */
 __attribute__((destructor)) static void stop_at_end(void)
 {
-	if (!stopping() && XP__SYS1(SYS_getpid, 0) == served_by && is_our_file())
-		XP__SYS1(SYS_unlink, name.sun_path);
+	if (!stopping() && XP__SYS1(SYS_getpid, 0) == served_by)
+		remove_our_file();
 }
