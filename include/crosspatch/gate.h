@@ -102,10 +102,10 @@ XP__GATE_ASSERT(offsetof(struct xp_gate, resolver) == XP__GATE_RESOLVER, "the st
 
 #define XP__DECLARE_GATE(ret, name, params, function, STUB)                                                                  \
 	XP__GATE_BEGIN                                                                                                 \
-	extern struct xp_gate xp_gate_##name XP__GATE_HIDDEN;                                                          \
+	extern XP__STRUCT xp_gate xp_gate_##name XP__GATE_HIDDEN;                                                      \
 	extern ret xp_gate_stub_##name params XP__GATE_HIDDEN;                                                         \
 	STUB(xp_gate_stub_##name, xp_gate_##name);                                                                     \
-	__attribute__((weak, used)) struct xp_gate xp_gate_##name = {                                                  \
+	__attribute__((weak, used)) XP__STRUCT xp_gate xp_gate_##name = {                                              \
 		{XP__OBJECT(NULL, #name, __FILE__, __LINE__)}, function, function, XP__GATE_STUB_OF(name), NULL, NULL, \
 		NULL, NULL, 0};                                                                                           \
 	XP__GATE_END

@@ -72,9 +72,9 @@ struct xp_gate_far {
  * for a header.
  */
 #define XP_DEFINE_GATE_FAR(name)                                                                                       \
-	struct xp_gate_far name __attribute__((used, visibility("hidden"))) = {                                        \
+	XP__STRUCT xp_gate_far name __attribute__((used, visibility("hidden"))) = {                                    \
 		{XP__OBJECT(NULL, #name, __FILE__, __LINE__)}, NULL, {{0, 0, 0}, {0, 0, 0}}, 0, 0}
-#define XP_DECLARE_GATE_FAR(name) extern struct xp_gate_far name __attribute__((visibility("hidden")))
+#define XP_DECLARE_GATE_FAR(name) extern XP__STRUCT xp_gate_far name __attribute__((visibility("hidden")))
 
 #if defined(__i386__)
 /*

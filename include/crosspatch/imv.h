@@ -114,7 +114,7 @@ template <typename T> T xp__imv_type_of(const xp_imv_of<T> &);
 	}
 #else
 #define XP__IMV_TYPE_OF(name) xp__imv_type_of_##name
-#define XP__IMV_DECLARATOR(type, name) struct xp_imv name
+#define XP__IMV_DECLARATOR(type, name) XP__STRUCT xp_imv name
 #define XP__IMV_INITIALIZER(...)                                                                                       \
 	{                                                                                                              \
 		__VA_ARGS__                                                                                            \

@@ -28,6 +28,13 @@ struct xp_object {
 	struct xp__use *uses;
 };
 
+/* How macros name a structure: to clang `struct name` in a module of C++ may declare another one. */
+#ifdef __cplusplus
+#define XP__STRUCT
+#else
+#define XP__STRUCT struct
+#endif
+
 #ifdef __cplusplus
 #define XP__OBJECT(real, name, file, line) real, name, file, line, 0, 0, nullptr
 #else

@@ -114,7 +114,7 @@ extern "C" {
 
 /* A pointer has no place of its own in the text: only the name of a function says what its type is. */
 #define XP__DECLARE_CALL(name, function)                                                                               \
-	extern struct xp_static_call xp_call_##name XP__CALL_HIDDEN;                                                   \
+	extern XP__STRUCT xp_static_call xp_call_##name XP__CALL_HIDDEN;                                               \
 	extern __typeof__(function) xp_trampoline_##name XP__CALL_HIDDEN;                                              \
 	XP__CALL_ASSERT(!XP__CALL_SAME(__typeof__(function), __typeof__(&*(function))),                                \
 			"a static call is declared with a function, not with a pointer to one")
@@ -163,7 +163,7 @@ extern xp__call_func xp__call_stub XP__CALL_HIDDEN;
 	XP__CALL_BEGIN                                                                                                 \
 	XP__DECLARE_CALL(name, function);                                                                              \
 	XP__TRAMPOLINE(xp_trampoline_##name, xp_call_##name);                                                          \
-	__attribute__((used)) struct xp_static_call xp_call_##name =                                                   \
+	__attribute__((used)) XP__STRUCT xp_static_call xp_call_##name =                                               \
 		XP__CALL(NULL, name, target, XP__TRAMPOLINE_OF(name), NULL);                                           \
 	XP__CALL_END
 
@@ -185,7 +185,7 @@ extern xp__call_func xp__call_stub XP__CALL_HIDDEN;
 	XP__CALL_BEGIN                                                                                                 \
 	XP__DECLARE_CALL(name, function);                                                                              \
 	XP__TRAMPOLINE(xp_trampoline_##name, xp_call_##name);                                                          \
-	__attribute__((used)) struct xp_static_call xp_call_##name = {                                                 \
+	__attribute__((used)) XP__STRUCT xp_static_call xp_call_##name = {                                             \
 		{XP__OBJECT(NULL, #name, __FILE__, __LINE__)}, &xp__call_stub, NULL, XP__TRAMPOLINE_OF(name),          \
 		&xp__call_stub, NULL, NULL, NULL, NULL, NULL, 0};                                                      \
 	XP__CALL_END
@@ -208,7 +208,7 @@ XP__CALL_ASSERT(offsetof(struct xp_static_call, discoverer) == XP__CALL_DISCOVER
 	XP__TRAMPOLINE(xp_trampoline_##name, xp_call_##name);                                                          \
 	XP__CALL_LAZY(xp_lazy_##name, xp_call_##name);                                                                 \
 	extern xp__call_func xp_lazy_##name XP__CALL_HIDDEN;                                                           \
-	__attribute__((used)) struct xp_static_call xp_call_##name =                                                   \
+	__attribute__((used)) XP__STRUCT xp_static_call xp_call_##name =                                               \
 		XP__CALL(NULL, name, (xp__call_func *)(function), XP__TRAMPOLINE_OF(name), &xp_lazy_##name);           \
 	XP__CALL_END
 #endif
@@ -225,24 +225,24 @@ XP__CALL_ASSERT(offsetof(struct xp_static_call, discoverer) == XP__CALL_DISCOVER
  */
 #define XP_DECLARE_STATIC_CALL_SHARED(name, function)                                                                  \
 	XP__CALL_BEGIN                                                                                                 \
-	extern struct xp_static_call xp_shared_call_##name;                                                            \
+	extern XP__STRUCT xp_static_call xp_shared_call_##name;                                                        \
 	extern xp__call_func xp_shared_entry_##name;                                                                    \
 	XP__DECLARE_CALL(name, function);                                                                              \
 	XP__TRAMPOLINE_SHARED(xp_trampoline_##name, xp_call_##name);                                                   \
-	__attribute__((weak, used)) struct xp_static_call xp_call_##name =                                             \
+	__attribute__((weak, used)) XP__STRUCT xp_static_call xp_call_##name =                                         \
 		XP__CALL(&xp_shared_call_##name.object, name, XP__ENTRY_OF(name), XP__TRAMPOLINE_OF(name), NULL);      \
 	XP__CALL_END
 #define XP_DEFINE_STATIC_CALL_SHARED(name, function)                                                                   \
 	XP__CALL_BEGIN                                                                                                 \
 	XP__CALL_ASSERT(XP__CALL_SAME(__typeof__(&*(function)), XP__CALL_TYPE(name) *),                                \
 			"not a function of the type of this static call");                                              \
-	extern struct xp_static_call xp_real_call_##name XP__CALL_HIDDEN;                                              \
+	extern XP__STRUCT xp_static_call xp_real_call_##name XP__CALL_HIDDEN;                                          \
 	extern xp__call_func xp_trampoline_real_##name XP__CALL_HIDDEN;                                                 \
 	XP__TRAMPOLINE(xp_trampoline_real_##name, xp_real_call_##name);                                                \
 	XP__TRAMPOLINE_ENTRY(xp_shared_entry_##name, xp_trampoline_real_##name);                                       \
-	__attribute__((used)) struct xp_static_call xp_real_call_##name =                                              \
+	__attribute__((used)) XP__STRUCT xp_static_call xp_real_call_##name =                                          \
 		XP__CALL(NULL, name, (xp__call_func *)(function), XP__TRAMPOLINE_OF(real_##name), NULL);                \
-	extern struct xp_static_call xp_shared_call_##name                                                             \
+	extern XP__STRUCT xp_static_call xp_shared_call_##name                                                         \
 		__attribute__((alias("xp_real_call_" #name), visibility("default")));                                  \
 	XP__CALL_END
 

@@ -144,39 +144,39 @@ struct xp_static_key_deferred_false {
  * XP_DECLARE_STATIC_KEY_{TRUE,FALSE}(name) - for a header.
  */
 #define XP_DEFINE_STATIC_KEY_TRUE(name)                                                                                \
-	XP__HIDDEN_FIRST struct xp_static_key_true name = XP__KEY(NULL, #name, 1);                                     \
-	XP__HIDDEN_AFTER(struct xp_static_key_true name)
+	XP__HIDDEN_FIRST XP__STRUCT xp_static_key_true name = XP__KEY(NULL, #name, 1);                                 \
+	XP__HIDDEN_AFTER(XP__STRUCT xp_static_key_true name)
 #define XP_DEFINE_STATIC_KEY_FALSE(name)                                                                               \
-	XP__HIDDEN_FIRST struct xp_static_key_false name = XP__KEY(NULL, #name, 0);                                    \
-	XP__HIDDEN_AFTER(struct xp_static_key_false name)
-#define XP_DECLARE_STATIC_KEY_TRUE(name) extern struct xp_static_key_true name XP__HIDDEN
-#define XP_DECLARE_STATIC_KEY_FALSE(name) extern struct xp_static_key_false name XP__HIDDEN
+	XP__HIDDEN_FIRST XP__STRUCT xp_static_key_false name = XP__KEY(NULL, #name, 0);                                \
+	XP__HIDDEN_AFTER(XP__STRUCT xp_static_key_false name)
+#define XP_DECLARE_STATIC_KEY_TRUE(name) extern XP__STRUCT xp_static_key_true name XP__HIDDEN
+#define XP_DECLARE_STATIC_KEY_FALSE(name) extern XP__STRUCT xp_static_key_false name XP__HIDDEN
 
 #ifdef __cplusplus
 /*
  * The same for a static member of a class: the DECLARE stands in the class, the DEFINE outside of it and with the class's
  * name: XP_DEFINE_STATIC_KEY_MEMBER_FALSE(Cache::tracing). A site names it &Cache::tracing, or where that is enough &tracing.
  */
-#define XP_DECLARE_STATIC_KEY_MEMBER_TRUE(name) static struct xp_static_key_true name XP__HIDDEN
-#define XP_DECLARE_STATIC_KEY_MEMBER_FALSE(name) static struct xp_static_key_false name XP__HIDDEN
-#define XP_DEFINE_STATIC_KEY_MEMBER_TRUE(name) struct xp_static_key_true name = XP__KEY(NULL, #name, 1)
-#define XP_DEFINE_STATIC_KEY_MEMBER_FALSE(name) struct xp_static_key_false name = XP__KEY(NULL, #name, 0)
+#define XP_DECLARE_STATIC_KEY_MEMBER_TRUE(name) static XP__STRUCT xp_static_key_true name XP__HIDDEN
+#define XP_DECLARE_STATIC_KEY_MEMBER_FALSE(name) static XP__STRUCT xp_static_key_false name XP__HIDDEN
+#define XP_DEFINE_STATIC_KEY_MEMBER_TRUE(name) XP__STRUCT xp_static_key_true name = XP__KEY(NULL, #name, 1)
+#define XP_DEFINE_STATIC_KEY_MEMBER_FALSE(name) XP__STRUCT xp_static_key_false name = XP__KEY(NULL, #name, 0)
 #endif
 
 /* XP_{DEFINE,DECLARE}_STATIC_KEY_ARRAY_{TRUE,FALSE}(name, n) - n keys; a site names &name[constant]. */
 #ifdef __cplusplus
 #define XP__DEFINE_ARRAY(type, name, n, count)                                                                         \
-	XP__HIDDEN_FIRST struct type name[n];                                                                          \
-	XP__HIDDEN_AFTER(struct type name[n])
+	XP__HIDDEN_FIRST XP__STRUCT type name[n];                                                                       \
+	XP__HIDDEN_AFTER(XP__STRUCT type name[n])
 #else
 #define XP__DEFINE_ARRAY(type, name, n, count)                                                                         \
-	XP__HIDDEN_FIRST struct type name[n] = {[0 ...(n)-1] = XP__KEY(NULL, #name, count)};                           \
-	XP__HIDDEN_AFTER(struct type name[n])
+	XP__HIDDEN_FIRST XP__STRUCT type name[n] = {[0 ...(n)-1] = XP__KEY(NULL, #name, count)};                        \
+	XP__HIDDEN_AFTER(XP__STRUCT type name[n])
 #endif
 #define XP_DEFINE_STATIC_KEY_ARRAY_TRUE(name, n) XP__DEFINE_ARRAY(xp_static_key_true, name, n, 1)
 #define XP_DEFINE_STATIC_KEY_ARRAY_FALSE(name, n) XP__DEFINE_ARRAY(xp_static_key_false, name, n, 0)
-#define XP_DECLARE_STATIC_KEY_ARRAY_TRUE(name, n) extern struct xp_static_key_true name[n] XP__HIDDEN
-#define XP_DECLARE_STATIC_KEY_ARRAY_FALSE(name, n) extern struct xp_static_key_false name[n] XP__HIDDEN
+#define XP_DECLARE_STATIC_KEY_ARRAY_TRUE(name, n) extern XP__STRUCT xp_static_key_true name[n] XP__HIDDEN
+#define XP_DECLARE_STATIC_KEY_ARRAY_FALSE(name, n) extern XP__STRUCT xp_static_key_false name[n] XP__HIDDEN
 
 /*
  * A key that several executables and shared objects of a process share. The DECLARE goes into the common header; each
@@ -184,17 +184,17 @@ struct xp_static_key_deferred_false {
  * stands in one object, after the DECLARE, and exports the symbol xp_shared_key_<name>.
  */
 #define XP__DECLARE_SHARED(type, name)                                                                                 \
-	extern struct xp_static_key xp_shared_key_##name;                                                              \
-	extern struct type name;                                                                                       \
-	struct type name __attribute__((weak, visibility("hidden"))) =                                                  \
+	extern XP__STRUCT xp_static_key xp_shared_key_##name;                                                          \
+	extern XP__STRUCT type name;                                                                                    \
+	XP__STRUCT type name __attribute__((weak, visibility("hidden"))) =                                               \
 		XP__KEY(&xp_shared_key_##name.object, #name, 0)
 #ifdef __cplusplus
 #define XP__DEFINE_SHARED(name, count)                                                                                 \
-	__attribute__((visibility("default"))) struct xp_static_key xp_shared_key_##name(NULL, #name, __FILE__,        \
+	__attribute__((visibility("default"))) XP__STRUCT xp_static_key xp_shared_key_##name(NULL, #name, __FILE__,    \
 											 __LINE__, count)
 #else
 #define XP__DEFINE_SHARED(name, count)                                                                                 \
-	__attribute__((visibility("default"))) struct xp_static_key xp_shared_key_##name = {                           \
+	__attribute__((visibility("default"))) XP__STRUCT xp_static_key xp_shared_key_##name = {                       \
 		{XP__OBJECT(NULL, #name, __FILE__, __LINE__)}, count}
 #endif
 #define XP_DECLARE_STATIC_KEY_SHARED_TRUE(name) XP__DECLARE_SHARED(xp_static_key_true, name)
@@ -204,13 +204,13 @@ struct xp_static_key_deferred_false {
 
 /* XP_{DEFINE,DECLARE}_STATIC_KEY_DEFERRED_{TRUE,FALSE}(name, ms) - sites and the functions above take &name.key. */
 #define XP_DEFINE_STATIC_KEY_DEFERRED_TRUE(name, ms)                                                                   \
-	XP__HIDDEN_FIRST struct xp_static_key_deferred_true name = {XP__KEY(NULL, #name, 1), {NULL, NULL, 0, ms, 0}};  \
-	XP__HIDDEN_AFTER(struct xp_static_key_deferred_true name)
+	XP__HIDDEN_FIRST XP__STRUCT xp_static_key_deferred_true name = {XP__KEY(NULL, #name, 1), {NULL, NULL, 0, ms, 0}}; \
+	XP__HIDDEN_AFTER(XP__STRUCT xp_static_key_deferred_true name)
 #define XP_DEFINE_STATIC_KEY_DEFERRED_FALSE(name, ms)                                                                  \
-	XP__HIDDEN_FIRST struct xp_static_key_deferred_false name = {XP__KEY(NULL, #name, 0), {NULL, NULL, 0, ms, 0}}; \
-	XP__HIDDEN_AFTER(struct xp_static_key_deferred_false name)
-#define XP_DECLARE_STATIC_KEY_DEFERRED_TRUE(name) extern struct xp_static_key_deferred_true name XP__HIDDEN
-#define XP_DECLARE_STATIC_KEY_DEFERRED_FALSE(name) extern struct xp_static_key_deferred_false name XP__HIDDEN
+	XP__HIDDEN_FIRST XP__STRUCT xp_static_key_deferred_false name = {XP__KEY(NULL, #name, 0), {NULL, NULL, 0, ms, 0}}; \
+	XP__HIDDEN_AFTER(XP__STRUCT xp_static_key_deferred_false name)
+#define XP_DECLARE_STATIC_KEY_DEFERRED_TRUE(name) extern XP__STRUCT xp_static_key_deferred_true name XP__HIDDEN
+#define XP_DECLARE_STATIC_KEY_DEFERRED_FALSE(name) extern XP__STRUCT xp_static_key_deferred_false name XP__HIDDEN
 
 /* Functions behind the macros below; they take the struct xp_static_key itself. */
 int xp_static_key_enable(struct xp_static_key *key);

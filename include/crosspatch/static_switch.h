@@ -70,7 +70,7 @@ template <unsigned nr_> struct xp_static_switch_of {
 };
 template <unsigned nr_> char (&xp__switch_nr(const struct xp_static_switch_of<nr_> *))[nr_];
 
-#define XP__SWITCH_DECLARATOR(name, n) struct xp_static_switch_of<(n)> name
+#define XP__SWITCH_DECLARATOR(name, n) XP__STRUCT xp_static_switch_of<(n)> name
 #define XP__SWITCH_OBJECT(real, name, n, choice)                                                                       \
 	xp_static_switch_of<(n)>(xp_static_switch{real, name, __FILE__, __LINE__, choice, n})
 #define XP__SWITCH_NR(x) sizeof(xp__switch_nr(x))
