@@ -39,7 +39,7 @@ extern "C" {
 	X(IN_RANGE, 4220, "a thread keeps resting inside the instructions to be replaced")     \
 	X(PROVIDED, 4221, "the gate has a provider already")                                            \
 	X(NO_PROVIDER, 4222, "the gate has no provider")                                                \
-	X(NO_ENTRY, 4223, "the function has no patchable entry that is registered")                     \
+	X(NO_ENTRY, 4223, "the function has no patchable entry that is registered; or this is a program's own jump to it, not bound yet") \
 	X(TRACED, 4224, "the function has this handler with this data already")                         \
 	X(NOT_TRACED, 4225, "the function does not have this handler with this data")                   \
 	X(LEAVES, 4226, "the function has as many return handlers as there may be")                       \

@@ -5,7 +5,8 @@
  * An entry is one 5-byte nop at the beginning of a function, with a record. It is made by
  *	- the plugin for gcc: __attribute__((xp_patchable)), or -fplugin-arg-crosspatch-functions=PATTERN;
  *	- -fpatchable-function-entry=5 of clang, where it is one instruction, and of gcc, where it is five of one byte, which
- *	  xp_function_prepare() makes one of. `crosspatch annotate` gives these names and sizes.
+ *	  xp_function_prepare() makes one of. `crosspatch annotate` gives these names and sizes. Nops before the function
+ *	  (-fpatchable-function-entry=N,M) are no entry, nor are five that lie on both sides of its first byte.
  * One file at least of each executable or shared object with such functions includes this header: it holds the object's
  * stub, and registers its records.
  *
@@ -72,7 +73,9 @@ struct xp_function_handler {
  * handlers run in the order in which they were added, return handlers in the reverse one.
  * xp_function_untrace(fn, handler, data) - no more.
  *
- * @fn is a pointer to a function with an entry. The handler structure is not copied.
+ * @fn is a pointer to a function with an entry. The handler structure is not copied. In an executable that is not
+ * position-independent a pointer to a function of a shared object is one to a jump of the executable's own: it is followed,
+ * once it is bound (by a call, or -z now); before that, -XP_E_NO_ENTRY.
  * Context: thread; handlers, too, but not xp_function_synchronize().
  * Ordering: on return of 0 from trace every call that begins runs the handler, and sees what was written before; on return
  * of 0 from untrace none does. Those that began earlier may still run it: xp_function_synchronize().
@@ -91,7 +94,8 @@ int xp__function_untrace(xp__any_function *fn, const struct xp_function_handler 
 
 /*
  * xp_function_trace_matching / _untrace_matching - the same for all functions whose name matches @pattern, in one commit:
- * as many syncs as for one. Those that have the handler already, or not, are left out. In a pattern * stands for any
+ * as many syncs as for one. Those that have the handler already, or not, are left out, and nops that are no entries: as
+ * xp_function_prepare() says, with -XP_E_NO_ENTRY as there. In a pattern * stands for any
  * characters, ? for one, [a-z] for one of these, [!a-z] for another. Names are the linker's; a function of C++ is _Z….
  * Return: how many functions changed, or an error as above, told to @diag (may be NULL); none changed then.
  */
@@ -170,8 +174,10 @@ int xp_function_quiesce(xp__any_function *const *fns, size_t nr, struct xp_diag 
 /*
  * xp_function_prepare - makes one nop of each matching entry that is five of one byte (gcc's -fpatchable-function-entry=5).
  * With NULL: all. Names are unknown there, unless the object was annotated: only NULL and "*" match. Return: how many, or an
- * error; then none.
- * Context: thread, as long as there is only one. Ordering: none. Errors: -XP_E_NOT_EARLY: there are others; those of
+ * error; then none. Nops that do not stand at the beginning of their function are left out; what says where it begins is its
+ * unwind information, or annotate's record.
+ * Context: thread, as long as there is only one. Ordering: none. Errors: -XP_E_NOT_EARLY: there are others; -XP_E_NO_ENTRY:
+ * nothing says where a function begins (no unwind tables; a static executable without --eh-frame-hdr); those of
  * xp_text_poke(). Progress: waits for the text lock.
  */
 int xp_function_prepare(const char *pattern, struct xp_diag *diag);

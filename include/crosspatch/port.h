@@ -179,6 +179,13 @@ struct xp_port {
 	 * that do not last, the port calls xp_modules_keep(). NULL: whatever is unregistered goes.
 	 */
 	bool (*lasts)(const void *module, bool arrives);
+
+	/*
+	 * function_begins - whether a function's first byte stands at @code, which is text: 1, 0, or an error if nothing says it.
+	 * Asked of the addresses that -fpatchable-function-entry leaves: with a second number they stand before it. Context: text
+	 * lock. NULL: nothing ever says it.
+	 */
+	int (*function_begins)(const void *code);
 };
 
 /* What the core keeps for each thread. Its own but for `shard`. */

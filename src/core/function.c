@@ -432,6 +432,42 @@ static struct xp__function *make(struct xp__entries *module, uint32_t record)
 	return function;
 }
 
+/*
+ * Where the jump through a word leads that stands at @start; @start itself if none does. A program that is not
+ * position-independent takes for the address of a shared object's function that of such a jump of its own: in its procedure
+ * linkage table, behind an endbr64, or an instruction that says which it is.
+ */
+static uintptr_t behind_jump(uintptr_t start)
+{
+	uint8_t text[17];
+	uintptr_t target;
+	int32_t distance;
+	size_t at = 0;
+
+	if (xp__port->data_read == NULL || xp__port->text_read(text, (const void *)start, sizeof(text)))
+		return start;
+	if (memcmp(text, endbr, sizeof(endbr)) == 0)
+		at += sizeof(endbr);
+	if (text[at] == 0x41 && text[at + 1] == 0xbb) /* mov $number, %r11d */
+		at += 6;
+	if (text[at] == 0xf2) /* bnd */
+		at++;
+	if (text[at] != 0xff || text[at + 1] != 0x25)
+		return start;
+	memcpy(&distance, text + at + 2, sizeof(distance));
+	if (xp__port->data_read(&target, (const void *)(start + at + 6 + (uintptr_t)(intptr_t)distance)))
+		return start;
+	return target;
+}
+
+/* The record of the function that @fn is a pointer to; false: there is none. */
+static bool find_function(xp__any_function *fn, struct xp__entries **module, uint32_t *record)
+{
+	uintptr_t start = (uintptr_t)fn;
+
+	return find_record(start, module, record) || find_record(behind_jump(start), module, record);
+}
+
 /* What a module that is not registered may have: the function at an address, or some that a pattern matches. */
 struct sought {
 	uintptr_t start;     /* 0: by pattern */
@@ -470,7 +506,7 @@ static struct xp__function *function_at(xp__any_function *fn, int *error)
 	if (fn == NULL)
 		return NULL;
 	*error = xp__modules_retry(has_sought, &sought, NULL);
-	if (!find_record((uintptr_t)fn, &module, &record)) {
+	if (!find_function(fn, &module, &record)) {
 		*error = *error ? *error : -XP_E_NO_ENTRY;
 		return NULL;
 	}
@@ -1031,13 +1067,27 @@ xp__any_function *xp__function_original(xp__any_function *fn)
 
 	if (fn == NULL || xp__lock(NULL))
 		return NULL;
-	if (find_record((uintptr_t)fn, &module, &record))
+	if (find_function(fn, &module, &record))
 		original = code_of(module, record) + LEN;
 	xp__unlock();
 	return (xp__any_function *)original;
 }
 
 /* ---- many functions ---- */
+
+/*
+ * Whether the entry is its function's first instruction: 1, 0, or an error if nothing says it. A record says so. What
+ * -fpatchable-function-entry=N,M leaves is the address of N nops, of which M stand before the function: those are executed by
+ * nobody, and five that lie on both sides are no entry.
+ */
+static int at_beginning(const struct xp__entries *module, uint32_t record)
+{
+	if (module->site)
+		return 1;
+	if (xp__port->function_begins == NULL)
+		return -XP_E_NO_ENTRY;
+	return xp__port->function_begins((const void *)(code_of(module, record) - before_of(module, record)));
+}
 
 /* What a pattern asks of each function that it matches. */
 static bool concerns(const struct xp__entries *module, uint32_t record, const char *pattern,
@@ -1052,11 +1102,12 @@ static bool concerns(const struct xp__entries *module, uint32_t record, const ch
 	traced = function && has(function->handlers, wish->entry.handler, wish->entry.data);
 	switch (wish->entry.wish) {
 	case XP__ENTRY_TRACE:
-		return !traced;
+		return !traced && at_beginning(module, record) != 0;
 	case XP__ENTRY_UNTRACE:
 		return traced;
 	default:
-		return memcmp((const void *)code_of(module, record), nops, LEN) == 0;
+		return memcmp((const void *)code_of(module, record), nops, LEN) == 0 &&
+		       at_beginning(module, record) != 0;
 	}
 }
 
@@ -1087,6 +1138,12 @@ static int apply_matching_locked(const char *pattern, const struct xp__item *wis
 
 			if (!concerns(module, record, pattern, wish))
 				continue;
+			if (!untrace && at_beginning(module, record) < 0) {
+				error = xp__fail(
+					diag, -XP_E_NO_ENTRY, XP_PHASE_VALIDATE, (const void *)code_of(module, record),
+					"no unwind table says where the function of these nops begins: link with --eh-frame-hdr, or annotate the object");
+				break;
+			}
 			function = make(module, record);
 			if (function == NULL) {
 				error = xp__fail(diag, -XP__ENOMEM, XP_PHASE_VALIDATE, NULL, NULL);
@@ -1171,7 +1228,7 @@ const char *xp__function_name(xp__any_function *fn)
 
 	if (fn == NULL || xp__lock(NULL))
 		return NULL;
-	if (find_record((uintptr_t)fn, &module, &record))
+	if (find_function(fn, &module, &record))
 		name = name_of(module, record);
 	xp__unlock();
 	return name;

@@ -314,6 +314,91 @@ XP_TEST(refusals)
 	stop();
 }
 
+/* Number 4 begins a function, 5 does not, and of 6 it is known or not. */
+static int known_of_6;
+
+static int function_begins(const void *code)
+{
+	if (code == rec_text + place(6))
+		return known_of_6;
+	return code == rec_text + place(4);
+}
+
+XP_TEST(nops_that_do_not_begin_a_function_are_no_entry)
+{
+	static uint64_t words[3];
+	struct xp_module patchable = {.abi = XP_MODULE_ABI, .nr_tables = XP_NR_SITE_KINDS};
+	struct xp_diag diag;
+
+	REQUIRE(start(1, true, false) == 0);
+	for (unsigned i = 0; i < 3; i++) {
+		words[i] = (uintptr_t)(rec_text + place(4 + i));
+		put(4 + i, "\x90\x90\x90\x90\x90");
+	}
+	patchable.tables[XP_SITE_PATCHABLE].start = words;
+	patchable.tables[XP_SITE_PATCHABLE].end = words + 3;
+	REQUIRE(xp_module_register(&patchable) == 0);
+	rec_port.function_begins = NULL;
+	CHECK_EQ(xp_function_prepare(NULL, &diag), -XP_E_NO_ENTRY);
+	CHECK(diag.site == rec_text + place(4) && diag.detail);
+	rec_port.function_begins = function_begins;
+	known_of_6 = -ENOENT;
+	CHECK_EQ(xp_function_prepare(NULL, &diag), -XP_E_NO_ENTRY);
+	CHECK(diag.site == rec_text + place(6));
+	CHECK_EQ(xp_function_trace_matching("*", &handler, NULL, &diag), -XP_E_NO_ENTRY);
+	CHECK(!entry_is(4, nop[0], 0) && entry_is(0, nop[0], 0));
+	known_of_6 = 0;
+	CHECK_EQ(xp_function_prepare(NULL, &diag), 1);
+	CHECK(entry_is(4, nop[0], 0) && !entry_is(5, nop[0], 0) && !entry_is(6, nop[0], 0));
+	/* Nothing but number 0 has a stub to call. */
+	CHECK_EQ(xp_function_redirect(function(4), function(8)), 0);
+	CHECK_EQ(xp_function_restore(function(4)), 0);
+	rec_port.function_begins = NULL;
+	CHECK_EQ(xp_module_unregister(&patchable), 0);
+	stop();
+}
+
+static int data_read(uintptr_t *to, const void *addr)
+{
+	memcpy(to, addr, sizeof(*to));
+	return 0;
+}
+
+XP_TEST(a_jump_of_the_programs_own_is_followed)
+{
+	static const char *const forms[] = {
+		"\xff\x25",
+		"\xf3\x0f\x1e\xfa\xff\x25",
+		"\xf3\x0f\x1e\xfa\xf2\xff\x25",
+		"\xf3\x0f\x1e\xfa\x41\xbb\x01\x02\x03\x04\xff\x25",
+	};
+	uintptr_t slot;
+
+	REQUIRE(start(4, true, false) == 0);
+	rec_port.data_read = data_read;
+	for (size_t i = 0; i < sizeof(forms) / sizeof(forms[0]); i++) {
+		xp__any_function *jump = function(8);
+		size_t len = strlen(forms[i]);
+		int32_t to = (int32_t)(STRIDE + 8 - len - 4);
+
+		rec_put(place(8), (const uint8_t *)forms[i], len);
+		rec_put(place(8) + len, (const uint8_t *)&to, sizeof(to));
+		slot = (uintptr_t)function(8) + 6;
+		rec_put(place(9) + 8, (const uint8_t *)&slot, sizeof(slot));
+		CHECK_EQ(xp_function_trace(jump, &handler, NULL), -XP_E_NO_ENTRY);
+		slot = (uintptr_t)function(2);
+		rec_put(place(9) + 8, (const uint8_t *)&slot, sizeof(slot));
+		CHECK_EQ(xp_function_trace(jump, &handler, NULL), 0);
+		CHECK_EQ(xp_function_trace(function(2), &handler, NULL), -XP_E_TRACED);
+		CHECK(entry_is(2, 0xe8, STUB) && strcmp(xp_function_name(jump), "f2") == 0);
+		CHECK(xp_function_original(jump) == xp_function_original(function(2)));
+		CHECK_EQ(xp_function_untrace(jump, &handler, NULL), 0);
+	}
+	rec_port.data_read = NULL;
+	CHECK_EQ(xp_function_trace(function(8), &handler, NULL), -XP_E_NO_ENTRY);
+	stop();
+}
+
 XP_TEST(five_nops_become_one_while_one_thread_runs)
 {
 	REQUIRE(start(4, true, false) == 0);

@@ -8,9 +8,14 @@
  */
 #include "port/linux/port.h"
 
+#include "arch/x86/insn.h"
+
+#include <elf.h>
 #include <errno.h>
+#include <link.h>
 #include <pthread.h>
 #include <signal.h>
+#include <string.h>
 
 #define GENERAL_REGS __attribute__((target("general-regs-only")))
 
@@ -97,6 +102,92 @@ GENERAL_REGS bool xp__stack_left(uintptr_t frame, uintptr_t here)
 		if (xp__data_read(&word, (const void *)(at & ~(uintptr_t)7)))
 			return false;
 	return frame <= here;
+}
+
+/*
+ * What unwinders search: a table of all functions that have unwind information, sorted by where they begin. In the form that
+ * every linker writes: numbers of 4 bytes, relative to the table.
+ */
+struct frame_table {
+	uint8_t version, pointer_form, number_form, entry_form;
+	int32_t frames;
+	uint32_t nr;
+	struct {
+		int32_t begins, frame;
+	} entry[];
+};
+
+struct frame_search {
+	uintptr_t code;
+	const struct frame_table *table;
+};
+
+static int find_table(struct dl_phdr_info *info, size_t size, void *data)
+{
+	struct frame_search *search = data;
+	bool inside = false;
+
+	(void)size;
+	for (unsigned i = 0; i < info->dlpi_phnum; i++)
+		inside |= info->dlpi_phdr[i].p_type == PT_LOAD &&
+			  search->code - (info->dlpi_addr + info->dlpi_phdr[i].p_vaddr) < info->dlpi_phdr[i].p_memsz;
+	for (unsigned i = 0; inside && i < info->dlpi_phnum; i++)
+		if (info->dlpi_phdr[i].p_type == PT_GNU_EH_FRAME)
+			search->table = (const struct frame_table *)(info->dlpi_addr + info->dlpi_phdr[i].p_vaddr);
+	return inside;
+}
+
+/* The bytes of the function whose frame information this is, if they are in the usual form; 0: they are not. */
+static uint32_t frame_covers(const struct frame_table *table, uint32_t at)
+{
+	const uint8_t *frame = (const uint8_t *)table + table->entry[at].frame;
+	int32_t begins;
+	uint32_t len;
+
+	memcpy(&begins, frame + 8, sizeof(begins));
+	memcpy(&len, frame + 12, sizeof(len));
+	return (uintptr_t)(frame + 8) + (uintptr_t)(intptr_t)begins ==
+			       (uintptr_t)table + (uintptr_t)(intptr_t)table->entry[at].begins
+		       ? len
+		       : 0;
+}
+
+int xp__function_begins(const void *code)
+{
+	enum { SDATA4 = 0x0b, UDATA4 = 0x03, RELATIVE_TO_TABLE = 0x30 };
+	struct frame_search search = {.code = (uintptr_t)code};
+	const struct frame_table *table;
+	uint32_t low = 0, high;
+	intptr_t distance;
+
+	dl_iterate_phdr(find_table, &search);
+	table = search.table;
+	if (table == NULL || table->version != 1 || (table->pointer_form & 0x0f) != SDATA4 ||
+	    table->number_form != UDATA4 || table->entry_form != (RELATIVE_TO_TABLE | SDATA4))
+		return -ENOENT;
+	distance = (intptr_t)((uintptr_t)code - (uintptr_t)table);
+	for (high = table->nr; low < high;) {
+		uint32_t middle = low + (high - low) / 2;
+
+		if (table->entry[middle].begins <= distance)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	if (low > 0 && table->entry[low - 1].begins == distance)
+		return 1;
+	/* Inside of a function none begins; nor where nothing but nops stand before the next. Elsewhere one without frames may. */
+	if (low > 0 && distance - table->entry[low - 1].begins < (intptr_t)frame_covers(table, low - 1))
+		return 0;
+	while (low < table->nr && distance < table->entry[low].begins) {
+		struct xp__insn insn;
+
+		xp__insn_decode((const uint8_t *)table + distance, XP_MAX_LEN, &insn);
+		if (insn.kind != XP__INSN_NOP)
+			return -ENOENT;
+		distance += insn.len;
+	}
+	return low < table->nr && distance == table->entry[low].begins ? 0 : -ENOENT;
 }
 
 void xp__moment_wait(void)

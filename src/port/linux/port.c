@@ -454,6 +454,7 @@ static const struct xp_port port = {
 	.wait = xp__moment_wait,
 	.lasts = xp__lasts,
 	.stack_left = xp__stack_left,
+	.function_begins = xp__function_begins,
 };
 
 /* ---- start ---- */
