@@ -26,6 +26,8 @@ enum xp_writer { XP_WRITER_AUTO, XP_WRITER_PROCMEM, XP_WRITER_MPROTECT };
  * How the other processors are made to see it.
  *	membarrier  MEMBARRIER_CMD_PRIVATE_EXPEDITED_SYNC_CORE, Linux 5.10 or later
  *	signal      a real-time signal to every thread, whose handler executes a serializing instruction
+ *	            Calls of the program that SA_RESTART does not restart (poll, nanosleep, futex waits with a deadline…) end
+ *	            with EINTR when it comes; so they do under the policy quiesce, which sends it under either sync
  * auto: membarrier if it works, else signal.
  *
  * The quiesce policy and xp_function_quiesce() send that signal under either. Each thread is asked again until it has

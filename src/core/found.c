@@ -69,7 +69,7 @@ bool xp__found_has(const struct xp__found *list, uintptr_t code)
 }
 
 /* They are in the page of the return address, or are text as well. */
-bool xp__found_readable(uintptr_t code, size_t len)
+int xp__found_readable(uintptr_t code, size_t len)
 {
-	return code / 4096 == (code + len) / 4096 || xp__port->text_check((const void *)code, len) == 0;
+	return code / 4096 == (code + len) / 4096 ? 0 : xp__port->text_check((const void *)code, len);
 }

@@ -24,7 +24,7 @@ void xp__found_drop(struct xp__found **list);
 /* xp__found_has - whether @code is in @list. */
 bool xp__found_has(const struct xp__found *list, uintptr_t code);
 
-/* xp__found_readable - whether the @len bytes at @code, which a return address follows, can be read. */
-bool xp__found_readable(uintptr_t code, size_t len);
+/* xp__found_readable - 0 if the @len bytes at @code, which a return address follows, can be read; else why not. */
+int xp__found_readable(uintptr_t code, size_t len);
 
 #endif

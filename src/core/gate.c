@@ -37,8 +37,8 @@
 
 #define SITE_LEN 5
 #define UD2_LEN 8
-#define UD2_CALL 3 /* where in it the five bytes stand */
-#define ASKS_LEN 17 /* bytes of 32-bit code in front of a stub */
+#define UD2_CALL 3   /* where in it the five bytes stand */
+#define ASKS_LEN 17  /* bytes of 32-bit code in front of a stub */
 #define VAIN_MAX 16u /* calls that could not be bound, before their handle's stub leads straight to the provider */
 
 struct gate {
@@ -571,8 +571,9 @@ static int bind(struct xp_gate *handle, uintptr_t code, xp__gate_func *provider)
 	struct site site;
 	int error;
 
-	if (!xp__found_readable(code, SITE_LEN))
-		return -XP_E_NOT_TEXT;
+	error = xp__found_readable(code, SITE_LEN);
+	if (error)
+		return error;
 	if (!xp__insn_rel32(direct, 0xe8, code, (uintptr_t)provider))
 		return -XP_E_RANGE;
 	if (memcmp((const void *)code, direct, SITE_LEN) == 0)

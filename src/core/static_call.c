@@ -375,7 +375,7 @@ static bool place(struct xp_static_call *call, uintptr_t code)
 	uint8_t by_trampoline[SITE_LEN], direct[SITE_LEN];
 
 	/* The site may lie on a page of its own, or the return address may be no such thing. */
-	if (!xp__found_readable(code, SITE_LEN) || !fits(code) || !xp__insn_rel32(direct, 0xe8, code, to))
+	if (xp__found_readable(code, SITE_LEN) || !fits(code) || !xp__insn_rel32(direct, 0xe8, code, to))
 		return false;
 	if (memcmp((const void *)code, direct, SITE_LEN) == 0)
 		return true;

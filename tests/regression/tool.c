@@ -7,15 +7,19 @@
 #include "../../tool/text.h"
 #include "../../tool/tool.h"
 
+#include <crosspatch/linux.h>
+
 #include <fcntl.h>
+#include <sched.h>
 #include <signal.h>
 #include <sys/mman.h>
+#include <sys/mount.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
 
-static char directory[] = "/tmp/crosspatch-test-XXXXXX", path[sizeof(directory) + 16];
+static char directory[] = "/tmp/crosspatch-test-XXXXXX", path[256];
 
 static bool make_place(void)
 {
@@ -124,7 +128,7 @@ static void start_peer(const struct speech *speech)
 	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 
 	REQUIRE(make_place());
-	strcpy(address.sun_path, path);
+	memcpy(address.sun_path, path, strlen(path) + 1);
 	REQUIRE_EQ(bind(fd, (struct sockaddr *)&address, sizeof(address)), 0);
 	REQUIRE_EQ(listen(fd, 4), 0);
 	fflush(stdout);
@@ -348,6 +352,105 @@ XP_TEST(failures_have_words_and_json)
 	snprintf(pid, sizeof(pid), "%d", getpid());
 	CHECK_EQ(run(cmd_list, "list", "--json", pid), 3);
 	CHECK(strstr(complained, "xp_control_start()") && strstr(said, "{\"code\": -2, "));
+}
+
+/* ---- namespaces ---- */
+
+struct server {
+	pid_t pid;
+	int error; /* of the start */
+	char path[108];
+};
+
+/* A process that @enter()s something and serves there by its id; @forks: its child does. */
+static void start_server(struct server *server, bool (*enter)(void), bool forks)
+{
+	int fds[2];
+
+	memset(server, 0, sizeof(*server));
+	server->error = -EPERM;
+	REQUIRE_EQ(pipe(fds), 0);
+	fflush(stdout);
+	server->pid = fork();
+	if (server->pid == 0) {
+		alarm(XP_CHILD_SECONDS);
+		if (!enter())
+			_exit(0);
+		if (forks && fork())
+			pause();
+		if (forks)
+			CHECK(mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) == 0 &&
+			      mount("proc", "/proc", "proc", 0, NULL) == 0 && prctl(PR_SET_PDEATHSIG, SIGKILL) == 0);
+		server->error = xp_control_start(NULL);
+		(void)xp_control_path(server->path, sizeof(server->path));
+		CHECK_EQ(write(fds[1], server, sizeof(*server)), sizeof(*server));
+		pause();
+	}
+	close(fds[1]);
+	pid_t pid = server->pid;
+	(void)!read(fds[0], server, sizeof(*server));
+	server->pid = pid;
+	close(fds[0]);
+}
+
+static void end_server(const struct server *server)
+{
+	kill(server->pid, SIGKILL);
+	waitpid(server->pid, NULL, 0);
+}
+
+/* Another user, who is root in a namespace of its own, and unknown to it the root outside. */
+static bool enter_users(void)
+{
+	static const char map[] = "0 65531 1\n";
+	int fd;
+
+	if (setgid(65531) || setuid(65531) || prctl(PR_SET_DUMPABLE, 1) || unshare(CLONE_NEWUSER))
+		return false;
+	fd = open("/proc/self/uid_map", O_WRONLY);
+	return write(fd, map, sizeof(map) - 1) == sizeof(map) - 1 && close(fd) == 0;
+}
+
+static bool enter_processes(void)
+{
+	return unshare(CLONE_NEWPID | CLONE_NEWNS) == 0;
+}
+
+XP_TEST(root_asks_into_a_namespace_of_users)
+{
+	struct server server;
+	char pid[16];
+
+	if (geteuid() != 0)
+		SKIP("needs root, to be somebody else");
+	start_server(&server, enter_users, false);
+	snprintf(pid, sizeof(pid), "%d", server.pid);
+	if (server.path[0] == '\0')
+		SKIP("no namespaces of users");
+	CHECK_EQ(run(cmd_list, "list", pid, NULL), 0);
+	CHECK(strstr(complained, "crosspatch") == NULL);
+	snprintf(path, sizeof(path), "/proc/%s/root/%.80s", pid, server.path);
+	CHECK_EQ(run(cmd_list, "list", path, NULL), 0);
+	CHECK_EQ(geteuid(), 0);
+	end_server(&server);
+	unlink(server.path);
+}
+
+XP_TEST(two_namespaces_of_processes)
+{
+	struct server one, two;
+
+	if (geteuid() != 0)
+		SKIP("needs root, for namespaces");
+	start_server(&one, enter_processes, true);
+	start_server(&two, enter_processes, true);
+	if (one.path[0] == '\0')
+		SKIP("no namespaces of processes");
+	CHECK_EQ(one.error, 0);
+	CHECK_EQ(two.error, 0);
+	CHECK(strcmp(one.path, two.path) != 0 && strchr(strrchr(two.path, '/'), '-'));
+	end_server(&one);
+	end_server(&two);
 }
 
 /* ---- files ---- */
