@@ -258,14 +258,14 @@ static inline const struct xp_imv *xp__imv_real(const struct xp_imv *imv)
 #define XP__IMV_BODY(name)                                                                                             \
 	XP__IMV_TYPE_OF(name) xp__imv_value;                                                                           \
 	uintptr_t xp__imv_bits;                                                                                        \
-	XP__IMV_ASM(xp__imv_bits, &name, sizeof(xp__imv_value));                                                       \
+	XP__IMV_ASM(xp__imv_bits, &name, sizeof(xp__imv_value)); /* a value of static storage */                       \
 	__builtin_memcpy(&xp__imv_value, &xp__imv_bits, sizeof(xp__imv_value));
 #endif
 
 /* In C++ a lambda: it may stand in the initializer of a variable at namespace scope as well. */
 #ifdef __cplusplus
 #define xp_imv_read(name)                                                                                              \
-	([]() __attribute__((always_inline))->XP__IMV_TYPE_OF(name) {                                                  \
+	([]() __attribute__((always_inline))->XP__IMV_TYPE_OF(name) { /* static storage: no capture */                 \
 		XP__IMV_BODY(name)                                                                                     \
 		return xp__imv_value;                                                                                  \
 	}())

@@ -135,7 +135,7 @@ struct xp_static_key_deferred_false {
 #define XP__HIDDEN_FIRST
 #define XP__HIDDEN_AFTER(declaration)                                                                                  \
 	_Pragma("GCC diagnostic push") _Pragma("GCC diagnostic ignored \"-Wattributes\"")                              \
-	_Pragma("GCC diagnostic ignored \"-Wredundant-decls\"") extern declaration XP__HIDDEN;                         \
+	_Pragma("GCC diagnostic ignored \"-Wredundant-decls\"") extern declaration XP__HIDDEN; /* static storage */    \
 	_Pragma("GCC diagnostic pop") XP__ASSERT(1, "")
 #endif
 

@@ -2,10 +2,10 @@
 /*
  * A key lives at file scope: an automatic one has no constant address.
  *
- * gcc: follows declaration with no linkage
- * clang: invalid operand for inline asm constraint 'i'
- * g++: conflicts with a previous declaration|is not captured
- * clang++: cannot be implicitly captured
+ * gcc: static storage
+ * clang: static storage
+ * g++: static storage
+ * clang++: static storage
  */
 #include <crosspatch/crosspatch.h>
 

@@ -2,10 +2,10 @@
 /*
  * A site names its key in the instruction stream: it has to be a constant address, not the value of a variable.
  *
- * gcc: impossible constraint in 'asm'
- * clang: invalid operand for inline asm constraint 'i'
- * g++: 'pointer' is not captured
- * clang++: variable 'pointer' cannot be implicitly captured
+ * gcc: static storage
+ * clang: static storage
+ * g++: static storage
+ * clang++: static storage
  */
 #include <crosspatch/crosspatch.h>
 

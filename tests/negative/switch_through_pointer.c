@@ -2,10 +2,10 @@
 /*
  * A site names its switch, it does not point to it.
  *
- * gcc: impossible constraint in 'asm'
- * clang: invalid operand for inline asm constraint 'i'
- * g++: is not captured
- * clang++: cannot be implicitly captured
+ * gcc: static storage
+ * clang: static storage
+ * g++: static storage
+ * clang++: static storage
  */
 #include <crosspatch/crosspatch.h>
 

@@ -72,7 +72,11 @@
 	[xp__key] XP__ADDRESS(key), [xp__opcode] "i"(opcode), [xp__flags] "i"(flags)
 
 #define XP__BRANCH_ASM(key, opcode, flags)                                                                             \
-	__asm__ goto(XP__BRANCH_SITE("%l[xp__jump]") : : XP__BRANCH_INPUTS(key, opcode, flags) : "cc" : xp__jump)
+	__asm__ goto(XP__BRANCH_SITE("%l[xp__jump]") /* the key has static storage, and is named, not pointed to */    \
+		     :                                                                                                 \
+		     : XP__BRANCH_INPUTS(key, opcode, flags) /* static storage */                                      \
+		     : "cc"                                                                                            \
+		     : xp__jump)
 
 #define XP__OPCODE_TEST 0xa9
 #define XP__OPCODE_JMP 0xe9
@@ -90,8 +94,8 @@
 	})
 #elif defined(__cplusplus)
 #define XP__BRANCH(key, opcode, flags)                                                                                 \
-	([]() __attribute__((always_inline)) -> bool {                                                                 \
-		XP__BRANCH_ASM(key, opcode, flags);                                                                    \
+	([]() __attribute__((always_inline)) -> bool { /* a key of static storage needs no capture */                  \
+		XP__BRANCH_ASM(key, opcode, flags); /* static storage */                                               \
 		return false;                                                                                          \
 	xp__jump:                                                                                                      \
 		return true;                                                                                           \
@@ -293,7 +297,8 @@
 	".long %c[xp__part]\n"                                                                                         \
 	".Lxp_targets%=:\n\t" entries ".long ~%c[xp__part]\n\t" behind                                                 \
 	".popsection\n\t"
-#define XP__SWITCH_INPUTS(key, part) [xp__key] XP__ADDRESS(key), [xp__nr] "i"(xp__nr), [xp__part] "i"(part)
+#define XP__SWITCH_INPUTS(key, part)                                                                                   \
+	[xp__key] XP__ADDRESS(key) /* static storage */, [xp__nr] "i"(xp__nr), [xp__part] "i"(part)
 
 #ifdef __clang__
 /* Clang has room for any number of labels. At -O0 it emits the asm that is not chosen, too: .if keeps that one empty. */
@@ -359,7 +364,7 @@
 #define XP__SWITCH_BODY(key, nr)                                                                                   \
 	enum { xp__nr = nr };                                                                                          \
 	int xp__choice;                                                                                                \
-	XP__SWITCH_ASM(key) /* in clang before 17: see XP_NO_ASM_GOTO, static_key.h */                                 \
+	XP__SWITCH_ASM(key) /* of static storage; in clang before 17: see XP_NO_ASM_GOTO, static_key.h */              \
 	__builtin_unreachable();                                                                                       \
 	XP__SWITCH_LOAD(key)                                                                                           \
 	XP__GROUPS(XP__SWITCH_CHOICES)                                                                                 \
@@ -369,7 +374,7 @@ xp__chosen:
 #define XP__SWITCH(key, nr) XP__BRANCH(key, 0, 0)
 #elif defined(__cplusplus)
 #define XP__SWITCH(key, nr)                                                                                        \
-	([]() __attribute__((always_inline)) -> int {                                                                  \
+	([]() __attribute__((always_inline)) -> int { /* a switch of static storage needs no capture */                \
 		XP__SWITCH_BODY(key, nr)                                                                           \
 		return xp__choice;                                                                                     \
 	}())
@@ -475,7 +480,7 @@ xp__chosen:
 			  "-fno-pie or gcc, or define XP_NO_PATCHING")
 #else
 #define XP__IMV_ASM(bits, imv, size)                                                                                   \
-	__asm__ __volatile__ __inline__(XP__IMV_SITE                                                                   \
+	__asm__ __volatile__ __inline__(XP__IMV_SITE /* the value has static storage, and is named */                  \
 					: [xp__bits] "=q"(bits)                                                        \
 					: [xp__imv] XP__ADDRESS(imv), [xp__size] "i"(size))
 #endif
