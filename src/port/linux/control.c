@@ -729,6 +729,7 @@ static void serve_peer(void)
 static int accept_locked(const void *unused)
 {
 	(void)unused;
+	drop(&peer); /* there, if the lock was not to be had when it was served */
 	if (!xp__kept_same(&listener, NULL))
 		return -EAGAIN;
 	return take(&peer, XP__SYS4(SYS_accept4, listener.fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK));
@@ -786,11 +787,11 @@ static int mend(void)
 	return error;
 }
 
-/* Whether it passes by itself: there may be descriptors and memory again. */
+/* Whether it passes by itself: there may be descriptors, memory and the text lock again. */
 static bool is_shortage(int error)
 {
 	return error == -EMFILE || error == -ENFILE || error == -ENOMEM || error == -ENOBUFS || error == -EBUSY ||
-	       error == -ENOSPC || error == -EDQUOT || error == -ECONNABORTED || error == -EINTR;
+	       error == -ENOSPC || error == -EDQUOT || error == -ECONNABORTED || error == -EINTR || error == -XP_E_HELD;
 }
 
 static int end_locked(const void *error)
