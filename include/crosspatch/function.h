@@ -80,7 +80,9 @@ struct xp_function_handler {
  * Ordering: on return of 0 from trace every call that begins runs the handler, and sees what was written before; on return
  * of 0 from untrace none does. Those that began earlier may still run it: xp_function_synchronize().
  * A call that began before trace runs no `leave`. `leave` is not run either by a call that is left by longjmp or an
- * exception, and when more than 8192 calls with one are under way in the process (xp_function_stats.missed_returns).
+ * exception, and when 8192 returns are awaited in the process already (missed_returns). A call that is left by longjmp is
+ * awaited for ever, for it may lie on a stack that is copied back later: xp_function_stack_gone(). A call must not return
+ * twice (fork-like functions, continuations that are resumed twice).
  * Errors: -EINVAL for NULL; -XP_E_NO_ENTRY: @fn has no record, or its object no stub; -XP_E_TRACED, -XP_E_NOT_TRACED: @fn
  * has that handler with that data already, or not; -XP_E_LEAVES: it has XP_FUNCTION_LEAVES already; -XP_E_SHADOW_STACK:
  * under shadow stacks no `leave`, and no tracing of what is redirected; those of xp_text_poke(). -XP_E_MULTI: the entry is
@@ -155,6 +157,15 @@ int xp__batch_add_restore(struct xp_batch *batch, xp__any_function *fn);
 int xp_function_synchronize(void);
 
 /*
+ * xp_function_stack_gone - the program vouches that no call whose return address stands on a stack between @low and @high
+ * returns any more: after longjmp what lies below the stack pointer, before a coroutine's stack is freed the whole of it.
+ * They are not awaited any more. Not needed where exceptions leave calls, if the process has an unwinder from its start, or
+ * where threads end. If it is not true, such a return goes astray.
+ * Return: how many calls that were. Context: any. Ordering, Errors: none. Progress: O(returns awaited at a time so far).
+ */
+size_t xp_function_stack_gone(const void *low, const void *high);
+
+/*
  * xp_function_quiesce - waits until no thread is inside the functions fns[0…nr-1] themselves, that is, until none executes
  * them or will return into them. What they were replaced by is not looked at. To be asked after a redirect: the old code,
  * or data that only it used, may then go away.
@@ -196,11 +207,12 @@ struct xp_function_stats {
 	uint64_t calls;          /* of traced or far redirected functions */
 	uint64_t returns;        /* that went through the library */
 	uint64_t missed_calls;   /* made by handlers, or by signal handlers that interrupted one */
-	uint64_t missed_returns; /* of calls whose return could not be kept: too many were under way */
-	uint64_t abandoned;      /* calls whose return was kept and that never returned, as far as noticed */
+	uint64_t missed_returns; /* of calls whose return could not be awaited: too many were already */
+	uint64_t abandoned;      /* calls whose return is not awaited any more, for it never comes */
 	uint64_t entries;        /* functions with a record, now */
 	uint64_t traced;         /* now */
 	uint64_t redirected;     /* now */
+	uint64_t awaited;        /* returns, now: of calls under way, and of those left in a way that does not show */
 	uint64_t left_behind;    /* handlers that a signal handler left by siglongjmp, as far as noticed */
 };
 

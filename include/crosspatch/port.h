@@ -165,6 +165,7 @@ struct xp_port {
 	 * stack_left - whether what stood at @frame on one of the calling thread's stacks was left by a jump to where the
 	 * stack pointer is now, at @here: it is below on the same stack, or on a stack for signal handlers that the thread is
 	 * not on any more. False if that is not sure. Context: as function_thread(). NULL: nothing ever is.
+	 * unwind_ip - _Unwind_GetIP(), or 0. NULL: no exceptions here, or calls that they leave are awaited for ever.
 	 */
 	struct xp_function_thread *(*function_thread)(void);
 	int (*function_keep)(struct xp_function_thread *thread);
@@ -172,6 +173,7 @@ struct xp_port {
 	int (*stack_check)(const void *from, const struct xp_range *ranges, size_t nr_ranges, struct xp_diag *diag);
 	void (*wait)(void);
 	bool (*stack_left)(uintptr_t frame, uintptr_t here);
+	uintptr_t (*unwind_ip)(void *context);
 
 	/*
 	 * lasts - whether what lies at @module stays until the process ends, so that its destructor means the end. Asked when a
@@ -188,24 +190,27 @@ struct xp_port {
 	int (*function_begins)(const void *code);
 };
 
+#define XP_FUNCTION_SPARE 16
+
 /* What the core keeps for each thread. Its own but for `shard`. */
 struct xp_function_thread {
 	uint32_t shard;
-	uint32_t inside; /* how often it counted itself in, where threads share a counter */
-	uintptr_t busy;  /* where on the stack the thunk stands that runs a handler; 0: none does */
-	uintptr_t floor; /* calls of that handler lie below; 0: as busy */
-	uint32_t looks;  /* at calls inside a handler's */
-	uint32_t free;   /* list of frames to take: number + 1 */
-	uint32_t nr_free;
-	uint32_t nr_live; /* frames taken and not given back */
-	uint32_t limit;   /* of nr_live, at which frames that nobody comes back to are looked for */
+	uint32_t inside;  /* how often it counted itself in, where threads share a counter */
+	uintptr_t busy;   /* where on the stack the thunk stands that runs a handler; 0: none does */
+	uintptr_t floor;  /* calls of that handler lie below; 0: as busy */
+	uint32_t looks;   /* at calls inside a handler's */
 	uint32_t kept;    /* function_keep() was asked */
-	uint32_t in_vain; /* how often there was no frame to take */
+	uint32_t opened;  /* it awaited a return at least once */
+	uint32_t in_vain; /* how often in a row there was no frame to take */
+	uint32_t passing; /* the frame that an unwinder told of last: number + 1 */
+	uint32_t nr_spare;
+	uint32_t spare[XP_FUNCTION_SPARE]; /* frames to take next: number + 1 */
 };
 
 /*
  * xp_function_thread_exit - the thread ends: what is kept for it is given back. Addresses from @low to @high are its stack,
- * and nobody returns there. Context: the thread, in its last moments; it may call traced functions afterwards, too.
+ * exactly, and no call returns there any more; equal: unknown, and what is awaited there stays so. Context: the thread, in
+ * its last moments; it may call traced functions afterwards, too.
  */
 void xp_function_thread_exit(struct xp_function_thread *thread, uintptr_t low, uintptr_t high);
 

@@ -7,9 +7,12 @@
  * I2  A handler's calls of traced functions, and those of signal handlers that interrupt it, run no handler: thread->busy
  *     is where on the stack the thunk stands that runs one. So what a thread keeps is changed by one at a time.
  * I3  A call whose return is wanted takes a frame; its number is in the return address that it leaves on the stack. Nothing
- *     is assumed of stacks: a call may return on another thread, in any order, or never. Frames of calls that never return
- *     (longjmp, exceptions) are found by their return address, which something else has overwritten: a frame is given
- *     back only when its place on the stack does not lead to it any more. Until then it is kept, for nobody can know.
+ *     is assumed of stacks: a call may return on another thread, in any order, or never; its stack may be copied away and
+ *     back, protected or unmapped meanwhile. So what stands in a frame's place on the stack proves nothing. A frame is used
+ *     again only when no return can come to it: the return did; an exception passed it; the thread whose stack that is
+ *     ended; the program vouches for it (xp_function_stack_gone()); or the address was never left on the stack. Calls that
+ *     are left by longjmp keep their frames. When there are none, calls go without: missed_returns.
+ * I6  Frames that threads keep for themselves are kept by name only: who finds none takes those. A name may be lost or stale.
  * I4  A function is led into by text, found by its address; what is found stays, for who counted itself in, until he counts
  *     himself out. Unknown functions (their module was unregistered) go on as if they had no entry.
  * I5  A signal handler may interrupt a thunk anywhere and leave it by siglongjmp: nothing tells us. The thread's next call
@@ -39,9 +42,7 @@
 #define NR_WORDS XP_FUNCTION_LEAVES
 #define NR_SHARDS XP__TRAP_SHARDS
 #define CHAIN_MAX 64u /* tail calls of traced functions, one into the other, that a look at a frame follows */
-#define LIMIT_MIN 64u /* frames of a thread before it is asked which are abandoned */
-#define SPARE_MAX 64u /* frames that a thread keeps for itself */
-#define VAIN 4096u    /* when all are taken, who asks so often looks whether some of his are abandoned */
+#define VAIN 4096u    /* when all are taken, who asks so often looks again what others keep for themselves */
 #define LOOK 16u      /* of calls inside a handler's, each so manieth looks whether the handler was left */
 
 struct shard {
@@ -53,11 +54,18 @@ struct frame {
 	uintptr_t caller; /* the return address. First: unwinders read it */
 	uintptr_t place;  /* where it was on the stack */
 	struct xp__function *function;
-	struct xp_function_thread *thread; /* that took it */
-	uint64_t number;                   /* of the list of handlers at the entry */
+	uint64_t number; /* of the list of handlers at the entry */
 	uint64_t word[NR_WORDS];
 	uint32_t next; /* in a list of free ones: number + 1 */
-	uint32_t taken;
+	uintptr_t state;
+};
+
+/* Above these the thread that has it in its hands. */
+enum {
+	FREE,    /* in the list for all, or never used */
+	SPARE,   /* kept for a thread, which has its name; anybody may take it */
+	AWAITED, /* its number is on a stack, or was */
+	PASSED,  /* by an unwinder, which still reads it */
 };
 
 _Static_assert(sizeof(struct frame) <= XP__FRAME_SIZE, "frame");
@@ -189,7 +197,7 @@ static XP__GENERAL_REGS uintptr_t real_caller(uintptr_t address)
 	return address;
 }
 
-static XP__GENERAL_REGS uint32_t pop_shared(void)
+static XP__GENERAL_REGS uint32_t pop_shared(const struct xp_function_thread *thread)
 {
 	/* ordering: (F7) pairs with (F6) */
 	uint64_t head = __atomic_load_n(&free_frames, __ATOMIC_ACQUIRE), next;
@@ -201,6 +209,7 @@ static XP__GENERAL_REGS uint32_t pop_shared(void)
 		next |= (head & ~(uint64_t)UINT32_MAX) + ((uint64_t)1 << 32);
 		/* ordering: (F7) pairs with (F6) */
 	} while (!__atomic_compare_exchange_n(&free_frames, &head, next, true, __ATOMIC_ACQUIRE, __ATOMIC_ACQUIRE));
+	__atomic_store_n(&frame_at((uint32_t)head - 1)->state, (uintptr_t)thread, __ATOMIC_RELAXED);
 	return (uint32_t)head;
 }
 
@@ -216,7 +225,7 @@ static XP__GENERAL_REGS void push_shared(uint32_t frame)
 }
 
 /* One that was never taken; 0: there is none. */
-static XP__GENERAL_REGS uint32_t new_frame(void)
+static XP__GENERAL_REGS uint32_t new_frame(const struct xp_function_thread *thread)
 {
 	uint32_t nr = __atomic_load_n(&nr_frames, __ATOMIC_RELAXED);
 
@@ -224,27 +233,15 @@ static XP__GENERAL_REGS uint32_t new_frame(void)
 		if (nr == XP__NR_FRAMES)
 			return 0;
 	} while (!__atomic_compare_exchange_n(&nr_frames, &nr, nr + 1, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED));
+	__atomic_store_n(&frame_at(nr)->state, (uintptr_t)thread, __ATOMIC_RELAXED);
 	return nr + 1;
 }
 
-static XP__GENERAL_REGS void give_frame(struct xp_function_thread *thread, uint32_t i)
-{
-	struct frame *frame = frame_at(i);
-
-	__atomic_store_n(&frame->taken, 0, __ATOMIC_RELAXED);
-	if (thread->nr_live > 0)
-		thread->nr_live--;
-	if (thread->nr_free >= SPARE_MAX) {
-		push_shared(i + 1);
-		return;
-	}
-	frame->next = thread->free;
-	thread->free = i + 1;
-	thread->nr_free++;
-}
-
-/* Whether the place on the stack leads to the frame, be it by a tail call that took a frame of its own there. */
-static XP__GENERAL_REGS bool is_awaited(uint32_t i)
+/*
+ * Whether the place on the stack leads to the frame, be it by a tail call that took a frame of its own there. That it does
+ * not now does not mean that it never will again.
+ */
+static XP__GENERAL_REGS bool is_on_stack(uint32_t i)
 {
 	const struct frame *frame = frame_at(i);
 	uintptr_t address;
@@ -258,7 +255,7 @@ static XP__GENERAL_REGS bool is_awaited(uint32_t i)
 
 		if (number == i)
 			return true;
-		if (number < 0 || !frame_at((uint32_t)number)->taken ||
+		if (number < 0 || frame_at((uint32_t)number)->state != AWAITED ||
 		    frame_at((uint32_t)number)->place != frame->place)
 			return false;
 		address = frame_at((uint32_t)number)->caller;
@@ -266,49 +263,67 @@ static XP__GENERAL_REGS bool is_awaited(uint32_t i)
 	return true;
 }
 
-/* Takes the thread's abandoned frames back. Asked again when twice as many are live: its cost is shared out. */
-static XP__GENERAL_REGS void collect(struct xp_function_thread *thread)
+static XP__GENERAL_REGS bool change(uint32_t i, uintptr_t from, uintptr_t to)
 {
-	uint32_t nr = __atomic_load_n(&nr_frames, __ATOMIC_RELAXED), live = 0;
+	/* ordering: (F7) pairs with (F6) */
+	return __atomic_compare_exchange_n(&frame_at(i)->state, &from, to, false, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED);
+}
 
-	for (uint32_t i = 0; i < nr; i++) {
-		struct frame *frame = frame_at(i);
+/* No return comes to it any more. Signal handlers may come in between, and then a name is lost. */
+static XP__GENERAL_REGS void give_frame(struct xp_function_thread *thread, uint32_t i)
+{
+	uint32_t nr = thread->nr_spare;
 
-		if (!__atomic_load_n(&frame->taken, __ATOMIC_RELAXED) ||
-		    __atomic_load_n(&frame->thread, __ATOMIC_RELAXED) != thread)
-			continue;
-		if (is_awaited(i)) {
-			live++;
-		} else {
-			count(thread, &shard_of(thread)->abandoned);
-			give_frame(thread, i);
-		}
+	if (nr >= XP_FUNCTION_SPARE) {
+		__atomic_store_n(&frame_at(i)->state, FREE, __ATOMIC_RELAXED);
+		push_shared(i + 1);
+		return;
 	}
-	thread->nr_live = live;
-	thread->limit = live < LIMIT_MIN / 2 ? LIMIT_MIN : 2 * live;
+	/* ordering: (F6) pairs with (F7) */
+	__atomic_store_n(&frame_at(i)->state, SPARE, __ATOMIC_RELEASE);
+	thread->spare[nr] = i + 1;
+	thread->nr_spare = nr + 1;
+}
+
+static XP__GENERAL_REGS uint32_t take_spare(struct xp_function_thread *thread)
+{
+	uint32_t nr, i;
+
+	while ((nr = thread->nr_spare) > 0) {
+		i = thread->spare[nr - 1];
+		thread->nr_spare = nr - 1;
+		if (i && change(i - 1, SPARE, (uintptr_t)thread))
+			return i;
+	}
+	return 0;
+}
+
+/* What threads keep for themselves, for all. */
+static XP__GENERAL_REGS void share_spares(void)
+{
+	uint32_t nr = __atomic_load_n(&nr_frames, __ATOMIC_RELAXED);
+
+	for (uint32_t i = 0; i < nr; i++)
+		if (__atomic_load_n(&frame_at(i)->state, __ATOMIC_RELAXED) == SPARE && change(i, SPARE, FREE))
+			push_shared(i + 1);
 }
 
 /* Number + 1; 0: all are taken. */
 static XP__GENERAL_REGS uint32_t take_frame(struct xp_function_thread *thread)
 {
-	uint32_t i;
+	uint32_t i = take_spare(thread);
 
-	if (thread->nr_live >= (thread->limit ? thread->limit : LIMIT_MIN))
-		collect(thread);
-	for (;;) {
-		i = thread->free;
-		if (i) {
-			thread->free = frame_at(i - 1)->next;
-			thread->nr_free--;
-			return i;
-		}
-		i = pop_shared();
-		if (i == 0)
-			i = new_frame();
-		if (i || thread->in_vain++ % VAIN != 0)
-			return i;
-		collect(thread);
+	if (i == 0)
+		i = pop_shared(thread);
+	if (i == 0)
+		i = new_frame(thread);
+	if (i == 0 && thread->in_vain++ % VAIN == 0) {
+		share_spares();
+		i = pop_shared(thread);
 	}
+	if (i)
+		thread->in_vain = 0;
+	return i;
 }
 
 /* A frame for this call, which its return will find; NULL: none is left. */
@@ -327,9 +342,6 @@ static XP__GENERAL_REGS struct frame *open_frame(const struct xp__call *call, st
 	frame->number = handlers->number;
 	for (unsigned w = 0; w < NR_WORDS; w++)
 		frame->word[w] = 0;
-	__atomic_store_n(&frame->thread, thread, __ATOMIC_RELAXED);
-	__atomic_store_n(&frame->taken, 1, __ATOMIC_RELAXED);
-	thread->nr_live++;
 	return frame;
 }
 
@@ -362,9 +374,19 @@ static XP__GENERAL_REGS bool was_left(struct xp_function_thread *thread, uintptr
 	return floor != busy && (xp__port->data_read(&word, (const void *)floor) || word != (uintptr_t)thread);
 }
 
+static XP__GENERAL_REGS bool is_in_hand(const struct xp_function_thread *thread, uint32_t i)
+{
+	return __atomic_load_n(&frame_at(i)->state, __ATOMIC_RELAXED) == (uintptr_t)thread;
+}
+
 static XP__GENERAL_REGS void make_good(struct xp_function_thread *thread)
 {
+	uint32_t nr = __atomic_load_n(&nr_frames, __ATOMIC_RELAXED);
+
 	count(thread, &shard_of(thread)->left_behind);
+	for (uint32_t i = 0; i < nr; i++)
+		if (is_in_hand(thread, i))
+			give_frame(thread, i);
 	thread->floor = 0;
 	count_all_out(thread);
 	__asm__ volatile("" ::: "memory");
@@ -472,6 +494,8 @@ XP__GENERAL_REGS void xp__function_run(struct xp__call *call, const void *area)
 			frame = open_frame(call, function, handlers, thread);
 		if (frame == NULL)
 			count(thread, &shard_of(thread)->missed_returns);
+		else
+			thread->opened = 1;
 	}
 	describe(&public, function, call->caller);
 	public.integer = call->integer;
@@ -488,8 +512,12 @@ XP__GENERAL_REGS void xp__function_run(struct xp__call *call, const void *area)
 		public.word = frame ? &frame->word[handler->word] : &nowhere;
 		handler->handler->entry(&public, handler->data);
 	}
-	if (frame)
+	if (frame && is_in_hand(thread, number_of(frame))) {
 		call->caller = (uintptr_t)xp__function_return + (uintptr_t)number_of(frame) * XP__RETURN_SIZE;
+		/* Left before this, the call has not begun, and nothing returns to it. */
+		__asm__ volatile("" ::: "memory");
+		__atomic_store_n(&frame->state, AWAITED, __ATOMIC_RELAXED);
+	}
 	end(thread, true);
 }
 
@@ -505,10 +533,15 @@ XP__GENERAL_REGS bool xp__function_leave(struct xp__call *call)
 	struct xp_function_thread *thread = xp__port->function_thread();
 	struct frame *frame = frame_at((uint32_t)frame_number(call->resume));
 	const struct xp__handlers *handlers;
-	bool first = begin(thread, call);
+	bool first = begin(thread, call), awaited;
 
+	call->resume = frame->caller;
+	/* From here on no return comes to the frame any more. One that nobody awaited is led on, for what that is worth. */
+	awaited = __atomic_load_n(&frame->state, __ATOMIC_RELAXED) == AWAITED;
+	if (awaited)
+		__atomic_store_n(&frame->state, (uintptr_t)thread, __ATOMIC_RELAXED);
 	count(thread, &shard_of(thread)->returns);
-	handlers = first ? handlers_of(frame->function) : NULL;
+	handlers = first && awaited ? handlers_of(frame->function) : NULL;
 	call->own[OWN_HANDLERS] = (void *)(uintptr_t)handlers;
 	call->own[OWN_THREAD] = thread;
 	call->own[OWN_FRAME] = frame;
@@ -525,9 +558,10 @@ XP__GENERAL_REGS void xp__function_run_leave(struct xp__call *call, const void *
 	struct frame *frame = call->own[OWN_FRAME];
 	uint64_t results[2] = {call->integer[XP__RAX], call->integer[XP__RDX]};
 	uintptr_t floor = (uintptr_t)thread;
+	bool first = thread->busy == (uintptr_t)call;
 	struct xp_function_call public;
 
-	if (thread->busy == (uintptr_t)call)
+	if (first)
 		thread->floor = (uintptr_t)&floor;
 	__asm__ volatile("" : : "m"(floor) : "memory");
 	describe(&public, frame->function, frame->caller);
@@ -547,9 +581,9 @@ XP__GENERAL_REGS void xp__function_run_leave(struct xp__call *call, const void *
 		public.word = &frame->word[handler->word];
 		handler->handler->leave(&public, handler->data);
 	}
-	call->resume = frame->caller;
-	give_frame(thread, number_of(frame));
-	end(thread, thread->busy == (uintptr_t)call);
+	if (is_in_hand(thread, number_of(frame)))
+		give_frame(thread, number_of(frame));
+	end(thread, first);
 }
 
 /* ---- for function.c ---- */
@@ -578,8 +612,8 @@ bool xp__trace_quiescent(unsigned long waiting[XP__TRAP_WORDS])
 bool xp__trace_frames(const struct xp_range *ranges, size_t nr)
 {
 	for (uint32_t i = 0; i < __atomic_load_n(&nr_frames, __ATOMIC_RELAXED); i++)
-		for (size_t k = 0; k < nr && frame_at(i)->taken; k++)
-			if (frame_at(i)->caller - ranges[k].start < ranges[k].end - ranges[k].start && is_awaited(i))
+		for (size_t k = 0; k < nr && frame_at(i)->state == AWAITED; k++)
+			if (frame_at(i)->caller - ranges[k].start < ranges[k].end - ranges[k].start && is_on_stack(i))
 				return true;
 	return false;
 }
@@ -610,42 +644,99 @@ void xp__trace_count(struct xp_function_stats *stats)
 		stats->abandoned += __atomic_load_n(&shards[i].abandoned, __ATOMIC_RELAXED);
 		stats->left_behind += __atomic_load_n(&shards[i].left_behind, __ATOMIC_RELAXED);
 	}
+	for (uint32_t i = 0; i < __atomic_load_n(&nr_frames, __ATOMIC_RELAXED); i++)
+		stats->awaited += __atomic_load_n(&frame_at(i)->state, __ATOMIC_RELAXED) == AWAITED;
+}
+
+/* One whose return never comes. */
+static bool abandon(uint32_t i)
+{
+	struct xp_function_thread *thread = xp__port->function_thread();
+
+	if (!change(i, AWAITED, FREE))
+		return false;
+	count(thread, &shard_of(thread)->abandoned);
+	push_shared(i + 1);
+	return true;
+}
+
+static size_t abandon_between(uintptr_t low, uintptr_t high)
+{
+	uint32_t nr = __atomic_load_n(&nr_frames, __ATOMIC_RELAXED);
+	size_t abandoned = 0;
+
+	for (uint32_t i = 0; i < nr; i++)
+		if (__atomic_load_n(&frame_at(i)->state, __ATOMIC_RELAXED) == AWAITED &&
+		    frame_at(i)->place - low < high - low)
+			abandoned += abandon(i);
+	return abandoned;
+}
+
+size_t xp_function_stack_gone(const void *low, const void *high)
+{
+	if (!xp__port || !xp__port->function_thread || (uintptr_t)low >= (uintptr_t)high)
+		return 0;
+	return abandon_between((uintptr_t)low, (uintptr_t)high);
+}
+
+/* The unwinder is past the frame that it told of last. */
+static void has_passed(struct xp_function_thread *thread)
+{
+	uint32_t i = thread->passing;
+
+	thread->passing = 0;
+	if (i == 0)
+		return;
+	count(thread, &shard_of(thread)->abandoned);
+	__atomic_store_n(&frame_at(i - 1)->state, FREE, __ATOMIC_RELAXED);
+	push_shared(i);
+}
+
+/*
+ * An unwinder calls it for each of our places that it comes through. In its second phase, which a handler awaits farther up,
+ * it does not turn back. Forced, it may. It reads the frame afterwards, to go on: so the thread keeps that one till the next.
+ */
+int xp__function_personality(int version, int actions, uint64_t class, void *exception, void *context)
+{
+	enum { CLEANUP_PHASE = 2, FORCE_UNWIND = 8, CONTINUE_UNWIND = 8 };
+	struct xp_function_thread *thread = xp__port->function_thread();
+	uintptr_t ip;
+	int64_t i;
+
+	(void)version;
+	(void)class;
+	(void)exception;
+	if (!(actions & CLEANUP_PHASE) || actions & FORCE_UNWIND || !xp__port->unwind_ip)
+		return CONTINUE_UNWIND;
+	has_passed(thread);
+	ip = xp__port->unwind_ip(context);
+	i = frame_number(ip);
+	if (i >= 0 && (ip - (uintptr_t)xp__function_return) % XP__RETURN_SIZE == 0 &&
+	    change((uint32_t)i, AWAITED, PASSED))
+		thread->passing = (uint32_t)i + 1;
+	return CONTINUE_UNWIND;
 }
 
 void xp_function_thread_exit(struct xp_function_thread *thread, uintptr_t low, uintptr_t high)
 {
-	uint32_t nr = __atomic_load_n(&nr_frames, __ATOMIC_RELAXED);
-	struct xp__call call = {.own[OWN_THREAD] = thread};
+	uint32_t i;
 
 	if (thread->busy)
 		make_good(thread);
-	thread->busy = (uintptr_t)&call;
-	__asm__ volatile("" : : "r"(&call) : "memory");
-	for (uint32_t i = 0; i < nr; i++) {
-		struct frame *frame = frame_at(i);
-
-		if (!__atomic_load_n(&frame->taken, __ATOMIC_RELAXED) ||
-		    __atomic_load_n(&frame->thread, __ATOMIC_RELAXED) != thread)
-			continue;
-		if (frame->place - low < high - low || !is_awaited(i)) {
-			count(thread, &shard_of(thread)->abandoned);
-			give_frame(thread, i);
-		} else {
-			/* Of a coroutine, say: whoever it returns on gives it back. */
-			__atomic_store_n(&frame->thread, NULL, __ATOMIC_RELAXED);
-		}
-	}
-	while (thread->free) {
-		uint32_t i = thread->free;
-
-		thread->free = frame_at(i - 1)->next;
+	if (low < high)
+		(void)abandon_between(low, high);
+	has_passed(thread);
+	while ((i = take_spare(thread)) != 0) {
+		__atomic_store_n(&frame_at(i - 1)->state, FREE, __ATOMIC_RELAXED);
 		push_shared(i);
 	}
-	thread->nr_free = thread->nr_live = thread->kept = 0;
-	thread->busy = 0;
+	thread->kept = thread->opened = 0;
 }
 
-/* The other threads are not there, and nobody counts them out. Their frames are given back. */
+/*
+ * The other threads are not there, and nobody counts them out. What they had in their hands is given back, and what they
+ * kept will be taken. Returns that they awaited are: the child may go on with their coroutines.
+ */
 void xp_function_fork_child(void)
 {
 	const struct xp_function_thread *self =
@@ -658,9 +749,9 @@ void xp_function_fork_child(void)
 			shards[i].left = shards[i].entered;
 		else if (!owns_shard(self))
 			shards[i].left = shards[i].entered - self->inside;
-	for (uint32_t i = 0; i < nr_frames; i++)
-		if (frame_at(i)->taken && frame_at(i)->thread && frame_at(i)->thread != self) {
-			frame_at(i)->taken = 0;
+	for (uint32_t i = 0; i < nr_frames && !self->busy; i++)
+		if (frame_at(i)->state > AWAITED && i + 1 != self->passing) {
+			frame_at(i)->state = FREE;
 			push_shared(i + 1);
 		}
 }
@@ -698,5 +789,12 @@ void xp_function_thread_exit(struct xp_function_thread *thread, uintptr_t low, u
 }
 
 void xp_function_fork_child(void) {}
+
+size_t xp_function_stack_gone(const void *low, const void *high)
+{
+	(void)low;
+	(void)high;
+	return 0;
+}
 
 #endif

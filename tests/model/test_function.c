@@ -112,6 +112,8 @@ static const struct xp_function_handler with_leave = {.entry = on_entry, .leave 
 
 #define DATA(n) ((void *)(uintptr_t)(n))
 
+static uintptr_t returns_to;
+
 /* What the thunk does. Returns where the call goes on, relative to the text. */
 static size_t call(unsigned i)
 {
@@ -126,6 +128,7 @@ static size_t call(unsigned i)
 	nr_seen = 0;
 	if (xp__function_enter(it))
 		xp__function_run(it, NULL);
+	returns_to = it->caller;
 	return it->resume - (uintptr_t)rec_text;
 }
 
@@ -517,6 +520,59 @@ XP_TEST(a_module_that_was_refused)
 	module.nr_tables = XP_NR_SITE_KINDS;
 	CHECK_EQ(xp_function_trace(function(1), &handler, NULL), 0);
 	CHECK(entry_is(1, 0xe8, STUB));
+	stop();
+}
+
+static uintptr_t unwinder_is_at;
+
+static uintptr_t unwind_ip(void *context)
+{
+	(void)context;
+	return unwinder_is_at;
+}
+
+enum { SEARCH = 1, CLEANUP = 2, FORCED = 8 + 2, GO_ON = 8 };
+
+static uint64_t abandoned_by(int actions, uintptr_t at)
+{
+	struct xp_function_stats before, after;
+
+	xp_function_stats_read(&before);
+	unwinder_is_at = at;
+	CHECK_EQ(xp__function_personality(1, actions, 0, NULL, NULL), GO_ON);
+	xp_function_stats_read(&after);
+	return after.abandoned - before.abandoned;
+}
+
+/* A frame is given away when the unwinder has come to the next one: it reads the return address in between. */
+XP_TEST(unwinders_tell_of_calls)
+{
+	struct xp_function_stats stats;
+	uintptr_t one, another;
+
+	REQUIRE(start(2, true, false) == 0);
+	rec_port.unwind_ip = unwind_ip;
+	REQUIRE(xp_function_trace(function(1), &with_leave, DATA(1)) == 0);
+	(void)call(1);
+	one = returns_to;
+	(void)call(1);
+	another = returns_to;
+	REQUIRE(one - (uintptr_t)xp__function_return < (uintptr_t)XP__NR_FRAMES * XP__RETURN_SIZE && one != another);
+	CHECK_EQ(abandoned_by(SEARCH, one), 0);
+	CHECK_EQ(abandoned_by(FORCED, one), 0);
+	CHECK_EQ(abandoned_by(CLEANUP, one + XP__RETURN_CALL), 0);
+	xp_function_stats_read(&stats);
+	CHECK_EQ(stats.awaited, 2);
+	CHECK_EQ(abandoned_by(CLEANUP, one), 0);
+	(void)call(1);
+	CHECK(returns_to != one);
+	CHECK_EQ(abandoned_by(CLEANUP, another), 1);
+	(void)call(1);
+	CHECK_EQ(returns_to, one);
+	CHECK_EQ(abandoned_by(CLEANUP, another), 1);
+	CHECK_EQ(abandoned_by(CLEANUP, another), 0);
+	CHECK_EQ(xp_function_stack_gone((void *)1, (void *)UINTPTR_MAX), 2);
+	rec_port.unwind_ip = NULL;
 	stop();
 }
 

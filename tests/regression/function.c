@@ -15,7 +15,9 @@
 #include <stdarg.h>
 #include <sys/mman.h>
 #include <sys/time.h>
+#include <sys/wait.h>
 #include <ucontext.h>
+#include <unistd.h>
 
 #define NOINLINE __attribute__((noinline, used))
 
@@ -144,7 +146,7 @@ NOINLINE int skip_body(int n)
 }
 XP_ENTRY(skip);
 
-#define NR_FUNCTIONS 17
+#define NR_FUNCTIONS 19
 
 /* ---- handlers ---- */
 
@@ -578,29 +580,64 @@ XP_TEST(tail_calls_keep_their_frames)
 
 /* ---- calls that never return ---- */
 
-XP_TEST(longjmp_out_of_traced_functions)
+/* Where the stack of the calling thread is; the main thread's may still grow. */
+static char *stack_low(void)
 {
-	enum { NR = 100000 };
-	struct xp_function_stats before, after;
-	volatile unsigned back_again = 0;
+	static __thread char *low;
+	pthread_attr_t attr;
+	void *start;
+	size_t size;
 
-	REQUIRE_EQ(xp_function_trace(leaves, &both, NULL), 0);
-	xp_function_stats_read(&before);
-	forget();
-	for (volatile int i = 0; i < NR; i++) {
+	if (low == NULL && pthread_getattr_np(pthread_self(), &attr) == 0) {
+		if (pthread_attr_getstack(&attr, &start, &size) == 0)
+			low = start;
+		pthread_attr_destroy(&attr);
+	}
+	return low;
+}
+
+static void leave_by_longjmp(int nr, bool vouch)
+{
+	volatile int back_again = 0;
+
+	for (volatile int i = 0; i < nr; i++) {
 		if (setjmp(back) == 0)
 			leaves(1);
 		else
 			back_again = back_again + 1;
+		if (vouch)
+			CHECK_EQ(xp_function_stack_gone(stack_low(), __builtin_frame_address(0)), 1);
 	}
-	CHECK_EQ(back_again, NR);
+	CHECK_EQ(back_again, nr);
+}
+
+/* Such a call may lie on a stack that comes back: its return is awaited until the program says that there is none. */
+XP_TEST(longjmp_out_of_traced_functions)
+{
+	enum { NR = 100000, ROOM = 8192 };
+	struct xp_function_stats before, after;
+
+	REQUIRE_EQ(xp_function_trace(leaves, &both, NULL), 0);
+	xp_function_stats_read(&before);
+	forget();
+	leave_by_longjmp(NR, false);
 	CHECK_EQ(seen.entered, NR);
+	CHECK_EQ(leaves(0), 7);
 	CHECK_EQ(seen.left, 0);
+	xp_function_stats_read(&after);
+	CHECK_EQ(after.missed_returns - before.missed_returns, NR - ROOM + 1);
+	CHECK_EQ(after.abandoned, before.abandoned);
+	CHECK_EQ(after.awaited, ROOM);
+	CHECK_EQ(xp_function_stack_gone(stack_low(), stack_low()), 0);
+	CHECK_EQ(xp_function_stack_gone(stack_low(), __builtin_frame_address(0)), ROOM);
+	xp_function_stats_read(&before);
+	CHECK_EQ(before.abandoned - after.abandoned, ROOM);
+	CHECK_EQ(before.awaited, 0);
+	leave_by_longjmp(NR / 10, true);
 	CHECK_EQ(leaves(0), 7);
 	CHECK_EQ(seen.left, 1);
 	xp_function_stats_read(&after);
 	CHECK_EQ(after.missed_returns, before.missed_returns);
-	CHECK(after.abandoned - before.abandoned > NR - 200);
 	REQUIRE_EQ(xp_function_untrace(leaves, &both, NULL), 0);
 }
 
@@ -626,6 +663,7 @@ XP_TEST(threads_end_with_calls_under_way)
 	xp_function_stats_read(&after);
 	CHECK_EQ(after.missed_returns, before.missed_returns);
 	CHECK_EQ(after.abandoned - before.abandoned, 200);
+	CHECK_EQ(after.awaited, 0);
 	REQUIRE_EQ(xp_function_untrace(leaves, &both, NULL), 0);
 }
 
@@ -961,6 +999,270 @@ XP_TEST(thunks_left_at_any_instruction)
 	check_synchronized(0);
 	REQUIRE_EQ(xp_function_untrace(add, &raising, NULL), 0);
 	REQUIRE_EQ(xp_function_untrace(add, xp_function_counting(), &counter), 0);
+	/* The functions, too, were left. */
+	(void)xp_function_stack_gone(stack_low(), __builtin_frame_address(0));
+}
+
+/* ---- calls that return when nobody would think so ---- */
+
+enum { REGION = 256 << 10 };
+static ucontext_t resting_in, resumed_from;
+static int returned_with;
+
+/* Waits on its stack until somebody comes back to it. */
+int pauses(int a);
+int pauses_body(int a);
+NOINLINE int pauses_body(int a)
+{
+	swapcontext(&resting_in, &resumed_from);
+	return a + 1;
+}
+XP_ENTRY(pauses);
+
+static void run_pauses(void)
+{
+	returned_with = pauses(41);
+	swapcontext(&resting_in, &resumed_from);
+}
+
+static void begin_pausing(char *stack, size_t size)
+{
+	returned_with = 0;
+	REQUIRE_EQ(getcontext(&resting_in), 0);
+	resting_in.uc_stack.ss_sp = stack;
+	resting_in.uc_stack.ss_size = size;
+	/* Where one that went astray ends. */
+	resting_in.uc_link = &resumed_from;
+	makecontext(&resting_in, run_pauses, 0);
+	swapcontext(&resumed_from, &resting_in);
+}
+
+/* Takes every frame that there is, in this thread, and gives them back. */
+static void take_all_frames(void)
+{
+	CHECK_EQ(down(9000), 9000);
+	leave_by_longjmp(20000, false);
+	CHECK(xp_function_stack_gone(stack_low(), __builtin_frame_address(0)) > 8000);
+	CHECK_EQ(down(9000), 9000);
+}
+
+static void resume_pausing(void)
+{
+	unsigned left = seen.left;
+
+	swapcontext(&resumed_from, &resting_in);
+	CHECK_EQ(returned_with, 42);
+	CHECK_EQ(seen.left, left + 1);
+}
+
+static void trace_pauses(bool on)
+{
+	static int (*const functions[])(int) = {pauses, down, leaves};
+
+	for (int i = 0; i < 3; i++)
+		REQUIRE_EQ(on ? xp_function_trace(functions[i], &both, NULL)
+			      : xp_function_untrace(functions[i], &both, NULL),
+			   0);
+	forget();
+}
+
+static void *pause_beside_the_stack(void *region)
+{
+	begin_pausing((char *)region + REGION, REGION);
+	return NULL;
+}
+
+/* A coroutine's stack in the same mapping as that of the thread that it began in, and that ended: below and above. */
+XP_TEST(coroutines_outlive_their_threads)
+{
+	char *region = mmap(NULL, 3 * REGION, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	struct xp_function_stats stats;
+	pthread_attr_t attr;
+	pthread_t thread;
+
+	REQUIRE(region != MAP_FAILED);
+	trace_pauses(true);
+	for (int above = 0; above < 2; above++) {
+		REQUIRE_EQ(pthread_attr_init(&attr), 0);
+		REQUIRE_EQ(pthread_attr_setstack(&attr, region + (above ? 0 : 2 * REGION), REGION), 0);
+		REQUIRE_EQ(pthread_create(&thread, &attr, pause_beside_the_stack, region), 0);
+		pthread_join(thread, NULL);
+		pthread_attr_destroy(&attr);
+		xp_function_stats_read(&stats);
+		CHECK_EQ(stats.awaited, 1);
+		take_all_frames();
+		resume_pausing();
+		xp_function_stats_read(&stats);
+		CHECK_EQ(stats.awaited, 0);
+	}
+	trace_pauses(false);
+	munmap(region, 3 * REGION);
+}
+
+/* The stack is somebody else's meanwhile, or cannot be read, or is not there. */
+XP_TEST(stacks_go_and_come_back)
+{
+	static char copy[REGION];
+	char *region = mmap(NULL, REGION, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	REQUIRE(region != MAP_FAILED);
+	trace_pauses(true);
+	for (int way = 0; way < 3; way++) {
+		begin_pausing(region, REGION);
+		memcpy(copy, region, REGION);
+		if (way == 0)
+			memset(region, 0xa5, REGION);
+		else if (way == 1)
+			REQUIRE_EQ(mprotect(region, REGION, PROT_NONE), 0);
+		else
+			REQUIRE_EQ(munmap(region, REGION), 0);
+		take_all_frames();
+		if (way == 2)
+			REQUIRE(mmap(region, REGION, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED,
+				     -1, 0) == region);
+		else
+			REQUIRE_EQ(mprotect(region, REGION, PROT_READ | PROT_WRITE), 0);
+		memcpy(region, copy, REGION);
+		resume_pausing();
+	}
+	/* And one that does not come back. */
+	begin_pausing(region, REGION);
+	CHECK_EQ(xp_function_stack_gone(region, region + REGION), 1);
+	CHECK_EQ(xp_function_stack_gone(region, region + REGION), 0);
+	munmap(region, REGION);
+	trace_pauses(false);
+}
+
+/* ---- frames of threads that do nothing ---- */
+
+enum { NR_IDLE = 600 };
+static unsigned idle;
+static pthread_mutex_t idle_ends = PTHREAD_MUTEX_INITIALIZER;
+
+static void be_idle(void)
+{
+	__atomic_add_fetch(&idle, 1, __ATOMIC_RELEASE);
+	pthread_mutex_lock(&idle_ends);
+	pthread_mutex_unlock(&idle_ends);
+}
+
+static void *idle_after_depth(void *unused)
+{
+	(void)down(100);
+	be_idle();
+	return unused;
+}
+
+static void idle_in_the_handler(const struct xp_function_call *call, void *data)
+{
+	(void)call;
+	(void)data;
+	be_idle();
+}
+
+static void *idle_inside(void *unused)
+{
+	(void)add(1, 2);
+	return unused;
+}
+
+static void begin_idling(pthread_t *threads, int nr, void *(*body)(void *))
+{
+	pthread_attr_t attr;
+
+	idle = 0;
+	pthread_mutex_lock(&idle_ends);
+	REQUIRE_EQ(pthread_attr_init(&attr), 0);
+	REQUIRE_EQ(pthread_attr_setstacksize(&attr, 128 << 10), 0);
+	for (int i = 0; i < nr; i++) {
+		REQUIRE_EQ(pthread_create(&threads[i], &attr, body, NULL), 0);
+		while (__atomic_load_n(&idle, __ATOMIC_ACQUIRE) <= (unsigned)i)
+			sched_yield();
+	}
+	pthread_attr_destroy(&attr);
+}
+
+static void end_idling(const pthread_t *threads, int nr)
+{
+	pthread_mutex_unlock(&idle_ends);
+	for (int i = 0; i < nr; i++)
+		pthread_join(threads[i], NULL);
+}
+
+static unsigned long long missed_down(int depth)
+{
+	struct xp_function_stats before, after;
+
+	xp_function_stats_read(&before);
+	CHECK_EQ(down(depth), depth);
+	xp_function_stats_read(&after);
+	return after.missed_returns - before.missed_returns;
+}
+
+XP_TEST(idle_threads_keep_no_frames)
+{
+	static pthread_t threads[NR_IDLE];
+	int status = -1;
+	pid_t child;
+
+	REQUIRE_EQ(xp_function_trace(down, &both, NULL), 0);
+	begin_idling(threads, NR_IDLE, idle_after_depth);
+	CHECK_EQ(missed_down(8191), 0);
+	CHECK_EQ(missed_down(8191), 0);
+	child = fork();
+	if (child == 0)
+		_exit(missed_down(8191) != 0);
+	REQUIRE(child > 0);
+	CHECK_EQ(waitpid(child, &status, 0), child);
+	CHECK_EQ(status, 0);
+	end_idling(threads, NR_IDLE);
+	REQUIRE_EQ(xp_function_untrace(down, &both, NULL), 0);
+}
+
+/* What they had in their hands is nobody's in the child. */
+XP_TEST(a_child_has_the_frames_of_threads_that_are_not_there)
+{
+	static const struct xp_function_handler idles = {.entry = idle_in_the_handler, .leave = on_leave};
+	enum { NR = 50 };
+	pthread_t threads[NR];
+	int status = -1;
+	pid_t child;
+
+	REQUIRE_EQ(xp_function_trace(down, &both, NULL), 0);
+	REQUIRE_EQ(xp_function_trace(add, &idles, NULL), 0);
+	begin_idling(threads, NR, idle_inside);
+	CHECK_EQ(missed_down(8191), NR);
+	child = fork();
+	if (child == 0)
+		_exit(missed_down(8191) != 0);
+	REQUIRE(child > 0);
+	CHECK_EQ(waitpid(child, &status, 0), child);
+	CHECK_EQ(status, 0);
+	end_idling(threads, NR);
+	REQUIRE_EQ(xp_function_untrace(add, &idles, NULL), 0);
+	REQUIRE_EQ(xp_function_untrace(down, &both, NULL), 0);
+}
+
+/* What a thunk had in its hands when it was left is given back. */
+XP_TEST(left_handlers_keep_no_frames)
+{
+	struct xp_function_stats stats;
+
+	REQUIRE_EQ(on_signal(SIGUSR1, jump_out, 0), 0);
+	REQUIRE_EQ(xp_function_trace(add, &raising, NULL), 0);
+	REQUIRE_EQ(xp_function_trace(down, &both, NULL), 0);
+	for (volatile int i = 0; i < 1000; i = i + 1) {
+		raise_in_entry = i % 2;
+		raise_in_leave = !raise_in_entry;
+		if (sigsetjmp(out, 1) == 0)
+			(void)add(1, 2);
+	}
+	raise_in_entry = raise_in_leave = 0;
+	xp_function_stats_read(&stats);
+	CHECK(stats.awaited <= 1);
+	CHECK_EQ(missed_down(8191), 0);
+	REQUIRE_EQ(xp_function_untrace(add, &raising, NULL), 0);
+	REQUIRE_EQ(xp_function_untrace(down, &both, NULL), 0);
 }
 
 /* ---- redirecting ---- */
@@ -1193,7 +1495,15 @@ XP_TEST(a_batch_of_functions)
 
 /* ---- who is still inside ---- */
 
-/* Calls rested_in; all of it lies between its entry and its end. */
+/* Goes on to rested_in by a tail call. */
+void in_turn(void);
+void in_turn_body(void);
+__asm__(".pushsection .text\n"
+	"in_turn_body: jmp rested_in\n"
+	".popsection");
+XP_ENTRY(in_turn);
+
+/* Calls in_turn; all of it lies between its entry and its end. */
 __asm__(".pushsection .text\n"
 	".balign 16\n"
 	"rests:\n"
@@ -1203,7 +1513,7 @@ __asm__(".pushsection .text\n"
 	".byte 0x0f, 0x1f, 0x44, 0, 0\n"
 	"subq $8, %rsp\n"
 	".cfi_def_cfa_offset 16\n"
-	"call rested_in\n"
+	"call in_turn\n"
 	"addq $8, %rsp\n"
 	".cfi_def_cfa_offset 8\n"
 	"ret\n"
@@ -1263,6 +1573,16 @@ XP_TEST(quiesce_looks_at_returns)
 	REQUIRE_EQ(xp_function_untrace(rested_in, &returns, NULL), 0);
 }
 
+/* On the stack is where rested_in returns to, and that is where in_turn returns to. */
+XP_TEST(quiesce_looks_at_returns_of_tail_calls)
+{
+	REQUIRE_EQ(xp_function_trace(in_turn, &returns, NULL), 0);
+	REQUIRE_EQ(xp_function_trace(rested_in, &returns, NULL), 0);
+	quiesce_while_one_rests();
+	REQUIRE_EQ(xp_function_untrace(rested_in, &returns, NULL), 0);
+	REQUIRE_EQ(xp_function_untrace(in_turn, &returns, NULL), 0);
+}
+
 /* The caller itself is inside. */
 void calls_quiesce(void);
 __asm__(".pushsection .text\n"
@@ -1299,7 +1619,7 @@ XP_TEST(patterns)
 		const char *pattern;
 		int nr;
 	} cases[] = {
-		{"add", 1},           {"a*", 1},    {"*e*", 10}, {"?um", 1},    {"[a-e]*", 4}, {"[!a-e]*", 13},
+		{"add", 1},           {"a*", 1},    {"*e*", 11}, {"?um", 1},    {"[a-e]*", 4}, {"[!a-e]*", 15},
 		{"*[rd]", 4},         {"o*t*r", 1}, {"", 0},     {"ad", 0},     {"adds", 0},   {"*", NR_FUNCTIONS},
 		{"**", NR_FUNCTIONS}, {"[", 0},     {"*d*d", 1}, {"[]a]dd", 1},
 	};

@@ -96,8 +96,11 @@ static bool catches(int depth)
 
 static void throw_and_catch(const struct xp_function_handler *handler)
 {
+	struct xp_function_stats before, after;
+
 	entered = left = destroyed = 0;
 	REQUIRE_EQ(xp_function_trace_matching("*", handler, NULL, NULL), 5);
+	xp_function_stats_read(&before);
 	for (int depth = 0; depth < 300; depth++) {
 		destroyed = 0;
 		CHECK(catches(depth));
@@ -107,6 +110,11 @@ static void throw_and_catch(const struct xp_function_handler *handler)
 	CHECK_EQ(left, 0);
 	CHECK_EQ(looks(5), 5);
 	CHECK_EQ(left, handler->leave ? 6 : 0);
+	/* That an exception passed them was noticed. */
+	xp_function_stats_read(&after);
+	CHECK_EQ(after.missed_returns, before.missed_returns);
+	CHECK_EQ(after.abandoned - before.abandoned, handler->leave ? 300 * 301 / 2 - 1 : 0);
+	CHECK_EQ(after.awaited, 0);
 	REQUIRE_EQ(xp_function_untrace_matching("*", handler, NULL, NULL), 5);
 	CHECK(catches(7));
 }

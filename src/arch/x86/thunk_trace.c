@@ -11,6 +11,8 @@
  *     xp__function_frames[i]: it gets there from the place by the distance behind the call, by a DWARF expression. So
  *     exceptions, backtraces and debuggers pass, whatever stack they are on and however calls are nested, and nothing has
  *     to be put back beforehand. An unwinder looks up the byte before a return address: one nop stands before the first.
+ *     One that raises an exception tells the personality routine (0x1b: it is given by a distance of 4 bytes), by which the
+ *     core learns that no return will come.
  * I2  Every register that a call may use is as before, also those that a compiler may know a function not to change
  *     (-fipa-ra), but for flags.
  */
@@ -26,11 +28,9 @@
 /* @first sees @call alone; if it wants it, @second with vector and x87 state saved. @prepare: instructions in between. */
 #define THUNK(symbol, visibility, first, second, prepare)                                                              \
 	__asm__(".pushsection .text\n\t"                                                                               \
-		".balign 16\n\t"                                                                                       \
-		visibility " " symbol "\n\t"                                                                           \
+		".balign 16\n\t" visibility " " symbol "\n\t"                                                          \
 		".globl " symbol "\n\t"                                                                                \
-		".type " symbol ", @function\n"                                                                        \
-		symbol ":\n\t"                                                                                         \
+		".type " symbol ", @function\n" symbol ":\n\t"                                                         \
 		".cfi_startproc\n\t"                                                                                   \
 		"endbr64\n\t"                                                                                          \
 		"pushq %rbp\n\t"                                                                                       \
@@ -52,14 +52,9 @@
 		"andq $-16, %rsp\n\t"                                                                                  \
 		"call " first "\n\t"                                                                                   \
 		"testb %al, %al\n\t"                                                                                   \
-		"jz 6f\n\t"                                                                                            \
-		XP__SAVE_STATE                                                                                         \
-		prepare                                                                                                \
-		"leaq -104(%rbp), %rdi\n\t"                                                                            \
+		"jz 6f\n\t" XP__SAVE_STATE prepare "leaq -104(%rbp), %rdi\n\t"                                         \
 		"movq %rsp, %rsi\n\t"                                                                                  \
-		"call " second "\n\t"                                                                                  \
-		XP__RESTORE_STATE                                                                                      \
-		"6:\n\t"                                                                                               \
+		"call " second "\n\t" XP__RESTORE_STATE "6:\n\t"                                                       \
 		"leaq -72(%rbp), %rsp\n\t"                                                                             \
 		"popq %rdi\n\t"                                                                                        \
 		"popq %rsi\n\t"                                                                                        \
@@ -98,6 +93,8 @@ __asm__(".pushsection .text\n\t"
 	".balign 16\n\t"
 	".skip 15, 0x90\n\t"
 	".cfi_startproc simple\n\t"
+	".hidden xp__function_personality\n\t"
+	".cfi_personality 0x1b, xp__function_personality\n\t"
 	".cfi_def_cfa %rsp, 1\n\t"
 	".cfi_escape 0x16, 7, 2, 0x77, 0\n\t"
 	".cfi_escape 0x10, 16, 17, 0x80, 0, 0x3f, 0x20, 0x1a, 0x12, 0x23, 8, 0x94, 4, "
@@ -108,15 +105,17 @@ __asm__(".pushsection .text\n\t"
 	".type xp__function_return, @function\n"
 	"xp__function_return:\n\t"
 	".set xp__frame, 0\n\t"
-	".rept " TEXT(XP_FUNCTION_FRAMES) "\n\t"
-	"call xp__function_left\n\t"
-	".byte 0xcc, 0xcc, 0xcc\n\t"
-	".long xp__function_frames + xp__frame - . + 8\n\t"
-	".long 0\n\t"
-	".set xp__frame, xp__frame + " TEXT(XP__FRAME_SIZE) "\n\t"
-	".endr\n\t"
-	".cfi_endproc\n\t"
-	".size xp__function_return, . - xp__function_return\n\t"
-	".popsection");
+	".rept " TEXT(
+		XP_FUNCTION_FRAMES) "\n\t"
+				    "call xp__function_left\n\t"
+				    ".byte 0xcc, 0xcc, 0xcc\n\t"
+				    ".long xp__function_frames + xp__frame - . + 8\n\t"
+				    ".long 0\n\t"
+				    ".set xp__frame, xp__frame + " TEXT(
+					    XP__FRAME_SIZE) "\n\t"
+							    ".endr\n\t"
+							    ".cfi_endproc\n\t"
+							    ".size xp__function_return, . - xp__function_return\n\t"
+							    ".popsection");
 
 #endif

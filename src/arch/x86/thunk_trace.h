@@ -56,6 +56,10 @@ enum {
 void xp__function_entered(void);
 extern const uint8_t xp__function_return[] __attribute__((visibility("hidden")));
 
+/* xp__function_personality - what unwinders call for these places: _Unwind_Personality_Fn of the Itanium C++ ABI. */
+int xp__function_personality(int version, int actions, uint64_t class, void *exception, void *context)
+	__attribute__((visibility("hidden")));
+
 bool xp__function_enter(struct xp__call *call);
 void xp__function_run(struct xp__call *call, const void *area);
 bool xp__function_leave(struct xp__call *call);
@@ -70,7 +74,7 @@ void xp__function_run_leave(struct xp__call *call, const void *area);
 #define XP_FUNCTION_FRAMES 8192
 #endif
 #define XP__NR_FRAMES XP_FUNCTION_FRAMES
-#define XP__FRAME_SIZE 96
+#define XP__FRAME_SIZE 80
 #define XP__RETURN_SIZE 16
 #define XP__RETURN_CALL 5 /* bytes of the call at each */
 

@@ -41,20 +41,23 @@ GENERAL_REGS struct xp_function_thread *xp__function_thread(void)
 
 /*
  * The last thing that the thread does but for other destructors, which may call traced functions and so bring this one back:
- * libc runs them four times over. Nobody returns to what is below on this stack.
+ * libc runs them four times over. Nobody returns to this stack. What libc says is the stack is no more than that, whatever
+ * lies beside it in the same mapping; of the main thread's it knows no more than a guess.
  */
 static void at_exit(void *value)
 {
-	uintptr_t here = (uintptr_t)__builtin_frame_address(0);
-	struct xp__mapping mapping;
+	const struct xp_function_thread *self = value;
+	pthread_attr_t attr;
+	void *low = NULL;
+	size_t size = 0;
 
-	mapping.start = here;
-	if (xp__text_lock() == 0) {
-		if (xp__maps_find(here, &mapping))
-			mapping.start = here;
-		xp__text_unlock();
+	if (self->opened && xp__gettid() != (int)XP__SYS1(SYS_getpid, 0) &&
+	    pthread_getattr_np(pthread_self(), &attr) == 0) {
+		if (pthread_attr_getstack(&attr, &low, &size))
+			size = 0;
+		pthread_attr_destroy(&attr);
 	}
-	xp_function_thread_exit(value, mapping.start, here);
+	xp_function_thread_exit(value, (uintptr_t)low, (uintptr_t)low + size);
 }
 
 static void make_key(void)
@@ -188,6 +191,15 @@ int xp__function_begins(const void *code)
 		distance += insn.len;
 	}
 	return low < table->nr && distance == table->entry[low].begins ? 0 : -ENOENT;
+}
+
+/* Of whatever unwinder the process has. One that comes later is not found: nothing is concluded then. */
+#pragma weak _Unwind_GetIP
+extern uintptr_t _Unwind_GetIP(void *context);
+
+uintptr_t xp__unwind_ip(void *context)
+{
+	return _Unwind_GetIP ? _Unwind_GetIP(context) : 0;
 }
 
 void xp__moment_wait(void)

@@ -455,6 +455,7 @@ static const struct xp_port port = {
 	.lasts = xp__lasts,
 	.stack_left = xp__stack_left,
 	.function_begins = xp__function_begins,
+	.unwind_ip = xp__unwind_ip,
 };
 
 /* ---- start ---- */

@@ -178,6 +178,7 @@ int xp__function_keep(struct xp_function_thread *self);
 int xp__data_read(uintptr_t *to, const void *addr);
 bool xp__stack_left(uintptr_t frame, uintptr_t here);
 int xp__function_begins(const void *code);
+uintptr_t xp__unwind_ip(void *context);
 void xp__moment_wait(void);
 int xp__stack_check(const void *from, const struct xp_range *ranges, size_t nr, struct xp_diag *diag); /* quiesce.c */
 
