@@ -18,7 +18,8 @@ extern "C" {
  *	          is a single store, so the methods word and shortjmp are not offered
  *	mprotect  a window in which the page is readable, writable and executable: single stores of up to 8 bytes;
  *	          refused by MDWE, mseal, SELinux execmod
- * auto: procmem if it works, else mprotect.
+ * auto: procmem if it works, else mprotect. And mprotect for a commit that would need breakpoints, if a thread blocks
+ * SIGTRAP and single stores do.
  */
 enum xp_writer { XP_WRITER_AUTO, XP_WRITER_PROCMEM, XP_WRITER_MPROTECT };
 

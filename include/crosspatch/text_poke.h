@@ -16,7 +16,7 @@ extern "C" {
 enum xp_resume {
 	XP_RESUME_EMULATE, /* it executes the new instruction, emulated (as Linux's text_poke_bp) */
 	XP_RESUME_AT,      /* it continues at resume_at (as Linux's text_poke_fixup) */
-	XP_RESUME_BYPASS,  /* it executes the new instruction: emulated if that is known, else a copy of it out of line */
+	XP_RESUME_BYPASS, /* it executes the new instruction: emulated if that is known, else a copy of it out of line */
 };
 
 /*
@@ -54,7 +54,7 @@ struct xp_poke {
  * Ordering: on return no processor executes the old instruction; a thread that learns of the return (through an
  * acquire load, a lock, a join) executes the new one. While it runs, every execution is the old or the new.
  * Errors (text unchanged unless wedged): -EINVAL, -XP_E_LENGTH, -XP_E_MISMATCH, -EBUSY (a foreign breakpoint at the
- * site; a thread that blocks or ignores SIGTRAP while a trap is needed; one that does not come to the rendezvous of the
+ * site; a thread that blocks or ignores SIGTRAP where no single store will do instead of a trap; one that does not come to the rendezvous of the
  * quiesce policy or of the signal sync: linux.h), -XP_E_NOT_TEXT, -XP_E_MULTI,
  * -XP_E_EMULATE, -XP_E_RANGE, -XP_E_NO_METHOD, -XP_E_NO_SYNC, -XP_E_NO_WRITER, -XP_E_SHADOW_STACK, -XP_E_NOT_READY,
  * -XP_E_REENTRANT, -XP_E_HELD, -XP_E_WEDGED, -ENOMEM, or what the system said (rolled back).
@@ -141,7 +141,7 @@ enum xp_state xp_state(void);
 
 /* Counters since start. Each is exact when nothing runs; read while something does, they may be apart. */
 struct xp_stats {
-	uint64_t commits;    /* that changed something */
+	uint64_t commits; /* that changed something */
 	uint64_t rollbacks;
 	uint64_t syncs;
 	uint64_t writes;     /* calls of the port's text_write */

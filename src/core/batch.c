@@ -12,6 +12,9 @@
  *     are built once more, from text that is new, and taken back. All that takes no memory but that of the first look.
  *     What cannot be undone once it is complete, or not without more memory, is refused before. A module that comes is
  *     undone to what it was built as.
+ * I5  Breakpoints that a thread's mask forbids. The commit is built once more, of stores that need none, for which the port may
+ *     have another writer than the one in force. If one site cannot be changed so, the commit is refused as it was, and nothing
+ *     was stored.
  */
 #include "core/batch.h"
 
@@ -57,19 +60,61 @@ static struct xp__commit *new_commit(const struct xp__size *size, struct xp_diag
 	return commit;
 }
 
-/* Runs what was built, unless that failed. */
-static int run(struct xp__commit *commit, int error, struct xp_diag *diag)
+static bool patches(const struct xp__item *item)
 {
+	return !item->skip && !item->added_to;
+}
+
+/* ---- commits that a thread's mask forbids breakpoints (I5) ---- */
+
+/* What makes a commit: items, or what the sites of a module that comes lack. */
+struct wanted {
+	const struct xp__item *items;
+	size_t nr_items;
+	const struct xp__use *uses; /* not NULL: in the place of items */
+	size_t nr_uses;
+	enum xp__goal goal;
+	const struct xp__size *size;
+};
+
+static int add_all(const struct wanted *wanted, struct xp__commit *commit, struct xp_diag *diag);
+
+/* What the port can serve of a commit that it refused, if it refused the breakpoints; 0: it did not, or there is no way. */
+static unsigned without_traps(const struct xp__commit *commit, int error)
+{
+	if (error != -XP__EBUSY || commit->policy != XP_POLICY_AUTO || !(xp__commit_needs(commit) & XP_NEED_TRAP))
+		return 0;
+	/* It may have been something else: the port is asked for breakpoints alone. */
+	return xp__port->prepare(XP_NEED_TRAP, NULL) == -XP__EBUSY ? xp__port->can(~(unsigned)XP_NEED_TRAP) : 0;
+}
+
+/* Runs the commit, or the same changes without breakpoints, if that is possible of all of them. */
+static int run(struct xp__commit *commit, const struct wanted *wanted, struct xp_diag *diag)
+{
+	int error = xp__commit_ready(commit, diag);
+	unsigned can = error ? without_traps(commit, error) : 0;
+	struct xp_diag refused;
+
+	if (can) {
+		xp__commit_free(commit);
+		commit = xp__commit_new(wanted->size);
+		if (commit == NULL)
+			return error;
+		commit->can = can;
+		if (diag) {
+			refused = *diag;
+			memset(diag, 0, sizeof(*diag));
+		}
+		if (add_all(wanted, commit, NULL) == 0 && xp__commit_ready(commit, diag) == 0)
+			error = 0;
+		else if (diag)
+			*diag = refused;
+	}
 	if (error) {
 		xp__commit_free(commit);
 		return error;
 	}
 	return xp__commit_run(commit, diag);
-}
-
-static bool patches(const struct xp__item *item)
-{
-	return !item->skip && !item->added_to;
 }
 
 /* ---- rounds ---- */
@@ -131,6 +176,16 @@ static int add_uses(const struct xp__use *uses, size_t nr, enum xp__goal goal, b
 		item.undo = undo;
 		error = item.front->add(&item, &uses[i], commit, diag);
 	}
+	return error;
+}
+
+static int add_all(const struct wanted *wanted, struct xp__commit *commit, struct xp_diag *diag)
+{
+	int error = add_uses(wanted->uses, wanted->nr_uses, wanted->goal, false, commit, diag);
+
+	for (size_t i = 0; i < wanted->nr_items && !error; i++)
+		if (patches(&wanted->items[i]))
+			error = add(&wanted->items[i], commit, diag);
 	return error;
 }
 
@@ -330,6 +385,7 @@ static int attach_in_rounds(const struct xp__use *uses, size_t nr, enum xp__goal
 int xp__patch_locked(const struct xp__item *items, size_t nr, struct xp_diag *diag)
 {
 	struct xp__size size = {0};
+	const struct wanted wanted = {.items = items, .nr_items = nr, .size = &size};
 	struct xp__scratch *scratch = NULL;
 	struct xp__commit *commit;
 	int error = 0;
@@ -342,11 +398,14 @@ int xp__patch_locked(const struct xp__item *items, size_t nr, struct xp_diag *di
 	commit = xp__commit_new(&size);
 	if (commit == NULL && !xp__port->rounds)
 		return xp__fail(diag, -XP__ENOMEM, XP_PHASE_VALIDATE, NULL, NULL);
-	for (size_t i = 0; i < nr && !error && commit; i++)
-		if (patches(&items[i]))
-			error = add(&items[i], commit, diag);
+	if (commit)
+		error = add_all(&wanted, commit, diag);
+	if (error) {
+		xp__commit_free(commit);
+		return error;
+	}
 	/* What it takes to sort, and to park, there may be no memory for either. */
-	if (commit && !error && xp__port->rounds && (commit->unordered || commit->policy == XP_POLICY_QUIESCE)) {
+	if (commit && xp__port->rounds && (commit->unordered || commit->policy == XP_POLICY_QUIESCE)) {
 		scratch = xp__scratch_new(commit->nr);
 		commit->scratch = scratch;
 		if (scratch == NULL) {
@@ -354,7 +413,7 @@ int xp__patch_locked(const struct xp__item *items, size_t nr, struct xp_diag *di
 			commit = NULL;
 		}
 	}
-	error = commit ? run(commit, error, diag) : patch_in_rounds(items, nr, &size, diag);
+	error = commit ? run(commit, &wanted, diag) : patch_in_rounds(items, nr, &size, diag);
 	if (scratch)
 		xp__port->release(scratch, scratch->size);
 	for (size_t i = 0; i < nr && !error; i++)
@@ -365,23 +424,20 @@ int xp__patch_locked(const struct xp__item *items, size_t nr, struct xp_diag *di
 }
 
 /* A commit with what the sites of the uses lack; NULL if they lack nothing. */
-static int build_attach(const struct xp__use *uses, size_t nr, enum xp__goal goal, bool early,
-			struct xp__commit **result, struct xp_diag *diag)
+static int build_attach(const struct wanted *wanted, bool early, struct xp__commit **result, struct xp_diag *diag)
 {
-	struct xp__size size = {0};
 	struct xp__commit *commit;
 	int error;
 
 	*result = NULL;
-	measure_uses(uses, nr, goal, &size);
-	if (size.sites == 0)
+	if (wanted->size->sites == 0)
 		return 0;
-	commit = new_commit(&size, diag);
+	commit = new_commit(wanted->size, diag);
 	if (commit == NULL)
 		return -XP__ENOMEM;
 	if (early)
 		commit->policy = XP_POLICY_EARLY;
-	error = add_uses(uses, nr, goal, false, commit, diag);
+	error = add_all(wanted, commit, diag);
 	if (error)
 		xp__commit_free(commit);
 	else
@@ -399,8 +455,13 @@ static bool traps(const struct xp__commit *commit)
 
 int xp__attach_locked(const struct xp__use *uses, size_t nr, enum xp__goal goal, struct xp_diag *diag)
 {
+	struct xp__size size = {0};
+	const struct wanted wanted = {.uses = uses, .nr_uses = nr, .goal = goal, .size = &size};
 	struct xp__commit *commit;
-	int error = build_attach(uses, nr, goal, false, &commit, diag);
+	int error;
+
+	measure_uses(uses, nr, goal, &size);
+	error = build_attach(&wanted, false, &commit, diag);
 
 	/*
 	 * Breakpoints ask for a handler and that no thread blocks its signal. A program that begins, alone, shall not have
@@ -408,11 +469,11 @@ int xp__attach_locked(const struct xp__use *uses, size_t nr, enum xp__goal goal,
 	 */
 	if (!error && commit && traps(commit) && xp__port->prepare(XP_NEED_ALONE, NULL) == 0) {
 		xp__commit_free(commit);
-		error = build_attach(uses, nr, goal, true, &commit, diag);
+		error = build_attach(&wanted, true, &commit, diag);
 	}
 	if (!error && commit == NULL)
 		return 0;
-	error = error ? error : xp__commit_run(commit, diag);
+	error = error ? error : run(commit, &wanted, diag);
 	if (error == -XP__ENOMEM && xp_state() == XP_STATE_READY)
 		error = attach_in_rounds(uses, nr, goal, diag);
 	for (size_t i = 0; i < nr && !error; i++) {

@@ -38,16 +38,17 @@ struct xp__commit {
 	struct xp__plan *plans;
 	struct xp__pointer *pointers;
 	size_t nr_pointers;
-	uintptr_t end;            /* of the last site */
-	bool unordered;           /* a site begins before the end of the one added before it: to be sorted and checked */
-	unsigned can;             /* what the port can serve, enum xp_need: asked once, when the commit is made */
-	enum xp_policy policy;    /* likewise */
-	uint32_t to_jmp, to_test; /* the shared plans of branch sites: number + 1, 0 as long as there is none */
-	size_t from, window;      /* of all the records that the fronts go through, those of this round; else all */
-	size_t position;          /* record that comes next */
+	uintptr_t end;         /* of the last site */
+	bool unordered;        /* a site begins before the end of the one added before it: to be sorted and checked */
+	unsigned can;          /* what the port can serve, enum xp_need: asked once, when the commit is made */
+	enum xp_policy policy; /* likewise */
+	uint32_t to_jmp, to_test;    /* the shared plans of branch sites: number + 1, 0 as long as there is none */
+	size_t from, window;         /* of all the records that the fronts go through, those of this round; else all */
+	size_t position;             /* record that comes next */
 	struct xp__scratch *scratch; /* NULL: the port is asked for what is needed beside this block */
-	bool prepared;            /* a round: the port was, for all of them */
-	size_t size;              /* of this block of memory */
+	bool prepared;               /* a round: the port was, for all of them */
+	bool ready;                  /* xp__commit_ready() was asked, and found nothing */
+	size_t size;                 /* of this block of memory */
 	struct xp__commit *next;
 	unsigned long waiting[XP__TRAP_WORDS]; /* shards not yet seen without a handler, once retired */
 };

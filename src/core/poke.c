@@ -52,7 +52,7 @@
 
 #define SPAN_MAX (64u << 10) /* the kernel copies a page at a time; more saves no time (bench/commit) */
 #define PAGE ((uintptr_t)4096)
-#define SPAN_GAP 1024u       /* bytes that cost less to rewrite than another call; within a page any gap is joined */
+#define SPAN_GAP 1024u /* bytes that cost less to rewrite than another call; within a page any gap is joined */
 
 static uint8_t *span_buffer;
 static struct {
@@ -496,15 +496,27 @@ void xp__commit_undo(struct xp__commit *c, struct xp_diag *diag)
 	xp__commit_free(c);
 }
 
+int xp__commit_ready(struct xp__commit *c, struct xp_diag *diag)
+{
+	unsigned nr_phases, needs = needs_of(c, &nr_phases);
+	int error = 0;
+
+	if (!c->ready) {
+		error = xp__commit_order(c, diag);
+		error = error ? error : xp__poke_start(diag);
+		if (!error && nr_phases > 0 && !c->prepared)
+			error = xp__poke_prepare(needs, diag);
+		c->ready = error == 0;
+	}
+	return error;
+}
+
 int xp__commit_run(struct xp__commit *c, struct xp_diag *diag)
 {
 	unsigned nr_phases, needs = needs_of(c, &nr_phases);
 	bool parked, early;
-	int error = xp__commit_order(c, diag);
+	int error = xp__commit_ready(c, diag);
 
-	error = error ? error : xp__poke_start(diag);
-	if (!error && nr_phases > 0 && !c->prepared)
-		error = xp__poke_prepare(needs, diag);
 	if (error || nr_phases == 0) {
 		xp__commit_free(c);
 		return error;

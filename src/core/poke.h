@@ -13,8 +13,11 @@
  */
 int xp__commit_run(struct xp__commit *commit, struct xp_diag *diag);
 
+/* xp__commit_ready - all of it that comes before the first store. On an error the commit is still the caller's. */
+int xp__commit_ready(struct xp__commit *commit, struct xp_diag *diag);
+
 /*
- * The parts of it that come before the first store. xp__poke_start - its memory for all commits: -ENOMEM.
+ * The parts of that. xp__poke_start - its memory for all commits: -ENOMEM.
  * xp__commit_needs - what it asks the port for, enum xp_need. xp__poke_prepare - asks it.
  */
 int xp__poke_start(struct xp_diag *diag);

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-/* Loaded by calls.c: a shared object with a call of its own. */
+/* Loaded by calls.c and threads.c: a shared object with a call and a value of its own. */
+#include <crosspatch/imv.h>
 #include <crosspatch/static_call.h>
 
 int caller_own(int x);
@@ -21,4 +22,14 @@ int caller_set(int (*target)(int))
 int caller_call(int x)
 {
 	return xp_static_call(call_out)(x);
+}
+
+/* Of several bytes, and not 0: its registration changes a site. */
+XP_DEFINE_IMV_STATIC(int, own_value, 0x12345678);
+
+int caller_value(void);
+
+int caller_value(void)
+{
+	return xp_imv_read(own_value);
 }

@@ -3,6 +3,7 @@
 #include "xp_test.h"
 
 #include <crosspatch/gate.h>
+#include <crosspatch/linux.h>
 #include <crosspatch/text_poke.h>
 #include <errno.h>
 #include <pthread.h>
@@ -244,12 +245,8 @@ XP_TEST(arguments_in_registers)
 /* What a compiler plugin writes. */
 __asm__(".pushsection .text\n"
 	".balign 16\n"
-	"recorded_caller:\n\t"
-	FRAME
-	"recorded_call:\n\t"
-	".byte 0xe8\n\t.long xp_gate_stub_recorded - (. + 4)\n\t"
-	FRAME_END
-	"ret\n\t"
+	"recorded_caller:\n\t" FRAME "recorded_call:\n\t"
+	".byte 0xe8\n\t.long xp_gate_stub_recorded - (. + 4)\n\t" FRAME_END "ret\n\t"
 	".pushsection xp_gate_sites,\"ao\",@progbits,recorded_call\n\t"
 	".balign 4\n\t"
 	".long recorded_call - .\n\t"
@@ -343,13 +340,9 @@ __asm__(".pushsection .text\n"
 	".balign 64\n"
 	"ud2_callers:\n\t"
 	".rept 32\n\t"
-	".balign 64\n\t"
-	FRAME
-	".balign 8\n"
+	".balign 64\n\t" FRAME ".balign 8\n"
 	"661:\n\t"
-	".byte 0x0f, 0x0b, 0x2e, 0xe8, 0, 0, 0, 0\n\t"
-	FRAME_END
-	"ret\n\t"
+	".byte 0x0f, 0x0b, 0x2e, 0xe8, 0, 0, 0, 0\n\t" FRAME_END "ret\n\t"
 	".pushsection xp_gate_sites,\"a\",@progbits\n\t"
 	".balign 4\n\t"
 	".long 661b - .\n\t"
@@ -378,7 +371,8 @@ static uintptr_t ud2_target(unsigned i)
 }
 
 #define CHECK_UD2(i) CHECK_MEM(ud2_site(i), "\x0f\x0b\x2e\xe8\0\0\0\0", 8)
-#define CHECK_CALL(i, target) (CHECK_MEM(ud2_site(i), "\x2e\x2e\x2e\xe8", 4), CHECK_EQ(ud2_target(i), (uintptr_t)(target)))
+#define CHECK_CALL(i, target)                                                                                          \
+	(CHECK_MEM(ud2_site(i), "\x2e\x2e\x2e\xe8", 4), CHECK_EQ(ud2_target(i), (uintptr_t)(target)))
 
 static long long_answer(void)
 {
@@ -442,13 +436,14 @@ XP_TEST(sites_that_fault)
 	CHECK_UD2(2);
 }
 
-/* A thread blocks SIGTRAP, which the default writer needs here: the first call goes on all the same, and every other. */
+/* A thread blocks SIGTRAP, which the writer that is forced needs here: the first call goes on all the same, and every other. */
 XP_TEST(a_site_that_cannot_be_patched)
 {
 	sigset_t trap, before;
 
 	sigemptyset(&trap);
 	sigaddset(&trap, SIGTRAP);
+	CHECK_EQ(xp_set_writer(XP_WRITER_PROCMEM), 0);
 	REQUIRE(pthread_sigmask(SIG_BLOCK, &trap, &before) == 0);
 	CHECK_EQ(call_ud2(NR_SITES - 2), 0);
 	CHECK_EQ(xp_gate(faulting_last)(2, 3), -5);
@@ -462,6 +457,7 @@ XP_TEST(a_site_that_cannot_be_patched)
 	CHECK_EQ(call_ud2(NR_SITES - 2), 0x12345678);
 	CHECK_CALL(NR_SITES - 2, long_answer);
 	REQUIRE(xp_gate_withdraw("site") == 0 && xp_gate_withdraw("faulting_last") == 0);
+	CHECK_EQ(xp_set_writer(XP_WRITER_AUTO), 0);
 }
 
 static sigjmp_buf back;

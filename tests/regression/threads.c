@@ -6,9 +6,11 @@
 #include "xp_child.h"
 #include "xp_subject.h"
 
+#include <dlfcn.h>
 #include <fcntl.h>
 #include <grp.h>
 #include <linux/io_uring.h>
+#include <limits.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
@@ -427,6 +429,149 @@ XP_TEST(without_proc)
 	xp_child(no_proc);
 	xp_child(proc_lost);
 	rmdir(jail);
+}
+
+/* ---- a thread that blocks SIGTRAP for life: what single stores can do needs no breakpoint ---- */
+
+XP_DEFINE_IMV_STATIC(int, value, 0);
+
+static int one(int x)
+{
+	return x + 1;
+}
+
+/* Far away: several bytes of the displacement differ. */
+static __attribute__((aligned(4096))) int two(int x)
+{
+	return x + 2;
+}
+
+XP_DEFINE_STATIC_CALL(call, one);
+
+static __attribute__((noinline)) int read_value(void)
+{
+	return xp_imv_read(value);
+}
+
+static __attribute__((noinline)) int do_call(int x)
+{
+	return xp_static_call(call)(x);
+}
+
+static void *load(char *path, size_t size)
+{
+	ssize_t len = readlink("/proc/self/exe", path, size - 32);
+
+	if (len <= 0)
+		return NULL;
+	path[len] = '\0';
+	strcpy(strrchr(path, '/'), "/regression_caller.so");
+	return dlopen(path, RTLD_NOW | RTLD_LOCAL);
+}
+
+static void values_change(bool traps)
+{
+	struct xp_stats before, after;
+
+	xp_stats_read(&before);
+	for (int i = 0; i < 10; i++) {
+		CHECK_EQ(xp_imv_set(value, 0x11223344), 0);
+		CHECK_EQ(read_value(), 0x11223344);
+		CHECK_EQ(xp_imv_set(value, 0x55667788), 0);
+		CHECK_EQ(read_value(), 0x55667788);
+		CHECK_EQ(xp_static_call_update(call, two), 0);
+		CHECK_EQ(do_call(1), 3);
+		CHECK_EQ(xp_static_call_update(call, one), 0);
+		CHECK_EQ(do_call(1), 2);
+	}
+	xp_stats_read(&after);
+	/* Three syncs behind a breakpoint, one for a single store. */
+	if (traps)
+		CHECK(after.syncs - before.syncs >= 80);
+	else
+		CHECK_EQ(after.syncs - before.syncs, 40);
+}
+
+static void beside(void)
+{
+	char path[PATH_MAX];
+	struct subject across;
+	struct xp_batch *batch;
+	struct xp_diag diag;
+	int (*own_value)(void);
+	void *handle;
+
+	CHECK_EQ(xp_set_policy(XP_POLICY_AUTO), 0);
+	values_change(false);
+	/* A module that comes. */
+	handle = load(path, sizeof(path));
+	if (handle) {
+		CHECK_EQ(xp_module_error(), 0);
+		own_value = (int (*)(void))(uintptr_t)dlsym(handle, "caller_value");
+		CHECK(own_value && own_value() == 0x12345678);
+		dlclose(handle);
+	} else {
+		CHECK(access(path, F_OK) != 0);
+		XP_TEST_NOTE("%s: not built", path);
+	}
+	/* What lies across two quadwords does need one, and takes the others of its batch with it. */
+	REQUIRE(subject_make_at(&across, 63));
+	subject_refused(&across, &across.on, -EBUSY, XP_PHASE_PREPARE, "SIGTRAP");
+	batch = xp_batch_new();
+	CHECK_EQ(xp_batch_add_imv(batch, value, 7), 0);
+	CHECK_EQ(xp_batch_add_poke(batch, &across.on), 0);
+	CHECK_EQ(xp_batch_commit(batch, &diag), -EBUSY);
+	CHECK(diag.tid > 0);
+	CHECK_EQ(read_value(), 0x55667788);
+	xp_batch_free(batch);
+	/* Who asked for breakpoints, or forbade the writer, is told. */
+	CHECK_EQ(xp_set_policy(XP_POLICY_BREAKPOINT), 0);
+	CHECK_EQ(xp_imv_set(value, 7), -EBUSY);
+	CHECK_EQ(xp_set_policy(XP_POLICY_AUTO), 0);
+	CHECK_EQ(xp_set_writer(XP_WRITER_PROCMEM), 0);
+	CHECK_EQ(xp_imv_set(value, 7), -EBUSY);
+	CHECK_EQ(read_value(), 0x55667788);
+	CHECK_EQ(xp_set_writer(XP_WRITER_AUTO), 0);
+	values_change(false);
+	CHECK_EQ(xp_state(), XP_STATE_READY);
+}
+
+static void on_time(union sigval value_)
+{
+	(void)value_;
+}
+
+static void with_timer(void)
+{
+	struct sigevent event = {.sigev_notify = SIGEV_THREAD, .sigev_notify_function = on_time};
+	timer_t timer;
+
+	if (!start())
+		return;
+	CHECK_EQ(xp_set_policy(XP_POLICY_AUTO), 0);
+	values_change(true);
+	CHECK_EQ(timer_create(CLOCK_MONOTONIC, &event, &timer), 0);
+	beside();
+}
+
+static void with_masked(void)
+{
+	struct member member;
+
+	if (!start() || !member_start(&member, OWN, 0))
+		return;
+	beside();
+	member_change(&member, OPEN);
+	values_change(true);
+	member_end(&member);
+}
+
+XP_TEST(single_stores_beside_a_thread_that_blocks)
+{
+	if (xp_set_writer(XP_WRITER_MPROTECT) || xp_set_writer(XP_WRITER_AUTO))
+		SKIP("mprotect may not write text here");
+	xp_child(with_masked);
+	xp_child(with_timer);
 }
 
 /* ---- threads of the kernel's own block everything, for ever, and never execute a site ---- */

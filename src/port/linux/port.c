@@ -55,8 +55,9 @@ static bool mem_trapped; /* a filter answers the opening of /proc/self/mem with 
 static bool use_signal;  /* the rendezvous is the sync in force */
 static bool shadow_stack;
 /* Of the commit that prepare() was last asked for. */
-static bool undoing;                /* something failed: whatever is written now gives back old bytes */
-static struct xp_diag *commit_diag; /* its caller's, for text_write(), which is given none */
+static const struct xp__writer *commit_writer; /* in force, or one for this commit that makes single stores */
+static bool undoing;                           /* something failed: whatever is written now gives back old bytes */
+static struct xp_diag *commit_diag;            /* its caller's, for text_write(), which is given none */
 
 int xp__refuse(struct xp_diag *diag, int error, int system, const char *detail)
 {
@@ -286,6 +287,18 @@ static void *exec_alloc(const void *near, size_t size)
 	return NULL;
 }
 
+/* The writer in force, if it makes single stores; or with @other, unless a setting forbids it, one that does. */
+static const struct xp__writer *single_writer(bool other)
+{
+	int error;
+
+	if (!xp__can_store_quadword())
+		return NULL;
+	if (writer && writer->single)
+		return writer;
+	return other && writer_wanted == XP_WRITER_AUTO ? writer_of(XP_WRITER_MPROTECT, &error) : NULL;
+}
+
 static unsigned can(unsigned needs)
 {
 	unsigned served = XP_NEED_SYNC | XP_NEED_TRAP | XP_NEED_PARK | XP_NEED_ALONE | XP_NEED_ILLEGAL;
@@ -293,7 +306,7 @@ static unsigned can(unsigned needs)
 	if (needs & XP_NEED_SINGLE) {
 		if (writer == NULL || for_now)
 			(void)choose_writer();
-		if (writer && writer->single && xp__can_store_quadword())
+		if (single_writer(!(needs & XP_NEED_TRAP)))
 			served |= XP_NEED_SINGLE;
 	}
 	if (needs & XP_NEED_CALL && !shadow_stack)
@@ -320,11 +333,11 @@ static int prepare(unsigned needs, struct xp_diag *diag)
 		if (error)
 			return xp__refuse(diag, -XP_E_NO_WRITER, -error < 4096 ? -error : 0,
 					  "neither /proc/self/mem nor mprotect may write program text here");
-		if (needs & XP_NEED_SINGLE && !writer->single)
-			return xp__refuse(
-				diag, -XP_E_NO_METHOD, 0,
-				"mprotect may no longer write program text; the next commit asks the other writer");
 	}
+	commit_writer = needs & XP_NEED_SINGLE ? single_writer(true) : writer;
+	if (commit_writer == NULL)
+		return xp__refuse(diag, -XP_E_NO_METHOD, 0,
+				  "mprotect may no longer write program text; the next commit asks the other writer");
 	/* Whatever the writer in force: text that anybody may write to is not left unmentioned. */
 	error = xp__windows_close();
 	if (error)
@@ -399,7 +412,7 @@ static int text_read(void *to, const void *addr, size_t len)
 
 static int text_write(void *addr, const void *bytes, size_t len, unsigned flags)
 {
-	int error = writer->write(addr, bytes, len, undoing ? flags | XP__WRITE_UNDO : flags);
+	int error = commit_writer->write(addr, bytes, len, undoing ? flags | XP__WRITE_UNDO : flags);
 
 	if (error) {
 		undoing = true;
