@@ -80,7 +80,8 @@ struct xp_function_handler {
  * Ordering: on return of 0 from trace every call that begins runs the handler, and sees what was written before; on return
  * of 0 from untrace none does. Those that began earlier may still run it: xp_function_synchronize().
  * A call that began before trace runs no `leave`. `leave` is not run either by a call that is left by longjmp or an
- * exception, and when 8192 returns are awaited in the process already (missed_returns). A call that is left by longjmp is
+ * exception, when 8192 returns are awaited in the process already (missed_returns), and, with glibc, in a process that had
+ * 32 keys of threads (pthread_key_create) before the library was loaded. A call that is left by longjmp is
  * awaited for ever, for it may lie on a stack that is copied back later: xp_function_stack_gone(). A call must not return
  * twice (fork-like functions, continuations that are resumed twice).
  * Errors: -EINVAL for NULL; -XP_E_NO_ENTRY: @fn has no record, or its object no stub; -XP_E_TRACED, -XP_E_NOT_TRACED: @fn

@@ -127,9 +127,11 @@ struct xp_port {
 	/*
 	 * defer - arrange for xp_deferred_run() to be called, in a thread of the port's, at or after
 	 * @deadline_ms of clock_ms(). One outstanding request; an earlier deadline replaces a later one.
-	 * NULL if the port has no such thread: deferred decrements then happen at once.
+	 * NULL if the port has no such thread: deferred decrements then happen at once, as they do if it returns an error.
+	 * defer_start - makes that thread, if it has to be made; called after defer(), without the text lock. May be NULL.
 	 */
 	int (*defer)(uint64_t deadline_ms);
+	int (*defer_start)(void);
 	uint64_t (*clock_ms)(void);
 
 	/*
@@ -287,7 +289,7 @@ void xp_modules_keep(void);
 
 /*
  * xp_fork_child - in the child of a fork: drops what belonged to the parent's threads.
- * Context: the only thread, under the text lock that the forking thread took.
+ * Context: the only thread; no lock held.
  */
 void xp_fork_child(void);
 

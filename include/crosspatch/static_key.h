@@ -134,8 +134,8 @@ struct xp_static_key_deferred_false {
 #else
 #define XP__HIDDEN_FIRST
 #define XP__HIDDEN_AFTER(declaration)                                                                                  \
-	_Pragma("GCC diagnostic push") _Pragma("GCC diagnostic ignored \"-Wattributes\"")                              \
-	_Pragma("GCC diagnostic ignored \"-Wredundant-decls\"") extern declaration XP__HIDDEN; /* static storage */    \
+	_Pragma("GCC diagnostic push") _Pragma("GCC diagnostic ignored \"-Wattributes\"") _Pragma(                     \
+		"GCC diagnostic ignored \"-Wredundant-decls\"") extern declaration XP__HIDDEN; /* static storage */    \
 	_Pragma("GCC diagnostic pop") XP__ASSERT(1, "")
 #endif
 
@@ -166,11 +166,11 @@ struct xp_static_key_deferred_false {
 /* XP_{DEFINE,DECLARE}_STATIC_KEY_ARRAY_{TRUE,FALSE}(name, n) - n keys; a site names &name[constant]. */
 #ifdef __cplusplus
 #define XP__DEFINE_ARRAY(type, name, n, count)                                                                         \
-	XP__HIDDEN_FIRST XP__STRUCT type name[n];                                                                       \
+	XP__HIDDEN_FIRST XP__STRUCT type name[n];                                                                      \
 	XP__HIDDEN_AFTER(XP__STRUCT type name[n])
 #else
 #define XP__DEFINE_ARRAY(type, name, n, count)                                                                         \
-	XP__HIDDEN_FIRST XP__STRUCT type name[n] = {[0 ...(n)-1] = XP__KEY(NULL, #name, count)};                        \
+	XP__HIDDEN_FIRST XP__STRUCT type name[n] = {[0 ...(n) - 1] = XP__KEY(NULL, #name, count)};                     \
 	XP__HIDDEN_AFTER(XP__STRUCT type name[n])
 #endif
 #define XP_DEFINE_STATIC_KEY_ARRAY_TRUE(name, n) XP__DEFINE_ARRAY(xp_static_key_true, name, n, 1)
@@ -185,17 +185,17 @@ struct xp_static_key_deferred_false {
  */
 #define XP__DECLARE_SHARED(type, name)                                                                                 \
 	extern XP__STRUCT xp_static_key xp_shared_key_##name;                                                          \
-	extern XP__STRUCT type name;                                                                                    \
-	XP__STRUCT type name __attribute__((weak, visibility("hidden"))) =                                               \
+	extern XP__STRUCT type name;                                                                                   \
+	XP__STRUCT type name __attribute__((weak, visibility("hidden"))) =                                             \
 		XP__KEY(&xp_shared_key_##name.object, #name, 0)
 #ifdef __cplusplus
 #define XP__DEFINE_SHARED(name, count)                                                                                 \
-	__attribute__((visibility("default"))) XP__STRUCT xp_static_key xp_shared_key_##name(NULL, #name, __FILE__,    \
-											 __LINE__, count)
+	__attribute__((visibility("default")))                                                                         \
+	XP__STRUCT xp_static_key xp_shared_key_##name(NULL, #name, __FILE__, __LINE__, count)
 #else
 #define XP__DEFINE_SHARED(name, count)                                                                                 \
-	__attribute__((visibility("default"))) XP__STRUCT xp_static_key xp_shared_key_##name = {                       \
-		{XP__OBJECT(NULL, #name, __FILE__, __LINE__)}, count}
+	__attribute__((visibility("default")))                                                                         \
+	XP__STRUCT xp_static_key xp_shared_key_##name = {{XP__OBJECT(NULL, #name, __FILE__, __LINE__)}, count}
 #endif
 #define XP_DECLARE_STATIC_KEY_SHARED_TRUE(name) XP__DECLARE_SHARED(xp_static_key_true, name)
 #define XP_DECLARE_STATIC_KEY_SHARED_FALSE(name) XP__DECLARE_SHARED(xp_static_key_false, name)
@@ -204,10 +204,12 @@ struct xp_static_key_deferred_false {
 
 /* XP_{DEFINE,DECLARE}_STATIC_KEY_DEFERRED_{TRUE,FALSE}(name, ms) - sites and the functions above take &name.key. */
 #define XP_DEFINE_STATIC_KEY_DEFERRED_TRUE(name, ms)                                                                   \
-	XP__HIDDEN_FIRST XP__STRUCT xp_static_key_deferred_true name = {XP__KEY(NULL, #name, 1), {NULL, NULL, 0, ms, 0}}; \
+	XP__HIDDEN_FIRST XP__STRUCT xp_static_key_deferred_true name = {XP__KEY(NULL, #name, 1),                       \
+									{NULL, NULL, 0, ms, 0}};                       \
 	XP__HIDDEN_AFTER(XP__STRUCT xp_static_key_deferred_true name)
 #define XP_DEFINE_STATIC_KEY_DEFERRED_FALSE(name, ms)                                                                  \
-	XP__HIDDEN_FIRST XP__STRUCT xp_static_key_deferred_false name = {XP__KEY(NULL, #name, 0), {NULL, NULL, 0, ms, 0}}; \
+	XP__HIDDEN_FIRST XP__STRUCT xp_static_key_deferred_false name = {XP__KEY(NULL, #name, 0),                      \
+									 {NULL, NULL, 0, ms, 0}};                      \
 	XP__HIDDEN_AFTER(XP__STRUCT xp_static_key_deferred_false name)
 #define XP_DECLARE_STATIC_KEY_DEFERRED_TRUE(name) extern XP__STRUCT xp_static_key_deferred_true name XP__HIDDEN
 #define XP_DECLARE_STATIC_KEY_DEFERRED_FALSE(name) extern XP__STRUCT xp_static_key_deferred_false name XP__HIDDEN
@@ -242,7 +244,9 @@ int xp__static_key_rate_limit(struct xp__deferred *deferred, uint32_t delay_ms);
  * that would switch the key off happens after its delay, in the port's own thread; an inc meanwhile makes it harmless.
  * xp_static_key_deferred_flush(&name) - carries out a pending decrement now. A shared object must call it before it is
  * closed. xp_jump_label_rate_limit(&name, ms) - changes the delay, for later decrements.
- * Context, Ordering, Progress: as above. Errors: as dec; a delayed one that fails is tried again after the delay.
+ * Context, Ordering, Progress: as above. That thread is made by the first decrement that waits, unless a signal handler asks
+ * for it, where no thread can be made: without the thread a decrement happens at once.
+ * Errors: as dec; a delayed one that fails is tried again after the delay.
  */
 #define xp_static_branch_deferred_inc(x) xp_static_key_inc(&(x)->key.key)
 #define xp_static_branch_slow_dec_deferred(x) xp__static_key_dec_deferred(&(x)->key.key, &(x)->deferred)
@@ -290,8 +294,8 @@ static inline int xp__static_key_count(const struct xp_static_key *key)
 #include <crosspatch/arch/x86.h>
 #define XP__INITIALLY(x) (sizeof((x)->xp__initially) == 2)
 #define xp_static_branch_likely(x)                                                                                     \
-	__builtin_expect(!XP__BRANCH(&(x)->key, XP__INITIALLY(x) ? XP__OPCODE_TEST : XP__OPCODE_JMP,                                   \
-				     XP_SITE_LIKELY | (XP__INITIALLY(x) ? XP_SITE_TRUE : 0)),                           \
+	__builtin_expect(!XP__BRANCH(&(x)->key, XP__INITIALLY(x) ? XP__OPCODE_TEST : XP__OPCODE_JMP,                   \
+				     XP_SITE_LIKELY | (XP__INITIALLY(x) ? XP_SITE_TRUE : 0)),                          \
 			 1)
 #define xp_static_branch_unlikely(x)                                                                                   \
 	__builtin_expect(XP__BRANCH(&(x)->key, XP__INITIALLY(x) ? XP__OPCODE_JMP : XP__OPCODE_TEST,                    \

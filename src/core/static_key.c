@@ -225,15 +225,14 @@ int xp_static_key_dec(struct xp_static_key *key)
 
 /* ---- deferred keys ---- */
 
-static void arm(void)
+static int arm(void)
 {
 	uint64_t first = UINT64_MAX;
 
 	for (struct xp__deferred *d = pending; d; d = d->next)
 		if (d->deadline_ms < first)
 			first = d->deadline_ms;
-	if (pending && xp__port->defer)
-		(void)xp__port->defer(first); /* without it the decrement waits for the next one, or a flush */
+	return pending && xp__port->defer ? xp__port->defer(first) : 0;
 }
 
 static void drop(struct xp__deferred *deferred)
@@ -280,15 +279,45 @@ static int dec_deferred_locked(struct xp_static_key *key, struct xp__deferred *d
 	return dec_locked(key);
 }
 
-int xp__static_key_dec_deferred(struct xp_static_key *key, struct xp__deferred *deferred)
+/* There is no thread: the decrements happen now. An error is @own's (may be NULL), whose key is as before. */
+static int carry_out_all(const struct xp__deferred *own)
 {
+	struct xp__deferred *next;
 	int error = xp__lock(NULL);
 
 	if (error)
 		return error;
-	error = dec_deferred_locked(real_key(key), deferred);
+	for (struct xp__deferred *d = pending; d; d = next) {
+		int result;
+
+		next = d->next;
+		result = carry_out(d);
+		if (result && d == own && d->pending) {
+			drop(d);
+			error = result;
+		}
+	}
 	xp__unlock();
 	return error;
+}
+
+/* After defer(), without the lock, under which no thread is made. */
+static int start_thread(const struct xp__deferred *own)
+{
+	return xp__port->defer_start && xp__port->defer_start() ? carry_out_all(own) : 0;
+}
+
+int xp__static_key_dec_deferred(struct xp_static_key *key, struct xp__deferred *deferred)
+{
+	int error = xp__lock(NULL);
+	bool waits;
+
+	if (error)
+		return error;
+	error = dec_deferred_locked(real_key(key), deferred);
+	waits = deferred->pending;
+	xp__unlock();
+	return error || !waits ? error : start_thread(deferred);
 }
 
 int xp__static_key_deferred_flush(struct xp__deferred *deferred)
@@ -327,11 +356,12 @@ void xp_deferred_run(void)
 		if (d->deadline_ms <= now && carry_out(d) && d->pending)
 			d->deadline_ms = now + d->delay_ms;
 	}
-	arm();
+	(void)arm();
 	xp__unlock();
 }
 
 void xp_fork_child(void)
 {
-	arm();
+	if (pending)
+		(void)(arm() ? carry_out_all(NULL) : start_thread(NULL));
 }

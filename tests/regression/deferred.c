@@ -2,8 +2,12 @@
 /* Deferred keys in real time: the last decrement waits, an increment meanwhile makes it harmless. */
 #include "xp_child.h"
 
+#include "port/linux/port.h"
+
 #include <crosspatch/crosspatch.h>
 #include <crosspatch/linux.h>
+#include <dlfcn.h>
+#include <pthread.h>
 #include <sched.h>
 #include <signal.h>
 
@@ -145,6 +149,93 @@ static void met(void)
 		signal(number, SIG_IGN);
 	CHECK_EQ(xp_static_branch_enable(&other), 0);
 	CHECK_EQ(xp_static_key_deferred_flush(&lazy), 0);
+}
+
+/* ---- where the thread is made ---- */
+
+static unsigned made, made_under_the_lock;
+static int refusal;
+
+int pthread_create(pthread_t *thread, const pthread_attr_t *attr, void *(*body)(void *), void *argument)
+{
+	int (*real)(pthread_t *, const pthread_attr_t *, void *(*)(void *), void *);
+
+	*(void **)&real = dlsym(RTLD_NEXT, "pthread_create");
+	made++;
+	made_under_the_lock += xp__text_lock_owned();
+	return refusal ? refusal : real(thread, attr, body, argument);
+}
+
+static int in_handler_error;
+
+static void decrement_in_handler(int signal)
+{
+	(void)signal;
+	in_handler_error = xp_static_branch_deferred_inc(&lazy);
+	in_handler_error = in_handler_error ? in_handler_error : xp_static_branch_slow_dec_deferred(&lazy);
+}
+
+/* A handler may have interrupted what libc takes to make a thread. */
+static void from_a_handler(void)
+{
+	struct sigaction act = {.sa_handler = decrement_in_handler}, old;
+	static char alternate[65536];
+	stack_t stack = {.ss_sp = alternate, .ss_size = sizeof(alternate)};
+	uint64_t start;
+
+	CHECK_EQ(sigaltstack(&stack, NULL), 0);
+	for (unsigned i = 0; i < 4; i++) {
+		act.sa_flags = (i & 1 ? SA_ONSTACK : 0) | (i & 2 ? SA_SIGINFO : 0);
+		CHECK_EQ(sigaction(SIGUSR1, &act, NULL), 0);
+		raise(SIGUSR1);
+		CHECK_EQ(in_handler_error, 0);
+		CHECK(!site());
+		CHECK_EQ(xp_static_key_count(&lazy.key), 0);
+	}
+	CHECK_EQ(made, 0);
+	/* What says where handlers return to stands on this stack, too, and is no handler's. */
+	CHECK_EQ(sigaction(SIGUSR1, NULL, &old), 0);
+	CHECK_EQ(xp_static_branch_deferred_inc(&lazy), 0);
+	start = now_ms();
+	CHECK_EQ(xp_static_branch_slow_dec_deferred(&lazy), 0);
+	CHECK(site());
+	CHECK_EQ(made, 1);
+	CHECK(wait_for_off(site) >= start + DELAY_MS);
+	/* From now on a handler's decrement waits too. */
+	start = now_ms();
+	raise(SIGUSR1);
+	CHECK_EQ(in_handler_error, 0);
+	CHECK(site());
+	CHECK(wait_for_off(site) >= start + DELAY_MS);
+	CHECK_EQ(made, 1);
+	CHECK_EQ(made_under_the_lock, 0);
+	CHECK(old.sa_flags != -1);
+}
+
+/* No thread is to be had: what would wait for it happens at once. */
+static void without_a_thread(void)
+{
+	refusal = EAGAIN;
+	CHECK_EQ(xp_static_branch_deferred_inc(&lazy), 0);
+	CHECK_EQ(xp_static_branch_slow_dec_deferred(&lazy), 0);
+	CHECK_EQ(made, 1);
+	CHECK(!site());
+	CHECK_EQ(xp_static_key_count(&lazy.key), 0);
+	refusal = 0;
+	CHECK_EQ(xp_static_branch_deferred_inc(&lazy), 0);
+	CHECK_EQ(xp_static_branch_slow_dec_deferred(&lazy), 0);
+	CHECK(site());
+	CHECK(wait_for_off(site) > 0);
+}
+
+XP_TEST(a_handler_makes_no_thread)
+{
+	xp_child(from_a_handler);
+}
+
+XP_TEST(without_a_thread_nothing_waits)
+{
+	xp_child(without_a_thread);
 }
 
 XP_TEST(the_thread_comes_to_the_rendezvous)

@@ -311,6 +311,39 @@ XP_TEST(handlers_that_interrupt_malloc_and_stdio)
 	xp_child(interrupting);
 }
 
+/* ---- memory ---- */
+
+static unsigned allocations;
+
+void *calloc(size_t nr, size_t size)
+{
+	void *(*volatile allocate)(size_t) = malloc; /* the compiler would call calloc() for malloc() and memset() */
+	void *memory = allocate(nr * size);
+
+	allocations++;
+	return memory ? memset(memory, 0, nr * size) : NULL;
+}
+
+/* A function that is traced may be malloc itself. The first return that is kept for a thread asks for its key. */
+static void many_keys(void)
+{
+	pthread_key_t keys[64];
+
+	for (unsigned i = 0; i < 64; i++)
+		REQUIRE_EQ(pthread_key_create(&keys[i], NULL), 0);
+	allocations = 0;
+	CHECK_EQ(xp__function_keep(xp__function_thread()), 0);
+	CHECK_EQ(allocations, 0);
+	/* glibc takes memory for the later keys. */
+	CHECK_EQ(pthread_setspecific(keys[63], keys), 0);
+	XP_TEST_NOTE("%u allocations for a late key", allocations);
+}
+
+XP_TEST(what_a_thread_keeps_needs_no_memory)
+{
+	xp_child(many_keys);
+}
+
 /* ---- waits that end ---- */
 
 static void (*in_commit)(void);

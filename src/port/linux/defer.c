@@ -1,6 +1,12 @@
 // SPDX-License-Identifier: MIT
-/* The thread that carries out deferred decrements. Made when the first one is asked for; sleeps until the earliest deadline. */
+/*
+ * The thread that carries out deferred decrements. It is made when the first one is asked for, and sleeps until the earliest
+ * deadline. libc takes locks and allocates to make a thread: so that is done without the text lock, and not in a signal
+ * handler. A decrement that a handler asks for while there is no thread is refused here, and happens at once.
+ */
 #include "port/linux/port.h"
+
+#include <errno.h>
 
 #define NEVER UINT64_MAX
 
@@ -11,7 +17,7 @@
  */
 static uint32_t deadline_low = UINT32_MAX, deadline_high = UINT32_MAX;
 static uint32_t changed; /* futex: counts new deadlines */
-static bool running;     /* under the text lock */
+static bool made;        /* the thread, or a thread is about to */
 
 uint64_t xp__clock_ms(void)
 {
@@ -63,22 +69,29 @@ void xp__defer_wake(void)
 
 int xp__defer(uint64_t deadline_ms)
 {
+	if (!__atomic_load_n(&made, __ATOMIC_RELAXED) && xp__in_handler())
+		return -EAGAIN;
 	if (deadline_ms < load_deadline()) {
 		store_deadline(deadline_ms);
 		xp__defer_wake();
 	}
-	if (!running) {
-		int error = xp__worker_start(worker);
-
-		if (error)
-			return error;
-		running = true;
-	}
 	return 0;
+}
+
+int xp__defer_start(void)
+{
+	int error;
+
+	if (__atomic_exchange_n(&made, true, __ATOMIC_RELAXED))
+		return 0;
+	error = xp__worker_start(worker);
+	if (error)
+		__atomic_store_n(&made, false, __ATOMIC_RELAXED);
+	return error;
 }
 
 void xp__defer_fork(void)
 {
-	running = false;
+	made = false;
 	store_deadline(NEVER);
 }

@@ -5,6 +5,8 @@
  * I1  function_thread(), data_read() and stack_left() run while vector registers hold somebody's arguments: they touch
  *     none, and call nothing of libc's. The thread's structure is static TLS; no traced function is made by anything here.
  * I2  A thread that never runs a handler is given no destructor.
+ * I3  Any function may be traced, malloc too, and be called by any signal handler: nothing here allocates. For a high key glibc
+ *     allocates when a thread sets it first: the key is made at start, and a high one is not used.
  */
 #include "port/linux/port.h"
 
@@ -23,8 +25,8 @@ static __thread struct xp_function_thread thread __attribute__((tls_model("initi
 static __thread bool numbered __attribute__((tls_model("initial-exec")));
 static unsigned long nr_threads;
 static pthread_key_t key;
-static pthread_once_t key_once = PTHREAD_ONCE_INIT;
 static bool key_made;
+#define KEYS_IN_PLACE 32u /* of glibc: what a thread sets for the others needs memory first */
 
 GENERAL_REGS struct xp_function_thread *xp__function_thread(void)
 {
@@ -60,14 +62,19 @@ static void at_exit(void *value)
 	xp_function_thread_exit(value, (uintptr_t)low, (uintptr_t)low + size);
 }
 
-static void make_key(void)
+void xp__function_start(void)
 {
 	key_made = pthread_key_create(&key, at_exit) == 0;
+#ifdef __GLIBC__
+	if (key_made && key >= KEYS_IN_PLACE) {
+		pthread_key_delete(key);
+		key_made = false;
+	}
+#endif
 }
 
 int xp__function_keep(struct xp_function_thread *self)
 {
-	pthread_once(&key_once, make_key);
 	if (!key_made)
 		return -EAGAIN;
 	return -pthread_setspecific(key, self);

@@ -455,6 +455,7 @@ static const struct xp_port port = {
 	.park = xp__rendezvous_park,
 	.unpark = xp__rendezvous_unpark,
 	.defer = xp__defer,
+	.defer_start = xp__defer_start,
 	.clock_ms = xp__clock_ms,
 	.pin = xp__pin,
 	.unpin = xp__unpin,
@@ -502,6 +503,7 @@ __attribute__((constructor(100))) static void start(void)
 	bool caught;
 
 	xp__lifetime_start();
+	xp__function_start();
 	if (xp__fork_start())
 		return; /* without fork's handlers a child could hang: stay without a port */
 	xp_gate_set_eager(choice("CROSSPATCH_BIND", binds, 2));

@@ -174,6 +174,7 @@ void xp__unpin(void *pin);
 
 /* ---- function.c ---- */
 struct xp_function_thread *xp__function_thread(void);
+void xp__function_start(void);
 int xp__function_keep(struct xp_function_thread *self);
 int xp__data_read(uintptr_t *to, const void *addr);
 bool xp__stack_left(uintptr_t frame, uintptr_t here);
@@ -183,8 +184,10 @@ void xp__moment_wait(void);
 int xp__stack_check(const void *from, const struct xp_range *ranges, size_t nr, struct xp_diag *diag); /* quiesce.c */
 
 /* ---- worker.c: the library's own threads ---- */
-/* xp__worker_start - makes one, detached, that runs @body. 0 or -errno. */
+/* xp__worker_start - makes one, detached, that runs @body. 0 or -errno. Context: thread; no lock held: libc takes some. */
 int xp__worker_start(void *(*body)(void *));
+/* xp__in_handler - whether the caller may be a signal handler, where libc makes no thread. Context: text lock. */
+bool xp__in_handler(void);
 /* xp__worker_mask - called by such a thread before it waits: its mask, as the rendezvous wants it now. */
 void xp__worker_mask(void);
 /* xp__worker_follow - the same, by whoever waits for the text lock: whether the caller is one. */
@@ -193,6 +196,7 @@ void xp__workers_wake(void); /* they look again: the signal of the rendezvous is
 
 /* ---- defer.c ---- */
 int xp__defer(uint64_t deadline_ms);
+int xp__defer_start(void);
 uint64_t xp__clock_ms(void);
 void xp__defer_fork(void);
 void xp__defer_wake(void);
