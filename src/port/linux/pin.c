@@ -7,6 +7,8 @@
  *     nothing, and takes no lock: that much an update in a signal handler may do.
  * I2  The reference of an object's call to itself would keep it for ever: it gets none. Two that call each other keep each
  *     other. A gate belongs to no object; what provides it is kept until the gate is withdrawn.
+ * I3  A shared object that the static library is part of stays for ever: threads, signal handlers and fork handlers lead
+ *     into it. The shared library is linked so.
  */
 #include "port/linux/port.h"
 
@@ -45,6 +47,17 @@ void *xp__pin(const void *target, const void *user)
 	pin = dlopen(map->l_name, RTLD_LAZY | RTLD_NOLOAD);
 	*error = saved;
 	return pin;
+}
+
+void xp__pin_self(void)
+{
+	const struct link_map *map = dlopen ? object_of(xp__probe_text) : NULL;
+	int *error = __errno_location(), saved = *error;
+
+	/* The reference that it takes is never given back. Of the executable nothing is to be kept. */
+	if (map && map->l_name[0] != '\0')
+		(void)dlopen(map->l_name, RTLD_LAZY | RTLD_NOLOAD | RTLD_NODELETE);
+	*error = saved;
 }
 
 void xp__unpin(void *pin)

@@ -502,6 +502,7 @@ __attribute__((constructor(100))) static void start(void)
 	struct xp__sigaction sigsys;
 	bool caught;
 
+	xp__pin_self();
 	xp__lifetime_start();
 	xp__function_start();
 	if (xp__fork_start())

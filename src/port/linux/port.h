@@ -171,6 +171,7 @@ bool xp__all_arrived(void);
 /* ---- pin.c ---- */
 void *xp__pin(const void *target, const void *user);
 void xp__unpin(void *pin);
+void xp__pin_self(void); /* Context: start */
 
 /* ---- function.c ---- */
 struct xp_function_thread *xp__function_thread(void);
