@@ -68,6 +68,11 @@ static enum fork_lock pop(void)
 	return top;
 }
 
+static void top_is(enum fork_lock lock)
+{
+	locks = (locks & ~(uint64_t)3) | lock;
+}
+
 void xp__fork_ask(int tid)
 {
 	if (__atomic_exchange_n(&asked, 1, __ATOMIC_RELAXED) == 0)
@@ -84,7 +89,7 @@ void xp__fork_asked(int signal)
 	xp__text_lock_forks(false);
 	XP__SYS4(SYS_rt_sigprocmask, SIG_UNBLOCK, &mask, NULL, XP__NSIG_SIZE);
 	if (!xp__text_lock_yield()) {
-		locks = (locks & ~(uint64_t)3) | NOT_OURS;
+		top_is(NOT_OURS);
 		return;
 	}
 	/* Asked again from here on, it comes back when this handler has returned. */
@@ -92,32 +97,25 @@ void xp__fork_asked(int signal)
 	xp__text_lock_forks(true);
 }
 
+/* A handler may interrupt this anywhere, and fork: what it sees is either no lock of this thread's, or one that is marked. */
 static void prepare(void)
 {
-	enum fork_lock lock = NOT_OURS;
-
-	if (xp__text_lock() == 0 || xp__text_trylock())
-		lock = TAKEN;
-	else if (xp__text_lock_owned())
-		lock = OWNED_BEFORE;
-	if (lock == TAKEN && !ALONE)
-		(void)xp__rendezvous_start(); /* by its signal others ask */
-	locks = locks << 2 | lock;
-	if (lock == TAKEN) {
-		__atomic_store_n(&asked, 0, __ATOMIC_RELAXED);
-		xp__text_lock_forks(true);
+	locks = locks << 2 | TAKEN;
+	if (xp__text_lock_for_fork()) {
+		top_is(xp__text_lock_owned() ? OWNED_BEFORE : NOT_OURS);
+		return;
 	}
+	__atomic_store_n(&asked, 0, __ATOMIC_RELAXED);
+	if (!ALONE)
+		(void)xp__rendezvous_start(); /* by its signal others ask */
 }
 
 static void parent(void)
 {
-	/* From here on F is not asked any more. In the child of a fork in between the lock is not held. */
-	bool held = xp__text_lock_forking();
-
-	if (held)
-		xp__text_lock_forks(false);
-	if (pop() == TAKEN && held)
+	/* In the child of a fork in between the lock is not held. */
+	if ((locks & 3) == TAKEN && xp__text_lock_forking())
 		xp__text_unlock();
+	(void)pop();
 }
 
 static void child(void)

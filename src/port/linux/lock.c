@@ -149,7 +149,8 @@ static int wait_and_take(uint32_t self, uint32_t seen)
 
 /* ---- lock and unlock ---- */
 
-int xp__text_lock(void)
+/* @mark: FORK, if that is what the lock is taken for, or 0. */
+static int lock_as(uint32_t mark)
 {
 	uint32_t self, seen = 0;
 
@@ -159,30 +160,27 @@ int xp__text_lock(void)
 	if (xp__in_trap())
 		return -XP_E_REENTRANT;
 	/* ordering: (L1) pairs with (L2) */
-	if (__atomic_compare_exchange_n(&word, &seen, self, false, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED))
+	if (__atomic_compare_exchange_n(&word, &seen, self | mark, false, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED))
 		return 0;
 	if ((seen & OWNER) != self)
-		return wait_and_take(self, seen);
+		return wait_and_take(self | mark, seen);
 	if (!(seen & FORK))
 		return -XP_E_REENTRANT;
 	/* A handler, of fork's or a signal's: the text is whole, and no child is made before it returns. */
-	__atomic_fetch_and(&word, ~FORK, __ATOMIC_RELAXED);
+	if (!mark)
+		__atomic_fetch_and(&word, ~FORK, __ATOMIC_RELAXED);
 	lent++;
 	return 0;
+}
+
+int xp__text_lock(void)
+{
+	return lock_as(0);
 }
 
 bool xp__text_lock_owned(void)
 {
 	return (__atomic_load_n(&word, __ATOMIC_RELAXED) & OWNER) == (uint32_t)xp__gettid();
-}
-
-bool xp__text_trylock(void)
-{
-	uint32_t expected = 0;
-
-	/* ordering: (L1) pairs with (L2) */
-	return __atomic_compare_exchange_n(&word, &expected, (uint32_t)xp__gettid(), false, __ATOMIC_ACQUIRE,
-					   __ATOMIC_RELAXED);
 }
 
 static void unlock_and_wake(uint32_t seen)
@@ -211,6 +209,18 @@ void xp__text_unlock(void)
 }
 
 /* ---- fork ---- */
+
+int xp__text_lock_for_fork(void)
+{
+	int error = lock_as(FORK);
+	uint32_t seen = 0;
+
+	/* Inside a trap: without a wait. ordering: (L1) pairs with (L2) */
+	if (error == -XP_E_REENTRANT && __atomic_compare_exchange_n(&word, &seen, (uint32_t)xp__gettid() | FORK, false,
+								    __ATOMIC_ACQUIRE, __ATOMIC_RELAXED))
+		return 0;
+	return error;
+}
 
 void xp__text_lock_forks(bool forks)
 {

@@ -150,11 +150,12 @@ int xp__maps_open(void); /* 0 or -errno */
 int xp__text_lock(void);
 void xp__text_unlock(void);
 bool xp__text_lock_owned(void); /* by the caller */
-bool xp__text_trylock(void);    /* without a wait, and from inside a trap too */
 /*
- * xp__text_lock_forks - the caller, who holds the lock, calls fork, or has. xp__text_lock_forking - whether it does, and
+ * xp__text_lock_for_fork - takes the lock for a fork; from inside a trap too, without a wait.
+ * xp__text_lock_forks - the caller, who holds the lock, calls fork, or commits. xp__text_lock_forking - whether it does, and
  * holds the lock for that. xp__text_lock_yield - it lets others have the lock, and takes it back: false if it did not get it.
  */
+int xp__text_lock_for_fork(void);
 void xp__text_lock_forks(bool forks);
 bool xp__text_lock_forking(void);
 bool xp__text_lock_yield(void);
