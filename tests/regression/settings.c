@@ -8,6 +8,7 @@
 #include <fcntl.h>
 #include <pthread.h>
 #include <sys/auxv.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 
 /* ---- the environment ---- */
@@ -281,6 +282,43 @@ XP_TEST(environment_ignored_in_set_uid_programs)
 	unlink(path);
 	rmdir(directory);
 	CHECK_EQ(status, 0);
+}
+
+/* ---- what a setting rules out is not tried: a filter may kill for it, before main even ---- */
+
+XP_CHILD_PROGRAM(spared)
+{
+	struct subject s;
+
+	key_works();
+	REQUIRE(subject_make(&s));
+	CHECK(subject_works(&s));
+}
+
+static void kill_membarrier(void)
+{
+	setenv("CROSSPATCH_SYNC", "signal", 1);
+	xp_child_filter(SYS_membarrier, SECCOMP_RET_KILL_PROCESS, 0);
+}
+
+/* Nothing but memory files is opened for both. */
+static void kill_opening(void)
+{
+	setenv("CROSSPATCH_WRITER", "mprotect", 1);
+	xp_child_filter(SYS_openat, SECCOMP_RET_KILL_PROCESS, O_RDWR | O_CLOEXEC);
+}
+
+static void kill_windows(void)
+{
+	setenv("CROSSPATCH_WRITER", "procmem", 1);
+	xp_child_filter(SYS_mprotect, SECCOMP_RET_KILL_PROCESS, PROT_READ | PROT_WRITE | PROT_EXEC);
+}
+
+XP_TEST(filters_that_kill)
+{
+	xp_child_program("spared", kill_membarrier);
+	xp_child_program("spared", kill_opening);
+	xp_child_program("spared", kill_windows);
 }
 
 /* ---- early ---- */

@@ -80,13 +80,9 @@ int xp__function_keep(struct xp_function_thread *self)
 	return -pthread_setspecific(key, self);
 }
 
-/*
- * The kernel is asked first, a stack may have been unmapped: it reads the set of signals before it finds that there is no
- * such way to change one. Every program may make that call, and nothing comes of it.
- */
 GENERAL_REGS int xp__data_read(uintptr_t *to, const void *addr)
 {
-	if (XP__SYS4(SYS_rt_sigprocmask, -1, addr, 0, XP__NSIG_SIZE) == -EFAULT)
+	if (!xp__can_read(addr))
 		return -EFAULT;
 	*to = *(const volatile uintptr_t *)addr;
 	return 0;

@@ -12,7 +12,6 @@
 #include <errno.h>
 #include <signal.h>
 #include <string.h>
-#include <sys/uio.h>
 #include <ucontext.h>
 
 static struct xp__sigaction previous[3]; /* of SIGTRAP, of SIGILL, of SIGSEGV */
@@ -108,26 +107,18 @@ static void pass_on(int signal, siginfo_t *info, void *context, bool fault)
 	XP__SYS4(SYS_rt_sigprocmask, SIG_SETMASK, &before, NULL, XP__NSIG_SIZE);
 }
 
-/* The kernel reads, who says so if nobody can. Filtered away: what raises a trap can nearly always be read. */
 int xp__text_peek(const void *addr)
 {
-	uint8_t byte = 0;
-	struct iovec from = {(void *)(uintptr_t)addr, 1}, to = {&byte, 1};
-	long result = XP__SYS6(SYS_process_vm_readv, XP__SYS1(SYS_getpid, 0), &to, 1, &from, 1, 0);
-
-	if (result == -EFAULT)
-		return -1;
-	return result == 1 ? byte : *(const volatile uint8_t *)addr;
+	return xp__can_read(addr) ? *(const volatile uint8_t *)addr : -1;
 }
 
-/* Whether the bytes before @ip are these. By the kernel's hand: the page before may not be there. */
+/* Whether the bytes before @ip are these. The page before may not be there. */
 static bool ends_with(uintptr_t ip, const uint8_t *bytes, size_t len)
 {
-	uint8_t found[4];
-	struct iovec from = {(void *)(ip - len), len}, to = {found, len};
-
-	return XP__SYS6(SYS_process_vm_readv, XP__SYS1(SYS_getpid, 0), &to, 1, &from, 1, 0) == (long)len &&
-	       memcmp(found, bytes, len) == 0;
+	for (size_t i = 1; i <= len; i++)
+		if (xp__text_peek((const void *)(ip - i)) != bytes[len - i])
+			return false;
+	return true;
 }
 
 /*

@@ -88,6 +88,16 @@ static inline uint64_t xp__sigbit(int signal)
 	return 1ull << (signal - 1);
 }
 
+/*
+ * xp__can_read - whether the eight bytes in line around @addr can be read: what lies there may be unmapped, or for execution
+ * only. The kernel is asked: it reads the set of signals before it finds that there is no such way to change one. A filter
+ * that lets a program have signal handlers at all permits that call, and nothing comes of it.
+ */
+static inline __attribute__((target("general-regs-only"))) bool xp__can_read(const void *addr)
+{
+	return XP__SYS4(SYS_rt_sigprocmask, -1, (uintptr_t)addr & ~(uintptr_t)7, 0, XP__NSIG_SIZE) != -14 /* EFAULT */;
+}
+
 /* Registers of an interrupted thread, in uc_mcontext.gregs of <ucontext.h>. */
 #ifdef __x86_64__
 #define XP__REG_AX REG_RAX
