@@ -18,8 +18,9 @@ extern "C" {
  *	          is a single store, so the methods word and shortjmp are not offered
  *	mprotect  a window in which the page is readable, writable and executable: single stores of up to 8 bytes;
  *	          refused by MDWE, mseal, SELinux execmod
- * auto: procmem if it works, else mprotect. And mprotect for a commit that would need breakpoints, if a thread blocks
- * SIGTRAP and single stores do.
+ * auto: procmem if it works, else mprotect; and where one of them cannot write a mapping, the other: text that is mapped
+ * shared or on huge pages is for mprotect. And mprotect for a commit that would need breakpoints, if a thread blocks
+ * SIGTRAP and single stores do. One that is forced is the only one that is ever tried.
  */
 enum xp_writer { XP_WRITER_AUTO, XP_WRITER_PROCMEM, XP_WRITER_MPROTECT };
 

@@ -34,6 +34,8 @@ enum xp_need {
 
 /* The write must reach instruction fetch as one store. The bytes lie inside one aligned quadword. */
 #define XP_WRITE_SINGLE 1u
+/* What a failed commit stored is being taken back. Each way in is worth a try, and more than one: else the engine is wedged. */
+#define XP_WRITE_UNDO 2u
 
 /*
  * Integer registers of an interrupted x86 bystander, in the order of their encoding (rax, rcx, rdx, rbx, rsp, rbp, rsi,
@@ -163,7 +165,8 @@ struct xp_port {
 	 * are not touched.
 	 * function_keep - asked once of each thread, before it runs a handler: that xp_function_thread_exit() is called at its
 	 * end. 0 or an error. Vector registers may be touched.
-	 * data_read - reads a word that may be gone: 0, or an error. Context: as function_thread(). NULL: none ever is gone.
+	 * data_read - reads a word that may be gone, or text that may only be executed: 0, or an error. Context: as
+	 * function_thread(). NULL: all can be read.
 	 * stack_check - whether the calling thread's own stack, from @from on, holds an address in @ranges, sorted:
 	 * -XP_E_IN_RANGE. wait - lets a millisecond pass.
 	 * stack_left - whether what stood at @frame on one of the calling thread's stacks was left by a jump to where the
@@ -192,6 +195,13 @@ struct xp_port {
 	 * lock. NULL: nothing ever says it.
 	 */
 	int (*function_begins)(const void *code);
+
+	/*
+	 * text_private - 0 if only this process executes the text at @addr, which then holds up to *@end. -XP_E_NO_METHOD: others
+	 * do, who have no trap table and are neither synchronized nor parked; only one store may change it. -errno: it cannot be
+	 * told. NULL: there are no others.
+	 */
+	int (*text_private)(const void *addr, uintptr_t *end);
 };
 
 #define XP_FUNCTION_SPARE 16

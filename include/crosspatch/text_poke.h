@@ -133,7 +133,11 @@ enum xp_policy xp_policy(void);
 enum xp_state {
 	XP_STATE_NO_PORT, /* nothing can be patched yet */
 	XP_STATE_READY,
-	XP_STATE_WEDGED, /* a commit failed and so did its rollback; the program runs on, nothing more is patched */
+	/*
+	 * A commit failed and so did its rollback; the program runs on, nothing more is patched. doc/man/xp_text_poke.3 has
+	 * the list of what it takes.
+	 */
+	XP_STATE_WEDGED,
 };
 
 /* xp_state - Context: any. Ordering: relaxed. Errors: none. Progress: wait-free. */

@@ -10,6 +10,7 @@
 #include "core/engine.h"
 
 #define BRANCH_LEN 5
+#define PAGE 4096
 
 enum { LIKELY, TRUE }; /* of xp__use.nr_flag */
 
@@ -109,8 +110,8 @@ static int shared_plan(struct xp__commit *commit, bool to_jmp, struct xp_diag *d
 }
 
 /* Plans that no site of the use needs are not built: number -1. */
-static int shared_plans(const struct xp__item *item, const struct xp__use *use, struct xp__commit *commit,
-			int plan[2], struct xp_diag *diag)
+static int shared_plans(const struct xp__item *item, const struct xp__use *use, struct xp__commit *commit, int plan[2],
+			struct xp_diag *diag)
 {
 	struct xp__size size = {0};
 
@@ -132,9 +133,14 @@ static uint32_t add_row(struct xp__commit *commit, const struct xp_branch_site *
 	uintptr_t end = commit->end;
 	bool unordered = commit->unordered;
 
-	for (; site < last && branch_is(site, opcode); site++) {
+	for (; site < last; site++) {
 		uintptr_t code = xp__relative(&site->code);
 
+		/* What cannot be read is left to the caller, which says so. */
+		if (code - commit->page > PAGE - BRANCH_LEN && !xp__text_readable(&commit->page, code, BRANCH_LEN))
+			break;
+		if (!branch_is(site, opcode))
+			break;
 		unordered |= code < end;
 		end = code + BRANCH_LEN;
 		*addr++ = code;
@@ -168,8 +174,8 @@ int xp__branch_add(const struct xp__item *item, const struct xp__use *use, struc
 	    (use->nr_flag[LIKELY] == 0 || use->nr_flag[LIKELY] == use->nr)) {
 		bool to_jmp = jumps(&sites[use->numbers[i]], on);
 
-		i += add_row(commit, &sites[use->numbers[i]], last - i,
-			     to_jmp != undo ? branch_test[0] : branch_jmp[0], (uint32_t)plan[to_jmp]);
+		i += add_row(commit, &sites[use->numbers[i]], last - i, to_jmp != undo ? branch_test[0] : branch_jmp[0],
+			     (uint32_t)plan[to_jmp]);
 	}
 	for (; i < last; i++) {
 		const struct xp_branch_site *site = &sites[use->numbers[i]];
@@ -178,6 +184,11 @@ int xp__branch_add(const struct xp__item *item, const struct xp__use *use, struc
 		/* As it was built, and so it was left. */
 		if (undo && !change && on == !!(xp__site_flags(&site->key) & XP_SITE_TRUE))
 			continue;
+		if (!xp__text_readable(&commit->page, xp__relative(&site->code), BRANCH_LEN)) {
+			if (diag)
+				diag->key = xp__site_object(&site->key)->name;
+			return xp__fail_unreadable(diag, xp__relative(&site->code));
+		}
 		if (branch_is(site, to_jmp != undo ? branch_test[0] : branch_jmp[0]))
 			xp__commit_add(commit, xp__relative(&site->code), (uint32_t)plan[to_jmp]);
 		else if (change || !branch_is(site, to_jmp ? branch_jmp[0] : branch_test[0]))

@@ -49,6 +49,7 @@ struct xp__commit {
 	bool prepared;               /* a round: the port was, for all of them */
 	bool ready;                  /* xp__commit_ready() was asked, and found nothing */
 	size_t size;                 /* of this block of memory */
+	uintptr_t page;              /* that can be read, xp__text_readable() */
 	struct xp__commit *next;
 	unsigned long waiting[XP__TRAP_WORDS]; /* shards not yet seen without a handler, once retired */
 };

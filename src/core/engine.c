@@ -87,6 +87,26 @@ int xp__fail_record(struct xp_diag *diag, const struct xp_object *object, uintpt
 	return xp__fail(diag, -XP_E_CORRUPT, XP_PHASE_VALIDATE, (const void *)code, detail);
 }
 
+#define PAGE ((uintptr_t)4096)
+
+bool xp__text_readable(uintptr_t *page, uintptr_t addr, size_t len)
+{
+	uintptr_t word;
+
+	for (uintptr_t at = addr & ~(PAGE - 1); at < addr + len; at += PAGE) {
+		if (at != *page && xp__port->data_read && xp__port->data_read(&word, (const void *)at))
+			return false;
+		*page = at;
+	}
+	return true;
+}
+
+int xp__fail_unreadable(struct xp_diag *diag, uintptr_t code)
+{
+	return xp__fail(diag, -XP_E_NOT_TEXT, XP_PHASE_VALIDATE, (const void *)code,
+			"it cannot be read: it is mapped for execution only, or not at all");
+}
+
 int xp__lock(struct xp_diag *diag)
 {
 	int error;

@@ -42,4 +42,13 @@ int xp__fail_site(struct xp_diag *diag, const struct xp_object *object, uintptr_
 		  unsigned len);
 int xp__fail_record(struct xp_diag *diag, const struct xp_object *object, uintptr_t code, const char *detail);
 
+/*
+ * xp__text_readable - whether [addr, addr + len) can be read: text may be for execution only, or be gone. @page: 0 at first;
+ * the page asked about last, which is not asked about again.
+ */
+bool xp__text_readable(uintptr_t *page, uintptr_t addr, size_t len);
+
+/* xp__fail_unreadable - -XP_E_NOT_TEXT, in words. */
+int xp__fail_unreadable(struct xp_diag *diag, uintptr_t code);
+
 #endif

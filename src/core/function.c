@@ -249,11 +249,12 @@ static uint32_t size_of(const struct xp__entries *module, uint32_t record)
 /* The bytes of the function before its entry. -fpatchable-function-entry does not say: an endbr64 may stand there. */
 static unsigned before_of(const struct xp__entries *module, uint32_t record)
 {
-	uintptr_t code = code_of(module, record);
+	uintptr_t code = code_of(module, record), page = 0;
 
 	if (module->site)
 		return module->site[record].size >> 4 & BEFORE_MAX;
-	return code % 4096 >= sizeof(endbr) && memcmp((const void *)(code - sizeof(endbr)), endbr, sizeof(endbr)) == 0
+	return code % 4096 >= sizeof(endbr) && xp__text_readable(&page, code - sizeof(endbr), sizeof(endbr)) &&
+			       memcmp((const void *)(code - sizeof(endbr)), endbr, sizeof(endbr)) == 0
 		       ? sizeof(endbr)
 		       : 0;
 }
@@ -405,7 +406,9 @@ static struct xp__function *make(struct xp__entries *module, uint32_t record)
 	uintptr_t code = code_of(module, record);
 	const uint8_t *text = (const uint8_t *)code;
 	struct xp__function *function = known(code);
-	struct xp__insn insn;
+	struct xp__insn insn = {.kind = XP__INSN_UNKNOWN};
+	uintptr_t page = 0;
+	bool readable;
 
 	if (function || reserve(1))
 		return function;
@@ -419,10 +422,14 @@ static struct xp__function *make(struct xp__entries *module, uint32_t record)
 	function->code = code;
 	function->size = size_of(module, record);
 	function->before = (uint8_t)before_of(module, record);
-	xp__insn_decode(text, LEN, &insn);
+	readable = xp__text_readable(&page, code, LEN); /* if not, add() refuses whatever is asked for */
+	if (readable)
+		xp__insn_decode(text, LEN, &insn);
 	/* A nop of whatever form; or what was left when this module was registered before. */
-	if ((insn.kind == XP__INSN_NOP && insn.len == LEN) || memcmp(text, nops, LEN) == 0 ||
-	    is_call_of(text, code, module->stub))
+	if (!readable)
+		memcpy(function->text, nop, LEN);
+	else if ((insn.kind == XP__INSN_NOP && insn.len == LEN) || memcmp(text, nops, LEN) == 0 ||
+		 is_call_of(text, code, module->stub))
 		memcpy(function->text, text, LEN);
 	else
 		memcpy(function->text, nop, LEN);
@@ -755,6 +762,8 @@ static int add(const struct xp__item *item, const struct xp__use *use, struct xp
 	error = wanted(function, diag);
 	if (error)
 		return error;
+	if (!xp__text_readable(&commit->page, function->code, LEN))
+		return refuse(function, xp__fail_unreadable(diag, function->code), diag ? diag->detail : NULL, diag);
 	if (memcmp(text, stands, LEN) != 0) {
 		error = xp__fail_text(diag, text, stands, text, LEN);
 		return refuse(function, error, diag ? diag->detail : NULL, diag);
@@ -1094,6 +1103,7 @@ static bool concerns(const struct xp__entries *module, uint32_t record, const ch
 		     const struct xp__item *wish)
 {
 	const struct xp__function *function;
+	uintptr_t page = 0;
 	bool traced;
 
 	if (!is_entry(module, record) || !(pattern == NULL || matches(pattern, name_of(module, record))))
@@ -1106,7 +1116,8 @@ static bool concerns(const struct xp__entries *module, uint32_t record, const ch
 	case XP__ENTRY_UNTRACE:
 		return traced;
 	default:
-		return memcmp((const void *)code_of(module, record), nops, LEN) == 0 &&
+		return xp__text_readable(&page, code_of(module, record), LEN) &&
+		       memcmp((const void *)code_of(module, record), nops, LEN) == 0 &&
 		       at_beginning(module, record) != 0;
 	}
 }

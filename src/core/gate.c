@@ -273,6 +273,13 @@ static void measure(const struct xp__item *item, const struct xp__use *use, stru
 	size->plans += nr;
 }
 
+static int fail_unreadable(const struct xp_gate *handle, uintptr_t code, struct xp_diag *diag)
+{
+	if (diag)
+		diag->key = handle->object.name;
+	return xp__fail_unreadable(diag, code);
+}
+
 static int add(const struct xp__item *item, const struct xp__use *use, struct xp__commit *commit, struct xp_diag *diag)
 {
 	const struct xp_gate *handle = handle_of(site_of(use, 0));
@@ -282,7 +289,11 @@ static int add(const struct xp__item *item, const struct xp__use *use, struct xp
 	if (handle->stub == NULL)
 		return 0;
 	if (item->gate.handle) {
-		struct site site = site_at(item->gate.site, item->gate.ud2);
+		struct site site;
+
+		if (!xp__text_readable(&commit->page, item->gate.site, item->gate.ud2 ? UD2_LEN : SITE_LEN))
+			return fail_unreadable(handle, item->gate.site, diag);
+		site = site_at(item->gate.site, item->gate.ud2);
 
 		if (item->gate.handle != handle || !xp__commit_takes(commit))
 			return 0;
@@ -290,16 +301,24 @@ static int add(const struct xp__item *item, const struct xp__use *use, struct xp
 	}
 	for (uint32_t i = 0; i < use->nr && !error; i++) {
 		unsigned flags = xp__site_flags(&site_of(use, i)->gate);
-		struct site site = site_at(xp__relative(&site_of(use, i)->code), flags & XP_SITE_UD2);
+		uintptr_t code = xp__relative(&site_of(use, i)->code);
+		struct site site;
 
-		if (xp__commit_takes(commit) && !(flags & XP_SITE_STUB))
-			error = add_site(item, handle, &site, commit, first, diag);
+		if (!xp__commit_takes(commit) || flags & XP_SITE_STUB)
+			continue;
+		if (!xp__text_readable(&commit->page, code, flags & XP_SITE_UD2 ? UD2_LEN : SITE_LEN))
+			return fail_unreadable(handle, code, diag);
+		site = site_at(code, flags & XP_SITE_UD2);
+		error = add_site(item, handle, &site, commit, first, diag);
 	}
 	for (const struct xp__found *found = handle->found; found && !error; found = found->next) {
 		struct site site = site_at(found->code, false);
 
-		if (xp__commit_takes(commit))
-			error = add_site(item, handle, &site, commit, first, diag);
+		if (!xp__commit_takes(commit))
+			continue;
+		if (!xp__text_readable(&commit->page, found->code, SITE_LEN))
+			return fail_unreadable(handle, found->code, diag);
+		error = add_site(item, handle, &site, commit, first, diag);
 	}
 	return error;
 }

@@ -207,8 +207,11 @@ static int add_site(const struct xp__item *item, const struct xp_far_site *site,
 		.addr = (uintptr_t)text, .old = old, .new = new, .resume = XP_RESUME_EMULATE, .as = &insn};
 	bool is_unbound;
 	unsigned at;
-	int error = check(site, diag);
+	int error;
 
+	if (!xp__text_readable(&commit->page, (uintptr_t)text, len))
+		return xp__fail_unreadable(diag, (uintptr_t)text);
+	error = check(site, diag);
 	if (error)
 		return error;
 	unbound_form(unbound, site);

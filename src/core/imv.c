@@ -166,7 +166,14 @@ static int add_site(struct pass *pass, const struct xp_imv_site *site, struct xp
 	};
 	struct xp__insn insn;
 	uint64_t found;
-	int error = look(site, imv, text, &insn, diag);
+	int error;
+
+	if (!xp__text_readable(&pass->commit->page, (uintptr_t)text, site->len)) {
+		if (diag)
+			diag->key = imv->object.name;
+		return xp__fail_unreadable(diag, (uintptr_t)text);
+	}
+	error = look(site, imv, text, &insn, diag);
 
 	if (error)
 		return error;

@@ -247,7 +247,8 @@ static int store_phase(const struct xp__commit *c, unsigned phase, bool back, st
 		if (span.start == span.end)
 			continue;
 		xp__count(&counters.writes, 1);
-		error = xp__port->text_write((void *)span.start, span_buffer, span.end - span.start, span.flags);
+		error = xp__port->text_write((void *)span.start, span_buffer, span.end - span.start,
+					     back ? span.flags | XP_WRITE_UNDO : span.flags);
 		if (error)
 			return fail_port(diag, error, XP_PHASE_STORE, (const void *)c->addr[span.from]);
 	}
@@ -496,6 +497,34 @@ void xp__commit_undo(struct xp__commit *c, struct xp_diag *diag)
 	xp__commit_free(c);
 }
 
+/*
+ * Text that other processes execute too. They have no table of ours, and are neither synchronized nor parked: only what is
+ * one store goes there. Sites are in order, so each mapping is asked about once.
+ */
+static int check_private(const struct xp__commit *c, struct xp_diag *diag)
+{
+	uintptr_t end = 0;
+
+	for (size_t i = 0; i < c->nr && xp__port->text_private; i++) {
+		const struct xp__plan *plan = xp__commit_plan(c, i);
+		uintptr_t last = c->addr[i] + plan->len - 1;
+
+		if (plan->nr_stores < 2 && !(plan->needs & XP_NEED_PARK))
+			continue;
+		for (uintptr_t at = c->addr[i]; end <= last; at = end) {
+			int error = xp__port->text_private((const void *)(end > at ? end : at), &end);
+
+			if (error)
+				return xp__fail(
+					diag, error, XP_PHASE_PREPARE, (const void *)c->addr[i],
+					error == -XP_E_NO_METHOD
+						? "the text is mapped shared, and other processes would execute it half-changed"
+						: "it cannot be told what is mapped there");
+		}
+	}
+	return 0;
+}
+
 int xp__commit_ready(struct xp__commit *c, struct xp_diag *diag)
 {
 	unsigned nr_phases, needs = needs_of(c, &nr_phases);
@@ -504,6 +533,7 @@ int xp__commit_ready(struct xp__commit *c, struct xp_diag *diag)
 	if (!c->ready) {
 		error = xp__commit_order(c, diag);
 		error = error ? error : xp__poke_start(diag);
+		error = error ? error : check_private(c, diag);
 		if (!error && nr_phases > 0 && !c->prepared)
 			error = xp__poke_prepare(needs, diag);
 		c->ready = error == 0;

@@ -127,6 +127,13 @@ static int undo_trampoline(const struct xp__item *item, const struct xp_static_c
 	return xp__commit_change_either(commit, &change, indirect, first, diag);
 }
 
+static int fail_unreadable(const struct xp_static_call *handle, uintptr_t code, struct xp_diag *diag)
+{
+	if (diag)
+		diag->key = handle->object.name;
+	return xp__fail_unreadable(diag, code);
+}
+
 /* What a trampoline is and what it must become. A trapped thread continues at the target in either form. */
 static int add_trampoline(const struct xp__item *item, const struct xp_call_site *site, struct xp__commit *commit,
 			  size_t first, struct xp_diag *diag)
@@ -149,6 +156,8 @@ static int add_trampoline(const struct xp__item *item, const struct xp_call_site
 
 	if (code % TRAMPOLINE_LEN != 0)
 		return xp__fail_record(diag, &handle->object, code, "a trampoline that is not aligned");
+	if (!xp__text_readable(&commit->page, code, TRAMPOLINE_LEN))
+		return fail_unreadable(handle, code, diag);
 	if (item->undo)
 		return undo_trampoline(item, handle, code, commit, first, diag);
 	indirect_form(old, code, handle);
@@ -219,6 +228,8 @@ static int add_site(const struct xp__item *item, const struct xp_static_call *ha
 
 	if (!xp__insn_rel32(by_trampoline, opcode, code, (uintptr_t)handle->trampoline))
 		return xp__fail_record(diag, &handle->object, code, "a call out of reach of its trampoline");
+	if (!xp__text_readable(&commit->page, code, SITE_LEN))
+		return fail_unreadable(handle, code, diag);
 	if (item->undo)
 		return undo_site(item, handle, &change, by_trampoline, commit, first, diag);
 	if (memcmp(text, by_trampoline, SITE_LEN) == 0)
@@ -410,10 +421,13 @@ void *xp__call_discover(struct xp_object *object, uintptr_t return_address)
 /* Before its records are known no site is looked for. */
 static void arrived(const struct xp_site_table *table)
 {
+	uintptr_t page = 0;
+
 	for (const struct xp_call_site *site = table->start; site < (const struct xp_call_site *)table->end; site++) {
 		struct xp_static_call *call = handle_of(site);
 
 		if (!(xp__site_flags(&site->call) & XP_SITE_TRAMPOLINE) || !call->lazy || call->vain >= VAIN_MAX ||
+		    !xp__text_readable(&page, xp__relative(&site->code), TRAMPOLINE_LEN) ||
 		    *(const uint8_t *)xp__relative(&site->code) != 0xff)
 			continue;
 		call->discoverer = xp__call_discoverer;

@@ -56,12 +56,15 @@ static const int32_t *follow(uintptr_t *code)
 {
 	enum { STEPS = 16 };
 	static const uint8_t ud1[] = {0x0f, 0xb9, 0x05};
+	uintptr_t page = 0;
 
 	for (int i = 0; i < STEPS; i++) {
 		const uint8_t *text = (const uint8_t *)*code;
 		struct xp__insn insn;
 		int32_t distance;
 
+		if (!xp__text_readable(&page, *code, UD1_LEN))
+			break;
 		if (memcmp(text, ud1, sizeof(ud1)) == 0) {
 			memcpy(&distance, text + sizeof(ud1), sizeof(distance));
 			*code += UD1_LEN;
@@ -175,6 +178,11 @@ static int add_site(const struct xp__item *item, const struct xp_switch_site *si
 	};
 	int error;
 
+	if (!xp__text_readable(&commit->page, code, JMP_LEN)) {
+		if (diag)
+			diag->key = item->object->name;
+		return xp__fail_unreadable(diag, code);
+	}
 	if (target == 0 || !xp__insn_rel32(new, 0xe9, code, target))
 		return fail(item, code, diag);
 	error = item->undo ? find_new(item, site, new, old, diag) : find_old(item, site, old, diag);

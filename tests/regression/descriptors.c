@@ -647,4 +647,140 @@ XP_TEST(taken_in_mid_commit)
 	xp_child(taken_closed);
 }
 
+/* ---- none to be had, for a while in mid-commit ---- */
+
+static struct rlimit limit;
+
+static void *give_back(void *unused)
+{
+	struct timespec while_ = {0, 30000000};
+
+	nanosleep(&while_, NULL);
+	setrlimit(RLIMIT_NOFILE, &limit);
+	return unused;
+}
+
+static void exhaust(enum xp__point point)
+{
+	struct rlimit none = limit;
+	pthread_t thread;
+
+	if (point > XP__POINT_RETIRED || midst.passed++ != midst.moment)
+		return;
+	none.rlim_cur = 3;
+	closefrom(3);
+	setrlimit(RLIMIT_NOFILE, &none);
+	pthread_create(&thread, NULL, give_back, NULL);
+	pthread_detach(thread);
+}
+
+static void exhausted(enum xp_writer writer, enum xp_descriptors descriptors)
+{
+	unsigned failed = 0;
+
+	CHECK_EQ(getrlimit(RLIMIT_NOFILE, &limit), 0);
+	if (!start_as(descriptors))
+		return;
+	CHECK_EQ(xp_set_writer(writer), 0);
+	for (midst.moment = 0; midst.moment < 8; midst.moment++) {
+		struct timespec later = {0, 50000000};
+		struct xp_diag diag;
+		int error;
+
+		midst.passed = 0;
+		xp__inject = exhaust;
+		error = xp_text_poke(&subject.on, &diag);
+		xp__inject = NULL;
+		CHECK_EQ(xp_state(), XP_STATE_READY);
+		CHECK(subject_is(&subject, error ? subject.nop : subject.jmp));
+		CHECK(error == 0 || error == -EMFILE);
+		CHECK(error == 0 || diag.phase == XP_PHASE_STORE);
+		failed += error != 0;
+		nanosleep(&later, NULL);
+		CHECK_EQ(setrlimit(RLIMIT_NOFILE, &limit), 0);
+		if (error == 0)
+			CHECK_EQ(xp_text_poke(&subject.off, NULL), 0);
+		CHECK(subject_works(&subject));
+	}
+	CHECK(failed > 0);
+	/* Text of a module is known without /proc, and mprotect needs no descriptor. */
+	if (writer != XP_WRITER_AUTO)
+		return;
+	for (midst.moment = 0; midst.moment < 6; midst.moment++) {
+		struct timespec later = {0, 50000000};
+
+		midst.passed = 0;
+		xp__inject = exhaust;
+		CHECK_EQ(xp_static_branch_enable(&subject_key), 0);
+		xp__inject = NULL;
+		nanosleep(&later, NULL);
+		CHECK_EQ(setrlimit(RLIMIT_NOFILE, &limit), 0);
+		CHECK_EQ(xp_static_branch_disable(&subject_key), 0);
+	}
+}
+
+static void exhausted_auto(void)
+{
+	exhausted(XP_WRITER_AUTO, XP_DESCRIPTORS_CLOSE);
+}
+
+static void exhausted_kept(void)
+{
+	exhausted(XP_WRITER_AUTO, XP_DESCRIPTORS_KEEP);
+}
+
+static void exhausted_procmem(void)
+{
+	exhausted(XP_WRITER_PROCMEM, XP_DESCRIPTORS_CLOSE);
+}
+
+static void exhausted_mprotect(void)
+{
+	exhausted(XP_WRITER_MPROTECT, XP_DESCRIPTORS_CLOSE);
+}
+
+XP_TEST(no_descriptors_in_mid_commit)
+{
+	xp_child(exhausted_auto);
+	xp_child(exhausted_kept);
+	xp_child(exhausted_procmem);
+	xp_child(exhausted_mprotect);
+}
+
+/* For good: nothing that is left can undo it. What executes the breakpoint is none the worse, and every call says so. */
+static void exhaust_for_good(enum xp__point point)
+{
+	struct rlimit none = {3, 3};
+
+	if (point != XP__POINT_STORED || midst.passed++ != midst.moment)
+		return;
+	closefrom(3);
+	setrlimit(RLIMIT_NOFILE, &none);
+}
+
+static void wedged(void)
+{
+	struct xp_diag diag;
+
+	if (!start_as(XP_DESCRIPTORS_CLOSE))
+		return;
+	CHECK_EQ(xp_set_writer(XP_WRITER_PROCMEM), 0);
+	midst.moment = 0;
+	midst.passed = 0;
+	xp__inject = exhaust_for_good;
+	CHECK_EQ(xp_text_poke(&subject.on, &diag), -EMFILE);
+	xp__inject = NULL;
+	CHECK_EQ(diag.phase, XP_PHASE_ROLLBACK);
+	CHECK_EQ(xp_state(), XP_STATE_WEDGED);
+	CHECK(subject_call(&subject) == SUBJECT_ON);
+	CHECK_EQ(xp_text_poke(&subject.on, NULL), -XP_E_WEDGED);
+	CHECK_EQ(xp_static_branch_enable(&subject_key), -XP_E_WEDGED);
+	CHECK(!subject_key_site());
+}
+
+XP_TEST(none_for_good)
+{
+	xp_child(wedged);
+}
+
 XP_TEST_MAIN()

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 /* Text that is not what it should be: the precise error, in words that say where, and nothing changed. */
+#include "xp_child.h"
 #include "xp_subject.h"
 
 #include <errno.h>
@@ -157,10 +158,10 @@ XP_TEST(overlap)
 
 /* ---- the first byte of a mapping: the trap path must not look before it (as it once did, for rseq) ---- */
 
-XP_TEST(first_byte_of_a_mapping)
+static void late_at_the_first_byte(void)
 {
 	struct subject_runner runner = {0};
-	struct xp_stats stats;
+	struct xp_stats before, stats;
 	struct timespec start, now;
 	pthread_t thread;
 	struct subject s;
@@ -170,12 +171,15 @@ XP_TEST(first_byte_of_a_mapping)
 	REQUIRE_EQ(xp_set_policy(XP_POLICY_BREAKPOINT), 0);
 	REQUIRE_EQ(pthread_create(&thread, NULL, subject_run, &runner), 0);
 	clock_gettime(CLOCK_MONOTONIC, &start);
+	xp_stats_read(&before);
 	do {
 		for (unsigned i = 0; i < 10; i++) {
 			CHECK_EQ(xp_text_poke(&s.on, NULL), 0);
 			CHECK_EQ(xp_text_poke(&s.off, NULL), 0);
 		}
 		xp_stats_read(&stats);
+		stats.traps -= before.traps;
+		stats.late_traps -= before.late_traps;
 		clock_gettime(CLOCK_MONOTONIC, &now);
 	} while (stats.late_traps < 5 && now.tv_sec - start.tv_sec < 10);
 	__atomic_store_n(&runner.stop, true, __ATOMIC_RELAXED);
@@ -185,6 +189,256 @@ XP_TEST(first_byte_of_a_mapping)
 	CHECK_EQ(runner.wrong, 0);
 	CHECK_EQ(xp_set_policy(XP_POLICY_AUTO), 0);
 	xp_text_free(&s.text);
+}
+
+XP_TEST(first_byte_of_a_mapping)
+{
+	late_at_the_first_byte();
+}
+
+/* Where a filter kills for process_vm_readv, as those of service managers do: a late trap looks at text without it. */
+static void without_vm_readv(void)
+{
+	REQUIRE(xp_child_filter(SYS_process_vm_readv, SECCOMP_RET_KILL_PROCESS, 0));
+	late_at_the_first_byte();
+}
+
+XP_TEST(late_traps_where_a_filter_kills)
+{
+	xp_child(without_vm_readv);
+}
+
+/* ---- text that can be executed and not read: a protection key ---- */
+
+XP_DEFINE_IMV(int, execute_only_value, 1);
+XP_DEFINE_STATIC_SWITCH(execute_only_switch, 3, 0);
+
+static __attribute__((noinline)) int value_site(void)
+{
+	return xp_imv_read(execute_only_value);
+}
+
+static __attribute__((noinline)) int switch_site(void)
+{
+	switch (xp_static_switch(&execute_only_switch)) {
+	case 1:
+		return 11;
+	case 2:
+		return 22;
+	}
+	return 0;
+}
+
+extern const char etext[];
+
+static void all_execute_only(void)
+{
+	const uint8_t *code = (const uint8_t *)(uintptr_t)subject_key_site;
+	uint8_t *start = (uint8_t *)((uintptr_t)code & ~(uintptr_t)4095),
+		*end = (uint8_t *)(((uintptr_t)etext + 4095) & ~(uintptr_t)4095);
+	struct xp_diag diag;
+	struct subject s;
+	int out[2];
+
+	REQUIRE(subject_make(&s) && pipe(out) == 0);
+	/* From the page of the first site: what is before may be no text. */
+	if ((uintptr_t)value_site < (uintptr_t)start)
+		start = (uint8_t *)((uintptr_t)value_site & ~(uintptr_t)4095);
+	if ((uintptr_t)switch_site < (uintptr_t)start)
+		start = (uint8_t *)((uintptr_t)switch_site & ~(uintptr_t)4095);
+	REQUIRE_EQ(mprotect(start, (size_t)(end - start), PROT_EXEC), 0);
+	if (write(out[1], code, 1) == 1) {
+		XP_TEST_NOTE("no protection keys: what may be executed can be read");
+		return;
+	}
+	for (int policy = XP_POLICY_AUTO; policy <= XP_POLICY_EARLY; policy++) {
+		struct xp_batch *batch = xp_batch_new();
+
+		CHECK_EQ(xp_set_policy((enum xp_policy)policy), 0);
+		CHECK_EQ(xp_static_branch_enable(&subject_key), -XP_E_NOT_TEXT);
+		CHECK_EQ(xp_imv_set(execute_only_value, 2), -XP_E_NOT_TEXT);
+		CHECK_EQ(xp_static_switch_set(&execute_only_switch, 2), -XP_E_NOT_TEXT);
+		/* All or nothing. */
+		CHECK_EQ(xp_batch_add_poke(batch, &s.on), 0);
+		CHECK_EQ(xp_batch_add_key(batch, &subject_key.key, true), 0);
+		CHECK_EQ(xp_batch_commit(batch, &diag), -XP_E_NOT_TEXT);
+		CHECK_STR(diag.key, "subject_key");
+		CHECK(diag.detail && strstr(diag.detail, "cannot be read"));
+		CHECK(subject_is(&s, s.nop));
+		xp_batch_free(batch);
+	}
+	CHECK(!subject_key_site() && value_site() == 1 && switch_site() == 0);
+	REQUIRE_EQ(mprotect(start, (size_t)(end - start), PROT_READ | PROT_EXEC), 0);
+	CHECK_EQ(xp_set_policy(XP_POLICY_AUTO), 0);
+	key_works();
+	CHECK_EQ(xp_imv_set(execute_only_value, 2), 0);
+	CHECK_EQ(xp_static_switch_set(&execute_only_switch, 2), 0);
+	CHECK(value_site() == 2 && switch_site() == 22);
+	CHECK(subject_works(&s));
+}
+
+XP_TEST(execute_only_sites)
+{
+	xp_child(all_execute_only);
+}
+
+/* ---- text that other processes execute, too; and pages that one of the writers cannot write ---- */
+
+/* A nop of five bytes that changes by one. */
+static const uint8_t one_byte[SUBJECT_LEN] = {0x0f, 0x1f, 0x44, 0x00, 0x01};
+
+static bool map_again(struct subject *s, int flags, int fd)
+{
+	size_t size = s->text.size;
+	uint8_t copy[4096];
+
+	memcpy(copy, s->text.base, sizeof(copy));
+	if (mmap(s->text.base, size, PROT_READ | PROT_WRITE, MAP_FIXED | flags, fd, 0) == MAP_FAILED)
+		return false;
+	memcpy(s->text.base, copy, sizeof(copy));
+	return true;
+}
+
+static bool is_writable(const struct subject *s)
+{
+	int in[2];
+	bool writable;
+
+	/* The kernel says so. */
+	if (pipe(in) || write(in[1], s->text.base, 1) != 1)
+		return true;
+	writable = read(in[0], s->text.base, 1) == 1;
+	close(in[0]);
+	close(in[1]);
+	return writable;
+}
+
+static void one_store_works(const struct subject *s)
+{
+	struct xp_poke there = s->on, back = s->off;
+
+	there.replace = back.expect = one_byte;
+	CHECK_EQ(xp_text_poke(&there, NULL), 0);
+	CHECK(subject_is(s, one_byte));
+	CHECK_EQ(xp_text_poke(&back, NULL), 0);
+	CHECK(subject_is(s, s->nop));
+	CHECK(!is_writable(s));
+}
+
+static void shared_is_refused(int extra)
+{
+	struct xp_batch *batch = xp_batch_new();
+	struct subject s, private;
+	struct xp_poke flips[2];
+	struct xp_diag diag;
+
+	REQUIRE(subject_make(&s) && subject_make(&private));
+	REQUIRE(map_again(&s, MAP_SHARED | MAP_ANONYMOUS, -1));
+	REQUIRE_EQ(mprotect(s.text.base, s.text.size, PROT_READ | PROT_EXEC | extra), 0);
+	for (int policy = XP_POLICY_AUTO; policy <= XP_POLICY_QUIESCE; policy++) {
+		CHECK_EQ(xp_set_policy((enum xp_policy)policy), 0);
+		subject_refused(&s, &s.on, -XP_E_NO_METHOD, XP_PHASE_PREPARE, "shared");
+		/* Beside one that could be: nothing changes. */
+		CHECK_EQ(xp_batch_add_poke(batch, &private.on), 0);
+		CHECK_EQ(xp_batch_add_poke(batch, &s.on), 0);
+		CHECK_EQ(xp_batch_commit(batch, &diag), -XP_E_NO_METHOD);
+		CHECK(diag.site == s.site);
+		CHECK(subject_is(&private, private.nop));
+		xp_batch_free(batch);
+		batch = xp_batch_new();
+	}
+	CHECK_EQ(xp_set_policy(XP_POLICY_AUTO), 0);
+	if (extra == 0) {
+		one_store_works(&s);
+		/* Each mapping of one commit by the writer that can. */
+		flips[0] = s.on;
+		flips[1] = private.on;
+		flips[0].replace = flips[1].replace = one_byte;
+		for (unsigned i = 0; i < 2; i++)
+			CHECK_EQ(xp_batch_add_poke(batch, &flips[i]), 0);
+		CHECK_EQ(xp_batch_commit(batch, &diag), 0);
+		CHECK(subject_is(&s, one_byte) && subject_is(&private, one_byte));
+		CHECK(!is_writable(&s) && !is_writable(&private));
+	}
+	xp_batch_free(batch);
+}
+
+static void shared(void)
+{
+	shared_is_refused(0);
+}
+
+static void shared_and_writable(void)
+{
+	shared_is_refused(PROT_WRITE);
+}
+
+/* Of a file that was opened to be read: nothing may write there. */
+static void shared_and_read_only(void)
+{
+	char name[] = "/tmp/crosspatch-test-XXXXXX";
+	int file = mkstemp(name), again = open(name, O_RDONLY);
+	struct xp_poke there;
+	struct xp_diag diag;
+	struct subject s;
+
+	unlink(name);
+	REQUIRE(file >= 0 && again >= 0 && subject_make(&s));
+	REQUIRE(write(file, s.text.base, s.text.size) == (ssize_t)s.text.size);
+	if (mmap(s.text.base, s.text.size, PROT_READ | PROT_EXEC, MAP_FIXED | MAP_SHARED, again, 0) == MAP_FAILED) {
+		XP_TEST_NOTE("/tmp is mounted noexec");
+		return;
+	}
+	there = s.on;
+	there.replace = one_byte;
+	CHECK(xp_text_poke(&there, &diag) < 0);
+	CHECK(subject_is(&s, s.nop));
+	CHECK_EQ(xp_state(), XP_STATE_READY);
+	key_works();
+}
+
+XP_TEST(shared_text)
+{
+	xp_child(shared);
+	xp_child(shared_and_writable);
+	xp_child(shared_and_read_only);
+}
+
+static bool huge_page(struct subject *s)
+{
+	size_t size = 2u << 20;
+	uint8_t *map = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB, -1, 0);
+
+	if (map == MAP_FAILED)
+		return false;
+	memcpy(map + 8192, s->text.base, 4096);
+	s->site = map + 8192 + (s->site - s->text.base);
+	s->text.base = map;
+	s->text.size = size;
+	s->on.addr = s->off.addr = s->site;
+	return xp_text_seal(&s->text);
+}
+
+static void on_a_huge_page(void)
+{
+	struct subject s;
+
+	REQUIRE(subject_make(&s) && huge_page(&s));
+	for (int writer = XP_WRITER_AUTO; writer <= XP_WRITER_MPROTECT; writer += XP_WRITER_MPROTECT) {
+		CHECK_EQ(xp_set_writer((enum xp_writer)writer), 0);
+		CHECK(subject_works(&s));
+		one_store_works(&s);
+	}
+}
+
+XP_TEST(huge_pages)
+{
+	struct subject s;
+
+	if (!subject_make(&s) || !huge_page(&s))
+		SKIP("no huge page is free (/proc/sys/vm/nr_hugepages)");
+	munmap(s.text.base, s.text.size);
+	xp_child(on_a_huge_page);
 }
 
 XP_TEST_MAIN()

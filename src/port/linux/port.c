@@ -404,16 +404,52 @@ static int text_check(const void *addr, size_t len)
 	return 0;
 }
 
+static int text_private(const void *addr, uintptr_t *end)
+{
+	struct xp__mapping mapping;
+	int error = xp__maps_find((uintptr_t)addr, &mapping);
+
+	if (error)
+		return error;
+	*end = mapping.end;
+	return mapping.shared ? -XP_E_NO_METHOD : 0;
+}
+
 static int text_read(void *to, const void *addr, size_t len)
 {
 	memcpy(to, addr, len); /* text_check() found it readable */
 	return 0;
 }
 
+/*
+ * By the writer in force. Under auto the other one is asked where that one cannot: a mapping that is shared or of huge
+ * pages is for mprotect, one that is sealed for /proc/self/mem; and the system may have closed a way in the middle of a
+ * commit. Not where text was left writable: that is to be told.
+ */
+static int write_text(void *addr, const void *bytes, size_t len, unsigned flags)
+{
+	enum xp_writer other = commit_writer == &xp__writer_procmem ? XP_WRITER_MPROTECT : XP_WRITER_PROCMEM;
+	int error = commit_writer->write(addr, bytes, len, flags);
+
+	if (!error || writer_wanted != XP_WRITER_AUTO || xp__windows_left() ||
+	    (other == XP_WRITER_PROCMEM ? open_mem() : xp__writer_mprotect.probe()) || !takes_effect(other))
+		return error;
+	return writer_table[other]->write(addr, bytes, len, flags) ? error : 0;
+}
+
+#define UNDO_TRIES 500 /* a millisecond apart: descriptors, memory and mappings may run out for a moment */
+
 static int text_write(void *addr, const void *bytes, size_t len, unsigned flags)
 {
-	int error = commit_writer->write(addr, bytes, len, undoing ? flags | XP__WRITE_UNDO : flags);
+	static uint32_t never;
+	int error;
 
+	undoing = undoing || flags & XP_WRITE_UNDO;
+	error = write_text(addr, bytes, len, flags);
+	for (int tries = 0; error && flags & XP_WRITE_UNDO && tries < UNDO_TRIES; tries++) {
+		xp__futex_wait(&never, 0, 1000000);
+		error = write_text(addr, bytes, len, flags);
+	}
 	if (error) {
 		undoing = true;
 		if (commit_diag && xp__windows_left())
@@ -449,6 +485,7 @@ static const struct xp_port port = {
 	.can = can,
 	.prepare = prepare,
 	.text_check = text_check,
+	.text_private = text_private,
 	.text_read = text_read,
 	.text_write = text_write,
 	.sync_core = sync_core,

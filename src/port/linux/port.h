@@ -67,8 +67,6 @@ struct xp__writer {
 };
 extern const struct xp__writer xp__writer_procmem;
 extern const struct xp__writer xp__writer_mprotect;
-/* In a write's flags: what a failed commit stored is being taken back. */
-#define XP__WRITE_UNDO 0x80000000u
 bool xp__windows_left(void);
 /* xp__windows_close - closes what the mprotect writer had to leave open. 0 if nothing is open any more, else -errno. */
 int xp__windows_close(void);

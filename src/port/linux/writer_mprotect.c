@@ -96,15 +96,32 @@ bool xp__windows_left(void)
 	return nr_left > 0;
 }
 
-/* [start, end) of pages inside one mapping; gives back @prot. */
-static int with_window(uintptr_t start, uintptr_t end, int prot, void *addr, const void *bytes, size_t len,
-		       unsigned flags)
+/* Opens a window around [start, end), inside one mapping: of whole pages, which may be huge. 0 or -errno. */
+static long open_window(uintptr_t start, uintptr_t end, const struct xp__mapping *mapping, struct window *window)
 {
-	const struct window window = {start, end, prot};
+	static const uintptr_t sizes[] = {PAGE, 2ul << 20, 1ul << 30};
+	long error = -EINVAL;
+
+	for (unsigned i = 0; i < sizeof(sizes) / sizeof(sizes[0]) && error == -EINVAL; i++) {
+		window->start = start & ~(sizes[i] - 1);
+		window->end = (end + sizes[i] - 1) & ~(sizes[i] - 1);
+		window->prot = mapping->prot;
+		if (i > 0 && (window->start < mapping->start || window->end > mapping->end))
+			break;
+		error = XP__SYS3(SYS_mprotect, window->start, window->end - window->start, window->prot | PROT_WRITE);
+	}
+	return error;
+}
+
+/* [addr, addr + len) lies inside one mapping, whose protection is given back. */
+static int with_window(const struct xp__mapping *mapping, void *addr, const void *bytes, size_t len, unsigned flags)
+{
+	struct window window;
+	const int prot = mapping->prot;
 	long error = 0;
 
 	if (!(prot & PROT_WRITE))
-		error = XP__SYS3(SYS_mprotect, start, end - start, prot | PROT_WRITE);
+		error = open_window((uintptr_t)addr, (uintptr_t)addr + len, mapping, &window);
 	if (error)
 		return (int)error;
 	if (flags & XP_WRITE_SINGLE)
@@ -119,7 +136,7 @@ static int with_window(uintptr_t start, uintptr_t end, int prot, void *addr, con
 	if (nr_left == LEFT_MAX)
 		return (int)error;
 	left[nr_left++] = window;
-	return flags & XP__WRITE_UNDO ? 0 : (int)error;
+	return flags & XP_WRITE_UNDO ? 0 : (int)error;
 }
 
 static int write_window(void *addr, const void *bytes, size_t len, unsigned flags)
@@ -143,8 +160,7 @@ static int write_window(void *addr, const void *bytes, size_t len, unsigned flag
 			return error;
 		if (at + part > mapping.end)
 			part = mapping.end - at;
-		error = with_window(at & ~(PAGE - 1), (at + part + PAGE - 1) & ~(PAGE - 1), mapping.prot, (void *)at,
-				    from, part, flags);
+		error = with_window(&mapping, (void *)at, from, part, flags);
 		works = error == 0;
 		if (error)
 			return error;
