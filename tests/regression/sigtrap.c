@@ -237,6 +237,26 @@ static void handler_before(void)
 	check_our_traps();
 }
 
+/* Of an int1 Linux says what valgrind says of an int3. */
+static void debuggers_int1(void)
+{
+	static const uint8_t int1[] = {0xf1, 0xc3}; /* int1; ret */
+	struct xp_text text;
+
+	if (!start())
+		return;
+	install(with_info, 0);
+	CHECK(subject_works(&subject));
+	REQUIRE(xp_text_alloc(&text, sizeof(int1)));
+	memcpy(text.base, int1, sizeof(int1));
+	REQUIRE(xp_text_seal(&text));
+	(void)xp_text_call(text.base, 0, 0);
+	CHECK_EQ(seen.calls, 1);
+	CHECK_EQ(seen.ip, (uintptr_t)text.base + 1);
+	CHECK_EQ(seen.code, TRAP_BRKPT);
+	check_our_traps();
+}
+
 /* The same in two pages: the one before need not be there, so nobody looks into it but by the kernel's hand. */
 static void split_int3(void)
 {
@@ -347,6 +367,11 @@ XP_TEST(foreign_trap_in_text_that_is_gone)
 XP_TEST(handler_installed_before)
 {
 	xp_child(handler_before);
+}
+
+XP_TEST(int1_is_the_programs)
+{
+	xp_child(debuggers_int1);
 }
 
 XP_TEST(int3_of_two_bytes_in_two_pages)

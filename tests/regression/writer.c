@@ -8,6 +8,7 @@
 #include "xp_subject.h"
 
 #include <fcntl.h>
+#include <pthread.h>
 #include <signal.h>
 #include <sys/stat.h>
 
@@ -559,6 +560,13 @@ XP_CHILD_PROGRAM(translated)
 	key_is_as_said(XP_WRITER_AUTO);
 }
 
+XP_DECLARE_GATE_UD2(int, faulting, (void));
+
+static int provider(void)
+{
+	return 7;
+}
+
 /* valgrind looks after no text of files, and says how it can be made to. */
 XP_CHILD_PROGRAM(refused_by_words)
 {
@@ -576,13 +584,35 @@ XP_CHILD_PROGRAM(refused_by_words)
 	xp_diag_format(&diag, line, sizeof(line));
 	CHECK(strstr(line, "--smc-check=all") != NULL);
 	CHECK(subject_is(&s, s.nop));
+	/* What an UD2 asks for is done in its handler, each time. */
+	CHECK_EQ(xp_module_error(), 0);
+	CHECK_EQ(xp_gate(faulting)(), 0);
+	CHECK_EQ(xp_gate_provide("faulting", provider), 0);
+	CHECK_EQ(xp_gate(faulting)(), 7);
+	CHECK_EQ(xp_gate(faulting)(), 7);
 }
 
+/* Other threads run into breakpoints meanwhile. */
 XP_CHILD_PROGRAM(works)
 {
 	struct subject s;
+	struct subject_runner runner = {.subject = &s};
+	struct xp_stats stats;
+	pthread_t thread;
 
 	REQUIRE(subject_make(&s));
+	REQUIRE_EQ(pthread_create(&thread, NULL, subject_run, &runner), 0);
+	for (int i = 0; i < 2000; i++) {
+		CHECK_EQ(xp_text_poke(i % 2 ? &s.off : &s.on, NULL), 0);
+		xp_stats_read(&stats);
+		if (i % 2 && stats.traps > 0)
+			break;
+	}
+	XP_TEST_NOTE("%lu traps", (unsigned long)stats.traps);
+	CHECK(stats.traps > 0);
+	__atomic_store_n(&runner.stop, true, __ATOMIC_RELAXED);
+	pthread_join(thread, NULL);
+	CHECK_EQ(runner.wrong, 0);
 	for (int writer = XP_WRITER_PROCMEM; writer <= XP_WRITER_MPROTECT; writer++) {
 		CHECK_EQ(xp_set_writer((enum xp_writer)writer), 0);
 		CHECK(subject_works(&s));

@@ -321,11 +321,13 @@ static const char left_open[] = "the page was made writable, and the system refu
 
 static int prepare(unsigned needs, struct xp_diag *diag)
 {
+	/* Sites that fault may be executed where nothing can be written: the handler does what they would. */
+	const bool writes = needs & ~(unsigned)(XP_NEED_ILLEGAL | XP_NEED_FAULT);
 	int error;
 
 	commit_diag = diag;
 	undoing = false;
-	if (writer == NULL || writer->probe() != 0) {
+	if (writes && (writer == NULL || writer->probe() != 0)) {
 		error = choose_writer();
 		if (error == -XP_E_TRANSLATED)
 			return xp__refuse(diag, error, 0,

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /*
  * The handlers of SIGTRAP, SIGILL and, in 32-bit processes, SIGSEGV. The registers decide: si_code is SI_KERNEL for every
- * int3 and every general protection fault, and greater than zero for an illegal instruction.
+ * int3 (see is_int3()) and every general protection fault, and greater than zero for an illegal instruction.
  *
  * I1  Of SIGTRAP: no lock, no allocation, no libc, no lazy binding, no TLS that is not static, on whatever stack the program gave.
  * I2  SA_NODEFER: another signal's handler may interrupt this one and meet a breakpoint of its own.
@@ -210,9 +210,24 @@ static enum xp_trap_verdict take(ucontext_t *uc, enum xp_trap_verdict (*decide)(
 	return verdict;
 }
 
+/*
+ * Linux says SI_KERNEL. valgrind says TRAP_BRKPT, which Linux says of an int1, a debugger's instruction that is not of ours;
+ * it would look like a late trap.
+ */
+static bool is_int3(const siginfo_t *info, const ucontext_t *uc)
+{
+	const uint8_t *behind = (const uint8_t *)(uintptr_t)uc->uc_mcontext.gregs[XP__REG_IP];
+	int byte;
+
+	if (info->si_code != TRAP_BRKPT)
+		return info->si_code == SI_KERNEL;
+	byte = xp__text_peek(behind - 1);
+	return byte >= 0 && byte != 0xf1;
+}
+
 static void on_sigtrap(int signal, siginfo_t *info, void *context)
 {
-	bool int3 = info->si_code == SI_KERNEL;
+	bool int3 = is_int3(info, context);
 
 	if (!int3 || take(context, xp_trap) == XP_TRAP_FOREIGN)
 		pass_on(signal, info, context, int3);
