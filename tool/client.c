@@ -593,11 +593,11 @@ void client_print_object(const char *line)
 	member(line, "line", true);
 	member(line, "state", false);
 	member(line, "sites", true);
-	for (size_t i = 0; i < 6; i++) {
-		static const char *const some[] = {"count", "choices", "size", "least", "most", "type"};
+	for (size_t i = 0; i < 7; i++) {
+		static const char *const some[] = {"drifted", "count", "choices", "size", "least", "most", "type"};
 
 		if (client_field(line, some[i]))
-			member(line, some[i], i < 5);
+			member(line, some[i], i < 6);
 	}
 	member(line, "address", false);
 }

@@ -150,19 +150,24 @@ enum {
 
 /* The cells of a row that are put together. */
 struct composed {
-	char state[128], where[4096];
+	char state[128], drifted[192], where[4096];
 };
 
 static void row_of(const char *line, struct composed *composed, const char *row[COLUMNS])
 {
 	const char *file = client_field(line, "file"), *state = or_unknown(client_field(line, "state"));
 	const char *least = client_field(line, "least"), *most = client_field(line, "most");
+	const char *drifted = client_field(line, "drifted");
 
 	snprintf(composed->where, sizeof(composed->where), "%s:%s", or_unknown(file),
 		 or_unknown(client_field(line, "line")));
 	snprintf(composed->state, sizeof(composed->state), "%s of %s..%s", state, or_unknown(least), or_unknown(most));
 	row[0] = or_unknown(client_field(line, "kind"));
 	row[1] = least && most ? composed->state : state;
+	if (drifted) {
+		snprintf(composed->drifted, sizeof(composed->drifted), "%s; %s drifted", row[1], drifted);
+		row[1] = composed->drifted;
+	}
 	row[2] = or_unknown(client_field(line, "sites"));
 	row[3] = client_field(line, "name") ? client_field(line, "name") : or_unknown(client_field(line, "address"));
 	row[4] = file ? composed->where : "?";

@@ -135,6 +135,8 @@ static void add_status(struct doctor_report *report, const char *status, const s
 	     syncs = strcmp(sync, "none") != 0;
 	bool trapped = threads->ignores || threads->blocking;
 	bool breakpoints = strcmp(policy, "breakpoint") == 0, early = strcmp(policy, "early") == 0;
+	const char *drift = client_field(status, "drifted");
+	bool drifted = drift && client_number(drift);
 	bool registered = modules == NULL || client_number(modules) == 0;
 
 	doctor_add(report, "engine", ready ? DOCTOR_OK : DOCTOR_NO,
@@ -145,16 +147,24 @@ static void add_status(struct doctor_report *report, const char *status, const s
 	doctor_add(report, "modules", registered ? DOCTOR_OK : DOCTOR_LIMITED,
 		   registered ? "all were registered" : "one was not (-%s): its objects are not changed until it is",
 		   or_unknown(modules));
+	doctor_add(report, "sites", drifted ? DOCTOR_NO : DOCTOR_OK,
+		   drifted ? "%s drifted: somebody else wrote there; `crosspatch list` shows which"
+			   : "all are as asked",
+		   or_unknown(drift));
 	doctor_add(report, "writer", writes ? DOCTOR_OK : DOCTOR_NO, "%s%s", writer,
 		   single && client_number(single) ? "; up to 8 bytes are one store" : "");
 	doctor_add(report, "sync", syncs ? DOCTOR_OK : DOCTOR_NO, "%s", sync);
 	doctor_add(report, "policy", early || (breakpoints && trapped) ? DOCTOR_NO : DOCTOR_OK, "%s%s", policy,
 		   early ? ", which is for one thread; this process has more" : "");
-	report->safe = ready && writes && syncs && !early && !(breakpoints && trapped) ? DOCTOR_OK : DOCTOR_NO;
+	report->safe =
+		ready && writes && syncs && !drifted && !early && !(breakpoints && trapped) ? DOCTOR_OK : DOCTOR_NO;
 	if (!ready)
 		snprintf(
 			report->advice, sizeof(report->advice),
 			"a commit could be neither finished nor undone; nothing is changed any more until the process starts anew");
+	else if (drifted)
+		snprintf(report->advice, sizeof(report->advice),
+			 "sites execute other code than was asked for: `crosspatch repair` brings them back");
 	else if (report->safe == DOCTOR_OK && trapped)
 		snprintf(report->advice, sizeof(report->advice), "for keys; what needs a breakpoint is refused");
 }

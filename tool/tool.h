@@ -17,6 +17,7 @@ int cmd_annotate(int argc, char **argv);
 int cmd_doctor(int argc, char **argv);
 int cmd_list(int argc, char **argv);
 int cmd_litmus(int argc, char **argv);
+int cmd_repair(int argc, char **argv);
 int cmd_set(int argc, char **argv);
 int cmd_verify(int argc, char **argv);
 

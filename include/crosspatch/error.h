@@ -45,7 +45,8 @@ extern "C" {
 	X(LEAVES, 4226, "the function has as many return handlers as there may be")                       \
 	X(TRANSLATED, 4227, "the program runs under a translator that does not execute changed text") \
 	X(VALUE, 4228, "the number is outside of the range that the value is defined with")   \
-	X(HELD, 4229, "another thread commits, or forks, and does not come to an end; nothing was done")
+	X(HELD, 4229, "another thread commits, or forks, and does not come to an end; nothing was done") \
+	X(DRIFTED, 4230, "somebody else wrote an older form of the code back at the site")
 /* clang-format on */
 
 enum xp_error {

@@ -224,7 +224,8 @@ int xp__static_key_deferred_flush(struct xp__deferred *deferred);
 int xp__static_key_rate_limit(struct xp__deferred *deferred, uint32_t delay_ms);
 
 /*
- * xp_static_branch_enable / _disable(&name) - on / off. Doing what is done already succeeds without a commit.
+ * xp_static_branch_enable / _disable(&name) - on / off. Doing what is done already succeeds without a commit, if
+ * the text of every site says so: it is looked at.
  * Errors beyond the above: -XP_E_COUNTED while the key is on through xp_static_branch_inc(): the two ways to use a
  * key do not mix.
  */
@@ -262,7 +263,8 @@ int xp_batch_add_key(struct xp_batch *batch, struct xp_static_key *key, bool on)
 
 /*
  * xp_static_key_count / xp_static_key_enabled(&name) - the count, and whether it is above zero, by a plain load.
- * Context: any. Ordering: acquire: true means that every site already executes the enabled state. Errors: none.
+ * Context: any. Ordering: acquire: true means that every site already executes the enabled state, unless somebody else wrote
+ * there since: see xp_repair(). Errors: none.
  * Progress: wait-free.
  */
 static inline int xp__static_key_count(const struct xp_static_key *key)

@@ -114,6 +114,22 @@ int xp_batch_add_poke(struct xp_batch *batch, const struct xp_poke *poke);
  */
 int xp_batch_commit(struct xp_batch *batch, struct xp_diag *diag);
 
+/*
+ * xp_repair - brings every site whose text drifted to the state of its object, of all keys, switches, values, calls, gates and
+ * functions of the process. A site drifted if somebody else wrote a form there that it has in another state: a uprobe that
+ * goes writes back what the file has, a debugger what it found. From then on the site executes that form, while
+ * xp_static_key_enabled() and its like, which read memory, say what was asked for last. Until the repair changes of the
+ * object fail with -XP_E_DRIFTED, and so does a change to what it is already; only inc above zero and dec above one do not
+ * look at text.
+ * Each site is changed as in any commit, never plainly overwritten; where the text is no instruction of ours any more (the
+ * first byte of one form, the rest of another) while all other threads are parked, as under XP_POLICY_QUIESCE.
+ * Context, Ordering, Progress: as xp_text_poke(), for each object that has such sites: a commit of its own.
+ * Returns the number of sites that were changed, or an error, the first; all other sites are repaired nevertheless.
+ * Errors: -EBUSY where a debugger or probe has a breakpoint just now, -XP_E_MISMATCH for text that the site never has: neither
+ * is written to; those of xp_text_poke().
+ */
+int xp_repair(struct xp_diag *diag);
+
 /* How a change is made. See doc/design.md for which method each policy chooses when. */
 enum xp_policy {
 	XP_POLICY_AUTO,       /* without a trap where that is proven: flip, then word, then shortjmp, then breakpoint */

@@ -19,6 +19,7 @@
 #include "core/batch.h"
 
 #include "core/deps.h"
+#include "core/drift.h"
 #include "core/engine.h"
 #include "core/poke.h"
 
@@ -382,6 +383,21 @@ static int attach_in_rounds(const struct xp__use *uses, size_t nr, enum xp__goal
 	return start_rounds(&rounds, &size, diag);
 }
 
+/* Text was not what it had to be. It may be of another form that the site may have, which can be mended. */
+static int explain(const struct xp__item *items, size_t nr, struct xp_diag *diag)
+{
+	struct xp_diag why = {0};
+
+	for (size_t i = 0; i < nr; i++)
+		if (patches(&items[i]) && items[i].object &&
+		    xp__drift_check(items[i].object->uses, NULL, &why) == -XP_E_DRIFTED) {
+			if (diag)
+				*diag = why;
+			return -XP_E_DRIFTED;
+		}
+	return -XP_E_MISMATCH;
+}
+
 int xp__patch_locked(const struct xp__item *items, size_t nr, struct xp_diag *diag)
 {
 	struct xp__size size = {0};
@@ -420,7 +436,7 @@ int xp__patch_locked(const struct xp__item *items, size_t nr, struct xp_diag *di
 		if (patches(&items[i]) && items[i].object)
 			for (const struct xp__use *use = items[i].object->uses; use; use = use->next)
 				settle(&items[i], use);
-	return error;
+	return error == -XP_E_MISMATCH ? explain(items, nr, diag) : error;
 }
 
 /* A commit with what the sites of the uses lack; NULL if they lack nothing. */
@@ -566,13 +582,22 @@ int xp__apply_locked(struct xp__item *items, size_t nr, struct xp_diag *diag)
 		return error;
 	skip_superseded(items, nr);
 	for (size_t i = 0; i < nr; i++) {
-		if (!items[i].skip && items[i].front->start)
+		bool superseded = items[i].skip;
+
+		if (!superseded && items[i].front->start)
 			error = items[i].front->start(&items[i]);
 		if (error) {
 			finish(items, i, false);
 			if (diag)
 				diag->key = items[i].object->name;
 			return xp__fail(diag, error, XP_PHASE_VALIDATE, NULL, NULL);
+		}
+		/* It is so already, if its sites are. */
+		if (!superseded && items[i].skip)
+			error = xp__drift_check(items[i].object->uses, NULL, diag);
+		if (error) {
+			finish(items, i, false);
+			return error;
 		}
 	}
 	error = xp__patch_locked(items, nr, diag);

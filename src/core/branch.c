@@ -196,3 +196,23 @@ int xp__branch_add(const struct xp__item *item, const struct xp__use *use, struc
 	}
 	return 0;
 }
+
+int xp__branch_look(const struct xp__item *item, const struct xp__use *use, size_t i, struct xp__look *look)
+{
+	const struct xp_branch_site *site =
+		(const struct xp_branch_site *)use->records + (i < use->nr ? use->numbers[i] : 0);
+	uintptr_t code = xp__relative(&site->code);
+	int32_t disp = (int32_t)(xp__relative(&site->target) - (code + BRANCH_LEN));
+	bool to_jmp;
+
+	if (i >= use->nr)
+		return -1;
+	to_jmp = jumps(site, item->on);
+	look->code = code;
+	look->len = BRANCH_LEN;
+	look->known = true;
+	look->wanted[0] = to_jmp ? branch_jmp[0] : branch_test[0];
+	memcpy(look->wanted + 1, &disp, sizeof(disp));
+	look->form = branch_is(site, to_jmp ? branch_test[0] : branch_jmp[0]);
+	return 1;
+}

@@ -9,4 +9,6 @@ void xp__branch_measure(const struct xp__item *item, const struct xp__use *use, 
 int xp__branch_add(const struct xp__item *item, const struct xp__use *use, struct xp__commit *commit,
 		   struct xp_diag *diag);
 
+int xp__branch_look(const struct xp__item *item, const struct xp__use *use, size_t i, struct xp__look *look);
+
 #endif

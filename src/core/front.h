@@ -49,9 +49,9 @@ struct xp__item {
 	const struct xp__front *front;
 	struct xp_object *object; /* the real one; NULL: bytes at an address */
 	uint8_t goal;             /* enum xp__goal */
-	bool skip;                /* nothing to do: it is so already, or a later item for the same object takes its place */
-	bool added_to;            /* a later item of a cumulative front changes the text for this one, too */
-	bool undo;                /* its sites are as wished: they are asked for once more, to be taken back */
+	bool skip;     /* nothing to do: it is so already, or a later item for the same object takes its place */
+	bool added_to; /* a later item of a cumulative front changes the text for this one, too */
+	bool undo;     /* its sites are as wished: they are asked for once more, to be taken back */
 	union {
 		bool on;
 		uint32_t choice;
@@ -59,18 +59,18 @@ struct xp__item {
 		struct xp__poke poke;
 		struct {
 			void (*func)(void);
-			void *pin; /* of func; after the commit of what was there before */
+			void *pin;      /* of func; after the commit of what was there before */
 			uintptr_t site; /* not 0: only this one, which was found */
 			bool back;      /* it goes to the trampoline again */
 		} call;
 		struct {
 			void (*provider)(void);
-			void *pin; /* of the provider; after the commit of the one before */
+			void *pin;              /* of the provider; after the commit of the one before */
 			struct xp_gate *handle; /* not NULL: only the site at @site, which is this one's */
 			uintptr_t site;
-			uint8_t wish; /* enum xp__gate_wish */
-			bool ud2;     /* the site at @site has that form */
-			bool bind;    /* unbound sites too, as far as they are known */
+			uint8_t wish;  /* enum xp__gate_wish */
+			bool ud2;      /* the site at @site has that form */
+			bool bind;     /* unbound sites too, as far as they are known */
 			bool straight; /* and what else calls the stub does not ask the resolver */
 		} gate;
 		struct {
@@ -90,11 +90,22 @@ struct xp__item {
 	};
 };
 
+/* What a site is to be as its object is, and whether its text is of another form that it may have. */
+struct xp__look {
+	uintptr_t code;
+	uint8_t len;
+	bool known;                 /* `wanted` is; else the text is none that the site ever has */
+	bool form;                  /* whole, and one instruction */
+	uint8_t wanted[XP_MAX_LEN]; /* the text itself, where it is right */
+	uint8_t first[2];           /* first bytes of the form that the compiler left; 0: none */
+	uintptr_t resume_at; /* where a bystander goes on that meets a breakpoint; 0: the instruction is emulated */
+};
+
 struct xp__front {
 	uint8_t record_size; /* of a site; 0: the front has no records, or looks after them itself, from arrive() to depart() */
 	bool rounds;         /* add() can be asked for some records at a time, and knows item->undo */
-	bool cumulative;     /* several wishes for one object add up: start() sees to it, and each is finished */
-	uint8_t object_at;   /* where in the record the reference to the object stands */
+	bool cumulative;   /* several wishes for one object add up: start() sees to it, and each is finished */
+	uint8_t object_at; /* where in the record the reference to the object stands */
 
 	/*
 	 * start - before anything else is done for an item: sets item->skip if the object is as wished, or takes it out
@@ -124,6 +135,12 @@ struct xp__front {
 	void (*measure)(const struct xp__item *item, const struct xp__use *use, struct xp__size *size);
 	int (*add)(const struct xp__item *item, const struct xp__use *use, struct xp__commit *commit,
 		   struct xp_diag *diag);
+
+	/*
+	 * look - fills the zeroed @look for site number @i of @use, of which @item says what its object is. 1; 0: number @i is
+	 * no site; -1: there are no more. May be NULL: drift is not looked for.
+	 */
+	int (*look)(const struct xp__item *item, const struct xp__use *use, size_t i, struct xp__look *look);
 
 	/* settled - after the commit: the text of @use is as @item says. May be NULL. */
 	void (*settled)(const struct xp__item *item, const struct xp__use *use);

@@ -777,6 +777,42 @@ static int add(const struct xp__item *item, const struct xp__use *use, struct xp
 	return error ? refuse(function, error, diag ? diag->detail : NULL, diag) : 0;
 }
 
+static int look(const struct xp__item *item, const struct xp__use *use, size_t i, struct xp__look *look)
+{
+	const struct xp__function *function = (const struct xp__function *)use->object;
+	const uint8_t *text = (const uint8_t *)function->code;
+	uintptr_t redirect = redirect_of(function->handlers);
+	struct xp__insn insn;
+	uint8_t jmp[LEN];
+
+	(void)item;
+	if (i > 0)
+		return -1;
+	if (function->code == 0)
+		return 0;
+	look->code = function->code;
+	look->len = LEN;
+	look->known = true;
+	look->first[0] = nop[0];
+	look->first[1] = nops[0];
+	memcpy(look->wanted, function->text, LEN);
+	xp__insn_decode(text, LEN, &insn);
+	look->form = (insn.kind == XP__INSN_NOP && insn.len == LEN) || memcmp(text, nops, LEN) == 0 ||
+		     is_call_of(text, function->code, function->module->stub) ||
+		     (redirect && xp__insn_rel32(jmp, 0xe9, function->code, redirect) && memcmp(text, jmp, LEN) == 0);
+	return 1;
+}
+
+int xp__functions_each(int (*visit)(const struct xp__use *uses, void *data), void *data)
+{
+	int result = 0;
+
+	for (const struct xp__entries *module = modules; module && !result; module = module->next)
+		for (const struct xp__function *f = module->functions; f && !result; f = f->next)
+			result = visit(&f->use, data);
+	return result;
+}
+
 static void settled(const struct xp__item *item, const struct xp__use *use)
 {
 	struct xp__function *function = (struct xp__function *)use->object;
@@ -905,6 +941,7 @@ const struct xp__front xp__entry_front = {
 	.finish = finish,
 	.measure = measure,
 	.add = add,
+	.look = look,
 	.settled = settled,
 	.drop = drop,
 	.leave = leave,

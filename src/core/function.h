@@ -23,7 +23,7 @@ struct xp__dead {
 struct xp__handlers {
 	struct xp__dead dead;
 	uintptr_t redirect; /* 0: the function itself */
-	uint64_t number; /* of this list: later ones have higher ones */
+	uint64_t number;    /* of this list: later ones have higher ones */
 	uint32_t nr;
 	uint32_t nr_leave;
 	bool general; /* all are XP_FUNCTION_GENERAL_REGS */
@@ -41,9 +41,9 @@ struct xp__function {
 	struct xp__use use;
 	struct xp__function *next; /* of the same module */
 	struct xp__entries *module;
-	uintptr_t code;                      /* the entry's 5 bytes */
-	struct xp__handlers *handlers;       /* NULL: none, and no replacement */
-	struct xp__handlers *new_handlers;   /* what the commit under way makes of it */
+	uintptr_t code;                    /* the entry's 5 bytes */
+	struct xp__handlers *handlers;     /* NULL: none, and no replacement */
+	struct xp__handlers *new_handlers; /* what the commit under way makes of it */
 	bool changes;
 	void *pin;       /* of the replacement */
 	uint32_t size;   /* in bytes; 0: unknown */
@@ -61,6 +61,9 @@ struct xp__functions {
 };
 
 extern const struct xp__functions *xp__functions;
+
+/* xp__functions_each - calls @visit for each function that was asked for, until it returns something else than 0. Context: text lock. */
+int xp__functions_each(int (*visit)(const struct xp__use *uses, void *data), void *data);
 
 static inline XP__GENERAL_REGS size_t xp__function_hash(uintptr_t code, unsigned shift)
 {

@@ -323,6 +323,43 @@ static int add(const struct xp__item *item, const struct xp__use *use, struct xp
 	return error;
 }
 
+/* A site is right unbound, and where the provider is. */
+static void look_at(struct xp__look *look, const struct xp_gate *handle, const struct site *site)
+{
+	uint8_t ud2[UD2_LEN] = {0x0f, 0x0b, 0x2e, site->opcode}, placed[UD2_LEN];
+	const uint8_t *text = (const uint8_t *)site->code;
+
+	look->code = site->code;
+	look->len = site->len;
+	look->known = form(look->wanted, site, unbound_target(handle, site));
+	if (site->len == UD2_LEN)
+		look->first[0] = ud2[0];
+	if (site->len == UD2_LEN && memcmp(text, ud2, UD2_LEN) == 0)
+		memcpy(look->wanted, ud2, UD2_LEN);
+	else if (handle->placed && form(placed, site, (uintptr_t)handle->placed) &&
+		 memcmp(text + 1, placed + 1, site->len - 1u) == 0)
+		memcpy(look->wanted, placed, site->len);
+}
+
+static int look(const struct xp__item *item, const struct xp__use *use, size_t i, struct xp__look *look)
+{
+	const struct xp_gate *handle = handle_of(site_of(use, 0));
+	const struct xp__found *found = handle->found;
+	unsigned flags = i < use->nr ? xp__site_flags(&site_of(use, (uint32_t)i)->gate) : 0;
+	struct site site;
+
+	(void)item;
+	for (size_t at = use->nr; i >= use->nr && found && at < i; at++)
+		found = found->next;
+	if (i >= use->nr && found == NULL)
+		return -1;
+	if (handle->stub == NULL || flags & XP_SITE_STUB)
+		return 0;
+	site = site_at(i < use->nr ? xp__relative(&site_of(use, (uint32_t)i)->code) : found->code, flags & XP_SITE_UD2);
+	look_at(look, handle, &site);
+	return 1;
+}
+
 /* ---- the front ---- */
 
 /* Calls leave what is going to be taken away before the text says so. */
@@ -553,6 +590,7 @@ const struct xp__front xp__gate_front = {
 	.current = current,
 	.measure = measure,
 	.add = add,
+	.look = look,
 	.settled = settled,
 	.drop = drop,
 	.arrive = arrive,

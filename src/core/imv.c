@@ -232,6 +232,25 @@ static bool allows(const struct xp_imv *imv, uint64_t bits)
 	return bits >= imv->least && bits <= imv->most;
 }
 
+/* Any value is one that it may have. */
+static int look_at(const struct xp__item *item, const struct xp__use *use, size_t i, struct xp__look *look_)
+{
+	const struct xp_imv_site *site = (const struct xp_imv_site *)use->records + (i < use->nr ? use->numbers[i] : 0);
+	const uint8_t *text = (const uint8_t *)xp__relative(&site->code);
+	struct xp__insn insn;
+
+	if (i >= use->nr)
+		return -1;
+	look_->code = (uintptr_t)text;
+	look_->len = site->len;
+	if (look(site, imv_of(item->object), text, &insn, NULL))
+		return 1;
+	look_->known = look_->form = true;
+	memcpy(look_->wanted, text, site->len);
+	memcpy(look_->wanted + site->len - site->size, &item->bits, site->size);
+	return 1;
+}
+
 static int fill(struct xp__item *item, struct xp_imv *imv, const void *value, size_t size)
 {
 	if (imv == NULL || value == NULL || !is_size(size))
@@ -269,6 +288,7 @@ const struct xp__front xp__imv_front = {
 	.wish = wish,
 	.measure = measure,
 	.add = add,
+	.look = look_at,
 };
 
 int xp__imv_set(struct xp_imv *imv, const void *value, size_t size)

@@ -497,6 +497,7 @@ static bool is(const struct xp_module *module, const void *which)
 
 int xp_module_register(struct xp_module *module)
 {
+	uint32_t state, refused;
 	int error;
 
 	if (module->abi != XP_MODULE_ABI) {
@@ -516,9 +517,12 @@ int xp_module_register(struct xp_module *module)
 		if (__atomic_load_n(&ending, __ATOMIC_RELAXED))
 			xp_modules_keep();
 	} else {
-		/* Nobody else has the lock now, or nobody ever registers anything. */
-		if (state_of(module) == WAITING)
-			set_state(module, WAITING, error);
+		/* Without the lock: another thread may register it meanwhile. */
+		refused = WAITING | (uint32_t)-error << ERROR_AT;
+		state = __atomic_load_n(&module->state, __ATOMIC_RELAXED);
+		if ((state & STATE) == WAITING)
+			(void)__atomic_compare_exchange_n(&module->state, &state, refused | (state & WAS_REGISTERED),
+							  false, __ATOMIC_RELAXED, __ATOMIC_RELAXED);
 		__atomic_store_n(&last_error, error, __ATOMIC_RELAXED);
 	}
 	return error;

@@ -303,6 +303,60 @@ static int add(const struct xp__item *item, const struct xp__use *use, struct xp
 	return error;
 }
 
+/* A site with a record, or found. */
+static void look_at_site(struct xp__look *look, const struct xp_static_call *handle, uintptr_t code, uint8_t opcode)
+{
+	uint8_t direct[SITE_LEN];
+
+	look->code = code;
+	look->len = SITE_LEN;
+	/* By the trampoline it is right, too. */
+	look->known = xp__insn_rel32(look->wanted, opcode, code, (uintptr_t)handle->trampoline);
+	if (handle->placed && xp__insn_rel32(direct, opcode, code, (uintptr_t)handle->placed) &&
+	    memcmp((const void *)code, direct, SITE_LEN) == 0)
+		memcpy(look->wanted, direct, SITE_LEN);
+}
+
+/* What jumps through the word is right as long as the word is. */
+static void look_at_trampoline(struct xp__look *look, const struct xp__item *item, const struct xp_static_call *handle,
+			       uintptr_t code)
+{
+	uintptr_t to = destination(handle, item->call.func), through = (uintptr_t)handle->through;
+	bool through_is_right =
+		through == to || discovers(handle) || (handle->object.real && through == (uintptr_t)handle->func);
+	uint8_t indirect[TRAMPOLINE_LEN];
+
+	look->code = code;
+	look->len = TRAMPOLINE_JMP;
+	indirect_form(indirect, code, handle);
+	look->first[0] = indirect[0];
+	look->form = memcmp((const void *)code, indirect, TRAMPOLINE_LEN) == 0;
+	look->known = true;
+	if ((look->form && through_is_right) || !direct_form(look->wanted, code, to))
+		memcpy(look->wanted, indirect, TRAMPOLINE_JMP);
+	look->resume_at = to;
+}
+
+static int look(const struct xp__item *item, const struct xp__use *use, size_t i, struct xp__look *look)
+{
+	const struct xp_call_site *sites = use->records, *site = &sites[use->numbers[i < use->nr ? i : 0]];
+	const struct xp_static_call *handle = handle_of(site);
+	const struct xp__found *found = handle->found;
+	unsigned flags = xp__site_flags(&site->call);
+
+	for (size_t at = use->nr; i >= use->nr && found && at < i; at++)
+		found = found->next;
+	if (i >= use->nr && found == NULL)
+		return -1;
+	if (i >= use->nr)
+		look_at_site(look, handle, found->code, 0xe8);
+	else if (flags & XP_SITE_TRAMPOLINE)
+		look_at_trampoline(look, item, handle, xp__relative(&site->code));
+	else
+		look_at_site(look, handle, xp__relative(&site->code), flags & XP_SITE_TAIL ? 0xe9 : 0xe8);
+	return 1;
+}
+
 static void settled(const struct xp__item *item, const struct xp__use *use)
 {
 	const struct xp_call_site *sites = use->records;
@@ -465,6 +519,7 @@ const struct xp__front xp__call_front = {
 	.current = current,
 	.measure = measure,
 	.add = add,
+	.look = look,
 	.settled = settled,
 	.drop = drop,
 	.leave = leave,

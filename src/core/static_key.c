@@ -91,7 +91,7 @@ static void finish(struct xp__item *item, bool done)
 
 static void current(struct xp__item *item)
 {
-	item->on = load_count(key_of(item)) > 0;
+	item->on = load_count(key_of(item)) != 0; /* -1: it is going off, and not yet */
 }
 
 static struct xp__item item_of(struct xp_static_key *key, bool on)
@@ -115,6 +115,7 @@ const struct xp__front xp__branch_front = {
 	.wish = wish,
 	.measure = xp__branch_measure,
 	.add = xp__branch_add,
+	.look = xp__branch_look,
 };
 
 static int switch_key(struct xp_static_key *key, bool on)

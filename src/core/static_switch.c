@@ -204,6 +204,28 @@ static int add(const struct xp__item *item, const struct xp__use *use, struct xp
 	return error;
 }
 
+static int look(const struct xp__item *item, const struct xp__use *use, size_t i, struct xp__look *look)
+{
+	const struct xp_switch_site *site =
+		(const struct xp_switch_site *)use->records + (i < use->nr ? use->numbers[i] : 0);
+	const uint32_t nr = switch_of(item)->nr;
+	uintptr_t target;
+	uint8_t jmp[JMP_LEN];
+
+	if (i >= use->nr)
+		return -1;
+	look->code = xp__relative(&site->code);
+	look->len = JMP_LEN;
+	target = target_of(site, item->choice, nr);
+	look->known = target && xp__insn_rel32(look->wanted, 0xe9, look->code, target);
+	for (uint32_t choice = 0; look->known && choice < nr && !look->form; choice++) {
+		target = target_of(site, choice, nr);
+		look->form = target && xp__insn_rel32(jmp, 0xe9, look->code, target) &&
+			     memcmp((const void *)look->code, jmp, JMP_LEN) == 0;
+	}
+	return 1;
+}
+
 /* ---- the choice ---- */
 
 static int start(struct xp__item *item)
@@ -242,6 +264,7 @@ const struct xp__front xp__switch_front = {
 	.wish = wish,
 	.measure = measure,
 	.add = add,
+	.look = look,
 };
 
 /* Fills @item: -EINVAL for a choice that there is not. */

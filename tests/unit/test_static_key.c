@@ -23,8 +23,8 @@ static void module_start(struct made *made, size_t offset)
 {
 	memset(made, 0, sizeof(*made));
 	made->offset = offset;
-	made->module = (struct xp_module){
-		.abi = XP_MODULE_ABI, .nr_tables = 1, .tables = {{made->records, made->records}}};
+	made->module =
+		(struct xp_module){.abi = XP_MODULE_ABI, .nr_tables = 1, .tables = {{made->records, made->records}}};
 }
 
 static void module_add(struct made *made, struct xp_static_key *key, unsigned flags)
@@ -415,7 +415,7 @@ XP_TEST(corrupt_text_is_named)
 	CHECK_EQ(xp_batch_commit(batch, &diag), -EBUSY);
 	CHECK(diag.site == rec_text + one.offset);
 	rec_text[one.offset] = 0xe9; /* somebody was faster */
-	CHECK_EQ(xp_batch_commit(batch, &diag), -XP_E_MISMATCH);
+	CHECK_EQ(xp_batch_commit(batch, &diag), -XP_E_DRIFTED);
 	rec_text[one.offset] = 0xa9;
 	CHECK_EQ(key_a.count, 0);
 	check_sites(&one, "tjtjt");
@@ -1021,7 +1021,7 @@ XP_TEST(a_module_that_comes_back_and_is_refused)
 	CHECK_EQ(xp_static_key_disable(&key_a), 0);
 	check_sites(&two, "jjt");
 	CHECK_EQ(xp_module_unregister(&two.module), 0);
-	key_b.count = 0;
+	CHECK_EQ(xp_static_key_disable(&key_b), 0);
 	rec_forget();
 	rec_fail(REC_PREPARE, 1, 1, -EIO);
 	CHECK_EQ(xp_module_register(&two.module), -EIO);

@@ -4,6 +4,7 @@
  *
  *	crosspatch 1 list
  *	crosspatch 1 set NAME VALUE
+ *	crosspatch 1 repair
  *	crosspatch 1 status
  *
  * An answer is lines of fields, separated by tabs; the first field of a line says what it is, the others are called
@@ -19,7 +20,9 @@
  * I3  What is not understood, ambiguous or impossible changes nothing, and is told why.
  */
 #include "core/batch.h"
+#include "core/drift.h"
 #include "core/engine.h"
+#include "core/function.h"
 #include "port/linux/port.h"
 
 #include <errno.h>
@@ -126,8 +129,9 @@ static const struct {
 	const struct xp__front *front;
 	const char *name;
 } kinds[] = {
-	{&xp__branch_front, "key"}, {&xp__switch_front, "switch"}, {&xp__imv_front, "value"},
-	{&xp__call_front, "call"},  {&xp__gate_front, "gate"},     {&xp__gate_far_front, "far gate"},
+	{&xp__branch_front, "key"},     {&xp__switch_front, "switch"}, {&xp__imv_front, "value"},
+	{&xp__call_front, "call"},      {&xp__gate_front, "gate"},     {&xp__gate_far_front, "far gate"},
+	{&xp__entry_front, "function"},
 };
 
 static const char *kind_of(const struct xp__front *front)
@@ -179,6 +183,10 @@ static void put_state(struct out *out, const struct xp__front *front, struct xp_
 {
 	struct xp__item item = {.front = front, .object = object};
 
+	if (front == &xp__entry_front) {
+		put(out, "asked for");
+		return;
+	}
 	front->current(&item);
 	if (front == &xp__branch_front) {
 		put(out, item.on ? "on" : "off");
@@ -206,7 +214,7 @@ static void put_object(struct out *out, const struct xp__use *uses)
 {
 	const struct xp__front *front = uses->front;
 	struct xp_object *object = uses->object;
-	size_t sites = 0;
+	size_t sites = 0, drifted;
 
 	/* A trampoline and a stub have records too, in the place of sites. */
 	for (const struct xp__use *use = uses; use; use = use->next)
@@ -222,6 +230,8 @@ static void put_object(struct out *out, const struct xp__use *uses)
 	if (front == &xp__imv_front)
 		put_imv_type(out, (const struct xp_imv *)object);
 	field_number(out, "sites", sites);
+	if (xp__drift_check(uses, &drifted, NULL))
+		field_number(out, "drifted", drifted);
 	field_address(out, "address", (uintptr_t)object);
 	if (object->file) {
 		field_number(out, "line", object->line);
@@ -238,6 +248,12 @@ static int list_one(const struct xp__use *uses, void *out)
 	return 0;
 }
 
+/* Functions are many: those that somebody wrote to. */
+static int list_function(const struct xp__use *uses, void *out)
+{
+	return xp__drift_check(uses, NULL, NULL) ? list_one(uses, out) : 0;
+}
+
 static size_t list(char *to, size_t size)
 {
 	struct out out = {to, size, 0};
@@ -248,6 +264,7 @@ static size_t list(char *to, size_t size)
 	if (error)
 		return xp__answer_error(error, xp_strerror(error), to, size);
 	(void)xp__objects_each(list_one, &out);
+	(void)xp__functions_each(list_function, &out);
 	xp__text_unlock();
 	put(&out, "end\n");
 	return out.len;
@@ -494,7 +511,36 @@ static size_t set(struct word which, char *to, size_t size)
 	return need;
 }
 
+/* ---- repair ---- */
+
+static size_t repair(char *to, size_t size)
+{
+	struct out out = {to, size, 0};
+	struct xp_diag diag;
+	char text[512];
+	int result = xp_repair(&diag);
+
+	if (result < 0) {
+		diag.error = result;
+		xp_diag_format(&diag, text, sizeof(text));
+		return xp__answer_error(result, text, to, size);
+	}
+	put(&out, "crosspatch 1 ok\nrepaired");
+	field_number(&out, "sites", (uint64_t)result);
+	put(&out, "\nend\n");
+	return out.len;
+}
+
 /* ---- status ---- */
+
+static int count_drifted(const struct xp__use *uses, void *sum)
+{
+	size_t nr;
+
+	(void)xp__drift_check(uses, &nr, NULL);
+	*(size_t *)sum += nr;
+	return 0;
+}
 
 static const char *state_name(enum xp_state state)
 {
@@ -507,11 +553,13 @@ static size_t status(char *to, size_t size)
 	struct out out = {to, size, 0};
 	struct xp__report report;
 	struct xp_stats stats;
+	size_t drifted = 0;
 	int error = xp__text_lock();
 
 	if (error)
 		return xp__answer_error(error, xp_strerror(error), to, size);
 	xp__port_report(&report);
+	(void)xp__drift_each(count_drifted, &drifted);
 	xp__text_unlock();
 	xp_stats_read(&stats);
 	put(&out, "crosspatch 1 ok\nstatus");
@@ -522,6 +570,7 @@ static size_t status(char *to, size_t size)
 	field_number(&out, "single", report.single);
 	field_number(&out, "shadow_stack", report.shadow_stack);
 	field_number(&out, "module_error", (unsigned)-xp_module_error());
+	field_number(&out, "drifted", drifted);
 	field_number(&out, "commits", stats.commits);
 	field_number(&out, "rollbacks", stats.rollbacks);
 	field_number(&out, "syncs", stats.syncs);
@@ -544,7 +593,9 @@ size_t xp__answer(const char *request, size_t len, char *to, size_t size)
 		return list(to, size);
 	if (rest.len == 6 && memcmp(rest.start, "status", 6) == 0)
 		return status(to, size);
+	if (rest.len == 6 && memcmp(rest.start, "repair", 6) == 0)
+		return repair(to, size);
 	if (rest.len >= sizeof(set_word) && memcmp(rest.start, set_word, sizeof(set_word) - 1) == 0)
 		return set((struct word){rest.start + 4, rest.len - 4}, to, size);
-	return xp__answer_error(-EPROTO, "there is no such request; there are list, set and status", to, size);
+	return xp__answer_error(-EPROTO, "there is no such request; there are list, set, repair and status", to, size);
 }
