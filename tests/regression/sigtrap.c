@@ -457,6 +457,68 @@ static void leaving_by_longjmp(int flags)
 	}
 }
 
+/* Deeper than the handler was, on the same stack. */
+static __attribute__((noinline)) int patch_deeply(void)
+{
+	volatile char room[65536];
+
+	room[0] = room[65535] = 0;
+	return xp_static_branch_enable(&subject_key) ?: xp_static_branch_disable(&subject_key) ?: room[0];
+}
+
+static void leaving_for_deeper_calls(void)
+{
+	if (!start())
+		return;
+	CHECK_EQ(xp_set_policy(XP_POLICY_AUTO), 0);
+	install(patch_inside_and_leave, 0);
+	CHECK(subject_works(&subject));
+	if (sigsetjmp(out, 1) == 0)
+		execute_int3();
+	CHECK_EQ(inside, -XP_E_REENTRANT);
+	CHECK_EQ(patch_deeply(), 0);
+}
+
+static ucontext_t in_handler, coroutine;
+static int in_coroutine = 1;
+
+static void run_coroutine(void)
+{
+	in_coroutine = patch_deeply();
+	swapcontext(&coroutine, &in_handler);
+}
+
+static void switch_away(int signal, siginfo_t *info, void *context)
+{
+	(void)signal;
+	(void)info;
+	(void)context;
+	swapcontext(&in_handler, &coroutine);
+	inside = xp_static_branch_enable(&subject_key);
+}
+
+/* A coroutine to which a handler switches is none, whatever it blocks; its stack lies below the handler's. */
+static void leaving_to_a_coroutine(void)
+{
+	size_t size = 1 << 20;
+	uint8_t *stack = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	if (!start())
+		return;
+	CHECK_EQ(xp_set_policy(XP_POLICY_AUTO), 0);
+	install(switch_away, 0);
+	CHECK(subject_works(&subject));
+	CHECK_EQ(getcontext(&coroutine), 0);
+	coroutine.uc_stack.ss_sp = stack;
+	coroutine.uc_stack.ss_size = size;
+	sigaddset(&coroutine.uc_sigmask, SIGTRAP);
+	makecontext(&coroutine, run_coroutine, 0);
+	execute_int3();
+	CHECK_EQ(in_coroutine, 0);
+	CHECK_EQ(inside, -XP_E_REENTRANT);
+	CHECK(subject_works(&subject));
+}
+
 static void leaving(void)
 {
 	leaving_by_longjmp(0);
@@ -506,6 +568,16 @@ XP_TEST(patching_inside_a_foreign_handler)
 XP_TEST(leaving_a_foreign_handler_by_longjmp)
 {
 	xp_child(leaving);
+}
+
+XP_TEST(leaving_a_foreign_handler_for_deeper_calls)
+{
+	xp_child(leaving_for_deeper_calls);
+}
+
+XP_TEST(leaving_a_foreign_handler_to_a_coroutine)
+{
+	xp_child(leaving_to_a_coroutine);
 }
 
 XP_TEST(leaving_a_foreign_handler_on_the_alternate_stack)

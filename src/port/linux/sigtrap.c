@@ -18,6 +18,8 @@ static struct xp__sigaction previous[3]; /* of SIGTRAP, of SIGILL, of SIGSEGV */
 /* The frame of our handler that passed a trap on, while the other's handler runs; and whether it stands on the alternate stack. */
 static __thread uintptr_t passing_frame __attribute__((tls_model("initial-exec")));
 static __thread bool passing_alternate __attribute__((tls_model("initial-exec")));
+static __thread bool passing_blocked
+	__attribute__((tls_model("initial-exec"))); /* the other's handler runs with SIGTRAP blocked */
 
 /*
  * The same for a fault of either signal, and whose context it passed on. The other's handler may leave by longjmp, as
@@ -36,15 +38,38 @@ static bool on_alternate_stack(void)
 	return XP__SYS2(SYS_sigaltstack, NULL, &stack) == 0 && stack.ss_flags & SS_ONSTACK;
 }
 
+/* Whether the stack reaches from @low up to @high: between two stacks there is something that cannot be read. */
+static bool one_stack(uintptr_t low, uintptr_t high)
+{
+	const uintptr_t page = 4096, most = 64 << 20;
+	uintptr_t word;
+
+	if (high - low > most)
+		return false;
+	for (uintptr_t at = high & ~(page - 1); at > low; at -= page)
+		if (xp__data_read(&word, (const void *)at))
+			return false;
+	return true;
+}
+
+/*
+ * The other's handler may have left by siglongjmp: then we are above our own frame, or on another stack, or SIGTRAP is not
+ * blocked any more. Or it has switched to a coroutine, which is no handler, and may come back.
+ */
 bool xp__in_trap(void)
 {
+	uintptr_t here = (uintptr_t)__builtin_frame_address(0);
+	uint64_t mask = 0;
+
 	if (passing_frame == 0)
 		return false;
-	/* The other's handler may have left by longjmp: then we are above our own frame, or on another stack. */
-	if (on_alternate_stack() == passing_alternate && (uintptr_t)__builtin_frame_address(0) < passing_frame)
-		return true;
-	passing_frame = 0;
-	return false;
+	XP__SYS4(SYS_rt_sigprocmask, 0, NULL, &mask, XP__NSIG_SIZE);
+	if (on_alternate_stack() != passing_alternate || here >= passing_frame ||
+	    (passing_blocked && !(mask & xp__sigbit(SIGTRAP)))) {
+		passing_frame = 0;
+		return false;
+	}
+	return one_stack(here, passing_frame);
 }
 
 #ifdef __x86_64__
@@ -93,6 +118,7 @@ static void pass_on(int signal, siginfo_t *info, void *context, bool fault)
 	XP__SYS4(SYS_rt_sigprocmask, SIG_BLOCK, &mask, &before, XP__NSIG_SIZE);
 	if (signal == SIGTRAP) {
 		passing_alternate = on_alternate_stack();
+		passing_blocked = mask & xp__sigbit(SIGTRAP);
 		passing_frame = frame;
 	}
 	passed_context = context;
