@@ -418,7 +418,7 @@ int xp__patch_locked(const struct xp__item *items, size_t nr, struct xp_diag *di
 		error = add_all(&wanted, commit, diag);
 	if (error) {
 		xp__commit_free(commit);
-		return error;
+		return error == -XP_E_MISMATCH ? explain(items, nr, diag) : error;
 	}
 	/* What it takes to sort, and to park, there may be no memory for either. */
 	if (commit && xp__port->rounds && (commit->unordered || commit->policy == XP_POLICY_QUIESCE)) {
