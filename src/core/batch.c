@@ -89,33 +89,46 @@ static unsigned without_traps(const struct xp__commit *commit, int error)
 	return xp__port->prepare(XP_NEED_TRAP, NULL) == -XP__EBUSY ? xp__port->can(~(unsigned)XP_NEED_TRAP) : 0;
 }
 
-/* Runs the commit, or the same changes without breakpoints, if that is possible of all of them. */
+/* The same changes without breakpoints, ready to be run; NULL: not all of them are possible, and @diag says nothing. */
+static struct xp__commit *rebuild(const struct wanted *wanted, unsigned can, struct xp_diag *diag)
+{
+	struct xp__commit *commit = xp__commit_new(wanted->size);
+
+	if (commit == NULL)
+		return NULL;
+	commit->can = can;
+	if (diag)
+		memset(diag, 0, sizeof(*diag));
+	if (add_all(wanted, commit, NULL) == 0 && xp__commit_ready(commit, diag) == 0)
+		return commit;
+	xp__commit_free(commit);
+	if (diag)
+		memset(diag, 0, sizeof(*diag));
+	return NULL;
+}
+
+/* Runs the commit, or the same changes without breakpoints, where those are dear or forbidden. */
 static int run(struct xp__commit *commit, const struct wanted *wanted, struct xp_diag *diag)
 {
-	int error = xp__commit_ready(commit, diag);
+	bool dear = commit->policy == XP_POLICY_AUTO && xp__commit_needs(commit) & XP_NEED_TRAP &&
+		    !xp__port->can(XP_NEED_TRAP);
+	struct xp__commit *other = dear ? rebuild(wanted, xp__port->can(~(unsigned)XP_NEED_TRAP), diag) : NULL;
+	int error = other ? 0 : xp__commit_ready(commit, diag);
 	unsigned can = error ? without_traps(commit, error) : 0;
 	struct xp_diag refused;
 
 	if (can) {
-		xp__commit_free(commit);
-		commit = xp__commit_new(wanted->size);
-		if (commit == NULL)
-			return error;
-		commit->can = can;
-		if (diag) {
+		if (diag)
 			refused = *diag;
-			memset(diag, 0, sizeof(*diag));
-		}
-		if (add_all(wanted, commit, NULL) == 0 && xp__commit_ready(commit, diag) == 0)
-			error = 0;
-		else if (diag)
+		other = rebuild(wanted, can, diag);
+		if (other == NULL && diag)
 			*diag = refused;
 	}
-	if (error) {
+	if (other || error)
 		xp__commit_free(commit);
-		return error;
-	}
-	return xp__commit_run(commit, diag);
+	if (other)
+		return xp__commit_run(other, diag);
+	return error ? error : xp__commit_run(commit, diag);
 }
 
 /* ---- rounds ---- */

@@ -574,6 +574,54 @@ XP_TEST(single_stores_beside_a_thread_that_blocks)
 	xp_child(with_timer);
 }
 
+/* ---- among many threads a value changes by a single store: nobody is asked, and nobody traps ---- */
+
+static bool crowd_stop;
+
+static void *crowd_run(void *unused)
+{
+	while (!__atomic_load_n(&crowd_stop, __ATOMIC_RELAXED)) {
+		int seen = read_value();
+
+		CHECK(seen == 0 || seen == 7 || seen == 0x11223344 || seen == 0x55667788);
+	}
+	return unused;
+}
+
+static void many_threads(void)
+{
+	enum { MANY = 100 };
+	pthread_t threads[MANY];
+	struct timespec from, to;
+	double longest = 0, took;
+
+	CHECK_EQ(xp_imv_set(value, 0x55667788), 0);
+	for (unsigned i = 0; i < MANY; i++)
+		REQUIRE_EQ(pthread_create(&threads[i], NULL, crowd_run, NULL), 0);
+	for (unsigned i = 0; i < 1; i++) {
+		clock_gettime(CLOCK_MONOTONIC, &from);
+		values_change(false);
+		clock_gettime(CLOCK_MONOTONIC, &to);
+		took = (double)(to.tv_sec - from.tv_sec) + (double)(to.tv_nsec - from.tv_nsec) / 1e9;
+		longest = took > longest ? took : longest;
+	}
+	XP_TEST_NOTE("40 commits: %.3f s", longest);
+	__atomic_store_n(&crowd_stop, true, __ATOMIC_RELAXED);
+	for (unsigned i = 0; i < MANY; i++)
+		pthread_join(threads[i], NULL);
+	/* Few again. */
+	for (unsigned i = 0; i < 16; i++)
+		CHECK_EQ(xp_imv_set(value, (int)i), 0);
+	values_change(true);
+}
+
+XP_TEST(values_among_many_threads)
+{
+	if (xp_set_writer(XP_WRITER_MPROTECT) || xp_set_writer(XP_WRITER_AUTO))
+		SKIP("mprotect may not write text here");
+	xp_child(many_threads);
+}
+
 /* ---- threads of the kernel's own block everything, for ever, and never execute a site ---- */
 
 static void with_io_uring(void)

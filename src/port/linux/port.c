@@ -314,6 +314,9 @@ static unsigned can(unsigned needs)
 #ifdef __i386__
 	served |= XP_NEED_FAULT;
 #endif
+	/* Before breakpoints the mask of each thread is looked at, and all get the processor before the writer is done. */
+	if (needs == XP_NEED_TRAP && xp__threads_many())
+		served &= ~(unsigned)XP_NEED_TRAP;
 	return served & needs;
 }
 

@@ -113,6 +113,8 @@ void xp__threads_end(struct xp__threads *threads);
 int xp__threads_open(void); /* the directory: 0 or -errno */
 /* xp__threads_alone - whether the process has one thread. */
 bool xp__threads_alone(void);
+/* xp__threads_many - whether there are so many that to look at the mask of each takes longer than a thread may run at a time. */
+bool xp__threads_many(void);
 /* xp__thread_look - what its status file says of a thread: 0; -ESRCH if it is gone (or a zombie); -errno. */
 struct xp__thread {
 	char state;                /* as in proc(5) */

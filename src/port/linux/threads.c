@@ -26,6 +26,7 @@ struct entry {
 };
 
 #define DIRECTORY "/proc/self/task"
+#define MANY 32
 #define KEPT 16
 #define PLACE 0x50726f63 /* what a directory takes */
 
@@ -145,6 +146,11 @@ void xp__threads_end(struct xp__threads *t)
 	if (t->open && listing_is_ours(t))
 		XP__SYS1(SYS_close, t->fd);
 	t->open = false;
+}
+
+bool xp__threads_many(void)
+{
+	return count_threads() > MANY;
 }
 
 bool xp__threads_alone(void)
