@@ -340,7 +340,7 @@ static int prepare(unsigned needs, struct xp_diag *diag)
 					  "neither /proc/self/mem nor mprotect may write program text here");
 	}
 	commit_writer = needs & XP_NEED_SINGLE ? single_writer(true) : writer;
-	if (commit_writer == NULL)
+	if (writes && commit_writer == NULL)
 		return xp__refuse(diag, -XP_E_NO_METHOD, 0,
 				  "mprotect may no longer write program text; the next commit asks the other writer");
 	/* Whatever the writer in force: text that anybody may write to is not left unmentioned. */
