@@ -208,8 +208,8 @@ int xp__branch_look(const struct xp__item *item, const struct xp__use *use, size
 	if (i >= use->nr)
 		return -1;
 	to_jmp = jumps(site, item->on);
-	look->code = code;
-	look->len = BRANCH_LEN;
+	if (!xp__look_at(look, code, BRANCH_LEN))
+		return 1;
 	look->known = true;
 	look->wanted[0] = to_jmp ? branch_jmp[0] : branch_test[0];
 	memcpy(look->wanted + 1, &disp, sizeof(disp));

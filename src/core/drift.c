@@ -20,12 +20,29 @@
 
 #define SITES_AT_ONCE 512u
 
-enum verdict { RIGHT, DRIFTED, MIXED, HELD, FOREIGN };
+enum verdict { RIGHT, DRIFTED, MIXED, HELD, FOREIGN, HIDDEN };
+
+bool xp__look_at(struct xp__look *look, uintptr_t code, size_t len)
+{
+	look->code = code;
+	look->len = (uint8_t)len;
+	look->hidden = !xp__text_readable(&look->page, code, len);
+	return !look->hidden;
+}
+
+/* look() of the front, for site @i of the use. */
+static int look_at_next(const struct xp__item *item, const struct xp__use *use, size_t i, struct xp__look *look)
+{
+	*look = (struct xp__look){.page = look->page};
+	return use->front->look(item, use, i, look);
+}
 
 static enum verdict judge(const struct xp__look *look)
 {
 	const uint8_t *text = (const uint8_t *)look->code;
 
+	if (look->hidden)
+		return HIDDEN;
 	if (look->known && memcmp(text, look->wanted, look->len) == 0)
 		return RIGHT;
 	if (text[0] == XP__INSN_INT3_BYTE)
@@ -47,8 +64,11 @@ static int fail(const struct xp__look *look, enum verdict verdict, const struct 
 	static const char older[] = "somebody wrote an older form back, as probes do that go; xp_repair() mends it";
 	int error = verdict == HELD ? -XP__EBUSY : verdict == FOREIGN ? -XP_E_MISMATCH : -XP_E_DRIFTED;
 
-	if (diag) {
+	if (diag)
 		diag->key = object->name;
+	if (verdict == HIDDEN)
+		return xp__fail_unreadable(diag, look->code);
+	if (diag) {
 		diag->len = look->known ? look->len : 0;
 		memcpy(diag->expected, look->wanted, diag->len);
 		memcpy(diag->found, (const void *)look->code, diag->len);
@@ -78,14 +98,13 @@ int xp__drift_check(const struct xp__use *uses, size_t *nr, struct xp_diag *diag
 		*nr = 0;
 	for (const struct xp__use *use = uses; use; use = use->next) {
 		struct xp__item item = state_of(use);
-		struct xp__look look;
+		struct xp__look look = {.page = 0};
 		int there;
 
 		for (size_t i = 0; use->front->look; i++) {
 			enum verdict verdict;
 
-			memset(&look, 0, sizeof(look));
-			there = use->front->look(&item, use, i, &look);
+			there = look_at_next(&item, use, i, &look);
 			if (there < 0)
 				break;
 			verdict = there ? judge(&look) : RIGHT;
@@ -156,14 +175,13 @@ static int build(const struct xp__use *uses, bool parked, struct xp__commit **re
 		commit->policy = XP_POLICY_QUIESCE;
 	for (const struct xp__use *use = uses; use && !error; use = use->next) {
 		struct xp__item item = state_of(use);
-		struct xp__look look;
+		struct xp__look look = {.page = 0};
 		int there = use->front->look ? 0 : -1;
 
 		for (size_t i = 0; there >= 0 && !error && commit->nr < SITES_AT_ONCE; i++) {
 			enum verdict verdict;
 
-			memset(&look, 0, sizeof(look));
-			there = use->front->look(&item, use, i, &look);
+			there = look_at_next(&item, use, i, &look);
 			verdict = there > 0 ? judge(&look) : RIGHT;
 			if (verdict == DRIFTED || verdict == MIXED)
 				error = verdict == MIXED && !parked ? -XP_E_MULTI : add(commit, &look, diag);

@@ -92,14 +92,19 @@ struct xp__item {
 
 /* What a site is to be as its object is, and whether its text is of another form that it may have. */
 struct xp__look {
+	uintptr_t page; /* of xp__text_readable(), from one site to the next */
 	uintptr_t code;
 	uint8_t len;
+	bool hidden;                /* the text cannot be read; the rest says nothing */
 	bool known;                 /* `wanted` is; else the text is none that the site ever has */
 	bool form;                  /* whole, and one instruction */
 	uint8_t wanted[XP_MAX_LEN]; /* the text itself, where it is right */
 	uint8_t first[2];           /* first bytes of the form that the compiler left; 0: none */
 	uintptr_t resume_at; /* where a bystander goes on that meets a breakpoint; 0: the instruction is emulated */
 };
+
+/* xp__look_at - says where the site is. False: its text cannot be read, and look() has no more to say. */
+bool xp__look_at(struct xp__look *look, uintptr_t code, size_t len);
 
 struct xp__front {
 	uint8_t record_size; /* of a site; 0: the front has no records, or looks after them itself, from arrive() to depart() */

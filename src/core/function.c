@@ -790,8 +790,8 @@ static int look(const struct xp__item *item, const struct xp__use *use, size_t i
 		return -1;
 	if (function->code == 0)
 		return 0;
-	look->code = function->code;
-	look->len = LEN;
+	if (!xp__look_at(look, function->code, LEN))
+		return 1;
 	look->known = true;
 	look->first[0] = nop[0];
 	look->first[1] = nops[0];

@@ -329,8 +329,8 @@ static void look_at(struct xp__look *look, const struct xp_gate *handle, const s
 	uint8_t ud2[UD2_LEN] = {0x0f, 0x0b, 0x2e, site->opcode}, placed[UD2_LEN];
 	const uint8_t *text = (const uint8_t *)site->code;
 
-	look->code = site->code;
-	look->len = site->len;
+	if (!xp__look_at(look, site->code, site->len))
+		return;
 	look->known = form(look->wanted, site, unbound_target(handle, site));
 	if (site->len == UD2_LEN)
 		look->first[0] = ud2[0];

@@ -241,9 +241,7 @@ static int look_at(const struct xp__item *item, const struct xp__use *use, size_
 
 	if (i >= use->nr)
 		return -1;
-	look_->code = (uintptr_t)text;
-	look_->len = site->len;
-	if (look(site, imv_of(item->object), text, &insn, NULL))
+	if (!xp__look_at(look_, (uintptr_t)text, site->len) || look(site, imv_of(item->object), text, &insn, NULL))
 		return 1;
 	look_->known = look_->form = true;
 	memcpy(look_->wanted, text, site->len);

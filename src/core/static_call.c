@@ -308,8 +308,8 @@ static void look_at_site(struct xp__look *look, const struct xp_static_call *han
 {
 	uint8_t direct[SITE_LEN];
 
-	look->code = code;
-	look->len = SITE_LEN;
+	if (!xp__look_at(look, code, SITE_LEN))
+		return;
 	/* By the trampoline it is right, too. */
 	look->known = xp__insn_rel32(look->wanted, opcode, code, (uintptr_t)handle->trampoline);
 	if (handle->placed && xp__insn_rel32(direct, opcode, code, (uintptr_t)handle->placed) &&
@@ -326,7 +326,8 @@ static void look_at_trampoline(struct xp__look *look, const struct xp__item *ite
 		through == to || discovers(handle) || (handle->object.real && through == (uintptr_t)handle->func);
 	uint8_t indirect[TRAMPOLINE_LEN];
 
-	look->code = code;
+	if (!xp__look_at(look, code, TRAMPOLINE_LEN))
+		return;
 	look->len = TRAMPOLINE_JMP;
 	indirect_form(indirect, code, handle);
 	look->first[0] = indirect[0];

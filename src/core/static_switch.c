@@ -214,8 +214,8 @@ static int look(const struct xp__item *item, const struct xp__use *use, size_t i
 
 	if (i >= use->nr)
 		return -1;
-	look->code = xp__relative(&site->code);
-	look->len = JMP_LEN;
+	if (!xp__look_at(look, xp__relative(&site->code), JMP_LEN))
+		return 1;
 	target = target_of(site, item->choice, nr);
 	look->known = target && xp__insn_rel32(look->wanted, 0xe9, look->code, target);
 	for (uint32_t choice = 0; look->known && choice < nr && !look->form; choice++) {

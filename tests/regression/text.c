@@ -258,6 +258,10 @@ static void all_execute_only(void)
 		CHECK_EQ(xp_static_branch_enable(&subject_key), -XP_E_NOT_TEXT);
 		CHECK_EQ(xp_imv_set(execute_only_value, 2), -XP_E_NOT_TEXT);
 		CHECK_EQ(xp_static_switch_set(&execute_only_switch, 2), -XP_E_NOT_TEXT);
+		/* Nor to see whether it is what it should be. */
+		CHECK_EQ(xp_imv_set(execute_only_value, 1), -XP_E_NOT_TEXT);
+		CHECK_EQ(xp_static_switch_set(&execute_only_switch, 0), -XP_E_NOT_TEXT);
+		CHECK_EQ(xp_repair(NULL), -XP_E_NOT_TEXT);
 		/* All or nothing. */
 		CHECK_EQ(xp_batch_add_poke(batch, &s.on), 0);
 		CHECK_EQ(xp_batch_add_key(batch, &subject_key.key, true), 0);
