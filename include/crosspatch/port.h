@@ -203,6 +203,12 @@ struct xp_port {
 	 * told. NULL: there are no others.
 	 */
 	int (*text_private)(const void *addr, uintptr_t *end);
+
+	/*
+	 * module_check - whether a module whose ELF header is mapped at @header has its text where its records say.
+	 * -XP_E_MOVED if not, or if it looks so and the file is not there to tell. NULL: it always has. Context: text lock.
+	 */
+	int (*module_check)(const void *header);
 };
 
 #define XP_FUNCTION_SPARE 16

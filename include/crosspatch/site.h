@@ -137,6 +137,7 @@ enum xp_site_kind {
 	XP_SITE_FAR,
 	XP_SITE_ENTRY,
 	XP_SITE_PATCHABLE,
+	XP_SITE_HEADER, /* no sites: both ends of the table are the file's ELF header, where it is mapped, or NULL */
 	XP_NR_SITE_KINDS,
 };
 
@@ -168,7 +169,7 @@ struct xp_module {
  * count as one until all are unregistered. Tables that are the same in part only are refused: -XP_E_CORRUPT.
  * Context: thread (dlopen, program start); takes the text lock. Before the library has a port the module is queued.
  * Ordering: on return of 0 every site of the module agrees with its key, on every processor, unless there is no port yet.
- * Errors: -XP_E_CORRUPT, -ENOMEM, -XP_E_WEDGED, -XP_E_REENTRANT, or what the commit said; the module is then not
+ * Errors: -XP_E_CORRUPT, -XP_E_MOVED, -ENOMEM, -XP_E_WEDGED, -XP_E_REENTRANT, or what the commit said; the module is then not
  * registered, and its text is as before. The library remembers it, without memory of its own, and tries again at the next
  * change of any object and at the next registration of another module. Until it is registered, a change of an object that
  * a record of the module refers to fails with the module's error and changes nothing; changes of other objects are made.
@@ -233,6 +234,9 @@ extern const struct xp_entry_site __stop_xp_entry_sites[] __attribute__((weak, v
 extern const uint64_t __start___patchable_function_entries[] __attribute__((weak, visibility("hidden")));
 extern const uint64_t __stop___patchable_function_entries[] __attribute__((weak, visibility("hidden")));
 
+/* Linkers define it where the header is mapped. */
+extern const char __ehdr_start[] __attribute__((weak, visibility("hidden")));
+
 extern struct xp_module xp__module;
 struct xp_module xp__module __attribute__((weak, visibility("hidden"))) = {
 	XP_MODULE_ABI, 0, NULL, XP_NR_SITE_KINDS, {{NULL, NULL}}};
@@ -272,6 +276,8 @@ void xp__module_init(void)
 	xp__module.tables[XP_SITE_ENTRY].end = __stop_xp_entry_sites;
 	xp__module.tables[XP_SITE_PATCHABLE].start = __start___patchable_function_entries;
 	xp__module.tables[XP_SITE_PATCHABLE].end = __stop___patchable_function_entries;
+	xp__module.tables[XP_SITE_HEADER].start = __ehdr_start;
+	xp__module.tables[XP_SITE_HEADER].end = __ehdr_start;
 	(void)xp_module_register(&xp__module);
 }
 

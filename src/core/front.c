@@ -13,6 +13,7 @@ const struct xp__front *xp__front_of(unsigned kind)
 		[XP_SITE_FAR] = &xp__gate_far_front,
 		[XP_SITE_ENTRY] = &xp__entry_front,
 		[XP_SITE_PATCHABLE] = &xp__patchable_front,
+		[XP_SITE_HEADER] = &xp__header_front,
 	};
 
 	return fronts[kind];

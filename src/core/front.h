@@ -167,7 +167,7 @@ struct xp__front {
 };
 
 extern const struct xp__front xp__branch_front, xp__call_front, xp__entry_front, xp__gate_front, xp__gate_far_front,
-	xp__imv_front, xp__patchable_front, xp__poke_front, xp__switch_front;
+	xp__header_front, xp__imv_front, xp__patchable_front, xp__poke_front, xp__switch_front;
 
 /* xp__front_of - the front whose sites are of kind @kind, enum xp_site_kind. */
 const struct xp__front *xp__front_of(unsigned kind);

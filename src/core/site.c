@@ -620,3 +620,10 @@ int xp_port_set(const struct xp_port *port)
 	}
 	return 0;
 }
+
+static int arrive_header(const struct xp_site_table *table)
+{
+	return table->start && xp__port->module_check ? xp__port->module_check(table->start) : 0;
+}
+
+const struct xp__front xp__header_front = {.arrive = arrive_header};

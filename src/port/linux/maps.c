@@ -48,7 +48,7 @@ static bool ask(int fd, uintptr_t addr, struct xp__mapping *mapping, int *result
 		mapping->shared = q.vma_flags & QUERY_SHARED;
 		*result = 0;
 	}
-	return error == 0 || error == -2; /* ENOENT: nothing is mapped there */
+	return error == 0 || error == -ENOENT; /* nothing is mapped there */
 }
 
 #define PLACE 29
@@ -96,9 +96,10 @@ static bool read_hex(struct reader *r, uintptr_t *value)
 	}
 }
 
-/* 7f0000000000-7f0000001000 r-xp … */
-static bool read_line(struct reader *r, struct xp__mapping *mapping)
+/* 7f0000000000-7f0000001000 r-xp … /path. The path is cut to @size bytes, and ends with a zero if it is whole. */
+static bool read_line(struct reader *r, struct xp__mapping *mapping, char *path, size_t size)
 {
+	size_t len = 0;
 	int c;
 
 	if (!read_hex(r, &mapping->start) || !read_hex(r, &mapping->end))
@@ -108,9 +109,13 @@ static bool read_line(struct reader *r, struct xp__mapping *mapping)
 	mapping->prot |= next_char(r) == 'w' ? PROT_WRITE : 0;
 	mapping->prot |= next_char(r) == 'x' ? PROT_EXEC : 0;
 	mapping->shared = next_char(r) == 's';
-	do
+	do {
 		c = next_char(r);
-	while (c >= 0 && c != '\n');
+		if ((len > 0 || c == '/') && len < size)
+			path[len++] = c == '\n' ? '\0' : (char)c;
+	} while (c >= 0 && c != '\n');
+	if (len == 0 && size > 0)
+		path[0] = '\0';
 	return true;
 }
 
@@ -195,7 +200,7 @@ static int look_up(uintptr_t addr, struct xp__mapping *mapping)
 
 	if (ask(maps.fd, addr, mapping, &result))
 		return result;
-	while (read_line(&r, mapping))
+	while (read_line(&r, mapping, NULL, 0))
 		if (addr >= mapping->start && addr < mapping->end)
 			return 0;
 	return r.error ? (int)r.error : -XP_E_NOT_TEXT;
@@ -216,4 +221,16 @@ int xp__maps_find(uintptr_t addr, struct xp__mapping *mapping)
 	if (find_in_executable(addr, mapping) || find_in_shared_object(addr, mapping))
 		return 0;
 	return error ? error : -EBADF;
+}
+
+int xp__maps_file(uintptr_t addr, char *path, size_t size)
+{
+	struct reader r = {.from = 0};
+	struct xp__mapping mapping;
+	int error = xp__maps_open();
+
+	while (!error && read_line(&r, &mapping, path, size))
+		if (addr >= mapping.start && addr < mapping.end)
+			return path[0] == '\0' || memchr(path, '\0', size) == NULL ? -ENOENT : 0;
+	return error ? error : -ENOENT;
 }

@@ -512,6 +512,7 @@ static const struct xp_port port = {
 	.stack_left = xp__stack_left,
 	.function_begins = xp__function_begins,
 	.unwind_ip = xp__unwind_ip,
+	.module_check = xp__module_check,
 };
 
 /* ---- start ---- */

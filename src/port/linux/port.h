@@ -146,6 +146,12 @@ struct xp__mapping {
 int xp__maps_find(uintptr_t addr, struct xp__mapping *mapping);
 int xp__maps_open(void); /* 0 or -errno */
 
+/* xp__maps_file - the path of the file that is mapped there. 0, -ENOENT if there is none or it is longer, -errno. */
+int xp__maps_file(uintptr_t addr, char *path, size_t size);
+
+/* ---- moved.c ---- */
+int xp__module_check(const void *header);
+
 /* ---- lock.c ---- */
 int xp__text_lock(void);
 void xp__text_unlock(void);
