@@ -13,13 +13,13 @@
 #include <sys/mman.h>
 #include <sys/ptrace.h>
 
-static struct subject subject;
+static struct subject subject, across; /* two quadwords: no single store changes it */
 
 /* In a child: a subject, and the policy under which each poke of it takes a breakpoint. */
 static bool start(void)
 {
 	CHECK_EQ(xp_set_policy(XP_POLICY_BREAKPOINT), 0);
-	return xp_test_check(subject_make(&subject), "a subject", __FILE__, __LINE__);
+	return xp_test_check(subject_make(&subject) && subject_make_at(&across, 63), "a subject", __FILE__, __LINE__);
 }
 
 static uint64_t traps(void)
@@ -69,10 +69,11 @@ static void blocked_by_a_thread(void)
 	CHECK_EQ(diag.tid, blocker.tid);
 	CHECK_EQ(xp_static_branch_enable(&subject_key), -EBUSY);
 	CHECK(!xp_static_key_enabled(&subject_key) && !subject_key_site());
-	/* One byte needs no trap, what crosses a quadword does. */
+	/* One byte needs no trap, nor do single stores; what crosses a quadword does. */
 	CHECK_EQ(xp_set_policy(XP_POLICY_AUTO), 0);
 	key_works();
-	subject_refused(&subject, &subject.on, -EBUSY, XP_PHASE_PREPARE, tid);
+	CHECK(subject_works(&subject));
+	subject_refused(&across, &across.on, -EBUSY, XP_PHASE_PREPARE, tid);
 	pthread_barrier_wait(&blocker.barrier);
 	pthread_join(thread, NULL);
 	CHECK(subject_works(&subject));
@@ -104,10 +105,10 @@ static void ignored(void)
 	CHECK_EQ(xp_set_policy(XP_POLICY_AUTO), 0);
 	key_works();
 	CHECK(signal(SIGTRAP, SIG_DFL) == SIG_IGN);
-	CHECK(subject_works(&subject));
+	CHECK(subject_works(&subject) && subject_works(&across));
 	/* And once the handler is installed. */
 	signal(SIGTRAP, SIG_IGN);
-	subject_refused(&subject, &subject.on, -EBUSY, XP_PHASE_PREPARE, "ignores SIGTRAP");
+	subject_refused(&across, &across.on, -EBUSY, XP_PHASE_PREPARE, "ignores SIGTRAP");
 }
 
 XP_TEST(blocked_by_a_thread_names_it)
