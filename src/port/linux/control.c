@@ -52,13 +52,32 @@ enum {
 #define GETRESUID SYS_getresuid
 #endif
 
+/* Of <linux/stat.h>, which musl's headers bring late, or never. */
+struct status {
+	uint32_t mask, block_size;
+	uint64_t attributes;
+	uint32_t nr_links, uid, gid;
+	uint16_t mode, unused;
+	uint64_t inode, size, blocks, attributes_mask;
+	struct {
+		int64_t s;
+		uint32_t ns;
+		int32_t unused;
+	} times[4];
+	uint32_t rdev_major, rdev_minor, dev_major, dev_minor;
+	uint64_t spare[14];
+};
+_Static_assert(sizeof(struct status) == 256, "as the kernel has it");
+#define STATUS_INODE 0x100u
+#define STATUS_BASIC 0x7ffu
+
 /* All under the text lock, but that what is in charge reads them without. */
 static struct xp__kept listener = {.fd = -1}, peer = {.fd = -1};
 static struct xp__kept fresh = {.fd = -1};                        /* to be the listener */
 static struct xp__kept visitor = {.fd = -1}, folder = {.fd = -1}; /* of a moment */
 static struct xp__kept bell[2] = {{.fd = -1}, {.fd = -1}};        /* a pipe */
 static struct sockaddr_un name;                                   /* "": none */
-static struct statx file;                                         /* the socket's, there */
+static struct status file;                                        /* the socket's, there */
 static long served_by;                                            /* process id */
 static unsigned served_user;
 static bool automatic; /* its name is the process id, somewhere */
@@ -248,19 +267,19 @@ static void name_beside(char *to, const char *path)
 	append(to, text);
 }
 
-static int look(const char *path, struct statx *stx)
+static int look(const char *path, struct status *status)
 {
-	return (int)XP__SYS6(SYS_statx, AT_FDCWD, path, AT_SYMLINK_NOFOLLOW, STATX_BASIC_STATS, stx, 0);
+	return (int)XP__SYS6(SYS_statx, AT_FDCWD, path, AT_SYMLINK_NOFOLLOW, STATUS_BASIC, status, 0);
 }
 
-static bool is_same(const struct statx *a, const struct statx *b)
+static bool is_same(const struct status *a, const struct status *b)
 {
-	return a->stx_ino == b->stx_ino && a->stx_dev_major == b->stx_dev_major && a->stx_dev_minor == b->stx_dev_minor;
+	return a->inode == b->inode && a->dev_major == b->dev_major && a->dev_minor == b->dev_minor;
 }
 
 static void remove_our_file(void)
 {
-	struct statx now;
+	struct status now;
 
 	if (name.sun_path[0] && look(name.sun_path, &now) == 0 && is_same(&now, &file))
 		XP__SYS1(SYS_unlink, name.sun_path);
@@ -291,12 +310,12 @@ static int knock(const char *path)
 static int remove_stale(const char *path)
 {
 	char aside[sizeof(name.sun_path) + BESIDE];
-	struct statx stale, taken;
+	struct status stale, taken;
 	int error = look(path, &stale);
 
 	if (error)
 		return error == -ENOENT ? 0 : error;
-	if (!S_ISSOCK(stale.stx_mode) || stale.stx_uid != effective_user())
+	if (!S_ISSOCK(stale.mode) || stale.uid != effective_user())
 		return -EEXIST;
 	error = knock(path);
 	if (error == 0 || error == -EAGAIN)
@@ -317,18 +336,18 @@ static int remove_stale(const char *path)
 }
 
 /* The user's mask took bits away that the socket had (0600). Not by name: somebody else's link may be there by now. */
-static int restore_mode(const char *path, const struct statx *stx)
+static int restore_mode(const char *path, const struct status *status)
 {
 	char self[40] = "/proc/self/fd/";
 	int error;
 
-	if ((stx->stx_mode & 0777) == 0600)
+	if ((status->mode & 0777) == 0600)
 		return 0;
 	error = open_kept(&visitor, path, O_PATH | O_NOFOLLOW);
 	if (error)
 		return error;
 	append_number(self, (unsigned long)visitor.fd);
-	error = visitor.inode == stx->stx_ino ? (int)XP__SYS2(SYS_chmod, self, 0600) : -EEXIST;
+	error = visitor.inode == status->inode ? (int)XP__SYS2(SYS_chmod, self, 0600) : -EEXIST;
 	close_kept(&visitor);
 	return error;
 }
@@ -368,7 +387,7 @@ static int set_address_beside(struct sockaddr_un *address, char *beside)
 	return error;
 }
 
-static int bind_and_listen(const char *path, struct statx *stx)
+static int bind_and_listen(const char *path, struct status *status)
 {
 	char beside[sizeof(name.sun_path) + BESIDE];
 	struct sockaddr_un address;
@@ -384,9 +403,9 @@ static int bind_and_listen(const char *path, struct statx *stx)
 		error = (int)XP__SYS3(SYS_bind, fresh.fd, &address, sizeof(address));
 	if (error)
 		return error;
-	error = look(beside, stx);
+	error = look(beside, status);
 	if (!error)
-		error = restore_mode(beside, stx);
+		error = restore_mode(beside, status);
 	if (!error)
 		error = (int)XP__SYS2(SYS_listen, fresh.fd, BACKLOG);
 	for (int i = 0; i < TRIES && !error; i++) {
@@ -403,7 +422,7 @@ static int bind_and_listen(const char *path, struct statx *stx)
 /* What serve_at() has made takes the place of what was. */
 struct place {
 	const char *path;
-	struct statx stx;
+	struct status status;
 };
 
 static int publish(const void *data)
@@ -416,7 +435,7 @@ static int publish(const void *data)
 	listener = fresh;
 	fresh.fd = -1;
 	set_address(&name, place->path);
-	file = place->stx;
+	file = place->status;
 	return 0;
 }
 
@@ -430,7 +449,7 @@ static int serve_at(const char *path)
 	memcpy(copy, path, strlen(path) + 1); /* it may be `name` */
 	error = open_kept(&fresh, NULL, 0);
 	if (!error)
-		error = bind_and_listen(copy, &place.stx);
+		error = bind_and_listen(copy, &place.status);
 	if (!error)
 		error = with_lock(publish, &place);
 	if (error)
@@ -444,10 +463,10 @@ static int serve_at(const char *path)
 /* The number of a namespace of this process; 0 if it is not known. */
 static unsigned long namespace_number(const char *path)
 {
-	struct statx stx;
-	long error = XP__SYS6(SYS_statx, AT_FDCWD, path, 0, STATX_INO, &stx, 0);
+	struct status status;
+	long error = XP__SYS6(SYS_statx, AT_FDCWD, path, 0, STATUS_INODE, &status, 0);
 
-	return error ? 0 : (unsigned long)stx.stx_ino;
+	return error ? 0 : (unsigned long)status.inode;
 }
 
 /* Where the sockets of a user's processes may be, by process id, if the directory is that user's alone. */
@@ -466,7 +485,7 @@ enum { NR_DIRECTORIES = sizeof(directories) / sizeof(directories[0]) };
 static int make_directory(size_t i, char *path)
 {
 	unsigned user = effective_user();
-	struct statx stx;
+	struct status status;
 	int made, error;
 
 	path[0] = '\0';
@@ -477,13 +496,13 @@ static int make_directory(size_t i, char *path)
 	if (directories[i].with_namespace)
 		append_number(path, namespace_number("/proc/self/ns/user"));
 	made = (int)XP__SYS2(SYS_mkdir, path, 0700);
-	error = look(path, &stx);
+	error = look(path, &status);
 	if (error)
 		return made ? made : error;
-	if (!S_ISDIR(stx.stx_mode) || stx.stx_uid != user || stx.stx_mode & 077)
+	if (!S_ISDIR(status.mode) || status.uid != user || status.mode & 077)
 		return -EACCES;
 	/* The user's mask may have taken bits away, now or when it was made. */
-	return (stx.stx_mode & 0700) == 0700 ? 0 : (int)XP__SYS2(SYS_chmod, path, 0700);
+	return (status.mode & 0700) == 0700 ? 0 : (int)XP__SYS2(SYS_chmod, path, 0700);
 }
 
 /* Whether a name may be that of a process that is not there any more. */
@@ -758,7 +777,7 @@ static int serve_one(void)
 static int follow_user(void)
 {
 	struct sockaddr_un before = name;
-	struct statx old = file, now;
+	struct status old = file, now;
 	bool gone;
 	int error;
 

@@ -41,7 +41,7 @@
 #include <pthread.h>
 #include <signal.h>
 #include <sys/mman.h>
-#if defined(__has_include) && __has_include(<sys/single_threaded.h>)
+#if defined(__GLIBC__) && __has_include(<sys/single_threaded.h>)
 #include <sys/single_threaded.h>
 #define ALONE __libc_single_threaded
 #else

@@ -155,28 +155,28 @@ __attribute__((destructor)) static void unload(void)
 	unloading = true;
 }
 
+#ifdef __GLIBC__
 static void end(void)
 {
 	if (!unloading)
 		xp_modules_keep();
 }
+#endif
 
 bool xp__lasts(const void *module, bool arrives)
 {
-#ifdef __GLIBC__
-	static bool armed; /* of two threads at once both may arm: the handler does no harm twice */
 	struct object object = object_at(module);
 
 	for (unsigned i = 0; arrives && i < AWAITED_MAX; i++)
 		if (awaited[i] == object.base + 1)
 			__atomic_store_n(&awaited[i], 0, __ATOMIC_RELAXED);
+#ifdef __GLIBC__
+	static bool armed; /* of two threads at once both may arm: the handler does no harm twice */
+
 	if (arrives && !object.of_the_start && !__atomic_exchange_n(&armed, true, __ATOMIC_RELAXED))
 		__atomic_store_n(&armed, atexit(end) == 0, __ATOMIC_RELAXED);
 	return object.of_the_start;
 #else
-	/* Nothing is ever unmapped. */
-	(void)module;
-	(void)arrives;
-	return true;
+	return true; /* musl unmaps nothing */
 #endif
 }

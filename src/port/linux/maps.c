@@ -172,7 +172,7 @@ static bool find_in_executable(uintptr_t addr, struct xp__mapping *mapping)
 /* Those of a shared object lie in its first page. */
 static bool find_in_shared_object(uintptr_t addr, struct xp__mapping *mapping)
 {
-#if defined(__GLIBC_PREREQ) && __GLIBC_PREREQ(2, 35)
+#ifdef DLFO_STRUCT_HAS_EH_DBASE /* glibc 2.35 */
 	struct dl_find_object found;
 	const ElfW(Ehdr) * elf;
 

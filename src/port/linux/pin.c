@@ -23,15 +23,19 @@
 /* The object that @addr belongs to, or NULL. _dl_find_object() takes no lock, dladdr1() does. */
 static struct link_map *object_of(const void *addr)
 {
-#if defined(__GLIBC_PREREQ) && __GLIBC_PREREQ(2, 35)
+#ifdef DLFO_STRUCT_HAS_EH_DBASE /* glibc 2.35 */
 	struct dl_find_object found;
 
 	return _dl_find_object((void *)(uintptr_t)addr, &found) == 0 ? found.dlfo_link_map : NULL;
-#else
+#elif defined(__GLIBC__)
 	struct link_map *map = NULL;
 	Dl_info info;
 
 	return dladdr1(addr, &info, (void **)&map, RTLD_DL_LINKMAP) ? map : NULL;
+#else
+	/* musl unmaps no shared object: there is nothing to keep. */
+	(void)addr;
+	return NULL;
 #endif
 }
 
