@@ -56,8 +56,12 @@ static int start(unsigned which)
 	rec.can &= ~(unsigned)XP_NEED_SINGLE;
 	memset(&memory, 0, sizeof(memory));
 	gate = (struct xp_gate_far){.object = {.name = "far"}};
-	segment = (struct xp_far_segment){.selector = SELECTOR, .bits = forms[form].bits, .base = (uint32_t)rec_text,
-					  .limit = 0xfff, .fail16 = FAIL16, .fail32 = FAIL32};
+	segment = (struct xp_far_segment){.selector = SELECTOR,
+					  .bits = forms[form].bits,
+					  .base = (uint32_t)rec_text,
+					  .limit = 0xfff,
+					  .fail16 = FAIL16,
+					  .fail32 = FAIL32};
 	site = (struct xp_far_site){.number = 7, .form = forms[form].form};
 	site.code = relative(&site.code, (uintptr_t)(rec_text + SITE));
 	site.gate = relative(&site.gate, (uintptr_t)&gate);
@@ -431,6 +435,7 @@ XP_TEST(registration_refuses)
 	CHECK_EQ(xp_module_register(&module), -ENOMEM);
 	rec_heal();
 	CHECK_EQ(gate.listed, 0);
+	CHECK_EQ(xp_module_unregister(&module), 0); /* it waits no more */
 }
 
 XP_TEST(sites_that_are_none)

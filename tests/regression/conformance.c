@@ -125,8 +125,15 @@ XP_TEST(can_is_asked_for_less)
 
 	CHECK_EQ(port()->can(0), 0);
 	CHECK_EQ(all & ~(unsigned)ALL_NEEDS, 0);
-	for (unsigned need = 1; need <= ALL_NEEDS; need <<= 1)
-		CHECK_EQ(port()->can(need), all & need);
+	/* Without XP_NEED_TRAP: with any writer, and so perhaps more. */
+	for (unsigned need = 1; need <= ALL_NEEDS; need <<= 1) {
+		CHECK_EQ(port()->can(need | XP_NEED_TRAP), all & (need | XP_NEED_TRAP));
+		CHECK_EQ(port()->can(need) & ~need, 0);
+		if (need != XP_NEED_SINGLE && need != XP_NEED_TRAP)
+			CHECK_EQ(port()->can(need), all & need);
+		else if (need == XP_NEED_SINGLE)
+			CHECK_EQ(all & need & ~port()->can(need), 0);
+	}
 	CHECK(all & XP_NEED_SYNC);
 }
 
