@@ -138,7 +138,8 @@ void xp__gate_return0(void);
  * where SIGTRAP is blocked. The first call of each site with a provider takes the text lock and may commit.
  * Ordering: acquire: what the provider's registrar wrote before xp_gate_provide() is seen by the provider.
  * Errors: none: what cannot be bound goes through the stub. Progress: bound: wait-free; else waits for the text lock.
- * In a signal handler that interrupted a commit of the same thread the call goes to the provider, and binds nothing.
+ * In a signal handler that interrupted a commit of the same thread the call goes to the provider, and binds nothing. Nor do
+ * calls in a program under ThreadSanitizer: each asks, so that it is seen to acquire.
  */
 #if defined(XP__GATES_LOAD)
 static inline xp__gate_func *xp__gate_through(const struct xp_gate *gate)
@@ -156,7 +157,7 @@ static inline bool xp__gate_available(const struct xp_gate *gate)
 	const struct xp_gate *real = (const struct xp_gate *)gate->object.real;
 
 	/* ordering: (G2) pairs with (G1) */
-	return real && __atomic_load_n(&real->placed, __ATOMIC_ACQUIRE) != NULL;
+	return real && XP__SAW(__atomic_load_n(&real->placed, __ATOMIC_ACQUIRE) != NULL, &real->object);
 }
 
 /*

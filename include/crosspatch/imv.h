@@ -252,14 +252,16 @@ static inline const struct xp_imv *xp__imv_real(const struct xp_imv *imv)
 
 #define XP__IMV_BODY(name)                                                                                             \
 	XP__IMV_TYPE_OF(name) xp__imv_value;                                                                           \
-	__atomic_load((XP__IMV_TYPE_OF(name) *)xp__imv_real(&name)->value, &xp__imv_value, __ATOMIC_RELAXED);
+	__atomic_load((XP__IMV_TYPE_OF(name) *)xp__imv_real(&name)->value, &xp__imv_value, __ATOMIC_RELAXED);          \
+	(void)XP__SAW(0, &name.object);
 #else
 #include <crosspatch/arch/x86.h>
 #define XP__IMV_BODY(name)                                                                                             \
 	XP__IMV_TYPE_OF(name) xp__imv_value;                                                                           \
 	uintptr_t xp__imv_bits;                                                                                        \
 	XP__IMV_ASM(xp__imv_bits, &name, sizeof(xp__imv_value)); /* a value of static storage */                       \
-	__builtin_memcpy(&xp__imv_value, &xp__imv_bits, sizeof(xp__imv_value));
+	__builtin_memcpy(&xp__imv_value, &xp__imv_bits, sizeof(xp__imv_value));                                        \
+	(void)XP__SAW(0, &name.object);
 #endif
 
 /* In C++ a lambda: it may stand in the initializer of a variable at namespace scope as well. */

@@ -28,6 +28,31 @@ struct xp_object {
 	struct xp__use *uses;
 };
 
+/*
+ * A program under ThreadSanitizer, which sees neither sites nor the library's stores: who executed a site acquires what was
+ * written before its object was last changed. Elsewhere nothing.
+ */
+#if defined(__SANITIZE_THREAD__)
+#define XP__TSAN
+#elif defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+#define XP__TSAN
+#endif
+#endif
+#ifdef XP__TSAN
+static inline int xp__saw(int value, const struct xp_object *object)
+{
+	if (object->real)
+		object = object->real;
+	/* ordering: (TS2) pairs with (TS1) */
+	(void)__atomic_load_n(&object->scratch, __ATOMIC_ACQUIRE);
+	return value;
+}
+#define XP__SAW(value, object) xp__saw(value, object)
+#else
+#define XP__SAW(value, object) (value)
+#endif
+
 /* How macros name a structure: to clang `struct name` in a module of C++ may declare another one. */
 #ifdef __cplusplus
 #define XP__STRUCT

@@ -275,10 +275,14 @@ int xp__batch_add_call(struct xp_batch *batch, struct xp_static_call *call, xp__
 
 static inline xp__call_func *xp__static_call_query(const struct xp_static_call *call)
 {
+	xp__call_func *func;
+
 	if (call->object.real)
 		call = (const struct xp_static_call *)call->object.real;
 	/* ordering: (K4) pairs with (K3) */
-	return __atomic_load_n(&call->func, __ATOMIC_ACQUIRE);
+	func = __atomic_load_n(&call->func, __ATOMIC_ACQUIRE);
+	(void)XP__SAW(0, &call->object);
+	return func;
 }
 
 /*
@@ -293,9 +297,9 @@ static inline xp__call_func *xp__static_call_query(const struct xp_static_call *
  * no value.
  * Context: any, signal handlers included; under a policy that uses breakpoints, not where SIGTRAP is blocked.
  * Ordering: none of its own. Errors: none. Progress: wait-free.
- * With XP_NO_PATCHING defined, a load and an indirect call.
+ * With XP_NO_PATCHING defined, and under ThreadSanitizer, a load and an indirect call.
  */
-#if defined(XP__CALLS_LOAD)
+#if defined(XP__CALLS_LOAD) || defined(XP__TSAN)
 static inline xp__call_func *xp__static_call_target(const struct xp_static_call *call)
 {
 	xp__call_func *func = xp__static_call_query(call);

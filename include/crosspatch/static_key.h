@@ -272,7 +272,7 @@ static inline int xp__static_key_count(const struct xp_static_key *key)
 	if (key->object.real)
 		key = (const struct xp_static_key *)key->object.real;
 	/* ordering: (K2) pairs with (K1) */
-	return __atomic_load_n(&key->count, __ATOMIC_ACQUIRE);
+	return XP__SAW(__atomic_load_n(&key->count, __ATOMIC_ACQUIRE), &key->object);
 }
 
 #define xp_static_key_count(x) xp__static_key_count(&(x)->key)
@@ -296,12 +296,14 @@ static inline int xp__static_key_count(const struct xp_static_key *key)
 #include <crosspatch/arch/x86.h>
 #define XP__INITIALLY(x) (sizeof((x)->xp__initially) == 2)
 #define xp_static_branch_likely(x)                                                                                     \
-	__builtin_expect(!XP__BRANCH(&(x)->key, XP__INITIALLY(x) ? XP__OPCODE_TEST : XP__OPCODE_JMP,                   \
-				     XP_SITE_LIKELY | (XP__INITIALLY(x) ? XP_SITE_TRUE : 0)),                          \
+	__builtin_expect(!XP__SAW(XP__BRANCH(&(x)->key, XP__INITIALLY(x) ? XP__OPCODE_TEST : XP__OPCODE_JMP,           \
+					     XP_SITE_LIKELY | (XP__INITIALLY(x) ? XP_SITE_TRUE : 0)),                  \
+				  &(x)->key.object),                                                                   \
 			 1)
 #define xp_static_branch_unlikely(x)                                                                                   \
-	__builtin_expect(XP__BRANCH(&(x)->key, XP__INITIALLY(x) ? XP__OPCODE_JMP : XP__OPCODE_TEST,                    \
-				    XP__INITIALLY(x) ? XP_SITE_TRUE : 0),                                              \
+	__builtin_expect(XP__SAW(XP__BRANCH(&(x)->key, XP__INITIALLY(x) ? XP__OPCODE_JMP : XP__OPCODE_TEST,            \
+					    XP__INITIALLY(x) ? XP_SITE_TRUE : 0),                                      \
+				 &(x)->key.object),                                                                    \
 			 0)
 #endif
 

@@ -57,7 +57,7 @@ static inline __attribute__((always_inline)) int xp__static_switch_choice(const 
 	if (key->object.real)
 		key = (const struct xp_static_switch *)key->object.real;
 	/* ordering: (N2) pairs with (N1) */
-	return (int)__atomic_load_n(&key->choice, __ATOMIC_ACQUIRE);
+	return XP__SAW((int)__atomic_load_n(&key->choice, __ATOMIC_ACQUIRE), &key->object);
 }
 
 #ifdef __cplusplus
@@ -202,7 +202,7 @@ int xp__switch_beyond(void) __attribute__((error("the static switch has no such 
 #define xp_static_switch(x) xp_static_switch_choice(x)
 #else
 #include <crosspatch/arch/x86.h>
-#define xp_static_switch(x) XP__SWITCH(XP__SWITCH_KEY(x), XP__SWITCH_NR(x))
+#define xp_static_switch(x) XP__SAW(XP__SWITCH(XP__SWITCH_KEY(x), XP__SWITCH_NR(x)), &XP__SWITCH_KEY(x)->object)
 #endif
 
 #endif

@@ -597,6 +597,9 @@ int xp__apply_locked(struct xp__item *items, size_t nr, struct xp_diag *diag)
 	for (size_t i = 0; i < nr; i++) {
 		bool superseded = items[i].skip;
 
+		/* ordering: (TS1) pairs with (TS2) */
+		if (items[i].object)
+			xp__tell(&items[i].object->scratch, __ATOMIC_RELEASE);
 		if (!superseded && items[i].front->start)
 			error = items[i].front->start(&items[i]);
 		if (error) {

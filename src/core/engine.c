@@ -11,6 +11,7 @@
 #include "core/site.h"
 
 const struct xp_port *xp__port;
+int (*xp__sanitizer)(volatile int *word, int value, int order);
 static int state = XP_STATE_NO_PORT;
 static int policy = XP_POLICY_AUTO;
 

@@ -11,6 +11,18 @@ struct xp_object;
 
 extern const struct xp_port *xp__port;
 
+/*
+ * ThreadSanitizer's atomic addition, where the program is built with it, else NULL; for ports. It sees no text, and of the
+ * library not the lock, but every memcpy: an addition of 0 tells it of an acquire and a release.
+ */
+extern int (*xp__sanitizer)(volatile int *word, int value, int order);
+
+static inline void xp__tell(uint32_t *word, int order)
+{
+	if (xp__sanitizer)
+		xp__sanitizer((volatile int *)word, 0, order);
+}
+
 /* xp__start - the engine's part of xp_port_set(). */
 void xp__start(const struct xp_port *port);
 

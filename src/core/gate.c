@@ -124,11 +124,11 @@ static void store_through(struct xp_gate *handle, xp__gate_func *func)
 	__atomic_store_n(&handle->through, func, __ATOMIC_RELEASE);
 }
 
-/* Lets calls run the fallback, ask the resolver, or go @straight to the provider. */
+/* Lets calls run the fallback, ask the resolver, or go @straight to the provider; under ThreadSanitizer they ask. */
 static void lead(struct xp_gate *handle, xp__gate_func *provider, bool straight)
 {
 	handle->vain = 0;
-	if (provider && !straight && handle->stub)
+	if (provider && handle->stub && (!straight || xp__sanitizer))
 		store_through(handle, asking(handle));
 	else
 		store_through(handle, provider ? provider : handle->fallback);
@@ -668,6 +668,11 @@ void *xp__gate_resolve(struct xp_object *object, uintptr_t return_address)
 
 	if (provider == NULL)
 		return (void *)(uintptr_t)handle->fallback;
+	if (xp__sanitizer) {
+		/* ordering: (TS2) pairs with (TS1) */
+		xp__tell(&gate->gate.object.scratch, __ATOMIC_ACQUIRE);
+		return (void *)(uintptr_t)provider;
+	}
 	if (xp__lock(NULL))
 		return (void *)(uintptr_t)provider;
 	provider = gate->gate.placed;

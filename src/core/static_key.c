@@ -167,6 +167,8 @@ static int inc_locked(struct xp_static_key *key)
 		return 0;
 	if (count == INT32_MAX)
 		return -XP_E_OVERFLOW;
+	/* ordering: (TS1) pairs with (TS2) */
+	xp__tell(&key->object.scratch, __ATOMIC_RELEASE);
 	error = xp__patch_locked(&item, 1, NULL);
 	if (error)
 		return error;
@@ -191,6 +193,8 @@ static int dec_locked(struct xp_static_key *key)
 	}
 	if (error)
 		return error;
+	/* ordering: (TS1) pairs with (TS2) */
+	xp__tell(&key->object.scratch, __ATOMIC_RELEASE);
 	error = xp__patch_locked(&item, 1, NULL);
 	if (error) {
 		store_count(key, 1);

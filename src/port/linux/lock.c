@@ -175,7 +175,12 @@ static int lock_as(uint32_t mark)
 
 int xp__text_lock(void)
 {
-	return lock_as(0);
+	int error = lock_as(0);
+
+	/* ordering: (L1) pairs with (L2) */
+	if (!error)
+		xp__tell(&word, __ATOMIC_ACQUIRE);
+	return error;
 }
 
 bool xp__text_lock_owned(void)
@@ -198,6 +203,8 @@ void xp__text_unlock(void)
 	uint32_t seen = (uint32_t)xp__gettid();
 
 	xp__kept_commit_ends();
+	/* ordering: (L2) pairs with (L1) */
+	xp__tell(&word, __ATOMIC_RELEASE);
 	if (lent) {
 		lent--;
 		__atomic_fetch_or(&word, FORK, __ATOMIC_RELAXED);

@@ -9,6 +9,7 @@
  */
 #include "arch/x86/store.h"
 #include "arch/x86/sync.h"
+#include "core/engine.h"
 #include "port/linux/port.h"
 
 #include <asm/prctl.h>
@@ -23,6 +24,9 @@
 #define XP_NO_PATCHING
 #include <crosspatch/gate.h>
 #include <crosspatch/text_poke.h>
+
+/* In the program's ThreadSanitizer, if it has one. Not __tsan_acquire(), which hangs in handlers of fork. */
+extern int __tsan_atomic32_fetch_add(volatile int *word, int value, int order) __attribute__((weak));
 
 #ifndef ARCH_SHSTK_STATUS
 #define ARCH_SHSTK_STATUS 0x5005
@@ -569,6 +573,7 @@ __attribute__((constructor(100))) static void start(void)
 	xp__kept_commit_ends();
 	if (caught)
 		xp__sigaction(SIGSYS, &sigsys, NULL);
+	xp__sanitizer = __tsan_atomic32_fetch_add;
 	(void)xp_port_set(&port);
 }
 #pragma GCC diagnostic pop
