@@ -174,7 +174,9 @@ static void step_through(void)
 	unsigned long all;
 
 	/* Meson's MALLOC_PERTURB_ has malloc fill what it gives, which takes too many steps. */
+#ifdef M_PERTURB
 	mallopt(M_PERTURB, 0);
+#endif
 	stepping = (int)syscall(SYS_gettid);
 	REQUIRE_EQ(sigaction(SIGTRAP, &act, NULL), 0);
 	operation(); /* binds what is bound lazily */
