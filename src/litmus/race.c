@@ -151,8 +151,7 @@ void litmus_await(struct litmus_job *job, uint64_t end)
 int litmus_threads_start(const int cpus[2])
 {
 	struct sigaction action = {.sa_sigaction = on_fault, .sa_flags = SA_SIGINFO | SA_ONSTACK};
-	pthread_attr_t attr;
-	cpu_set_t set;
+	cpu_set_t set, other;
 	int error;
 
 	sched_getaffinity(0, sizeof(cpus_before), &cpus_before);
@@ -163,12 +162,13 @@ int litmus_threads_start(const int cpus[2])
 		return -errno;
 	for (size_t i = 0; i < NR_SIGNALS; i++)
 		sigaction(signals[i], &action, &actions_before[i]);
-	CPU_ZERO(&set);
-	CPU_SET(cpus[1], &set);
-	pthread_attr_init(&attr);
-	pthread_attr_setaffinity_np(&attr, sizeof(set), &set);
-	error = pthread_create(&executor, &attr, execute, NULL);
-	pthread_attr_destroy(&attr);
+	/* A thread inherits where it may run. */
+	CPU_ZERO(&other);
+	CPU_SET(cpus[1], &other);
+	if (sched_setaffinity(0, sizeof(other), &other))
+		return -errno;
+	error = pthread_create(&executor, NULL, execute, NULL);
+	sched_setaffinity(0, sizeof(set), &set);
 	return -error;
 }
 

@@ -130,7 +130,7 @@ static void closed(void)
 	CHECK(find(3, "/mem") >= 0 && find(3, "/maps") >= 0 && find(3, "/task") >= 0);
 	CHECK_EQ(before, 3);
 	for (unsigned i = 0; i < 3; i++) {
-		closefrom(3);
+		syscall(SYS_close_range, 3, ~0u, 0);
 		CHECK_EQ(count(), 0);
 		CHECK(subject_works(&subject));
 		CHECK_EQ(count(), before);
@@ -280,7 +280,7 @@ static void child(void)
 	CHECK(subject_works(&subject));
 	REQUIRE(subject_make(&other));
 	CHECK(subject_works(&other));
-	closefrom(3);
+	syscall(SYS_close_range, 3, ~0u, 0);
 	xp_child(grandchild);
 	CHECK(subject_works(&subject));
 	CHECK_EQ(xp_text_poke(&subject.on, NULL), 0);
@@ -668,7 +668,7 @@ static void exhaust(enum xp__point point)
 	if (point > XP__POINT_RETIRED || midst.passed++ != midst.moment)
 		return;
 	none.rlim_cur = 3;
-	closefrom(3);
+	syscall(SYS_close_range, 3, ~0u, 0);
 	setrlimit(RLIMIT_NOFILE, &none);
 	pthread_create(&thread, NULL, give_back, NULL);
 	pthread_detach(thread);
@@ -754,7 +754,7 @@ static void exhaust_for_good(enum xp__point point)
 
 	if (point != XP__POINT_STORED || midst.passed++ != midst.moment)
 		return;
-	closefrom(3);
+	syscall(SYS_close_range, 3, ~0u, 0);
 	setrlimit(RLIMIT_NOFILE, &none);
 }
 

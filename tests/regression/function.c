@@ -500,8 +500,10 @@ static void run_on(int nth)
 
 	if (sched_getaffinity(0, sizeof(all), &all) || CPU_COUNT(&all) < 2)
 		return;
-	while (nth > 0)
-		nth -= CPU_ISSET(++cpu, &all) != 0;
+	while (nth > 0) {
+		cpu++;
+		nth -= CPU_ISSET(cpu, &all) != 0;
+	}
 	CPU_ZERO(&one);
 	CPU_SET(cpu, &one);
 	(void)sched_setaffinity(0, sizeof(one), &one);

@@ -13,6 +13,10 @@
 #include <sched.h>
 #include <signal.h>
 
+#ifndef sigev_notify_thread_id /* glibc before 2.38 */
+#define sigev_notify_thread_id _sigev_un._tid
+#endif
+
 extern uint32_t xp__lock_patience_ms;
 
 static pthread_mutex_t inner = PTHREAD_MUTEX_INITIALIZER;
@@ -283,7 +287,7 @@ static void interrupting(void)
 	REQUIRE_EQ(sigaction(SIGUSR1, &act, NULL), 0);
 	for (int i = 0; i < 2; i++)
 		REQUIRE_EQ(pthread_create(&threads[i], NULL, fork_on, NULL), 0);
-	event._sigev_un._tid = (int)syscall(SYS_gettid);
+	event.sigev_notify_thread_id = (int)syscall(SYS_gettid);
 	REQUIRE_EQ(timer_create(CLOCK_MONOTONIC, &event, &timer), 0);
 	REQUIRE_EQ(timer_settime(timer, 0, &often, NULL), 0);
 	while (now_ms() < end) {

@@ -410,7 +410,7 @@ static void close_from_three(void)
 	CHECK_EQ(xp_set_writer(XP_WRITER_PROCMEM), 0);
 	check_works();
 	CHECK(find_descriptor() >= 0);
-	closefrom(3);
+	syscall(SYS_close_range, 3, ~0u, 0);
 	CHECK_EQ(find_descriptor(), -1);
 	check_works();
 	CHECK(find_descriptor() >= 0);
@@ -482,7 +482,7 @@ XP_CHILD_PROGRAM(not_dumpable)
 	CHECK_EQ(xp_set_writer(XP_WRITER_AUTO), 0);
 	xp_child(check_works);
 	check_works();
-	closefrom(3);
+	syscall(SYS_close_range, 3, ~0u, 0);
 	CHECK_EQ(xp_set_writer(XP_WRITER_PROCMEM), -XP_E_NO_WRITER);
 	check_works();
 	CHECK_EQ(xp_set_descriptors(XP_DESCRIPTORS_KEEP), -EACCES);

@@ -17,6 +17,10 @@
 #include <time.h>
 #include <unistd.h>
 
+#ifndef sigev_notify_thread_id /* glibc before 2.38 */
+#define sigev_notify_thread_id _sigev_un._tid
+#endif
+
 #ifndef XP_INJECT
 #error "this program is linked with a library built with XP_INJECT"
 #endif
@@ -136,7 +140,7 @@ static void arm(void)
 					 .sigev_signo = i ? SIGNAL_ALTERNATE : SIGNAL_HERE};
 
 		event.sigev_value.sival_int = (int)(n + i);
-		event._sigev_un._tid = (int)XP__SYS1(SYS_gettid, 0);
+		event.sigev_notify_thread_id = (int)XP__SYS1(SYS_gettid, 0);
 		CHECK_EQ(timer_create(CLOCK_MONOTONIC, &event, &timers[n + i]), 0);
 		start_timer(n + i);
 	}
