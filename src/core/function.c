@@ -36,7 +36,7 @@ static const uint8_t endbr[4] = {0xf3, 0x0f, 0x1e, 0xfa};
 /* The records of one module, of one kind. */
 struct xp__entries {
 	struct xp__entries *next;
-	const void *start;                /* of them */
+	const void *from;                 /* of them */
 	const struct xp_entry_site *site; /* either of them */
 	const uint64_t *patchable;
 	uint32_t nr;
@@ -477,7 +477,7 @@ static bool find_function(xp__any_function *fn, struct xp__entries **module, uin
 
 /* What a module that is not registered may have: the function at an address, or some that a pattern matches. */
 struct sought {
-	uintptr_t start;     /* 0: by pattern */
+	uintptr_t from;      /* 0: by pattern */
 	const char *pattern; /* NULL: all */
 };
 
@@ -493,8 +493,8 @@ static bool has_sought(const struct xp_module *public, const void *data)
 		for (uint32_t i = 0; i < module.nr; i++) {
 			if (!is_entry(&module, i))
 				continue;
-			if (sought->start ? code_of(&module, i) - before_of(&module, i) == sought->start
-					  : sought->pattern == NULL || matches(sought->pattern, name_of(&module, i)))
+			if (sought->from ? code_of(&module, i) - before_of(&module, i) == sought->from
+					 : sought->pattern == NULL || matches(sought->pattern, name_of(&module, i)))
 				return true;
 		}
 	}
@@ -504,7 +504,7 @@ static bool has_sought(const struct xp_module *public, const void *data)
 /* The function at @fn; NULL: *error says why. */
 static struct xp__function *function_at(xp__any_function *fn, int *error)
 {
-	const struct sought sought = {.start = (uintptr_t)fn};
+	const struct sought sought = {.from = (uintptr_t)fn};
 	struct xp__entries *module;
 	struct xp__function *function;
 	uint32_t record;
@@ -847,7 +847,7 @@ static int arrive(const struct xp_site_table *records, bool patchable)
 	module = take(sizeof(*module));
 	if (module == NULL)
 		return -XP__ENOMEM;
-	module->start = records->start;
+	module->from = records->start;
 	module->stub = stub;
 	set_records(module, records, patchable);
 	error = sort(module);
@@ -874,7 +874,7 @@ static struct xp__entries *unlink_module(struct xp__entries **list, const struct
 {
 	struct xp__entries *module;
 
-	while (*list && (*list)->start != records->start)
+	while (*list && (*list)->from != records->start)
 		list = &(*list)->next;
 	module = *list;
 	if (module)
