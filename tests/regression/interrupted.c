@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 /*
- * Signal handlers at any instruction of malloc, stdio, pthread_create, dlopen and fork, that call what handlers may call.
+ * Signal handlers at any instruction of malloc, stdio, pthread_create, dlopen, fork and exit, that call what handlers may call.
  *
  * The thread steps through the operation, instruction by instruction (the trap flag), and the handler of SIGTRAP calls the
  * functions: at some 60 places, others in each run, or with the argument `whole` at every one. Another thread forks and commits
@@ -15,6 +15,7 @@
 #include <malloc.h>
 #include <pthread.h>
 #include <signal.h>
+#include <sys/mman.h>
 #include <ucontext.h>
 
 enum { TF = 0x100, PLACES = 60 };
@@ -229,6 +230,51 @@ static void step_beside_another(void)
 	__atomic_store_n(&stop, true, __ATOMIC_RELAXED);
 	pthread_join(thread, NULL);
 	CHECK_EQ(wrong, 0);
+}
+
+/* What a process that exits leaves behind. */
+static struct {
+	unsigned long steps, places;
+	int wrong;
+} * left;
+
+static void note_left(void)
+{
+	left->steps = steps;
+	left->places = places;
+	left->wrong = wrong;
+}
+
+static void on_last_step(int signal, siginfo_t *info, void *context)
+{
+	on_step(signal, info, context);
+	note_left();
+}
+
+static void leave(void)
+{
+	struct sigaction act = {.sa_sigaction = on_last_step, .sa_flags = SA_SIGINFO | SA_NODEFER};
+
+	stepping = (int)syscall(SYS_gettid);
+	sigaction(SIGTRAP, &act, NULL);
+	set_flag(true);
+	exit(0);
+}
+
+XP_TEST(exit_interrupted)
+{
+	left = mmap(NULL, sizeof(*left), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	REQUIRE(left != MAP_FAILED);
+	stride = 0;
+	CHECK_EQ(xp_child_status(leave), 0);
+	CHECK(left->steps > 100);
+	stride = whole ? 1 : left->steps / PLACES + 1;
+	from = (unsigned long)getpid() * 7919 % stride;
+	CHECK_EQ(xp_child_status(leave), 0);
+	XP_TEST_NOTE("%lu instructions, interrupted at %lu of them", left->steps, left->places);
+	CHECK(left->places > PLACES / 2);
+	CHECK_EQ(left->wrong, 0);
+	munmap(left, sizeof(*left));
 }
 
 #define INTERRUPTED(name)                                                                                              \
