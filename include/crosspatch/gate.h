@@ -28,7 +28,9 @@
  *	0F 0B 2E E8 00 00 00 00     ud2, what it is to become, room; E9 in place of E8: the stub itself, a jump
  *	2E 2E 2E E8 disp32          the call, once it was executed: of the provider if there is one, else of the stub
  *
- * Withdrawn, it calls the stub. It never becomes an UD2 again.
+ * Withdrawn, it calls the stub. It never becomes an UD2 again. While the text cannot be changed each execution faults, and the
+ * handler calls the provider, or the stub. To change it is tried at the first 8 faults of a gate, then ever more seldom, at
+ * last at each 4096th.
  *
  * Gates of one name are one gate, in all executables and shared objects of the process: name and type are the
  * programmer's promise, as they are for the dynamic linker.
@@ -59,7 +61,8 @@ struct xp_gate {
 	struct xp_gate *next;    /* of the same name; in the one behind them all: the next name */
 	struct xp__found *found; /* call sites without a record that were bound */
 	xp__gate_func *resolver; /* 32-bit code: where a stub's part goes that asks; its assembly knows the place */
-	uint32_t vain;
+	uint16_t vain;   /* questions of the resolver that bound nothing */
+	uint16_t faults; /* of sites in UD2 form, since one was bound */
 } __attribute__((aligned(8))); /* whatever the size of a pointer: XP_SITE_FLAGS */
 
 /* Without stubs a gate is a load and an indirect call. */
@@ -107,7 +110,7 @@ XP__GATE_ASSERT(offsetof(struct xp_gate, resolver) == XP__GATE_RESOLVER, "the st
 	STUB(xp_gate_stub_##name, xp_gate_##name);                                                                     \
 	__attribute__((weak, used)) XP__STRUCT xp_gate xp_gate_##name = {                                              \
 		{XP__OBJECT(NULL, #name, __FILE__, __LINE__)}, function, function, XP__GATE_STUB_OF(name), NULL, NULL, \
-		NULL, NULL, 0};                                                                                           \
+		NULL, NULL, 0, 0};                                                                                        \
 	XP__GATE_END
 
 /* What a gate without a fallback of its own does: returns 0. */
@@ -137,7 +140,8 @@ void xp__gate_return0(void);
  * xp_gate(name)(arguments) - the call. Context: any, signal handlers included; under a policy that uses breakpoints, not
  * where SIGTRAP is blocked. The first call of each site with a provider takes the text lock and may commit.
  * Ordering: acquire: what the provider's registrar wrote before xp_gate_provide() is seen by the provider.
- * Errors: none: what cannot be bound goes through the stub. Progress: bound: wait-free; else waits for the text lock.
+ * Errors: none: what cannot be bound goes through the stub. Progress: bound: wait-free; else waits for the text lock, and
+ * as a commit does, at 16 calls of a gate that cannot be bound and at the faults that are named above.
  * In a signal handler that interrupted a commit of the same thread the call goes to the provider, and binds nothing. Nor do
  * calls in a program under ThreadSanitizer: each asks, so that it is seen to acquire.
  */

@@ -59,7 +59,8 @@ struct xp_gate_far {
 		uint16_t zero;
 	} to[2];
 	uint32_t version; /* how often it was changed; its lowest bit says which of the two counts */
-	uint32_t listed;
+	uint16_t listed;
+	uint16_t faults; /* at sites that are not bound, since one was */
 } __attribute__((aligned(8)));
 
 #define XP_FAR_16_16 0
@@ -73,7 +74,7 @@ struct xp_gate_far {
  */
 #define XP_DEFINE_GATE_FAR(name)                                                                                       \
 	XP__STRUCT xp_gate_far name __attribute__((used, visibility("hidden"))) = {                                    \
-		{XP__OBJECT(NULL, #name, __FILE__, __LINE__)}, NULL, {{0, 0, 0}, {0, 0, 0}}, 0, 0}
+		{XP__OBJECT(NULL, #name, __FILE__, __LINE__)}, NULL, {{0, 0, 0}, {0, 0, 0}}, 0, 0, 0}
 #define XP_DECLARE_GATE_FAR(name) extern XP__STRUCT xp_gate_far name __attribute__((visibility("hidden")))
 
 #if defined(__i386__)

@@ -13,6 +13,9 @@
 #include "core/engine.h"
 #include "core/trap.h"
 
+#define TRY_FIRST 8u   /* faults that all try */
+#define TRY_EACH 4096u /* then those whose number is a power of two up to this; then one of so many */
+
 struct xp__fault_sites {
 	size_t nr, size;
 	struct xp__fault_sites *next;
@@ -113,4 +116,19 @@ void *xp__faults_find(const struct xp__faults *faults, uintptr_t code)
 	size_t i = sites ? place(sites, code) : 0;
 
 	return sites && i < sites->nr && sites->site[i].code == code ? sites->site[i].owner : NULL;
+}
+
+/* One thread sees each number, but for those that come while another one takes TRY_EACH away. */
+bool xp__faults_try(uint16_t *count)
+{
+	unsigned before = __atomic_fetch_add(count, 1, __ATOMIC_RELAXED);
+
+	if (before == 2 * TRY_EACH)
+		__atomic_fetch_sub(count, TRY_EACH, __ATOMIC_RELAXED);
+	return before < TRY_FIRST || (before & (before - 1)) == 0;
+}
+
+void xp__faults_ended(uint16_t *count)
+{
+	__atomic_store_n(count, 0, __ATOMIC_RELAXED);
 }

@@ -3,6 +3,7 @@
 #ifndef XP_CORE_FAULT_H
 #define XP_CORE_FAULT_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -23,5 +24,17 @@ void xp__faults_publish(struct xp__faults *faults, struct xp__fault_sites *sites
 
 /* xp__faults_find - whose site it is, or NULL. Context: a handler counted in (xp__trap_enter()). Ordering: (G4). */
 void *xp__faults_find(const struct xp__faults *faults, uintptr_t code);
+
+/*
+ * xp__faults_try - whether the text is to be changed for this fault, or the handler does what the call would and no more.
+ * @count: of the gate's faults since one of them was the last at its site, 0 at first. Where a site cannot be changed each try
+ * may wait for some ms, and the site faults at each call. So the first 8 faults try, and those of number 8, 16, … 4096, counted from 0,
+ * then every 4096th: what a call waits is nothing on average, and a site that can be changed again is within as many calls
+ * as were in vain.
+ * xp__faults_ended - a try succeeded: the next fault is the first.
+ * Context: any. Ordering: none: which of several threads tries does not matter. Progress: wait-free.
+ */
+bool xp__faults_try(uint16_t *count);
+void xp__faults_ended(uint16_t *count);
 
 #endif

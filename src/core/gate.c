@@ -13,7 +13,8 @@
  * I4  A site is bound under the text lock, after a look at its text: of several threads that execute it one finds it unbound.
  * I5  A site in UD2 form is an UD2 until it is executed or bound, and then a call like any other; one that a stub begins
  *     with becomes a jump over itself. What raised a fault is ours if the published table has its address; then it is
- *     executed again, if it is no UD2 any more, or is patched now. So a fault that is not ours never loops.
+ *     executed again, if it is no UD2 any more, or is patched now, or the handler does what the call would. So a fault that
+ *     is not ours never loops, and what cannot be patched does not wait at each call (xp__faults_try()).
  * I6  Names are never forgotten: what is looked at without the lock stays.
  * I7  A provider stays mapped: the port is asked to keep it before the text lock is taken, as for static calls.
  *
@@ -128,6 +129,7 @@ static void store_through(struct xp_gate *handle, xp__gate_func *func)
 static void lead(struct xp_gate *handle, xp__gate_func *provider, bool straight)
 {
 	handle->vain = 0;
+	xp__faults_ended(&handle->faults);
 	if (provider && handle->stub && (!straight || xp__sanitizer))
 		store_through(handle, asking(handle));
 	else
@@ -489,16 +491,34 @@ static int patch_fault(struct xp_gate *handle, uintptr_t code)
 			handle->placed = item.gate.provider;
 	}
 	xp__unlock();
+	if (!error)
+		xp__faults_ended(&handle->faults);
 	return error;
+}
+
+/*
+ * The call, or the stub's jump, as if it were bound: the resolver would try what was just tried. Without a provider, or one
+ * that it cannot reach, as if it were unbound, and likewise under ThreadSanitizer, where calls ask.
+ */
+static void finish_fault(const struct xp_gate *handle, uintptr_t code, struct xp_regs *regs)
+{
+	const struct gate *gate = (const struct gate *)handle->object.real;
+	/* ordering: (G2) pairs with (G1) */
+	xp__gate_func *provider = gate ? __atomic_load_n(&gate->gate.placed, __ATOMIC_ACQUIRE) : NULL;
+	struct site site = site_at(code, true);
+	uint8_t bytes[UD2_LEN];
+	struct xp__insn insn;
+
+	if (provider == NULL || xp__sanitizer || !form(bytes, &site, (uintptr_t)provider))
+		(void)form(bytes, &site, unbound_target(handle, &site));
+	xp__insn_decode(bytes, UD2_LEN, &insn);
+	xp__emulate(&insn, code, code + UD2_LEN, regs);
 }
 
 enum xp_trap_verdict xp_trap_illegal(struct xp_regs *regs, unsigned shard)
 {
 	uintptr_t code = (uintptr_t)regs->ip;
 	struct xp_gate *handle;
-	struct xp__insn insn;
-	struct site site;
-	uint8_t bytes[UD2_LEN];
 
 	xp__trap_enter(shard);
 	handle = xp__faults_find(&faults, code);
@@ -506,13 +526,9 @@ enum xp_trap_verdict xp_trap_illegal(struct xp_regs *regs, unsigned shard)
 	if (handle == NULL)
 		return XP_TRAP_FOREIGN;
 	XP__INJECT(XP__POINT_FAULT_FOUND);
-	if (!is_ud2(code) || patch_fault(handle, code) == 0)
+	if (!is_ud2(code) || (xp__faults_try(&handle->faults) && patch_fault(handle, code) == 0))
 		return XP_TRAP_RETRY;
-	/* As if it were unbound. */
-	site = site_at(code, true);
-	(void)form(bytes, &site, unbound_target(handle, &site));
-	xp__insn_decode(bytes, UD2_LEN, &insn);
-	xp__emulate(&insn, code, code + UD2_LEN, regs);
+	finish_fault(handle, code, regs);
 	return XP_TRAP_DONE;
 }
 

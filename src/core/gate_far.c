@@ -296,6 +296,7 @@ static void finish(struct xp__item *item, bool done)
 	__atomic_store_n(&gate->to[next & 1].offset, item->far.offset, __ATOMIC_RELAXED);
 	/* ordering: (G5) pairs with (G6) */
 	__atomic_store_n(&gate->version, next, __ATOMIC_RELEASE);
+	xp__faults_ended(&gate->faults);
 }
 
 static void current(struct xp__item *item)
@@ -340,7 +341,8 @@ static void finish_call(const struct xp_far_site *site, struct xp_regs *regs)
 static enum xp_trap_verdict bind(const struct xp_far_site *site, struct xp_regs *regs)
 {
 	struct xp__item item = {.front = &xp__gate_far_front, .object = &gate_at(site)->object};
-	int error = xp__lock(NULL);
+	bool tries = xp__faults_try(&gate_at(site)->faults);
+	int error = tries ? xp__lock(NULL) : -XP_E_NO_METHOD;
 	bool locked = !error;
 
 	if (locked && is_unbound(site)) {
@@ -353,6 +355,8 @@ static enum xp_trap_verdict bind(const struct xp_far_site *site, struct xp_regs 
 	}
 	if (error)
 		finish_call(site, regs);
+	else
+		xp__faults_ended(&gate_at(site)->faults);
 	if (locked)
 		xp__unlock();
 	return error ? XP_TRAP_DONE : XP_TRAP_RETRY;

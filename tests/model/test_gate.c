@@ -125,7 +125,7 @@ XP_TEST(three_phases_where_no_store_is_single)
 	stop();
 }
 
-/* Whatever fails: the site is as it was, and the call that faulted goes where an unbound one goes. */
+/* Whatever fails: the site is as it was, and the call that faulted goes where the gate leads. */
 static void binding_fails(enum rec_op op, unsigned nth)
 {
 	struct xp_regs regs;
@@ -138,7 +138,7 @@ static void binding_fails(enum rec_op op, unsigned nth)
 	rec_fail(op, nth, 1, -5);
 	CHECK_EQ(fault(&regs), XP_TRAP_DONE);
 	CHECK_MEM(rec_text + UD2, virgin, sizeof(virgin));
-	CHECK_EQ(regs.ip, (uintptr_t)(rec_text + STUB));
+	CHECK_EQ(regs.ip, (uintptr_t)(rec_text + PROVIDER));
 	CHECK_EQ(regs.gpr[4], (uintptr_t)(stack + 7));
 	CHECK_EQ(stack[7], (uintptr_t)(rec_text + UD2 + 8));
 	rec_heal();
@@ -162,6 +162,47 @@ XP_TEST(every_step_of_a_binding_fails)
 		binding_fails(REC_WRITE, nth);
 		binding_fails(REC_SYNC, nth);
 	}
+}
+
+/* Faults until the site is bound or @most were met; all that are not its end go to @to. The number of them. */
+static unsigned faults_until_bound(unsigned most, size_t to)
+{
+	struct xp_regs regs;
+
+	for (unsigned i = 0; i < most; i++) {
+		if (fault(&regs) == XP_TRAP_RETRY)
+			return i;
+		if (regs.ip != (uintptr_t)(rec_text + to))
+			CHECK_EQ(regs.ip, (uintptr_t)(rec_text + to));
+	}
+	return most;
+}
+
+/* What each try waits for is the port's; so few of the faults try. */
+XP_TEST(a_site_that_cannot_be_bound_is_seldom_tried)
+{
+	REQUIRE(start(UD2) == 0);
+	rec_forget();
+	rec_fail(REC_PREPARE, 1, 1000000, -16);
+	CHECK_EQ(faults_until_bound(3, STUB), 3); /* nobody provides it */
+	CHECK_EQ(rec.calls[REC_PREPARE], 3);
+	/* A provider that comes has it tried anew. */
+	REQUIRE(xp__gate_provide("g", text_at(PROVIDER)) == 0);
+	rec_forget();
+	rec_fail(REC_PREPARE, 1, 1000000, -16);
+	CHECK_EQ(faults_until_bound(8, PROVIDER), 8);
+	CHECK_EQ(rec.calls[REC_PREPARE], 8);
+	CHECK_EQ(faults_until_bound(1000 - 8, PROVIDER), 1000 - 8);
+	CHECK_EQ(rec.calls[REC_PREPARE], 8 + 7); /* numbers 8, 16, … 512 */
+	CHECK_EQ(faults_until_bound(19000, PROVIDER), 19000);
+	CHECK_EQ(rec.calls[REC_PREPARE], 8 + 11 + 2); /* … 8192; 12288, 16384 */
+	CHECK_MEM(rec_text + UD2, virgin, sizeof(virgin));
+	/* It can be bound again: at the next try. */
+	rec_heal();
+	CHECK_EQ(faults_until_bound(4096, PROVIDER), 480);
+	CHECK_EQ(target(UD2 + 3), PROVIDER);
+	CHECK_EQ(handle.faults, 0);
+	stop();
 }
 
 XP_TEST(withdrawal_fails)

@@ -199,6 +199,29 @@ XP_TEST(every_step_of_a_binding_fails)
 	}
 }
 
+/* Each fault of a site that cannot be bound is a call all the same; few of them try. */
+XP_TEST(a_site_that_cannot_be_bound_is_seldom_tried)
+{
+	struct xp_regs regs;
+	unsigned more = 0;
+
+	REQUIRE(start(0) == 0);
+	REQUIRE(xp_gate_far_provide(&gate, selector(), PROVIDER) == 0);
+	rec_forget();
+	rec_fail(REC_PREPARE, 1, 1000000, -16);
+	for (unsigned i = 0; i < 1000; i++) {
+		REQUIRE(fault(&regs) == XP_TRAP_DONE);
+		check_called(&regs);
+	}
+	CHECK_EQ(rec.calls[REC_LOCK], 8 + 7); /* numbers 8, 16, … 512 */
+	rec_heal();
+	while (fault(&regs) == XP_TRAP_DONE)
+		more++;
+	CHECK_EQ(more, 1024 - 1000);
+	CHECK_TEXT(bound);
+	stop();
+}
+
 XP_TEST(without_a_provider_the_carry_flag)
 {
 	struct xp_regs regs;

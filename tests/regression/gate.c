@@ -12,6 +12,7 @@
 #include <stdarg.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 struct pair {
@@ -332,6 +333,7 @@ static double zero(double x, int n)
 XP_DECLARE_GATE_UD2_FALLBACK(double, faulting, (double x, int n), zero);
 XP_DECLARE_GATE_UD2_FALLBACK(int, faulting_too, (int a, int b), absent);
 XP_DECLARE_GATE_UD2_FALLBACK(int, faulting_last, (int a, int b), absent);
+XP_DECLARE_GATE_UD2_FALLBACK(int, faulting_seldom, (int a, int b), absent);
 XP_DECLARE_GATE(long, site, (void));
 
 /* As a code generator writes it, many times over: each is executed for the first time once. */
@@ -460,6 +462,60 @@ XP_TEST(a_site_that_cannot_be_patched)
 	CHECK_EQ(xp_set_writer(XP_WRITER_AUTO), 0);
 }
 
+static uint64_t now_ms(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+}
+
+/* How long 2000 calls of one kind take, which all reach their provider; where each waited it would be 6 s at least. */
+static void check_calls(int kind)
+{
+	uint64_t since = now_ms(), took;
+	unsigned strayed = 0;
+
+	for (int i = 0; i < 2000; i++) {
+		if (kind == 0)
+			strayed += call_ud2(NR_SITES - 3) != 0x12345678;
+		else if (kind == 1)
+			strayed += xp_gate(faulting_seldom)(2, i) != 2 + i;
+		else
+			strayed += caller(2, i) != 3 + i;
+	}
+	took = now_ms() - since;
+	XP_TEST_NOTE("2000 calls that cannot be bound: %u ms", (unsigned)took);
+	CHECK_EQ(strayed, 0);
+	CHECK(took < 2000);
+}
+
+/* As above, for long: few of the calls wait. */
+XP_TEST(sites_that_cannot_be_patched_wait_seldom)
+{
+	sigset_t trap, before;
+	unsigned more = 0;
+
+	sigemptyset(&trap);
+	sigaddset(&trap, SIGTRAP);
+	CHECK_EQ(xp_set_writer(XP_WRITER_PROCMEM), 0);
+	REQUIRE(xp_gate_provide("site", long_answer) == 0 && xp_gate_provide("faulting_seldom", plus) == 0);
+	REQUIRE(xp_gate_provide("add", plus) == 0);
+	REQUIRE(pthread_sigmask(SIG_BLOCK, &trap, &before) == 0);
+	for (int kind = 0; kind < 3; kind++)
+		check_calls(kind);
+	CHECK_UD2(NR_SITES - 3);
+	CHECK_CALLS(caller, xp_gate_stub_add);
+	REQUIRE(pthread_sigmask(SIG_SETMASK, &before, NULL) == 0);
+	for (; ud2_site(NR_SITES - 3)[0] == 0x0f && more < 4096; more++)
+		CHECK_EQ(call_ud2(NR_SITES - 3), 0x12345678);
+	CHECK_CALL(NR_SITES - 3, long_answer);
+	CHECK(more > 1);
+	REQUIRE(xp_gate_withdraw("site") == 0 && xp_gate_withdraw("faulting_seldom") == 0);
+	REQUIRE(xp_gate_withdraw("add") == 0);
+	CHECK_EQ(xp_set_writer(XP_WRITER_AUTO), 0);
+}
+
 static sigjmp_buf back;
 static const void *fault_at;
 static int fault_code;
@@ -509,7 +565,7 @@ XP_TEST(a_real_illegal_instruction)
 	child = fork();
 	if (child == 0) {
 		(void)xp_module_unregister(&xp__module);
-		call_ud2(NR_SITES - 3);
+		call_ud2(NR_SITES - 4);
 		_exit(1);
 	}
 	REQUIRE(waitpid(child, &status, 0) == child);
