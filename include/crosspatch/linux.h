@@ -35,7 +35,8 @@ enum xp_writer { XP_WRITER_AUTO, XP_WRITER_PROCMEM, XP_WRITER_MPROTECT };
  * The quiesce policy and xp_function_quiesce() send that signal under either. Each thread is asked again until it has
  * come. -EBUSY, with the thread and the reason in the diagnostic: a thread that blocks the signal did not come for 60 ms;
  * one that a tracer holds, that has the mask of a thread that ends, or that cannot be asked since the user's queue of
- * signals is full, for 1 s; any other for 10 s.
+ * signals is full, for 1 s; any other for 10 s. -EXDEV: /proc is that of an outer namespace of processes, where threads have
+ * other numbers (unshare --fork --pid without --mount-proc), so none can be asked.
  * Nothing was changed, and no other thread is held for more than 160 ms at a time. With the signal as sync, a round is tried
  * before anything is stored. If a thread stops coming between that and the end of the commit, it is undone after 1 s (10 s,
  * if nothing tells why); if the thread does not come for 10 s more, the engine is wedged.

@@ -654,4 +654,110 @@ XP_TEST(beside_threads_of_io_uring)
 	xp_child(with_io_uring);
 }
 
+/* ---- /proc of an outer namespace of processes: its numbers are not those that signals are sent by ---- */
+
+static void numbers_of_others(void)
+{
+	struct member member;
+	struct xp_diag diag;
+
+	if (!start() || !member_start(&member, OPEN, 0))
+		return;
+	CHECK(subject_works(&subject));
+	/* Whether a thread blocks SIGTRAP the files tell, whatever they are called. */
+	member_change(&member, OWN);
+	subject_refused(&subject, &subject.on, -EBUSY, XP_PHASE_PREPARE, "SIGTRAP");
+	member_change(&member, OPEN);
+	CHECK_EQ(xp_set_policy(XP_POLICY_QUIESCE), 0);
+	subject_refused(&subject, &subject.on, -EXDEV, XP_PHASE_PREPARE, "another namespace of processes");
+	CHECK_EQ(xp_set_policy(XP_POLICY_AUTO), 0);
+	CHECK_EQ(xp_set_sync(XP_SYNC_SIGNAL), 0);
+	CHECK_EQ(xp_text_poke(&subject.on, &diag), -EXDEV);
+	CHECK_EQ(xp_set_sync(XP_SYNC_AUTO), 0);
+	CHECK(subject_works(&subject));
+	member_end(&member);
+	/* Nobody is there to be asked. */
+	CHECK_EQ(xp_set_policy(XP_POLICY_QUIESCE), 0);
+	CHECK_EQ(xp_text_poke(&subject.on, NULL), 0);
+}
+
+static void in_another_namespace(void)
+{
+	REQUIRE_EQ(unshare(CLONE_NEWPID), 0);
+	xp_child(numbers_of_others);
+}
+
+static bool can_unshare(void)
+{
+	return geteuid() == 0 && access("/proc/sys/kernel/ns_last_pid", W_OK) == 0;
+}
+
+XP_TEST(the_numbers_of_an_outer_namespace)
+{
+	if (!can_unshare())
+		SKIP("only root makes a namespace of processes, and chooses numbers there");
+	xp_child(in_another_namespace);
+}
+
+/* The number that the kernel gave last, of this namespace; with @next >= 0 it is set. */
+static long last_number(long next)
+{
+	int fd = open("/proc/sys/kernel/ns_last_pid", next < 0 ? O_RDONLY : O_WRONLY);
+	char text[16] = "";
+	ssize_t n = next < 0 ? read(fd, text, sizeof(text) - 1)
+			     : write(fd, text, (size_t)snprintf(text, sizeof(text), "%ld", next));
+
+	close(fd);
+	return n <= 0 ? -1 : atol(text);
+}
+
+static bool collides; /* shared memory */
+static bool *collided = &collides;
+
+/* The other thread has a number outside that is the caller's inside. */
+static void a_number_twice(void)
+{
+	char path[64];
+	struct member member;
+
+	snprintf(path, sizeof(path), "/proc/self/task/%d", (int)gettid());
+	if (!start() || !member_start(&member, OWN, 0))
+		return;
+	*collided = access(path, F_OK) == 0;
+	if (*collided)
+		for (unsigned i = 0; i < 2; i++)
+			subject_refused(&subject, &subject.on, -EBUSY, XP_PHASE_PREPARE, "SIGTRAP");
+	member_end(&member);
+}
+
+static void aim(void)
+{
+	long last = last_number(-1);
+	pid_t first;
+
+	REQUIRE_EQ(unshare(CLONE_NEWPID), 0);
+	/* The first process keeps the namespace; it makes the one that is tried, so that its number can be chosen. */
+	first = fork();
+	if (first == 0) {
+		/* Outside: this is last + 1, the child last + 2, its thread last + 3. */
+		if (last_number(last + 2) > 0)
+			xp_child(a_number_twice);
+		_exit(xp_test_state.failures != 0);
+	}
+	for (int status = 0; waitpid(first, &status, 0) == first;)
+		CHECK_EQ(status, 0);
+}
+
+XP_TEST(the_number_of_another_thread_there)
+{
+	if (!can_unshare())
+		SKIP("only root makes a namespace of processes, and chooses numbers there");
+	collided = mmap(NULL, sizeof(*collided), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	REQUIRE(collided != MAP_FAILED);
+	for (unsigned i = 0; i < 200 && !*collided; i++)
+		xp_child(aim);
+	if (!*collided)
+		SKIP("others make processes all the time: no number was hit");
+}
+
 XP_TEST_MAIN()

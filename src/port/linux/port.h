@@ -115,6 +115,11 @@ int xp__threads_open(void); /* the directory: 0 or -errno */
 bool xp__threads_alone(void);
 /* xp__threads_many - whether there are so many that to look at the mask of each takes longer than a thread may run at a time. */
 bool xp__threads_many(void);
+/*
+ * xp__threads_ours - 0 if the ids that /proc has are those of this process' namespace; -EXDEV if they are of another, so that
+ * no thread is sent a signal by them; -errno. Context: text lock.
+ */
+int xp__threads_ours(void);
 /* xp__thread_look - what its status file says of a thread: 0; -ESRCH if it is gone (or a zombie); -errno. */
 struct xp__thread {
 	char state;                /* as in proc(5) */

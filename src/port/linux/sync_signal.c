@@ -534,6 +534,10 @@ int xp__rendezvous_meet(bool park, enum xp__hurry hurry, uint64_t *spent, struct
 	struct late late = {0, SLOW, 0}, last = late;
 	int error;
 
+	/* A commit that is midway began where they were. */
+	if (hurry == XP__BEFORE && !xp__threads_alone() && xp__threads_ours() == -EXDEV)
+		return xp__refuse(diag, -EXDEV, 0,
+				  "/proc is of another namespace of processes: it has other numbers of threads");
 	for (;;) {
 		error = run_round(park, patience, spent, &late);
 		if (error == 0)

@@ -9,6 +9,10 @@
  *     of one that is gone is a thread of this process, too, and is asked in its place. In a child, the parent's are gone.
  * K3  What cannot be opened or read says nothing: only ENOENT and ESRCH mean that the thread is gone.
  * K4  All under the text lock.
+ * K5  The ids are those of the namespace of processes that /proc was mounted in. Where that is an outer one, as after
+ *     unshare --fork --pid without a /proc of its own, they lead to the right files, but no signal: in our namespace the same
+ *     number is another thread's, or nobody's, and a thread that cannot be sent to looks like one that is gone. So who sends
+ *     asks first (xp__threads_ours()), and who meets its own number in the listing looks whether it is itself.
  */
 #include "port/linux/port.h"
 
@@ -26,6 +30,7 @@ struct entry {
 };
 
 #define DIRECTORY "/proc/self/task"
+#define SELF "/proc/self/status"
 #define MANY 32
 #define KEPT 16
 #define PLACE 0x50726f63 /* what a directory takes */
@@ -37,6 +42,7 @@ struct entry {
 static struct xp__kept directory = {.fd = -1};
 static int threads_kept[KEPT];
 static unsigned nr_kept;
+static bool kept_ours; /* K5, when they were listed */
 
 #ifdef XP_INJECT
 uint32_t xp__threads_patience_ms = 10000;
@@ -266,6 +272,40 @@ int xp__thread_look(int tid, struct xp__thread *thread)
 	return thread->state == 'Z' || thread->state == 'X' ? -ESRCH : 0;
 }
 
+/*
+ * The line "NSpid:" has the process' id in the namespace of /proc and in each one inside of that, down to its own: one number
+ * if they are the same. Without the line (no such namespaces, or Linux before 4.1) the id is all that tells.
+ */
+int xp__threads_ours(void)
+{
+	char line[64] = "", buffer[512];
+	int fd = (int)XP__SYS4(SYS_openat, AT_FDCWD, SELF, O_RDONLY | O_CLOEXEC, 0);
+	bool ours = false, nested = false;
+	unsigned len = 0;
+	long n;
+
+	if (fd < 0)
+		return fd;
+	fd = xp__move_high(fd);
+	while ((n = XP__SYS3(SYS_read, fd, buffer, sizeof(buffer))) > 0)
+		for (const char *c = buffer; c < buffer + n; c++) {
+			if (*c != '\n') {
+				line[len] = *c;
+				len += len < sizeof(line) - 1;
+				continue;
+			}
+			if (len > 5 && memcmp(line, "Pid:\t", 5) == 0)
+				ours = field(line + 5, line + len, 0) == (uint64_t)XP__SYS1(SYS_getpid, 0);
+			if (len > 7 && memcmp(line, "NSpid:\t", 7) == 0)
+				nested = memchr(line + 7, '\t', len - 7) != NULL;
+			len = 0;
+		}
+	XP__SYS1(SYS_close, fd);
+	if (n < 0)
+		return (int)n;
+	return ours && !nested ? 0 : -EXDEV;
+}
+
 /* proc(5): the state, field 3, and the fields after it, for field(). NULL: it says nothing. */
 static const char *stat_state(const char *buffer, const char *end)
 {
@@ -287,8 +327,8 @@ bool xp__thread_is_kernels(int tid)
 	return state && field(state, buffer + len, 6) & (PF_IO_WORKER | PF_USER_WORKER);
 }
 
-/* 1 if the thread blocks the signal, 0 if not, -ESRCH if it is gone, -errno. */
-static int blocks(int tid, int signal)
+/* 1 if the thread blocks the signal, 0 if not, -ESRCH if it is gone, -errno. @self: the number is ours, so it may be the caller. */
+static int blocks(int tid, int signal, bool self)
 {
 	char buffer[512];
 	struct xp__thread thread;
@@ -296,7 +336,7 @@ static int blocks(int tid, int signal)
 	uint64_t mask;
 	int len;
 
-	if (tid == xp__gettid()) {
+	if (self && tid == xp__gettid()) {
 		XP__SYS4(SYS_rt_sigprocmask, 0, NULL, &mask, XP__NSIG_SIZE);
 		return (mask & xp__sigbit(signal)) != 0;
 	}
@@ -343,7 +383,7 @@ unsigned xp__thread_patience_ms(const struct xp__thread *thread)
  * refused for its mask before, and has it still, had its time. Looks every millisecond: nothing else tells that a thread's
  * mask has changed. 0 if it accepts or is gone, 1, -errno.
  */
-static int refuses(int tid, int signal, uint64_t *deadline)
+static int refuses(int tid, int signal, bool self, uint64_t *deadline)
 {
 	static int refused_before;
 	static uint32_t never;
@@ -351,7 +391,7 @@ static int refuses(int tid, int signal, uint64_t *deadline)
 
 	for (int tries = 0;; tries++) {
 		struct xp__thread thread = {.blocked = xp__sigbit(signal)};
-		int answer = blocks(tid, signal);
+		int answer = blocks(tid, signal, self);
 		unsigned patience;
 		uint64_t now;
 
@@ -398,13 +438,13 @@ static int find_blocking(int signal)
 	if (nr < 0)
 		return nr;
 	if (nr == 1) {
-		answer = refuses(xp__gettid(), signal, &deadline);
+		answer = refuses(xp__gettid(), signal, true, &deadline);
 		return answer > 0 ? xp__gettid() : answer;
 	}
 	if (kept && (unsigned)nr == nr_kept) {
 		for (unsigned i = 0; i < nr_kept && answer == 0; i++) {
 			tid = threads_kept[i];
-			answer = refuses(tid, signal, &deadline);
+			answer = refuses(tid, signal, kept_ours, &deadline);
 		}
 		if (answer)
 			return answer > 0 ? tid : answer;
@@ -412,10 +452,11 @@ static int find_blocking(int signal)
 			return 0;
 	}
 	nr_kept = 0;
+	kept_ours = xp__threads_ours() == 0;
 	while (answer == 0 && (tid = xp__threads_next(&threads)) > 0) {
 		if (kept && nr_kept < KEPT)
 			threads_kept[nr_kept++] = tid;
-		answer = refuses(tid, signal, &deadline);
+		answer = refuses(tid, signal, kept_ours, &deadline);
 	}
 	xp__threads_end(&threads);
 	return answer < 0 ? answer : tid;
