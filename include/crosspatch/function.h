@@ -76,7 +76,8 @@ struct xp_function_handler {
  * @fn is a pointer to a function with an entry. The handler structure is not copied. In an executable that is not
  * position-independent a pointer to a function of a shared object is one to a jump of the executable's own: it is followed,
  * once it is bound (by a call, or -z now); before that, -XP_E_NO_ENTRY.
- * Context: thread; handlers, too, but not xp_function_synchronize().
+ * Context: thread; handlers, too, of calls and of signals, unless that of a signal interrupted a commit of the same thread
+ * (-XP_E_REENTRANT); not xp_function_synchronize().
  * Ordering: on return of 0 from trace every call that begins runs the handler, and sees what was written before; on return
  * of 0 from untrace none does. Those that began earlier may still run it: xp_function_synchronize().
  * A call that began before trace runs no `leave`. `leave` is not run either by a call that is left by longjmp or an
@@ -118,7 +119,10 @@ int xp_function_untrace_matching(const char *pattern, const struct xp_function_h
  * __attribute__((xp_patchable)) forbids all of it; noinline, which clang has, does not forbid the last.
  * A replacement farther than 2 GiB away is reached through the library, at the cost of some 20 ns. A shared object that it
  * lies in stays mapped until it is undone.
- * Context, Progress, Errors: as xp_function_trace(); restore of what is not redirected does nothing; -EINVAL too for a part
+ * Context: as xp_function_trace(); but in handlers of either kind only where neither the replacement nor the one before it lies
+ * in a shared object other than @fn's: to keep such a one mapped, or to let it go, takes the dynamic linker's lock and memory,
+ * and the handler may have interrupted what uses them.
+ * Progress, Errors: as xp_function_trace(); restore of what is not redirected does nothing; -EINVAL too for a part
  * of a function that the compiler cloned (f.isra.0: its arguments are others).
  * Ordering: as xp_text_poke(): on return no call that begins runs the other one. Those that began earlier are still in
  * there: xp_function_quiesce().
