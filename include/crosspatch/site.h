@@ -191,7 +191,8 @@ struct xp_module {
  *
  * Called by a constructor in every object that includes a front end's header; by hand in kernels. Idempotent. Several
  * modules may have the same tables (parts of a program that were linked beforehand with `ld -r`, constructor included): they
- * count as one until all are unregistered. Tables that are the same in part only are refused: -XP_E_CORRUPT.
+ * count as one until all are unregistered. Tables that are the same in part only are refused: -XP_E_CORRUPT. Records of one
+ * site that say the same, as a linker that folds identical functions leaves them, count as one; that differ: -XP_E_CORRUPT.
  * Context: thread (dlopen, program start); takes the text lock. Before the library has a port the module is queued.
  * Ordering: on return of 0 every site of the module agrees with its key, on every processor, unless there is no port yet.
  * Errors: -XP_E_CORRUPT, -XP_E_MOVED, -ENOMEM, -XP_E_WEDGED, -XP_E_REENTRANT, or what the commit said; the module is then not

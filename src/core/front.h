@@ -111,6 +111,8 @@ struct xp__front {
 	bool rounds;         /* add() can be asked for some records at a time, and knows item->undo */
 	bool cumulative;   /* several wishes for one object add up: start() sees to it, and each is finished */
 	uint8_t object_at; /* where in the record the reference to the object stands */
+	bool forms;          /* one place has several records: a gate's stub is one, and may be a site */
+	uint8_t nr_relative; /* fields with which the record begins that hold a distance from themselves, the site's first */
 
 	/*
 	 * start - before anything else is done for an item: sets item->skip if the object is as wished, or takes it out

@@ -600,6 +600,8 @@ static void depart(const struct xp_site_table *table)
 const struct xp__front xp__gate_front = {
 	.record_size = sizeof(struct xp_gate_site),
 	.object_at = offsetof(struct xp_gate_site, gate),
+	.nr_relative = 2,
+	.forms = true,
 	.rounds = true,
 	.start = start,
 	.finish = finish,

@@ -458,6 +458,7 @@ static void depart(const struct xp_site_table *table)
 const struct xp__front xp__gate_far_front = {
 	.record_size = sizeof(struct xp_far_site),
 	.object_at = offsetof(struct xp_far_site, gate),
+	.nr_relative = 3,
 	.start = start,
 	.finish = finish,
 	.current = current,

@@ -279,6 +279,7 @@ static int wish(struct xp__item *item, struct xp_object *object, uint64_t value)
 const struct xp__front xp__imv_front = {
 	.record_size = sizeof(struct xp_imv_site),
 	.object_at = offsetof(struct xp_imv_site, imv),
+	.nr_relative = 2,
 	.rounds = true,
 	.start = start,
 	.finish = finish,

@@ -12,6 +12,8 @@
  * I6  A module that is not registered, since there is no port yet or since it was refused, waits in a list. It is tried
  *     again at every change; until it is registered, what its records name is not changed (xp__modules_retry()). The list
  *     takes no memory. A module comes in front of it at any time, without the lock; it leaves it under the lock.
+ * I7  Each site has one record. A linker that folds identical functions keeps the records of all of them: those of one site
+ *     that say the same count as one; a module where they differ is refused, since its functions were not identical.
  */
 #include "core/site.h"
 
@@ -82,9 +84,122 @@ static void forget_numbers(const struct references *r)
 		xp__site_object(reference(r, i))->scratch = 0;
 }
 
+/* ---- records of one site ---- */
+
+/* Which records of a table say what an earlier one has said. */
+struct doubles {
+	uint8_t *bits; /* NULL: none do */
+	uint32_t *scratch;
+	size_t size; /* of the memory that both lie in */
+};
+
+static bool is_double(const struct doubles *doubles, size_t i)
+{
+	return doubles->bits && doubles->bits[i / 8] >> i % 8 & 1;
+}
+
+static const void *record(const struct xp_site_table *table, const struct xp__front *front, size_t i)
+{
+	return (const uint8_t *)table->start + i * front->record_size;
+}
+
+/* The address of the site is the first field of every record. */
+static uintptr_t site(const struct xp_site_table *table, const struct xp__front *front, size_t i)
+{
+	return xp__relative(record(table, front, i));
+}
+
+/* The end of the run of numbers from @at on whose sites ascend. */
+static size_t run_end(const struct xp_site_table *table, const struct xp__front *front, const uint32_t *numbers,
+		      size_t nr, size_t at)
+{
+	if (at < nr)
+		at++;
+	while (at < nr && site(table, front, numbers[at - 1]) <= site(table, front, numbers[at]))
+		at++;
+	return at;
+}
+
+/* Natural merge sort, by site: most come in order. Of one site the records stay in the order of their numbers. */
+static void sort(const struct xp_site_table *table, const struct xp__front *front, uint32_t *numbers, size_t nr,
+		 uint32_t *scratch)
+{
+	while (run_end(table, front, numbers, nr, 0) < nr) {
+		for (size_t low = 0; low < nr;) {
+			size_t middle = run_end(table, front, numbers, nr, low);
+			size_t high = run_end(table, front, numbers, nr, middle);
+			size_t a = low, b = middle;
+
+			for (size_t i = low; i < high; i++) {
+				bool left = b == high || (a < middle && site(table, front, numbers[a]) <=
+										site(table, front, numbers[b]));
+
+				scratch[i] = numbers[left ? a++ : b++];
+			}
+			memcpy(numbers + low, scratch + low, (high - low) * sizeof(*numbers));
+			low = high;
+		}
+	}
+}
+
+static bool same(const struct xp__front *front, const uint8_t *a, const uint8_t *b)
+{
+	size_t at = 0;
+
+	for (unsigned i = 0; i < front->nr_relative; i++, at += sizeof(int32_t))
+		if (xp__relative((const int32_t *)(const void *)(a + at)) !=
+		    xp__relative((const int32_t *)(const void *)(b + at)))
+			return false;
+	return memcmp(a + at, b + at, front->record_size - at) == 0;
+}
+
+#define DIFFER "two records of this site differ: functions that are not the same were made one"
+
+static int find_doubles(const struct xp_site_table *table, const struct xp__front *front, struct doubles *doubles,
+			struct xp_diag *diag)
+{
+	size_t nr = references(table, front).nr, i = 1;
+	uint32_t *numbers;
+
+	while (i < nr && site(table, front, i - 1) < site(table, front, i))
+		i++;
+	if (i >= nr)
+		return 0;
+	doubles->size = 2 * nr * sizeof(uint32_t) + (nr + 7) / 8;
+	numbers = doubles->scratch = xp__port->alloc(doubles->size);
+	if (numbers == NULL)
+		return xp__fail(diag, -XP__ENOMEM, XP_PHASE_VALIDATE, NULL, NULL);
+	doubles->bits = (uint8_t *)(numbers + 2 * nr);
+	memset(doubles->bits, 0, (nr + 7) / 8);
+	for (i = 0; i < nr; i++)
+		numbers[i] = (uint32_t)i;
+	sort(table, front, numbers, nr, numbers + nr);
+	for (i = 1; i < nr; i++) {
+		uintptr_t code = site(table, front, numbers[i]);
+
+		for (size_t k = i; k-- > 0 && site(table, front, numbers[k]) == code;) {
+			if (same(front, record(table, front, numbers[k]), record(table, front, numbers[i]))) {
+				doubles->bits[numbers[i] / 8] |= (uint8_t)(1u << numbers[i] % 8);
+				break;
+			}
+			if (!front->forms)
+				return xp__fail(diag, -XP_E_CORRUPT, XP_PHASE_VALIDATE, (const void *)code, DIFFER);
+		}
+	}
+	return 0;
+}
+
+static void forget_doubles(const struct doubles *doubles)
+{
+	if (doubles->scratch)
+		xp__port->release(doubles->scratch, doubles->size);
+}
+
+/* ---- by object ---- */
+
 /* Groups the records of one table by object; the objects have numbers @first + 1 to @last, and @uses and @numbers room. */
-static void group(const struct xp_site_table *table, const struct xp__front *front, struct xp__use *uses, size_t first,
-		  size_t last, uint32_t *numbers)
+static void group(const struct xp_site_table *table, const struct xp__front *front, const struct doubles *doubles,
+		  struct xp__use *uses, size_t first, size_t last, uint32_t *numbers)
 {
 	struct references r = references(table, front);
 	uint32_t *at = numbers;
@@ -94,6 +209,8 @@ static void group(const struct xp_site_table *table, const struct xp__front *fro
 		struct xp__use *use = &uses[object->scratch - 1];
 		unsigned flags = xp__site_flags(reference(&r, i));
 
+		if (is_double(doubles, i))
+			continue;
 		use->object = object;
 		use->nr++;
 		use->nr_flag[0] += flags & 1;
@@ -109,14 +226,15 @@ static void group(const struct xp_site_table *table, const struct xp__front *fro
 	for (size_t i = 0; i < r.nr; i++) {
 		struct xp__use *use = &uses[xp__site_object(reference(&r, i))->scratch - 1];
 
-		numbers[(size_t)(use->numbers - numbers) + use->nr++] = (uint32_t)i;
+		if (!is_double(doubles, i))
+			numbers[(size_t)(use->numbers - numbers) + use->nr++] = (uint32_t)i;
 	}
 	for (size_t k = first; k < last; k++)
 		uses[k].object->scratch = 0;
 }
 
-/* All tables of a module; NULL: no memory. */
-static struct module *make(const struct xp_module *public, size_t nr_records)
+/* Groups the records of all tables; NULL: no memory. */
+static struct module *group_all(const struct xp_module *public, const struct doubles *doubles, size_t nr_records)
 {
 	size_t last[XP_NR_SITE_KINDS] = {0}, nr_uses = 0, size;
 	uint32_t *numbers = NULL;
@@ -142,12 +260,30 @@ static struct module *make(const struct xp_module *public, size_t nr_records)
 		if (module == NULL) {
 			forget_numbers(&r);
 		} else {
-			group(&public->tables[kind], front, module->uses, kind ? last[kind - 1] : 0, last[kind],
-			      numbers);
+			group(&public->tables[kind], front, &doubles[kind], module->uses, kind ? last[kind - 1] : 0,
+			      last[kind], numbers);
 			numbers += r.nr;
 		}
 	}
 	return module;
+}
+
+static int make(const struct xp_module *public, size_t nr_records, struct module **result, struct xp_diag *diag)
+{
+	struct doubles doubles[XP_NR_SITE_KINDS] = {{0}};
+	int error = 0;
+
+	*result = NULL;
+	for (unsigned kind = 0; kind < public->nr_tables && !error; kind++)
+		error = find_doubles(&public->tables[kind], xp__front_of(kind), &doubles[kind], diag);
+	if (!error) {
+		*result = group_all(public, doubles, nr_records);
+		if (*result == NULL)
+			error = xp__fail(diag, -XP__ENOMEM, XP_PHASE_VALIDATE, NULL, NULL);
+	}
+	for (unsigned kind = 0; kind < public->nr_tables; kind++)
+		forget_doubles(&doubles[kind]);
+	return error;
 }
 
 static void link_uses(struct module *module)
@@ -346,20 +482,18 @@ static int find_same(const struct xp_module *public, struct module **found, stru
 static int make_and_attach(const struct xp_module *public, size_t nr, struct module **result, struct xp_diag *diag)
 {
 	enum xp__goal goal = public->state & WAS_REGISTERED ? XP__GOAL_REATTACH : XP__GOAL_ATTACH;
-	struct module *module;
+	struct module *module = NULL;
 	int error = arrive(public);
 
-	module = error ? NULL : make(public, nr);
-	*result = module;
-	if (module == NULL) {
-		depart(public);
-		return xp__fail(diag, error ? error : -XP__ENOMEM, XP_PHASE_VALIDATE, NULL, NULL);
-	}
-	error = xp__attach_locked(module->uses, module->nr_uses, goal, diag);
+	error = error ? xp__fail(diag, error, XP_PHASE_VALIDATE, NULL, NULL) : make(public, nr, &module, diag);
+	if (!error)
+		error = xp__attach_locked(module->uses, module->nr_uses, goal, diag);
 	if (error) {
 		depart(public);
-		xp__port->release(module, module->size);
+		if (module)
+			xp__port->release(module, module->size);
 	}
+	*result = module;
 	return error;
 }
 

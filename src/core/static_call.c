@@ -515,6 +515,7 @@ static void depart(const struct xp_site_table *table)
 const struct xp__front xp__call_front = {
 	.record_size = sizeof(struct xp_call_site),
 	.object_at = offsetof(struct xp_call_site, call),
+	.nr_relative = 2,
 	.rounds = true,
 	.finish = finish,
 	.current = current,

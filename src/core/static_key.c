@@ -108,6 +108,7 @@ static int wish(struct xp__item *item, struct xp_object *object, uint64_t value)
 const struct xp__front xp__branch_front = {
 	.record_size = sizeof(struct xp_branch_site),
 	.object_at = offsetof(struct xp_branch_site, key),
+	.nr_relative = 3,
 	.rounds = true,
 	.start = start,
 	.finish = finish,

@@ -257,6 +257,7 @@ static int wish(struct xp__item *item, struct xp_object *object, uint64_t choice
 const struct xp__front xp__switch_front = {
 	.record_size = sizeof(struct xp_switch_site),
 	.object_at = offsetof(struct xp_switch_site, key),
+	.nr_relative = 3,
 	.rounds = true,
 	.start = start,
 	.finish = finish,

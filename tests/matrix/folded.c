@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT
 /*
- * Pairs of functions that differ only in the object that their site belongs to. A linker that folds identical code must keep
- * them apart, or a change of one object changes the other's site. Of `same_a` and `same_b` it keeps one: with an argument, the
- * program fails if it did not, and so shows nothing.
+ * Pairs of functions that differ only in the object that their site belongs to, or in which choice goes where. A linker that
+ * folds identical code must keep them apart, or a change of one object changes the other's site. Of `same_a` and `same_b` it
+ * keeps one: with an argument, the program fails if it did not, and so shows nothing. And twins, with sites of the same object,
+ * of which a linker may keep one: then the site has two records.
  */
 #include <crosspatch/crosspatch.h>
 #include <stdio.h>
@@ -66,6 +67,45 @@ PAIR(eight, (int)xp_imv_read(of_eight_a), (int)xp_imv_read(of_eight_b))
 PAIR(call, xp_static_call(call_a)(0), xp_static_call(call_b)(0))
 PAIR(gate, xp_gate(gate_a)(0), xp_gate(gate_b)(0))
 
+#define TWINS(name, expression) PAIR(name, expression, expression)
+
+static XP_DEFINE_STATIC_KEY_FALSE(key_c);
+static XP_DEFINE_STATIC_SWITCH(switch_c, 3, 0);
+XP_DEFINE_IMV(int, value_c, 1);
+XP_DEFINE_STATIC_CALL(call_c, old_target);
+XP_DECLARE_GATE(int, gate_c, (int x));
+TWINS(twin_branch, xp_static_branch_unlikely(&key_c) ? 2 : 1)
+TWINS(twin_switch, xp_static_switch(&switch_c) == 2 ? 2 : 1)
+TWINS(twin_value, xp_imv_read(value_c))
+TWINS(twin_call, xp_static_call(call_c)(0))
+TWINS(twin_gate, xp_gate(gate_c)(0))
+
+/* The blocks are laid out alike whichever choice leads there: the last, which is cold, in a section of its own. */
+static NOINLINE __attribute__((cold)) int cold_block(int x)
+{
+	__asm__ volatile("");
+	return x + 3;
+}
+
+#define PERMUTED(name, first, second, third)                                                                           \
+	static NOINLINE int name(void)                                                                                 \
+	{                                                                                                              \
+		switch (xp_static_switch(&switch_c)) {                                                                 \
+		case first:                                                                                            \
+			__asm__ volatile("nop");                                                                       \
+			return 1;                                                                                      \
+		case second:                                                                                           \
+			__asm__ volatile("nop; nop");                                                                  \
+			return 2;                                                                                      \
+		case third:                                                                                            \
+			return cold_block(0) + 4;                                                                      \
+		default:                                                                                               \
+			return 0;                                                                                      \
+		}                                                                                                      \
+	}
+PERMUTED(permuted_a, 0, 1, 2)
+PERMUTED(permuted_b, 0, 2, 1)
+
 static int bad;
 
 static void look(const char *what, int error, int a, int b, int expected_a, int expected_b)
@@ -86,6 +126,7 @@ static void look(const char *what, int error, int a, int b, int expected_a, int 
 int main(int argc, char **argv)
 {
 	int (*volatile same[2])(void) = {same_a, same_b};
+	int error;
 
 	(void)argv;
 	look("registered", xp_module_error(), same_a(), same_b(), 7, 7);
@@ -101,6 +142,19 @@ int main(int argc, char **argv)
 #endif
 	CHANGED(call, 1, xp_static_call_update(call_a, new_target));
 	CHANGED(gate, 0, xp_gate_provide("gate_a", new_target));
+	look("twins", 0, twin_branch_a() + twin_switch_a() + twin_value_a() + twin_call_a(),
+	     twin_branch_b() + twin_switch_b() + twin_value_b() + twin_call_b(), 4, 4);
+	look("permuted, at first", 0, permuted_a(), permuted_b(), 1, 1);
+	CHANGED(twin_branch, 2, xp_static_branch_enable(&key_c));
+	CHANGED(twin_switch, 2, xp_static_switch_set(&switch_c, 2));
+	look("permuted", 0, permuted_a(), permuted_b(), 7, 2);
+	CHANGED(twin_value, 2, xp_imv_set(value_c, 2));
+	CHANGED(twin_call, 2, xp_static_call_update(call_c, new_target));
+	CHANGED(twin_gate, 2, xp_gate_provide("gate_c", new_target));
+	error = xp_static_switch_set(&switch_c, 1);
+	look("switch back", error, permuted_a(), permuted_b(), 2, 7);
+	error = xp_static_branch_disable(&key_c);
+	look("key back", error, twin_branch_a(), twin_branch_b(), 1, 1);
 	if (argc > 1 && same[0] != same[1]) {
 		puts("the linker folded nothing");
 		bad++;

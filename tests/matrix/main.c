@@ -14,7 +14,8 @@ static XP_DEFINE_STATIC_KEY_FALSE(key_local_false);
 static XP_DEFINE_STATIC_KEY_TRUE(key_local_true);
 XP_DEFINE_STATIC_KEY_ARRAY_FALSE(keys_false, 3);
 XP_DEFINE_STATIC_KEY_ARRAY_TRUE(keys_true, 2);
-XP_DEFINE_STATIC_KEY_DEFERRED_FALSE(key_deferred, 1);
+/* Not to be switched by time while sites are compared with it. */
+XP_DEFINE_STATIC_KEY_DEFERRED_FALSE(key_deferred, 600000);
 XP_DEFINE_STATIC_KEY_SHARED_FALSE(common_false);
 XP_DEFINE_STATIC_KEY_SHARED_TRUE(common_true);
 

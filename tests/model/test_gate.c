@@ -241,6 +241,19 @@ XP_TEST(a_table_that_comes_back)
 	CHECK_EQ(target(CALL), STUB);
 }
 
+/* It has two records, which do not say the same. */
+XP_TEST(a_stub_that_is_a_site)
+{
+	static const uint8_t stub[8] = {0x0f, 0x0b, 0x2e, 0xe9};
+
+	REQUIRE(start(UD2) == 0);
+	CHECK_EQ(xp_module_unregister(&module), 0);
+	rec_put(STUB, stub, sizeof(stub));
+	record(1, STUB, XP_SITE_UD2);
+	CHECK_EQ(xp_module_register(&module), 0);
+	stop();
+}
+
 XP_TEST(registration_refuses)
 {
 	static const uint8_t neither[8] = {0x0f, 0x0b, 0x2e, 0xe9};

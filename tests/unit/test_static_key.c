@@ -34,6 +34,17 @@ static void module_add(struct made *made, struct xp_static_key *key, unsigned fl
 	made->module.tables[0].end = made->records + made->nr;
 }
 
+/* Record @to becomes one of the site of record @from. */
+static void copy_record(struct made *made, size_t to, size_t from)
+{
+	int32_t distance = ((int32_t)from - (int32_t)to) * (int32_t)sizeof(made->records[0]);
+
+	made->records[to] = made->records[from];
+	made->records[to].code += distance;
+	made->records[to].target += distance;
+	made->records[to].key += distance;
+}
+
 static bool jumps(const struct made *made, size_t i)
 {
 	return rec_text[made->offset + 16 * i] == 0xe9;
@@ -742,13 +753,45 @@ XP_TEST(a_corrupt_module)
 	CHECK_EQ(xp_module_unregister(&two.module), 0);
 	CHECK_EQ(xp_module_error(), 0);
 	two.module.abi = XP_MODULE_ABI;
-	/* The same site twice. */
-	two.records[2] = two.records[0];
-	two.records[2].code -= 2 * (int32_t)sizeof(two.records[0]);
-	two.records[2].target -= 2 * (int32_t)sizeof(two.records[0]);
-	two.records[2].key -= 2 * (int32_t)sizeof(two.records[0]);
-	check_not_registered(-XP_E_OVERLAP);
+	/* The same site for two keys. */
+	copy_record(&two, 1, 0);
+	two.records[1].key += (int32_t)((intptr_t)&key_true - (intptr_t)&key_b);
+	check_not_registered(-XP_E_CORRUPT);
 	end();
+}
+
+/*
+ * A linker folded identical functions, whose records stay: the site counts once. In any order, and where another record of
+ * the same site says something else the module is refused.
+ */
+XP_TEST(folded_functions)
+{
+	static const size_t from[][2] = {{0, 2}, {2, 0}, {1, 3}, {3, 1}, {1, 0}};
+
+	for (size_t i = 0; i < sizeof(from) / sizeof(from[0]); i++) {
+		size_t live;
+
+		start();
+		module_add(&two, &key_b, 0);
+		module_add(&two, &key_b, XP_SITE_LIKELY);
+		module_add(&two, &key_b, 0);
+		module_add(&two, &key_b, XP_SITE_LIKELY);
+		copy_record(&two, from[i][0], from[i][1]);
+		live = rec.live;
+		CHECK_EQ(xp_module_register(&two.module), 0);
+		CHECK(key_b.object.uses && key_b.object.uses->nr == 3);
+		CHECK_EQ(rec.live, live + 1); /* no memory stays but that of the module */
+		CHECK_EQ(xp_static_key_enable(&key_b), 0);
+		CHECK_EQ(jumps(&two, from[i][1]), from[i][1] % 2 == 0);
+		CHECK_EQ(xp_static_key_disable(&key_b), 0);
+		CHECK_EQ(jumps(&two, from[i][1]), from[i][1] % 2);
+		CHECK_EQ(xp_module_unregister(&two.module), 0);
+		/* One of them begins to say that the block is in line. */
+		two.records[from[i][0]].key ^= XP_SITE_LIKELY;
+		CHECK_EQ(xp_module_register(&two.module), -XP_E_CORRUPT);
+		CHECK(key_b.object.uses == NULL);
+		end();
+	}
 }
 
 /* ---- modules with the same tables, and the end ---- */

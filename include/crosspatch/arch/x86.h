@@ -249,7 +249,8 @@
  * A switch site is a jmp rel32 whose displacement lies inside one aligned quadword. Beside the record stands the array
  * of its targets: a word that says how many there are (XP_SWITCH_PART), a distance for each, that word's complement.
  * To the compiler each choice is a label of the asm; behind the label stands the number of the choice, from where it
- * threads the jump into the user's own switch. An asm goto of GCC's has room for 30 operands and labels: there the
+ * threads the jump into the user's own switch. The text refers to the array, too (XP__REFERS): functions whose blocks are the
+ * same and go with other choices would else be folded. An asm goto of GCC's has room for 30 operands and labels: there the
  * labels come in groups of 24, each an asm of its own with a part of the array. The first holds the jmp; the others, to
  * which it would fall through if it ever did, an UD1 whose operand is the part: so the parts are found through the text,
  * wherever the compiler puts them, and however many copies of them it makes.
@@ -279,6 +280,7 @@
 #define XP__SWITCH_SITE                                                                                                \
 	".p2align 3,,4\n"                                                                                              \
 	".Lxp_switch%=:\n\t" XP__REFERS(".Lxp_switch%=", XP__PRINT_ADDRESS(xp__key))                                   \
+	XP__REFERS(".Lxp_switch%=", ".Lxp_targets%=")                                                                  \
 	".byte 0xe9\n\t"                                                                                               \
 	".long %l[xp__l0_0] - (. + 4)\n\t"                                                                             \
 	".pushsection xp_switch_sites,\"ao?\",@progbits,.Lxp_switch%=\n\t"                                             \
