@@ -293,6 +293,120 @@ static void handler_after(void)
 	check_our_traps();
 }
 
+/* As programs and their libraries do it: what is not theirs goes to the handler that they found. */
+static struct sigaction found_by_first, found_by_second;
+static unsigned first_calls, second_calls;
+
+static void first_in_chain(int signal, siginfo_t *info, void *context)
+{
+	first_calls++;
+	found_by_first.sa_sigaction(signal, info, context);
+}
+
+static void second_in_chain(int signal, siginfo_t *info, void *context)
+{
+	second_calls++;
+	found_by_second.sa_sigaction(signal, info, context);
+}
+
+static void handlers_in_a_chain(void)
+{
+	struct sigaction first = {.sa_sigaction = first_in_chain, .sa_flags = SA_SIGINFO};
+	struct sigaction second = {.sa_sigaction = second_in_chain, .sa_flags = SA_SIGINFO};
+
+	if (!start())
+		return;
+	install(with_info, 0);
+	CHECK(subject_works(&subject));
+	CHECK_EQ(sigaction(SIGTRAP, &first, &found_by_first), 0);
+	CHECK(subject_works(&subject));
+	check_delivery(foreign_int3, 1, false);
+	CHECK_EQ(first_calls, 1);
+	CHECK_EQ(sigaction(SIGTRAP, &second, &found_by_second), 0);
+	CHECK(found_by_second.sa_sigaction == found_by_first.sa_sigaction); /* the library's */
+	check_delivery(foreign_int3, 1, false);
+	CHECK(subject_works(&subject));
+	check_delivery(foreign_cd03, 2, false);
+	CHECK_EQ(first_calls, 3);
+	CHECK_EQ(second_calls, 2);
+	check_our_traps();
+	/* The program takes them away again. */
+	install(with_info, 0);
+	CHECK(subject_works(&subject));
+	check_delivery(foreign_int3, 1, false);
+	CHECK_EQ(first_calls + second_calls, 5);
+}
+
+/* Those that never end: each library that is loaded brings one. */
+static void handlers_without_end(void)
+{
+	static void (*const handlers[])(int, siginfo_t *, void *) = {with_info, first_in_chain};
+
+	if (!start())
+		return;
+	install(with_info, 0);
+	CHECK(subject_works(&subject));
+	CHECK_EQ(sigaction(SIGTRAP, NULL, &found_by_first), 0);
+	for (int i = 0; i < 40; i++) {
+		struct sigaction act = {.sa_sigaction = handlers[i % 2], .sa_flags = SA_SIGINFO};
+
+		for (int bit = 0; bit < 6; bit++)
+			if (i >> bit & 1)
+				sigaddset(&act.sa_mask, SIGRTMIN + bit);
+		sigaddset(&act.sa_mask, SIGUSR1);
+		CHECK_EQ(sigaction(SIGTRAP, &act, NULL), 0);
+		CHECK(subject_works(&subject));
+		first_calls = 0;
+		check_delivery(foreign_int3, 1, false);
+		CHECK_EQ(first_calls, i % 2);
+	}
+}
+
+/* A thread that blocks SIGTRAP for so long that the commit waits for it, and installs the program's handler meanwhile. */
+static void *block_and_install(void *barrier)
+{
+	sigset_t set;
+
+	sigemptyset(&set);
+	sigaddset(&set, SIGTRAP);
+	pthread_sigmask(SIG_BLOCK, &set, NULL);
+	pthread_barrier_wait(barrier);
+	usleep(20000);
+	install(with_info, 0);
+	usleep(10000);
+	pthread_sigmask(SIG_UNBLOCK, &set, NULL);
+	pthread_barrier_wait(barrier);
+	return NULL;
+}
+
+static void handler_meanwhile(void)
+{
+	pthread_barrier_t barrier;
+	struct sigaction act;
+	pthread_t thread;
+	int error = -EBUSY;
+
+	if (!start())
+		return;
+	pthread_barrier_init(&barrier, NULL, 2);
+	/* On a machine that is busy it may wait in vain. */
+	for (int tries = 0; error == -EBUSY && tries < 20; tries++) {
+		signal(SIGTRAP, SIG_DFL);
+		CHECK(subject_works(&subject));
+		CHECK_EQ(pthread_create(&thread, NULL, block_and_install, &barrier), 0);
+		pthread_barrier_wait(&barrier);
+		error = xp_text_poke(&subject.on, NULL);
+		CHECK_EQ(sigaction(SIGTRAP, NULL, &act), 0);
+		pthread_barrier_wait(&barrier);
+		pthread_join(thread, NULL);
+	}
+	CHECK_EQ(error, 0);
+	CHECK(act.sa_sigaction != with_info);
+	CHECK_EQ(xp_text_poke(&subject.off, NULL), 0);
+	check_delivery(foreign_int3, 1, false);
+	check_our_traps();
+}
+
 static void handler_without_info(void)
 {
 	if (!start())
@@ -383,6 +497,21 @@ XP_TEST(int3_of_two_bytes_in_two_pages)
 XP_TEST(handler_installed_after)
 {
 	xp_child(handler_after);
+}
+
+XP_TEST(handlers_that_pass_on_to_each_other)
+{
+	xp_child(handlers_in_a_chain);
+}
+
+XP_TEST(more_handlers_than_are_kept)
+{
+	xp_child(handlers_without_end);
+}
+
+XP_TEST(handler_installed_while_a_commit_waits)
+{
+	xp_child(handler_meanwhile);
 }
 
 XP_TEST(handler_of_one_argument)

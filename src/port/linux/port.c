@@ -381,9 +381,10 @@ static int prepare(unsigned needs, struct xp_diag *diag)
 			return error;
 	}
 	if (needs & XP_NEED_TRAP) {
-		error = xp__sigtrap_start(diag);
+		error = xp__threads_accept(5 /* SIGTRAP */, diag);
+		/* Last: that may have waited for seconds, in which the program installed a handler of its own. */
 		if (!error)
-			error = xp__threads_accept(5 /* SIGTRAP */, diag);
+			error = xp__sigtrap_start(diag);
 		if (error)
 			return error;
 	}

@@ -6,6 +6,12 @@
  * I1  Of SIGTRAP: no lock, no allocation, no libc, no lazy binding, no TLS that is not static, on whatever stack the program gave.
  * I2  SA_NODEFER: another signal's handler may interrupt this one and meet a breakpoint of its own.
  * I3  What is not ours goes to the handler that was there before, with its mask, as if we were not there.
+ * I4  A program may install its own over ours at any time, and is told that ours was there: it passes on what it does not know.
+ *     The next commit with breakpoints takes the place in front again, and then each is the other's next: what comes back to
+ *     us goes to the handler below, the one that was there before both.
+ *
+ * Ordering. (J1) a handler that ours passes on to is written before it counts; (J2) who finds it counted reads it whole. A slot
+ * that counts is not written, but for a handler that runs once, and the last of MOST, which a thread may read in halves then.
  */
 #include "port/linux/port.h"
 
@@ -14,7 +20,13 @@
 #include <string.h>
 #include <ucontext.h>
 
-static struct xp__sigaction previous[3]; /* of SIGTRAP, of SIGILL, of SIGSEGV */
+#define MOST 8u
+
+/* Those in whose place ours came, the last at the end. Of SIGTRAP, of SIGILL, of SIGSEGV. */
+static struct displaced {
+	struct xp__sigaction act[MOST];
+	uint32_t nr;
+} displaced[3];
 /* The frame of our handler that passed a trap on, while the other's handler runs; and whether it stands on the alternate stack. */
 static __thread uintptr_t passing_frame __attribute__((tls_model("initial-exec")));
 static __thread bool passing_alternate __attribute__((tls_model("initial-exec")));
@@ -27,6 +39,7 @@ static __thread bool passing_blocked
  */
 static __thread uintptr_t passed_frame __attribute__((tls_model("initial-exec")));
 static __thread void *passed_context __attribute__((tls_model("initial-exec")));
+static __thread uint32_t passed_below __attribute__((tls_model("initial-exec"))); /* how many handlers are above its */
 #ifdef __i386__
 static __thread struct xp_fault_again fault_again __attribute__((tls_model("initial-exec")));
 #endif
@@ -80,9 +93,38 @@ static const uint8_t gregs[] = {REG_EAX, REG_ECX, REG_EDX, REG_EBX, REG_ESP, REG
 #endif
 #define NR_GREGS (sizeof(gregs) / sizeof(gregs[0]))
 
-static struct xp__sigaction *previous_of(int signal)
+static struct displaced *displaced_by(int signal)
 {
-	return &previous[signal == SIGILL ? 1 : signal == SIGSEGV ? 2 : 0];
+	return &displaced[signal == SIGILL ? 1 : signal == SIGSEGV ? 2 : 0];
+}
+
+/* The one that has @below others above itself; NULL: there is none. */
+static struct xp__sigaction *handler_below(int signal, uint32_t below)
+{
+	struct displaced *all = displaced_by(signal);
+	/* ordering: (J2) pairs with (J1) */
+	uint32_t nr = __atomic_load_n(&all->nr, __ATOMIC_ACQUIRE);
+
+	return below < nr ? &all->act[nr - 1 - below] : NULL;
+}
+
+static bool is_same(const struct xp__sigaction *a, const struct xp__sigaction *b)
+{
+	return a->handler == b->handler && a->flags == b->flags && a->mask == b->mask;
+}
+
+/* Ours comes in front of @act. Of more than MOST the lowest ones stay. One that is there again: what was above it is gone. */
+static void displace(int signal, const struct xp__sigaction *act)
+{
+	struct displaced *all = displaced_by(signal);
+	uint32_t nr = 0;
+
+	while (nr < all->nr && nr < MOST - 1 && !is_same(&all->act[nr], act))
+		nr++;
+	if (nr == all->nr || !is_same(&all->act[nr], act))
+		all->act[nr] = *act;
+	/* ordering: (J1) pairs with (J2) */
+	__atomic_store_n(&all->nr, nr + 1, __ATOMIC_RELEASE);
 }
 
 static void die(int signal, bool restart, ucontext_t *uc)
@@ -99,22 +141,27 @@ static void die(int signal, bool restart, ucontext_t *uc)
 
 static void pass_on(int signal, siginfo_t *info, void *context, bool fault)
 {
-	struct xp__sigaction act = *previous_of(signal);
-	uint64_t mask = act.mask, before;
 	uintptr_t outer = passing_frame, outer_passed = passed_frame, frame = (uintptr_t)__builtin_frame_address(0);
 	void *outer_context = passed_context;
+	uint32_t outer_below = passed_below;
 	bool passed_back = context == passed_context && frame < passed_frame;
+	uint32_t below = passed_back ? passed_below + 1 : 0;
+	struct xp__sigaction *next = handler_below(signal, below), act = {.handler = (uintptr_t)SIG_DFL};
+	uint64_t mask, before;
 
-	/* Ignoring does not help against a forced signal; and a handler that passed it back to us has none to offer. */
-	if (act.handler <= (uintptr_t)SIG_IGN || passed_back) {
-		if (fault || act.handler == (uintptr_t)SIG_DFL)
+	if (next)
+		act = *next;
+	mask = act.mask;
+	/* Ignoring does not help against a forced signal. What was sent and came back has had a handler. */
+	if (act.handler <= (uintptr_t)SIG_IGN) {
+		if (fault || (act.handler == (uintptr_t)SIG_DFL && !passed_back))
 			die(signal, fault, context);
 		return;
 	}
 	if (!(act.flags & SA_NODEFER))
 		mask |= xp__sigbit(signal);
 	if (act.flags & SA_RESETHAND)
-		previous_of(signal)->handler = (uintptr_t)SIG_DFL;
+		next->handler = (uintptr_t)SIG_DFL;
 	XP__SYS4(SYS_rt_sigprocmask, SIG_BLOCK, &mask, &before, XP__NSIG_SIZE);
 	if (signal == SIGTRAP) {
 		passing_alternate = on_alternate_stack();
@@ -123,6 +170,7 @@ static void pass_on(int signal, siginfo_t *info, void *context, bool fault)
 	}
 	passed_context = context;
 	passed_frame = frame;
+	passed_below = below;
 	if (act.flags & SA_SIGINFO)
 		((void (*)(int, siginfo_t *, void *))act.handler)(signal, info, context);
 	else
@@ -130,6 +178,7 @@ static void pass_on(int signal, siginfo_t *info, void *context, bool fault)
 	passing_frame = outer;
 	passed_frame = outer_passed;
 	passed_context = outer_context;
+	passed_below = outer_below;
 	XP__SYS4(SYS_rt_sigprocmask, SIG_SETMASK, &before, NULL, XP__NSIG_SIZE);
 }
 
@@ -300,7 +349,7 @@ static int start(int signal, void (*handler)(int, siginfo_t *, void *), struct x
 		return xp__refuse(diag, -EBUSY, 0, "the process ignores SIGTRAP, which says that it wants no traps");
 	}
 	/* First what to pass on to, then the handler that does. */
-	*previous_of(signal) = now;
+	displace(signal, &now);
 	error = xp__sigaction(signal, &act, NULL);
 	if (error)
 		return xp__refuse(diag, error, -error, "cannot install the handler of the signal");
