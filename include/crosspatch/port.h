@@ -199,8 +199,8 @@ struct xp_port {
 
 	/*
 	 * text_private - 0 if only this process executes the text at @addr, which then holds up to *@end. -XP_E_NO_METHOD: others
-	 * do, who have no trap table and are neither synchronized nor parked; only one store may change it. -errno: it cannot be
-	 * told. NULL: there are no others.
+	 * do, who have no trap table and are neither synchronized nor parked; only one store may change it. -XP_E_NOT_TEXT: the
+	 * handler of a trap could not read it; likewise. -errno: it cannot be told. NULL: there are no others.
 	 */
 	int (*text_private)(const void *addr, uintptr_t *end);
 

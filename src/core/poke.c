@@ -497,9 +497,21 @@ void xp__commit_undo(struct xp__commit *c, struct xp_diag *diag)
 	xp__commit_free(c);
 }
 
+static const char *why_not_private(int error)
+{
+	switch (error) {
+	case -XP_E_NO_METHOD:
+		return "the text is mapped shared, and other processes would execute it half-changed";
+	case -XP_E_NOT_TEXT:
+		return "a signal handler could not read it, which has none of the thread's rights to protection keys";
+	default:
+		return "it cannot be told what is mapped there";
+	}
+}
+
 /*
  * Text that other processes execute too. They have no table of ours, and are neither synchronized nor parked: only what is
- * one store goes there. Sites are in order, so each mapping is asked about once.
+ * one store goes there. Likewise text that the handler of a trap cannot read. Sites are in order, so each mapping is asked about once.
  */
 static int check_private(const struct xp__commit *c, struct xp_diag *diag)
 {
@@ -515,11 +527,8 @@ static int check_private(const struct xp__commit *c, struct xp_diag *diag)
 			int error = xp__port->text_private((const void *)(end > at ? end : at), &end);
 
 			if (error)
-				return xp__fail(
-					diag, error, XP_PHASE_PREPARE, (const void *)c->addr[i],
-					error == -XP_E_NO_METHOD
-						? "the text is mapped shared, and other processes would execute it half-changed"
-						: "it cannot be told what is mapped there");
+				return xp__fail(diag, error, XP_PHASE_PREPARE, (const void *)c->addr[i],
+						why_not_private(error));
 		}
 	}
 	return 0;

@@ -467,4 +467,70 @@ XP_TEST(huge_pages)
 		SKIP("no huge page is free, nor to be had (/proc/sys/vm/nr_hugepages)");
 }
 
+/* ---- text with a protection key: threads may read it, handlers may not; or it may not be written, window or not ---- */
+
+static bool give_key(const struct subject *s, unsigned long rights)
+{
+	long key = syscall(SYS_pkey_alloc, 0, rights);
+
+	return key > 0 &&
+	       syscall(SYS_pkey_mprotect, s->text.base, s->text.size, PROT_READ | PROT_EXEC, key) == 0;
+}
+
+static bool have_keys(void)
+{
+	long key = syscall(SYS_pkey_alloc, 0, 0);
+
+	return key > 0 && syscall(SYS_pkey_free, key) == 0;
+}
+
+static void unreadable_for_handlers(void)
+{
+	struct subject s;
+
+	REQUIRE(subject_make(&s) && give_key(&s, 0));
+	CHECK_EQ(xp_set_policy(XP_POLICY_BREAKPOINT), 0);
+	subject_refused(&s, &s.on, -XP_E_NOT_TEXT, XP_PHASE_PREPARE, "protection keys");
+	CHECK_EQ(xp_set_policy(XP_POLICY_AUTO), 0);
+	for (int writer = XP_WRITER_AUTO; writer <= XP_WRITER_MPROTECT; writer++) {
+		CHECK_EQ(xp_set_writer((enum xp_writer)writer), 0);
+		one_store_works(&s);
+	}
+	/* Whatever the thread itself may: what it may not is as before. */
+	REQUIRE_EQ(syscall(SYS_pkey_mprotect, s.text.base, s.text.size, PROT_READ | PROT_EXEC, 0), 0);
+	CHECK_EQ(xp_set_policy(XP_POLICY_BREAKPOINT), 0);
+	CHECK(subject_works(&s));
+}
+
+XP_TEST(text_that_handlers_cannot_read)
+{
+	if (!have_keys())
+		SKIP("the processor or the system has no protection keys");
+	xp_child(unreadable_for_handlers);
+}
+
+static void window_that_lets_nothing_in(void)
+{
+	const unsigned long no_writing = 2; /* PKEY_DISABLE_WRITE */
+	struct subject s;
+	struct xp_poke poke;
+
+	REQUIRE(subject_make(&s) && give_key(&s, no_writing));
+	poke = s.on;
+	poke.replace = one_byte;
+	one_store_works(&s); /* by the other writer */
+	CHECK_EQ(xp_set_writer(XP_WRITER_MPROTECT), 0);
+	subject_refused(&s, &poke, -EACCES, XP_PHASE_STORE, "");
+	CHECK(!is_writable(&s));
+	REQUIRE_EQ(syscall(SYS_pkey_mprotect, s.text.base, s.text.size, PROT_READ | PROT_EXEC, 0), 0);
+	CHECK(!is_writable(&s) && subject_works(&s));
+}
+
+XP_TEST(text_that_a_key_forbids_to_write)
+{
+	if (!have_keys())
+		SKIP("the processor or the system has no protection keys");
+	xp_child(window_that_lets_nothing_in);
+}
+
 XP_TEST_MAIN()

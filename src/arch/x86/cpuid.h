@@ -38,6 +38,21 @@ static inline void xp__cpuid(uint32_t leaf, uint32_t *eax, uint32_t *edx)
 	__asm__ volatile("cpuid" : "+a"(*eax), "=b"(ebx), "+c"(ecx), "=d"(*edx) : : "memory");
 }
 
+/* xp__cpuid_ecx - ECX of a leaf, subleaf 0; 0 if the processor does not have it. */
+static inline uint32_t xp__cpuid_ecx(uint32_t leaf)
+{
+	uint32_t eax = 0, ebx, ecx = 0, edx;
+
+	if (!xp__has_cpuid())
+		return 0;
+	xp__cpuid(0, &eax, &edx);
+	if (eax < leaf)
+		return 0;
+	eax = leaf;
+	__asm__ volatile("cpuid" : "+a"(eax), "=b"(ebx), "+c"(ecx), "=d"(edx) : : "memory");
+	return ecx;
+}
+
 /* xp__cpuid_edx - EDX of a leaf, 0 if the processor does not have it. */
 static inline uint32_t xp__cpuid_edx(uint32_t leaf)
 {

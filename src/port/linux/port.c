@@ -422,7 +422,9 @@ static int text_private(const void *addr, uintptr_t *end)
 	if (error)
 		return error;
 	*end = mapping.end;
-	return mapping.shared ? -XP_E_NO_METHOD : 0;
+	if (mapping.shared)
+		return -XP_E_NO_METHOD;
+	return xp__handlers_read((uintptr_t)addr) ? 0 : -XP_E_NOT_TEXT;
 }
 
 static int text_read(void *to, const void *addr, size_t len)

@@ -57,6 +57,10 @@ void xp__kept_commit_ends(void);
 bool xp__kept_stay(void);
 void xp__kept_set_stay(bool stay);
 
+/* ---- keys.c ---- */
+/* xp__handlers_read - whether a signal handler can read the eight bytes in line around @addr; the caller could. */
+bool xp__handlers_read(uintptr_t addr);
+
 /* ---- writer_*.c: how bytes get into program text ---- */
 struct xp__writer {
 	const char *name;

@@ -10,12 +10,15 @@
  * I3  A window that the system does not let us close (a filter, a security module, no memory) is tried again at once,
  *     then remembered: the write fails, and every later commit tries once more and is refused until it is closed or
  *     no longer there. To undo the commit takes windows too: there, to have the old bytes back is success.
+ * I4  No store faults: an open window may still forbid it (a protection key), or there may be no memory for the page (huge
+ *     pages). The system is asked first, page by page, to change nothing there.
  * Single stores of up to 8 bytes inside an aligned quadword, where the processor has them (port.c asks).
  */
 #include "arch/x86/store.h"
 #include "port/linux/port.h"
 
 #include <errno.h>
+#include <linux/futex.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
@@ -113,30 +116,54 @@ static long open_window(uintptr_t start, uintptr_t end, const struct xp__mapping
 	return error;
 }
 
+/*
+ * I4. FUTEX_WAKE_OP changes a word as one locked instruction does, here by no bit, and says -EFAULT where the caller cannot
+ * write; it wakes nobody, since nobody waits there. Who filters that call is not told, and may get the fault.
+ */
+static bool can_store(uintptr_t addr, size_t len)
+{
+	static uint32_t never;
+	const uint32_t or_nothing = 2u << 28;
+
+	for (uintptr_t at = addr; at < addr + len; at = (at & ~(PAGE - 1)) + PAGE)
+		if (XP__SYS6(SYS_futex, &never, FUTEX_WAKE_OP_PRIVATE, 0, 0, at & ~(uintptr_t)3, or_nothing) == -EFAULT)
+			return false;
+	return true;
+}
+
+static void store(void *addr, const void *bytes, size_t len, unsigned flags)
+{
+	if (flags & XP_WRITE_SINGLE)
+		xp__store_quadword(addr, bytes, len);
+	else
+		memcpy(addr, bytes, len);
+}
+
 /* [addr, addr + len) lies inside one mapping, whose protection is given back. */
 static int with_window(const struct xp__mapping *mapping, void *addr, const void *bytes, size_t len, unsigned flags)
 {
 	struct window window;
 	const int prot = mapping->prot;
 	long error = 0;
+	int stored = 0;
 
 	if (!(prot & PROT_WRITE))
 		error = open_window((uintptr_t)addr, (uintptr_t)addr + len, mapping, &window);
 	if (error)
 		return (int)error;
-	if (flags & XP_WRITE_SINGLE)
-		xp__store_quadword(addr, bytes, len);
+	if (can_store((uintptr_t)addr, len))
+		store(addr, bytes, len, flags);
 	else
-		memcpy(addr, bytes, len);
+		stored = -EACCES;
 	if (prot & PROT_WRITE)
-		return 0;
+		return stored;
 	error = close_window(&window);
 	if (error == 0)
-		return 0;
+		return stored;
 	if (nr_left == LEFT_MAX)
 		return (int)error;
 	left[nr_left++] = window;
-	return flags & XP_WRITE_UNDO ? 0 : (int)error;
+	return flags & XP_WRITE_UNDO ? stored : (int)error;
 }
 
 static int write_window(void *addr, const void *bytes, size_t len, unsigned flags)
