@@ -5,6 +5,7 @@
 #include "text.h"
 #include "tool.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -120,6 +121,36 @@ static bool status_line(int pid, const char *name, char *line, size_t size)
 	return found;
 }
 
+static bool has_ended(int id)
+{
+	char state[64] = "";
+	const char *at = state + (status_line(id, "State", state, sizeof(state)) ? strspn(state, "\t ") : 0);
+
+	return *at == 'Z' || *at == 'X';
+}
+
+int client_thread(int pid)
+{
+	int found = pid;
+	struct dirent *entry;
+	char path[64];
+	DIR *tasks;
+
+	if (!has_ended(pid))
+		return pid;
+	snprintf(path, sizeof(path), "/proc/%d/task", pid);
+	tasks = opendir(path);
+	while (tasks && found == pid && (entry = readdir(tasks))) {
+		int thread = atoi(entry->d_name);
+
+		if (thread > 0 && thread != pid && !has_ended(thread))
+			found = thread;
+	}
+	if (tasks)
+		closedir(tasks);
+	return found;
+}
+
 /* What @user, as seen from here, is called in the process' own user namespace. */
 static unsigned long user_inside(int pid, unsigned long user)
 {
@@ -155,6 +186,7 @@ static unsigned long namespace_of(int pid, const char *name)
 struct attempt {
 	struct client *client;
 	int pid, error; /* the most telling one */
+	int thread;     /* that lives: what /proc says of the process it says of this one */
 	int root;       /* where its paths begin */
 	const char *root_name;
 	unsigned long user, users, processes; /* a user, and the numbers of its namespaces */
@@ -269,13 +301,13 @@ static bool try_users(struct attempt *attempt)
 	    sscanf(line, "%lu %lu %lu", &users[1], &users[0], &users[2]) != 3)
 		return false;
 	for (int i = 0; i < 3; i++)
-		users[i] = user_inside(attempt->pid, users[i]);
+		users[i] = user_inside(attempt->thread, users[i]);
 	/* Its id in its own namespace is the last. */
 	if (!status_line(attempt->pid, "NSpid", line, sizeof(line)))
 		snprintf(line, sizeof(line), "\t%d", attempt->pid);
 	attempt->own_id = strtoul(strrchr(line, '\t') ? strrchr(line, '\t') + 1 : line, NULL, 10);
-	attempt->users = namespace_of(attempt->pid, "user");
-	attempt->processes = namespace_of(attempt->pid, "pid");
+	attempt->users = namespace_of(attempt->thread, "user");
+	attempt->processes = namespace_of(attempt->thread, "pid");
 	for (int i = 0; i < 4; i++) {
 		bool tried = false;
 
@@ -294,7 +326,7 @@ static bool try_roots(struct attempt *attempt)
 	char path[64];
 	bool found = false;
 
-	snprintf(path, sizeof(path), "/proc/%d/root", attempt->pid);
+	snprintf(path, sizeof(path), "/proc/%d/root", attempt->thread);
 	for (int here = 0; here < 2 && !found; here++) {
 		attempt->root_name = here ? "" : path;
 		attempt->root = open(here ? "/" : path, O_PATH | O_DIRECTORY | O_CLOEXEC);
@@ -319,12 +351,13 @@ static int open_process(struct client *client, const char *target)
 	if (errno || pid <= 0 || pid > INT_MAX)
 		return text_say(client->command, TOOL_USAGE, "\"%s\" is no process id", target);
 	attempt.pid = (int)pid;
+	attempt.thread = client_thread((int)pid);
 	if (try_roots(&attempt))
 		return TOOL_OK;
 	client->pid = (int)pid;
 	if (!status_line((int)pid, "State", state, sizeof(state)))
 		return fail(client, TOOL_UNKNOWN, -ESRCH, "there is no process %ld", pid);
-	if (state[strspn(state, "\t ")] == 'Z' || state[strspn(state, "\t ")] == 'X')
+	if (has_ended(attempt.thread))
 		return fail(client, TOOL_UNKNOWN, -ESRCH, "process %ld has ended; its parent has not taken notice yet",
 			    pid);
 	if (attempt.error == EACCES || attempt.error == EPERM)

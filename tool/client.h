@@ -46,6 +46,9 @@ int client_open(struct client *client, const char *command, const char *target, 
 int client_ask(struct client *client, const char *request);
 void client_close(struct client *client);
 
+/* client_thread - a thread of the process that has not ended, its first one if that is so; @pid if there is none. */
+int client_thread(int pid);
+
 /* client_field - the field @name of a line of the answer; the first field has none. NULL: it has no such field. */
 const char *client_field(const char *line, const char *name);
 /* client_number - a number of the answer; what does not fit is the next that does. */

@@ -63,7 +63,7 @@ static void read_mappings(int pid)
 	bool more = true;
 	FILE *file;
 
-	snprintf(path, sizeof(path), "/proc/%d/maps", pid);
+	snprintf(path, sizeof(path), "/proc/%d/maps", client_thread(pid));
 	file = fopen(path, "re");
 	while (file && more && getline(&line, &room, file) > 0) {
 		struct mapping mapping = {0, 0, NULL};

@@ -63,7 +63,9 @@ static bool read_threads(struct threads *threads, int pid)
 	snprintf(path, sizeof(path), "/proc/%d/task", pid);
 	tasks = opendir(path);
 	while (tasks && (entry = readdir(tasks))) {
+		const struct threads before = *threads;
 		char name[32] = "";
+		bool ended = false;
 		FILE *file;
 
 		if (entry->d_name[0] == '.')
@@ -71,10 +73,15 @@ static bool read_threads(struct threads *threads, int pid)
 		snprintf(path, sizeof(path), "/proc/%d/task/%s/status", pid, entry->d_name);
 		file = fopen(path, "re");
 		threads->nr += file != NULL;
-		while (file && fgets(line, sizeof(line), file))
+		while (file && fgets(line, sizeof(line), file)) {
 			read_line(threads, atoi(entry->d_name), line, name);
+			ended = ended || strncmp(line, "State:\tZ", 8) == 0;
+		}
 		if (file)
 			fclose(file);
+		/* The first thread stays listed after its end. */
+		if (ended)
+			*threads = before;
 	}
 	if (tasks)
 		closedir(tasks);

@@ -760,4 +760,128 @@ XP_TEST(the_number_of_another_thread_there)
 		SKIP("others make processes all the time: no number was hit");
 }
 
+/* ---- the first thread ends, and the others run on: /proc/self says nothing of memory any more ---- */
+
+static unsigned nr_descriptors(void)
+{
+	unsigned nr = 0;
+
+	for (int fd = 0; fd < 8192; fd++)
+		nr += fcntl(fd, F_GETFD) >= 0;
+	return nr;
+}
+
+static void *change_all_ways(void *unused)
+{
+	static const enum xp_policy policies[] = {XP_POLICY_AUTO, XP_POLICY_BREAKPOINT, XP_POLICY_QUIESCE};
+
+	for (int writer = XP_WRITER_AUTO; writer <= XP_WRITER_MPROTECT; writer++)
+		for (int sync = XP_SYNC_MEMBARRIER; sync <= XP_SYNC_SIGNAL; sync++)
+			for (unsigned i = 0; i < sizeof(policies) / sizeof(policies[0]); i++) {
+				CHECK_EQ(xp_set_writer((enum xp_writer)writer), 0);
+				CHECK_EQ(xp_set_sync((enum xp_sync)sync), 0);
+				CHECK_EQ(xp_set_policy(policies[i]), 0);
+				CHECK(subject_works(&subject));
+				key_works();
+			}
+	CHECK_EQ(xp_set_writer(XP_WRITER_AUTO), 0);
+	CHECK_EQ(xp_set_sync(XP_SYNC_AUTO), 0);
+	return unused;
+}
+
+static void *keep_descriptors(void *unused)
+{
+	CHECK_EQ(xp_set_descriptors(XP_DESCRIPTORS_KEEP), 0);
+	CHECK(subject_works(&subject));
+	return unused;
+}
+
+static void in_a_thread(void *(*body)(void *))
+{
+	pthread_t thread;
+
+	REQUIRE_EQ(pthread_create(&thread, NULL, body, NULL), 0);
+	pthread_join(thread, NULL);
+}
+
+static enum xp_writer only_writer; /* not auto: what that one alone asks of /proc has to do */
+
+static void *outlive(void *first)
+{
+	unsigned nr;
+
+	pthread_join(*(pthread_t *)first, NULL);
+	nr = nr_descriptors();
+	/* What no program header tells of needs the mappings. */
+	if (only_writer == XP_WRITER_MPROTECT)
+		CHECK(subject_works(&subject));
+	else
+		key_works();
+	CHECK_EQ(nr_descriptors(), nr);
+	if (only_writer == XP_WRITER_AUTO) {
+		change_all_ways(NULL);
+		CHECK_EQ(nr_descriptors(), nr);
+		/* A file of a thread that has ended is no use, and is not left open. */
+		in_a_thread(keep_descriptors);
+		change_all_ways(NULL);
+		nr = nr_descriptors();
+		for (unsigned i = 0; i < 3; i++)
+			in_a_thread(change_all_ways);
+		CHECK_EQ(nr_descriptors(), nr);
+	}
+	fflush(stdout);
+	_exit(xp_test_state.failures != 0);
+}
+
+static void end_first(void)
+{
+	static pthread_t self;
+	pthread_t thread;
+
+	if (!start())
+		return;
+	CHECK_EQ(xp_set_policy(XP_POLICY_AUTO), 0);
+	CHECK_EQ(xp_set_writer(only_writer), 0);
+	self = pthread_self();
+	REQUIRE_EQ(pthread_create(&thread, NULL, outlive, &self), 0);
+	pthread_exit(NULL);
+}
+
+XP_TEST(the_first_thread_has_ended)
+{
+	for (int writer = XP_WRITER_AUTO; writer <= XP_WRITER_MPROTECT; writer++) {
+		only_writer = (enum xp_writer)writer;
+		xp_child(end_first);
+	}
+	only_writer = XP_WRITER_AUTO;
+}
+
+/* Before Linux 6.11 the file of mappings is read, and one of a thread that has ended refuses that. */
+static void end_first_without_queries(void)
+{
+	REQUIRE(xp_child_filter(SYS_ioctl, SECCOMP_RET_ERRNO | ENOTTY, 0));
+	end_first();
+}
+
+XP_TEST(the_first_thread_has_ended_where_mappings_are_read)
+{
+	xp_child(end_first_without_queries);
+}
+
+/* ---- errno is the program's ---- */
+
+static void no_thread_to_be_had(void)
+{
+	REQUIRE(xp_child_filter(SYS_clone3, SECCOMP_RET_ERRNO | EPERM, 0));
+	REQUIRE(xp_child_filter(SYS_clone, SECCOMP_RET_ERRNO | EPERM, 0));
+	errno = 4711;
+	CHECK(xp_control_start("/tmp/crosspatch-no-thread") < 0);
+	CHECK_EQ(errno, 4711);
+}
+
+XP_TEST(errno_is_not_touched_where_no_thread_is_to_be_had)
+{
+	xp_child(no_thread_to_be_had);
+}
+
 XP_TEST_MAIN()

@@ -338,7 +338,7 @@ static int remove_stale(const char *path)
 /* The user's mask took bits away that the socket had (0600). Not by name: somebody else's link may be there by now. */
 static int restore_mode(const char *path, const struct status *status)
 {
-	char self[40] = "/proc/self/fd/";
+	char self[48] = "/proc/thread-self/fd/";
 	int error;
 
 	if ((status->mode & 0777) == 0600)
@@ -369,7 +369,7 @@ static int rename_to_nothing(const char *from, const char *to)
 /* One that is too long for an address goes by its directory's descriptor, which stays open. */
 static int set_address_beside(struct sockaddr_un *address, char *beside)
 {
-	char *slash = strrchr(beside, '/'), self[sizeof(address->sun_path)] = "/proc/self/fd/";
+	char *slash = strrchr(beside, '/'), self[sizeof(address->sun_path)] = "/proc/thread-self/fd/";
 	int error;
 
 	if (strlen(beside) < sizeof(address->sun_path)) {
@@ -494,7 +494,7 @@ static int make_directory(size_t i, char *path)
 		append_number(path, user);
 	append(path, directories[i].end);
 	if (directories[i].with_namespace)
-		append_number(path, namespace_number("/proc/self/ns/user"));
+		append_number(path, namespace_number("/proc/thread-self/ns/user"));
 	made = (int)XP__SYS2(SYS_mkdir, path, 0700);
 	error = look(path, &status);
 	if (error)
@@ -562,7 +562,7 @@ static int serve_in(char *directory)
 	error = serve_at(directory);
 	if (error == -EADDRINUSE || error == -EEXIST) {
 		append(directory, "-");
-		append_number(directory, namespace_number("/proc/self/ns/pid"));
+		append_number(directory, namespace_number("/proc/thread-self/ns/pid"));
 		error = serve_at(directory);
 	}
 	return error;

@@ -18,7 +18,9 @@
  * K4  In the child of a fork all are the parent's (fork.c, the marks): closed and opened again before use. No signal
  *     comes between the opening and its mark: a handler that forks there would leave the child with a parent's
  *     descriptor and a mark that says it were its own.
- * K5  No file of a thread is one of these: when its thread has ended, nothing tells ours from another.
+ * K5  No file of a thread stays from one commit to the next: when its thread has ended, nothing tells ours from another.
+ * K6  The files of the process are those of its first thread. Where that one has ended and others run on, those of memory
+ *     cannot be opened, or say nothing (-ESRCH, or zero bytes, as kernels go); those of any other thread are as good.
  * Between the look and the use another thread may close the number and get it back: nothing closes that moment.
  */
 #include "port/linux/port.h"
@@ -26,6 +28,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -46,6 +49,24 @@ bool xp__kept_same(const struct xp__kept *kept, unsigned *links)
 
 static struct xp__kept *opened; /* all that ever were */
 static bool keep;
+static bool first_ended; /* K6 */
+
+#define OF_THREAD "/proc/thread-self/"
+
+const char *xp__kept_path(const char *of_process, const char *of_thread)
+{
+	return first_ended ? of_thread : of_process;
+}
+
+bool xp__kept_first_ended(struct xp__kept *kept)
+{
+	bool news = !first_ended;
+
+	first_ended = true;
+	if (news)
+		xp__kept_drop(kept);
+	return news;
+}
 
 bool xp__kept_ours(const struct xp__kept *kept)
 {
@@ -83,6 +104,7 @@ static int open_blocked(struct xp__kept *kept, const char *path, int flags, int6
 	kept->device = st.st_dev;
 	kept->inode = st.st_ino;
 	kept->place = place;
+	kept->of_thread = strncmp(path, OF_THREAD, sizeof(OF_THREAD) - 1) == 0;
 	kept->fd = fd;
 	return 0;
 }
@@ -116,8 +138,10 @@ void xp__kept_drop_all(void)
 
 void xp__kept_commit_ends(void)
 {
-	if (!keep)
-		xp__kept_drop_all();
+	for (struct xp__kept *kept = opened; kept; kept = kept->next)
+		/* K5. A position that is negative tells, whatever became of the thread. */
+		if (kept->fd >= 0 && (!keep || (kept->of_thread && kept->place >= 0)))
+			xp__kept_drop(kept);
 }
 
 bool xp__kept_stay(void)

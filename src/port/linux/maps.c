@@ -38,7 +38,7 @@ static bool ask(int fd, uintptr_t addr, struct xp__mapping *mapping, int *result
 	struct query q = {.size = sizeof(q), .addr = addr};
 	long error = XP__SYS3(SYS_ioctl, fd, QUERY, &q);
 
-	*result = -XP_E_NOT_TEXT;
+	*result = error == -ESRCH ? -ESRCH : -XP_E_NOT_TEXT;
 	if (error == 0) {
 		mapping->start = q.start;
 		mapping->end = q.end;
@@ -48,7 +48,7 @@ static bool ask(int fd, uintptr_t addr, struct xp__mapping *mapping, int *result
 		mapping->shared = q.vma_flags & QUERY_SHARED;
 		*result = 0;
 	}
-	return error == 0 || error == -ENOENT; /* nothing is mapped there */
+	return error == 0 || error == -ENOENT /* nothing is mapped there */ || error == -ESRCH;
 }
 
 #define PLACE 29
@@ -125,7 +125,7 @@ int xp__maps_open(void)
 
 	if (*mark && xp__kept_same(&maps, NULL))
 		return 0;
-	return xp__kept_open(&maps, mark, "/proc/self/maps", O_RDONLY, PLACE);
+	return xp__kept_open(&maps, mark, xp__kept_path("/proc/self/maps", "/proc/thread-self/maps"), O_RDONLY, PLACE);
 }
 
 /* ---- without /proc ---- */
@@ -203,7 +203,7 @@ static int look_up(uintptr_t addr, struct xp__mapping *mapping)
 	while (read_line(&r, mapping, NULL, 0))
 		if (addr >= mapping->start && addr < mapping->end)
 			return 0;
-	return r.error ? (int)r.error : -XP_E_NOT_TEXT;
+	return r.error ? (int)r.error : r.from == 0 ? -ESRCH : -XP_E_NOT_TEXT;
 }
 
 int xp__maps_find(uintptr_t addr, struct xp__mapping *mapping)
@@ -216,7 +216,10 @@ int xp__maps_find(uintptr_t addr, struct xp__mapping *mapping)
 
 		if (result == 0 || result == -XP_E_NOT_TEXT)
 			return result;
-		error = result == -EBADF ? xp__maps_open() : result;
+		if (result == -EBADF || (result == -ESRCH && xp__kept_first_ended(&maps)))
+			error = xp__maps_open();
+		else
+			error = result;
 	}
 	if (find_in_executable(addr, mapping) || find_in_shared_object(addr, mapping))
 		return 0;
@@ -225,12 +228,16 @@ int xp__maps_find(uintptr_t addr, struct xp__mapping *mapping)
 
 int xp__maps_file(uintptr_t addr, char *path, size_t size)
 {
-	struct reader r = {.from = 0};
+	struct reader r;
 	struct xp__mapping mapping;
-	int error = xp__maps_open();
+	int error;
 
-	while (!error && read_line(&r, &mapping, path, size))
-		if (addr >= mapping.start && addr < mapping.end)
-			return path[0] == '\0' || memchr(path, '\0', size) == NULL ? -ENOENT : 0;
+	do {
+		r = (struct reader){.from = 0};
+		error = xp__maps_open();
+		while (!error && read_line(&r, &mapping, path, size))
+			if (addr >= mapping.start && addr < mapping.end)
+				return path[0] == '\0' || memchr(path, '\0', size) == NULL ? -ENOENT : 0;
+	} while (!error && r.from == 0 && xp__kept_first_ended(&maps));
 	return error ? error : -ENOENT;
 }

@@ -95,7 +95,7 @@ int xp__module_check(const void *at)
 	if (fd == 0)
 		fd = open_file(path, header);
 	if (fd < 0)
-		fd = open_file("/proc/self/exe", header); /* the program's, deleted since */
+		fd = open_file("/proc/thread-self/exe", header); /* the program's, deleted since */
 	if (fd < 0)
 		return -XP_E_MOVED;
 	has = names_have(fd, header, renamed);

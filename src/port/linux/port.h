@@ -38,7 +38,7 @@ struct xp__kept {
 	int fd; /* -1: none */
 	uint64_t device, inode;
 	int64_t place;
-	bool listed;
+	bool listed, of_thread;
 	struct xp__kept *next;
 };
 /*
@@ -46,6 +46,13 @@ struct xp__kept {
  * Context: text lock, or the constructor.
  */
 int xp__kept_open(struct xp__kept *kept, uint32_t *mark, const char *path, int flags, int64_t place);
+/* xp__kept_path - which of the two names it is opened by. */
+const char *xp__kept_path(const char *of_process, const char *of_thread);
+/*
+ * xp__kept_first_ended - what was opened by the process' name said nothing: the first thread has ended. True if that is news:
+ * what there was is dropped, and is to be opened by the other name.
+ */
+bool xp__kept_first_ended(struct xp__kept *kept);
 /* xp__kept_ours - whether it is what was opened; xp__kept_same - whether it is the same file, and its links. */
 bool xp__kept_ours(const struct xp__kept *kept);
 bool xp__kept_same(const struct xp__kept *kept, unsigned *links);

@@ -11,6 +11,7 @@
  */
 #include "port/linux/port.h"
 
+#include <errno.h>
 #include <pthread.h>
 #include <signal.h>
 #ifndef __x86_64__
@@ -131,6 +132,7 @@ int xp__worker_start(void *(*body)(void *))
 	pthread_attr_t attr;
 	pthread_t thread;
 	uint64_t before;
+	int *number = __errno_location(), saved = *number; /* not the library's to set, nor to let be set */
 	int error;
 
 	block_signals(SIG_BLOCK, &before);
@@ -139,6 +141,7 @@ int xp__worker_start(void *(*body)(void *))
 	error = pthread_create(&thread, &attr, body, NULL);
 	pthread_attr_destroy(&attr);
 	XP__SYS4(SYS_rt_sigprocmask, SIG_SETMASK, &before, NULL, XP__NSIG_SIZE);
+	*number = saved;
 	return -error;
 }
 

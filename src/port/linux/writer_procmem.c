@@ -27,10 +27,15 @@ static bool works; /* the last write did */
 static int open_mem(void)
 {
 	uint32_t *mark = &xp__fork_marks[XP__MARK_PROCMEM];
+	int error;
 
 	if (*mark && xp__kept_ours(&mem))
 		return 0;
-	return xp__kept_open(&mem, mark, "/proc/self/mem", O_RDWR, PLACE);
+	do
+		error = xp__kept_open(&mem, mark, xp__kept_path("/proc/self/mem", "/proc/thread-self/mem"), O_RDWR,
+				      PLACE);
+	while (error == -ESRCH && xp__kept_first_ended(&mem));
+	return error;
 }
 
 static int write_mem(void *addr, const void *bytes, size_t len, unsigned flags)
@@ -49,6 +54,8 @@ static int write_mem(void *addr, const void *bytes, size_t len, unsigned flags)
 		}
 		/* ordering: (W1) pairs with (S1), (S3) */
 		done = xp__pwrite(mem.fd, bytes, len, (uintptr_t)addr);
+		if (done == 0 && xp__kept_first_ended(&mem))
+			done = -EBADF;
 	}
 	works = done >= 0 && (size_t)done == len;
 	return works ? 0 : done < 0 ? (int)done : -EIO;
