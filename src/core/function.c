@@ -446,12 +446,17 @@ static struct xp__function *make(struct xp__entries *module, uint32_t record)
  */
 static uintptr_t behind_jump(uintptr_t start)
 {
-	uint8_t text[17];
-	uintptr_t target;
+	uint8_t text[17] = {0};
+	const size_t left = 4096 - start % 4096; /* in its page: what is behind it may be none */
+	uintptr_t target, word, page = 0;
 	int32_t distance;
-	size_t at = 0;
+	size_t len = sizeof(text), at = 0;
 
-	if (xp__port->data_read == NULL || xp__port->text_read(text, (const void *)start, sizeof(text)))
+	if (xp__port->data_read == NULL || !xp__text_readable(&page, start, 1))
+		return start;
+	if (left < len && !xp__text_readable(&page, start + left, 1))
+		len = left;
+	if (xp__port->text_read(text, (const void *)start, len))
 		return start;
 	if (memcmp(text, endbr, sizeof(endbr)) == 0)
 		at += sizeof(endbr);
@@ -462,7 +467,9 @@ static uintptr_t behind_jump(uintptr_t start)
 	if (text[at] != 0xff || text[at + 1] != 0x25)
 		return start;
 	memcpy(&distance, text + at + 2, sizeof(distance));
-	if (xp__port->data_read(&target, (const void *)(start + at + 6 + (uintptr_t)(intptr_t)distance)))
+	word = start + at + 6 + (uintptr_t)(intptr_t)distance;
+	/* Two pages are never asked about, so it may not lie in two. */
+	if (word % sizeof(target) || xp__port->data_read(&target, (const void *)word))
 		return start;
 	return target;
 }

@@ -1644,6 +1644,39 @@ XP_TEST(patterns)
 
 /* ---- refusals ---- */
 
+static void no_entry_at(uint8_t *at)
+{
+	void (*fn)(void) = (void (*)(void))(uintptr_t)at;
+	struct xp_diag diag;
+
+	CHECK_EQ(xp__function_trace(fn, &entries, NULL), -XP_E_NO_ENTRY);
+	CHECK_EQ(xp__function_redirect(fn, (void (*)(void))(uintptr_t)add), -XP_E_NO_ENTRY);
+	CHECK_EQ(xp_function_quiesce(&fn, 1, &diag), -XP_E_NO_ENTRY);
+	CHECK(xp__function_name(fn) == NULL && xp__function_original(fn) == NULL);
+}
+
+/* A jump through a word is looked for at the pointer: not behind the end of the text, nor where nothing can be read. */
+XP_TEST(pointers_at_the_end_of_text)
+{
+	/* jmp *-9(%rip): three bytes before it */
+	static const uint8_t through[6] = {0xff, 0x25, 0xf7, 0xff, 0xff, 0xff};
+	uint8_t *map = mmap(NULL, 3 * 4096, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	REQUIRE(map != MAP_FAILED && munmap(map + 8192, 4096) == 0);
+	memset(map, 0xc3, 8192);
+	for (unsigned before = 1; before <= 20; before++)
+		no_entry_at(map + 8192 - before);
+	no_entry_at(map + 8192);
+	memcpy(map + 8192 - 6, through, sizeof(through));
+	no_entry_at(map + 8192 - 6);
+	/* A word across the end of what can be read. */
+	memcpy(map, (const uint8_t[]){0xff, 0x25, 0xf6, 0x1f, 0, 0}, 6);
+	no_entry_at(map);
+	REQUIRE_EQ(mprotect(map, 8192, PROT_NONE), 0);
+	no_entry_at(map);
+	munmap(map, 8192);
+}
+
 XP_TEST(refusals)
 {
 	static const struct xp_function_handler nothing = {0};
