@@ -118,8 +118,9 @@ void xp__gate_return0(void);
 
 /*
  * XP_DECLARE_GATE(ret, name, params) - a gate; params in parentheses. At file scope, in every file or header that calls
- * it; in C++ the name is one of C, which is never written with a namespace. Without a provider it returns 0: for functions that return void, integers or pointers, and in 64-bit code, unless it
- * is a kernel's (-mgeneral-regs-only), float, double, or structures of these of up to 16 bytes.
+ * it; in C++ the name is one of C, whatever namespace it stands in: outside of that see xp_gate_in(). Without a provider it
+ * returns 0: for functions that return void, integers or pointers, and in 64-bit code, unless it is a kernel's
+ * (-mgeneral-regs-only), float, double, or structures of these of up to 16 bytes.
  * XP_DECLARE_GATE_FALLBACK(ret, name, params, function) - without a provider the function runs, of that very type. In one
  * executable or shared object all declarations of a gate name the same.
  * XP_DECLARE_GATE_UD2(ret, name, params), XP_DECLARE_GATE_UD2_FALLBACK(ret, name, params, function) - the same, but the
@@ -151,10 +152,11 @@ static inline xp__gate_func *xp__gate_through(const struct xp_gate *gate)
 	/* ordering: (G2) pairs with (G1) */
 	return __atomic_load_n(&gate->through, __ATOMIC_ACQUIRE);
 }
-#define xp_gate(name) ((__typeof__(&xp_gate_stub_##name))xp__gate_through(&xp_gate_##name))
+#define XP__GATE(in, name) ((__typeof__(&in xp_gate_stub_##name))xp__gate_through(&in xp_gate_##name))
 #else
-#define xp_gate(name) xp_gate_stub_##name
+#define XP__GATE(in, name) in xp_gate_stub_##name
 #endif
+#define xp_gate(name) XP__GATE(, name)
 
 static inline bool xp__gate_available(const struct xp_gate *gate)
 {
@@ -170,6 +172,19 @@ static inline bool xp__gate_available(const struct xp_gate *gate)
  * Progress: wait-free.
  */
 #define xp_gate_available(name) xp__gate_available(&xp_gate_##name)
+
+#ifdef __cplusplus
+/*
+ * The same for a gate that was declared in a namespace, or is a member of a class: xp_gate_in(outer::inner, compress)(data, n).
+ * XP_DECLARE_GATE_MEMBER(ret, name, params) - in a class: the gate of that name, which an XP_DECLARE_GATE or its like declares
+ * at file scope in some file of the executable or shared object, is a member, too, private if it stands there.
+ */
+#define xp_gate_in(scope, name) XP__GATE(scope::, name)
+#define xp_gate_available_in(scope, name) xp__gate_available(&scope::xp_gate_##name)
+#define XP_DECLARE_GATE_MEMBER(ret, name, params)                                                                      \
+	static xp_gate xp_gate_##name __asm__("xp_gate_" #name) XP__GATE_HIDDEN;                                       \
+	static ret xp_gate_stub_##name params __asm__("xp_gate_stub_" #name) XP__GATE_HIDDEN
+#endif
 
 /*
  * xp_gate_provide("name", function) - from now on the gate leads to the function; each call site when it is next

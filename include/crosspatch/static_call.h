@@ -83,8 +83,9 @@ struct xp_static_call {
 XP__CALL_ASSERT(offsetof(struct xp_static_call, through) == XP__CALL_THROUGH, "the trampolines know it");
 #endif
 
-/* The type of the functions that a call may have as target. */
-#define XP__CALL_TYPE(name) __typeof__(xp_trampoline_##name)
+/* The type of the functions that a call may have as target. @in: nothing, or in C++ a namespace or class and ::. */
+#define XP__CALL_TYPE_IN(in, name) __typeof__(in xp_trampoline_##name)
+#define XP__CALL_TYPE(name) XP__CALL_TYPE_IN(, name)
 
 #ifdef __cplusplus
 }
@@ -97,11 +98,11 @@ template <typename T> struct xp__same<T, T> {
 extern "C" {
 #define XP__CALL_SAME(a, b) (xp__same<a, b>::value)
 /* A function of the call's type, or NULL; overloads are chosen by it. */
-#define XP__CALL_FUNC(name, function)                                                                                  \
-	(reinterpret_cast<xp__call_func *>(static_cast<XP__CALL_TYPE(name) *>(function)))
+#define XP__CALL_FUNC(in, name, function)                                                                              \
+	(reinterpret_cast<xp__call_func *>(static_cast<XP__CALL_TYPE_IN(in, name) *>(function)))
 #else
 #define XP__CALL_SAME(a, b) __builtin_types_compatible_p(a, b)
-#define XP__CALL_FUNC(name, function)                                                                                  \
+#define XP__CALL_FUNC(in, name, function)                                                                              \
 	__extension__({                                                                                                \
 		XP__CALL_ASSERT(XP__CALL_SAME(__typeof__(0 ? (function) : (XP__CALL_TYPE(name) *)0),                   \
 					      XP__CALL_TYPE(name) *),                                                  \
@@ -176,9 +177,8 @@ extern xp__call_func xp__call_stub XP__CALL_HIDDEN;
  * structures, long double or wider vectors. In 32-bit code, and in a kernel's (-mgeneral-regs-only), which leaves xmm0 and
  * xmm1 alone, for void, integers and pointers only.
  * XP_DECLARE_STATIC_CALL(name, function) - for a header. The function must be declared, and need not be defined.
- * At file scope; in C++ the name is one of C, whatever namespace it stands in, and is never written with a namespace: not
- * xp_static_call(ns::find) but xp_static_call(find), outside of the namespace after `using namespace ns` or another
- * XP_DECLARE_STATIC_CALL. No member of a class is a static call.
+ * At file scope. In C++ the name is one of C, whatever namespace it stands in: there is one of it in an executable or shared
+ * object. Outside of the namespace see xp_static_call_in().
  */
 #define XP_DEFINE_STATIC_CALL(name, function) XP__DEFINE_CALL(name, function, (xp__call_func *)(function))
 #define XP_DEFINE_STATIC_CALL_NULL(name, function)                                                                     \
@@ -217,6 +217,16 @@ XP__CALL_ASSERT(offsetof(struct xp_static_call, discoverer) == XP__CALL_DISCOVER
 	XP__CALL_BEGIN                                                                                                 \
 	XP__DECLARE_CALL(name, function);                                                                              \
 	XP__CALL_END
+
+#ifdef __cplusplus
+/*
+ * XP_DECLARE_STATIC_CALL_MEMBER(name, function) - in a class: the call of that name, which an XP_DEFINE_STATIC_CALL at file
+ * scope defines, is a member, too, private if it stands there. It is named xp_static_call_in(Class, name).
+ */
+#define XP_DECLARE_STATIC_CALL_MEMBER(name, function)                                                                  \
+	static xp_static_call xp_call_##name __asm__("xp_call_" #name) XP__CALL_HIDDEN;                                \
+	static __typeof__(function) xp_trampoline_##name __asm__("xp_trampoline_" #name) XP__CALL_HIDDEN
+#endif
 
 /*
  * A call that several executables and shared objects of a process share. The DECLARE goes into the common header: each
@@ -264,14 +274,17 @@ int xp__batch_add_call(struct xp_batch *batch, struct xp_static_call *call, xp__
  * Errors: those of xp_text_poke(); -XP_E_CORRUPT for a record that is malformed. Every site is as before.
  * Progress: waits for the text lock and for the syncs.
  */
-#define xp_static_call_update(name, function) xp__static_call_update(&xp_call_##name, XP__CALL_FUNC(name, function))
+#define xp_static_call_update(name, function) XP__CALL_UPDATE(, name, function)
+#define XP__CALL_UPDATE(in, name, function)                                                                            \
+	xp__static_call_update(&in xp_call_##name, XP__CALL_FUNC(in, name, function))
 
 /*
  * xp_batch_add_call(batch, name, function) - adds such an update to a batch.
  * Context: thread. Ordering: none. Errors: -EINVAL, -ENOMEM; the batch is as before. Progress: may wait for the text lock.
  */
-#define xp_batch_add_call(batch, name, function)                                                                       \
-	xp__batch_add_call(batch, &xp_call_##name, XP__CALL_FUNC(name, function))
+#define xp_batch_add_call(batch, name, function) XP__CALL_ADD(batch, , name, function)
+#define XP__CALL_ADD(batch, in, name, function)                                                                        \
+	xp__batch_add_call(batch, &in xp_call_##name, XP__CALL_FUNC(in, name, function))
 
 static inline xp__call_func *xp__static_call_query(const struct xp_static_call *call)
 {
@@ -289,7 +302,8 @@ static inline xp__call_func *xp__static_call_query(const struct xp_static_call *
  * xp_static_call_query(name) - the target, or NULL.
  * Context: any. Ordering: acquire: every site already goes there. Errors: none. Progress: wait-free.
  */
-#define xp_static_call_query(name) ((XP__CALL_TYPE(name) *)xp__static_call_query(&xp_call_##name))
+#define xp_static_call_query(name) XP__CALL_QUERY(, name)
+#define XP__CALL_QUERY(in, name) ((XP__CALL_TYPE_IN(in, name) *)xp__static_call_query(&in xp_call_##name))
 
 /*
  * xp_static_call(name)(arguments) - the call itself. Not for taking its address.
@@ -306,11 +320,24 @@ static inline xp__call_func *xp__static_call_target(const struct xp_static_call 
 
 	return func ? func : call->stub;
 }
-#define xp_static_call(name) ((XP__CALL_TYPE(name) *)xp__static_call_target(&xp_call_##name))
+#define XP__STATIC_CALL(in, name) ((XP__CALL_TYPE_IN(in, name) *)xp__static_call_target(&in xp_call_##name))
 #else
-#define xp_static_call(name) xp_trampoline_##name
+#define XP__STATIC_CALL(in, name) in xp_trampoline_##name
 #endif
+#define xp_static_call(name) XP__STATIC_CALL(, name)
 #define xp_static_call_cond(name) (void)xp_static_call(name)
+
+#ifdef __cplusplus
+/*
+ * The same for a call that was declared in a namespace or is a member of a class, from anywhere:
+ * xp_static_call_in(outer::inner, find)(text, 'x'). The rest of each is as without _in.
+ */
+#define xp_static_call_in(scope, name) XP__STATIC_CALL(scope::, name)
+#define xp_static_call_cond_in(scope, name) (void)xp_static_call_in(scope, name)
+#define xp_static_call_update_in(scope, name, function) XP__CALL_UPDATE(scope::, name, function)
+#define xp_static_call_query_in(scope, name) XP__CALL_QUERY(scope::, name)
+#define xp_batch_add_call_in(batch, scope, name, function) XP__CALL_ADD(batch, scope::, name, function)
+#endif
 
 #ifdef __cplusplus
 }
