@@ -479,6 +479,24 @@ static int find_same(const struct xp_module *public, struct module **found, stru
 	return 0;
 }
 
+/* What a tool empties that takes a section out of a program: then each record's object is the record itself. */
+static int check_objects(const struct xp_module *public, struct xp_diag *diag)
+{
+	for (unsigned kind = 0; kind < public->nr_tables; kind++) {
+		const struct xp_site_table *table = &public->tables[kind];
+		struct references r = references(table, xp__front_of(kind));
+
+		for (size_t i = 0; i < r.nr; i++) {
+			uintptr_t object = xp__relative(reference(&r, i));
+
+			if (object - (uintptr_t)table->start < (uintptr_t)table->end - (uintptr_t)table->start)
+				return xp__fail(diag, -XP_E_CORRUPT, XP_PHASE_VALIDATE, NULL,
+						"a site record names no object: its section was emptied");
+		}
+	}
+	return 0;
+}
+
 static int make_and_attach(const struct xp_module *public, size_t nr, struct module **result, struct xp_diag *diag)
 {
 	enum xp__goal goal = public->state & WAS_REGISTERED ? XP__GOAL_REATTACH : XP__GOAL_ATTACH;
@@ -515,6 +533,8 @@ static int register_locked(struct xp_module *public, struct xp_diag *diag)
 	if (nr > UINT32_MAX)
 		return xp__fail(diag, -XP_E_CORRUPT, XP_PHASE_VALIDATE, NULL, "more records than there can be");
 	if (any)
+		error = check_objects(public, diag);
+	if (any && !error)
 		error = find_same(public, &module, diag);
 	is_new = any && !module;
 	if (!error && is_new)

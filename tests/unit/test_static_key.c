@@ -753,6 +753,10 @@ XP_TEST(a_corrupt_module)
 	CHECK_EQ(xp_module_unregister(&two.module), 0);
 	CHECK_EQ(xp_module_error(), 0);
 	two.module.abi = XP_MODULE_ABI;
+	/* Emptied: its key would be the record itself, which cannot be written. */
+	two.records[1].key = 0;
+	check_not_registered(-XP_E_CORRUPT);
+	CHECK_EQ(xp_module_unregister(&two.module), 0);
 	/* The same site for two keys. */
 	copy_record(&two, 1, 0);
 	two.records[1].key += (int32_t)((intptr_t)&key_true - (intptr_t)&key_b);
