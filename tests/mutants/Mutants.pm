@@ -120,6 +120,7 @@ sub definition {
 	my ($file, $first, $last) = @_;
 	my $token = $file->{token};
 	my ($depth, $assigned, $body, $called, $enum, %names) = (0, 0, 0, 0, 0);
+	my $by_macro = $token->[$first + 1] eq '(' && $token->[$first] !~ $no_name;
 	for (my $i = $first; $i <= $last; $i++) {
 		my ($t, $next) = ($token->[$i], $i < $last ? $token->[$i + 1] : '');
 		if ($file->{directive}{$i}) {
@@ -139,7 +140,7 @@ sub definition {
 				$names{$t} = 1;
 			} elsif ($depth == 1 && $enum && $token->[$i - 1] =~ /^[{,]$/) {
 				$names{$t} = 1;    # a constant of an enumeration
-			} elsif ($depth == 1 && $called && $token->[$first + 1] eq '(') {
+			} elsif ($depth == 1 && $by_macro) {
 				$names{$t} = 1;    # what a macro defines
 			}
 		} elsif ($depth == 0 && $t eq '=') {
@@ -153,7 +154,7 @@ sub definition {
 		}
 	}
 	return {file => $file, names => [sort keys %names], first => $first, last => $last,
-		only_declared => $called && !$body && !$assigned && $token->[$first + 1] ne '('};
+		only_declared => $called && !$body && !$assigned && !$by_macro};
 }
 
 # All definitions of a file: functions end with a brace, what else there is with a semicolon.
