@@ -226,8 +226,8 @@ int xp__batch_add_gate(struct xp_batch *batch, const char *name, xp__gate_func *
  * (struct xp_gate_site), and those that were bound before and still are. Other calls go from their stub straight to the
  * provider. After it no call of these gates runs the resolver, until a provider comes, goes or is replaced. What
  * CROSSPATCH_BIND=now in the environment does for each object that comes and each provider; ignored in set-uid programs.
- * Context: thread. Ordering: as xp_text_poke(). Errors: those of xp_text_poke(), -ENOMEM; every site is as before, or if it
- * was made in rounds (xp_batch_commit()) perhaps bound. Progress: waits for the text lock and the syncs.
+ * Context: thread. Ordering: as xp_text_poke(). Errors: those of xp_text_poke(), -ENOMEM; every site is as before.
+ * Progress: waits for the text lock and the syncs.
  */
 int xp_gate_bind_all(void);
 

@@ -70,13 +70,13 @@ struct xp_port {
 	/*
 	 * alloc/release - zeroed memory, 64-byte aligned; NULL if there is none. Called under the text lock.
 	 * Must not depend on anything that a signal handler may have interrupted (no malloc).
-	 * rounds - memory is bounded: a commit that there is none for is made in rounds, each of as many sites as there is
-	 * memory for. While one who holds the text lock commits, no trap handler of its own may be under way: it waits
-	 * between two rounds until all have ended. False: such a commit is refused.
+	 * bounded - there is only so much of it: what was released can be had again under the same lock. Where there is none
+	 * left, the core gives back what it keeps for the next commit, and waits for the trap handlers that may still look at
+	 * an earlier one: each must end by itself while a thread that is in none holds the text lock.
 	 */
 	void *(*alloc)(size_t size);
 	void (*release)(void *memory, size_t size);
-	bool rounds;
+	bool bounded;
 
 	/*
 	 * can - those of @needs that the port could serve with the writer and sync in force, cheaply and
@@ -243,6 +243,14 @@ void xp_function_fork_child(void);
  * Context: one thread. Errors: -EINVAL for another ABI. Modules registered before it are taken over then.
  */
 int xp_port_set(const struct xp_port *port);
+
+/*
+ * xp_memory_needed - how many bytes the core asked xp_port.alloc() for, in one piece, when it was last refused: so many more
+ * would have done for the change that failed with -ENOMEM, before anything was touched. 0 if it never was. A commit takes
+ * some hundred bytes, 28 for each site (12 in 32-bit code), and as a rule one plan of some 80 for each kind of change.
+ * Context: any. Ordering: none. Errors: none. Progress: wait-free.
+ */
+size_t xp_memory_needed(void);
 
 enum xp_trap_verdict {
 	XP_TRAP_DONE,    /* ours: the registers say where to continue */

@@ -96,18 +96,8 @@ int xp_batch_add_poke(struct xp_batch *batch, const struct xp_poke *poke);
  *
  * Context, Ordering, Progress: as xp_text_poke(), for every site of the batch. The order in which sites change
  * while it runs is unspecified. Number of syncs: the maximum over the methods used (flip, word 1; breakpoint 2 for a
- * one-byte change, else 3), never a function of the number of sites.
- *
- * Rounds. Where a port has bounded memory (xp_port.rounds; Linux's has not), what it has no memory for at once changes in
- * rounds, and so does any other change of many sites: all sites of all rounds are validated first; then each round is a
- * commit of its own, with its own syncs: rounds times the maximum. Each site is old or new at every moment, and only old
- * before the first round and new after the return; between two rounds some are old and some new, for as long as that
- * takes. What an object says of itself (count, target, value, choice) follows the last round. A round that fails is undone,
- * and those before it in reverse order, by syncs of their own and without more memory; where a call of a static call or gate
- * may be bound or not and leads to the same target, it may be left the other way. What a complete round could not be taken
- * back from is refused with -ENOMEM, and nothing was done: several instructions under XP_POLICY_QUIESCE (somebody may rest
- * between two), copies out of line (memory), a call's target out of reach of its trampoline (data that changes first), far
- * gates (a near one is never unbound again), and modules that are registered once more (what their text was is not known).
+ * one-byte change, else 3), never a function of the number of sites. Where the port's memory does not suffice the error is
+ * -ENOMEM, and xp_memory_needed() (port.h) says how much would have.
  * Errors: those of xp_text_poke(), -XP_E_OVERLAP, -XP_E_COUNTED; that of xp_module_register() while a module that has
  * sites of one of the objects could not be registered. On success the batch is empty and may be used
  * again; on error it is unchanged and may be committed again.

@@ -6,13 +6,7 @@
  *     store.
  * I2  Of several items for one object the last one counts, or stands for all where their front adds them up.
  * I3  Every item that was started is finished, done or undone.
- * I4  Rounds. What there is no memory for, in one piece, is changed in rounds of as many records as there is memory for,
- *     always the same ones in the same order: each a commit of its own. First all of them are built, looked at and thrown
- *     away, and nothing was stored. A round that fails undoes itself, and those before it are undone in reverse order: they
- *     are built once more, from text that is new, and taken back. All that takes no memory but that of the first look.
- *     What cannot be undone once it is complete, or not without more memory, is refused before. A module that comes is
- *     undone to what it was built as.
- * I5  Breakpoints that a thread's mask forbids. The commit is built once more, of stores that need none, for which the port may
+ * I4  Breakpoints that a thread's mask forbids. The commit is built once more, of stores that need none, for which the port may
  *     have another writer than the one in force. If one site cannot be changed so, the commit is refused as it was, and nothing
  *     was stored.
  */
@@ -22,8 +16,6 @@
 #include "core/drift.h"
 #include "core/engine.h"
 #include "core/poke.h"
-
-#define TOO_LARGE "more than the memory given can change at once, and not to be changed in rounds"
 
 static void measure(const struct xp__item *item, struct xp__size *size)
 {
@@ -66,7 +58,7 @@ static bool patches(const struct xp__item *item)
 	return !item->skip && !item->added_to;
 }
 
-/* ---- commits that a thread's mask forbids breakpoints (I5) ---- */
+/* ---- commits that a thread's mask forbids breakpoints (I4) ---- */
 
 /* What makes a commit: items, or what the sites of a module that comes lack. */
 struct wanted {
@@ -131,35 +123,6 @@ static int run(struct xp__commit *commit, const struct wanted *wanted, struct xp
 	return error ? error : xp__commit_run(commit, diag);
 }
 
-/* ---- rounds ---- */
-
-struct rounds {
-	const struct xp__item *items;
-	size_t nr_items;
-	const struct xp__use *uses; /* not NULL: of a module that comes, in the place of items */
-	size_t nr_uses;
-	bool early;
-	struct xp__size room; /* for one round */
-	unsigned needs;       /* enum xp_need, for which the port was prepared */
-	struct xp__scratch *scratch;
-	size_t nr;
-};
-
-/* All that the fronts of the items have must be able to be done in parts. */
-static bool divisible(const struct xp__item *items, size_t nr)
-{
-	for (size_t i = 0; i < nr; i++) {
-		if (!patches(&items[i]))
-			continue;
-		if (items[i].object == NULL && !items[i].front->rounds)
-			return false;
-		for (const struct xp__use *use = items[i].object ? items[i].object->uses : NULL; use; use = use->next)
-			if (!use->front->rounds)
-				return false;
-	}
-	return true;
-}
-
 /* The item that says what the object of @use is now. */
 static struct xp__item current(const struct xp__use *use, enum xp__goal goal)
 {
@@ -178,8 +141,8 @@ static void measure_uses(const struct xp__use *uses, size_t nr, enum xp__goal go
 	}
 }
 
-/* What the sites of the uses lack, or with @undo lacked. */
-static int add_uses(const struct xp__use *uses, size_t nr, enum xp__goal goal, bool undo, struct xp__commit *commit,
+/* What the sites of the uses lack. */
+static int add_uses(const struct xp__use *uses, size_t nr, enum xp__goal goal, struct xp__commit *commit,
 		    struct xp_diag *diag)
 {
 	int error = 0;
@@ -187,7 +150,6 @@ static int add_uses(const struct xp__use *uses, size_t nr, enum xp__goal goal, b
 	for (size_t i = 0; i < nr && !error; i++) {
 		struct xp__item item = current(&uses[i], goal);
 
-		item.undo = undo;
 		error = item.front->add(&item, &uses[i], commit, diag);
 	}
 	return error;
@@ -195,205 +157,12 @@ static int add_uses(const struct xp__use *uses, size_t nr, enum xp__goal goal, b
 
 static int add_all(const struct wanted *wanted, struct xp__commit *commit, struct xp_diag *diag)
 {
-	int error = add_uses(wanted->uses, wanted->nr_uses, wanted->goal, false, commit, diag);
+	int error = add_uses(wanted->uses, wanted->nr_uses, wanted->goal, commit, diag);
 
 	for (size_t i = 0; i < wanted->nr_items && !error; i++)
 		if (patches(&wanted->items[i]))
 			error = add(&wanted->items[i], commit, diag);
 	return error;
-}
-
-/* The largest round, by halves, that there is memory for. The commit's block is left to be found by the next one. */
-static int make_room(struct rounds *rounds, const struct xp__size *all, struct xp_diag *diag)
-{
-	xp__commit_await();
-	xp__commit_trim();
-	for (size_t nr = all->sites; nr > 0; nr /= 2) {
-		struct xp__size room = {.sites = nr};
-		struct xp__commit *commit;
-
-		room.plans = nr + 2 < all->plans ? nr + 2 : all->plans;
-		room.pointers = nr < all->pointers ? nr : all->pointers;
-		commit = xp__commit_new(&room);
-		rounds->scratch = commit ? xp__scratch_new(nr) : NULL;
-		if (commit)
-			xp__commit_free(commit);
-		if (rounds->scratch) {
-			rounds->room = room;
-			rounds->nr = (all->sites + nr - 1) / nr;
-			return 0;
-		}
-		xp__commit_trim();
-	}
-	return xp__fail(diag, -XP__ENOMEM, XP_PHASE_VALIDATE, NULL, NULL);
-}
-
-/* The commit of round @number; @undo: of text that is new, to be taken back. */
-static int build_round(const struct rounds *rounds, size_t number, bool undo, struct xp__commit **result,
-		       struct xp_diag *diag)
-{
-	struct xp__commit *commit;
-	int error = 0;
-
-	xp__commit_await();
-	commit = new_commit(&rounds->room, diag);
-	*result = commit;
-	if (commit == NULL)
-		return -XP__ENOMEM;
-	commit->from = number * rounds->room.sites;
-	commit->window = rounds->room.sites;
-	commit->scratch = rounds->scratch;
-	commit->prepared = true;
-	if (rounds->early)
-		commit->policy = XP_POLICY_EARLY;
-	/* Calls ask for no preparation. */
-	if (undo)
-		commit->can &= rounds->needs | XP_NEED_CALL;
-	error = add_uses(rounds->uses, rounds->nr_uses, XP__GOAL_ATTACH, undo, commit, diag);
-	for (size_t i = 0; i < rounds->nr_items && !error; i++) {
-		struct xp__item item = rounds->items[i];
-
-		item.undo = undo;
-		if (patches(&item))
-			error = add(&item, commit, diag);
-	}
-	if (error)
-		xp__commit_free(commit);
-	return error;
-}
-
-/* Whether a commit can be undone when it is complete: nobody rests inside a new instruction that was several. */
-static int check_undo(const struct xp__commit *commit, struct xp_diag *diag)
-{
-	struct xp__insn insn;
-
-	for (size_t i = 0; i < commit->nr; i++) {
-		const struct xp__plan *plan = xp__commit_plan(commit, i);
-		bool whole = plan->single && xp__insn_decode(plan->new, plan->len, &insn) == plan->len;
-
-		if (plan->method == XP__METHOD_BYPASS || plan->one_way || (plan->needs & XP_NEED_PARK && !whole))
-			return xp__fail(diag, -XP__ENOMEM, XP_PHASE_VALIDATE, (const void *)commit->addr[i], TOO_LARGE);
-	}
-	return commit->nr_pointers ? xp__fail(diag, -XP__ENOMEM, XP_PHASE_VALIDATE, NULL, TOO_LARGE) : 0;
-}
-
-/* No site of a later round lies in one of round @number: where sites do not come in ascending order. */
-static int check_overlap(const struct rounds *rounds, size_t number, struct xp_diag *diag)
-{
-	struct xp_range *const ranges = rounds->scratch->ranges;
-	struct xp__commit *commit;
-	int error = build_round(rounds, number, false, &commit, diag);
-	size_t nr, at;
-
-	if (error)
-		return error;
-	error = xp__commit_order(commit, diag);
-	nr = commit->nr;
-	for (size_t i = 0; i < nr; i++)
-		ranges[i] = (struct xp_range){commit->addr[i], commit->addr[i] + xp__commit_plan(commit, i)->len};
-	xp__commit_free(commit);
-	while (!error && ++number < rounds->nr) {
-		error = build_round(rounds, number, false, &commit, diag);
-		if (error)
-			break;
-		error = xp__commit_order(commit, diag);
-		at = 0;
-		for (size_t i = 0; i < commit->nr && !error; i++) {
-			while (at < nr && ranges[at].end <= commit->addr[i])
-				at++;
-			if (at < nr && ranges[at].start < commit->addr[i] + xp__commit_plan(commit, i)->len)
-				error = xp__fail(diag, -XP_E_OVERLAP, XP_PHASE_VALIDATE, (const void *)commit->addr[i],
-						 NULL);
-		}
-		xp__commit_free(commit);
-	}
-	return error;
-}
-
-/* Everything that can be refused, of all rounds. */
-static int check_rounds(struct rounds *rounds, struct xp_diag *diag)
-{
-	uintptr_t end = 0;
-	bool unordered = false;
-	int error = 0;
-
-	for (size_t number = 0; number < rounds->nr && !error; number++) {
-		struct xp__commit *commit;
-
-		error = build_round(rounds, number, false, &commit, diag);
-		if (error)
-			break;
-		unordered |= commit->unordered || (commit->nr > 0 && commit->addr[0] < end);
-		end = commit->nr > 0 ? commit->end : end;
-		rounds->needs |= xp__commit_needs(commit);
-		error = check_undo(commit, diag);
-		xp__commit_free(commit);
-	}
-	for (size_t number = 0; number < rounds->nr && unordered && !error; number++)
-		error = check_overlap(rounds, number, diag);
-	return error || rounds->needs == 0 ? error : xp__poke_prepare(rounds->needs, diag);
-}
-
-static int run_rounds(struct rounds *rounds, struct xp_diag *diag)
-{
-	int error = check_rounds(rounds, diag);
-	struct xp__commit *commit;
-	size_t number = 0;
-
-	while (!error && number < rounds->nr) {
-		error = build_round(rounds, number, false, &commit, diag);
-		error = error ? error : xp__commit_run(commit, diag);
-		number += !error;
-	}
-	while (error && number-- > 0 && xp_state() == XP_STATE_READY) {
-		if (build_round(rounds, number, true, &commit, NULL)) {
-			xp__wedge();
-			if (diag)
-				diag->phase = XP_PHASE_ROLLBACK;
-		} else {
-			xp__commit_undo(commit, diag);
-		}
-	}
-	return error;
-}
-
-static int start_rounds(struct rounds *rounds, const struct xp__size *size, struct xp_diag *diag)
-{
-	int error = xp__poke_start(diag);
-
-	error = error ? error : make_room(rounds, size, diag);
-	if (error)
-		return error;
-	error = run_rounds(rounds, diag);
-	if (xp_state() == XP_STATE_READY)
-		xp__commit_await();
-	xp__port->release(rounds->scratch, rounds->scratch->size);
-	return error;
-}
-
-static int patch_in_rounds(const struct xp__item *items, size_t nr, const struct xp__size *size, struct xp_diag *diag)
-{
-	struct rounds rounds = {.items = items, .nr_items = nr};
-
-	if (!divisible(items, nr))
-		return xp__fail(diag, -XP__ENOMEM, XP_PHASE_VALIDATE, NULL, TOO_LARGE);
-	return start_rounds(&rounds, size, diag);
-}
-
-/* Of a module that was here before nobody knows what its text was: it could not be undone. */
-static int attach_in_rounds(const struct xp__use *uses, size_t nr, enum xp__goal goal, struct xp_diag *diag)
-{
-	struct rounds rounds = {.uses = uses, .nr_uses = nr};
-	bool can = xp__port->rounds && goal == XP__GOAL_ATTACH;
-	struct xp__size size = {0};
-
-	for (size_t i = 0; i < nr; i++)
-		can = can && uses[i].front->rounds;
-	if (!can)
-		return xp__fail(diag, -XP__ENOMEM, XP_PHASE_VALIDATE, NULL, TOO_LARGE);
-	measure_uses(uses, nr, goal, &size);
-	rounds.early = xp__port->prepare(XP_NEED_ALONE, NULL) == 0;
-	return start_rounds(&rounds, &size, diag);
 }
 
 /* Text was not what it had to be. It may be of another form that the site may have, which can be mended. */
@@ -415,36 +184,23 @@ int xp__patch_locked(const struct xp__item *items, size_t nr, struct xp_diag *di
 {
 	struct xp__size size = {0};
 	const struct wanted wanted = {.items = items, .nr_items = nr, .size = &size};
-	struct xp__scratch *scratch = NULL;
 	struct xp__commit *commit;
-	int error = 0;
+	int error;
 
 	for (size_t i = 0; i < nr; i++)
 		if (patches(&items[i]))
 			measure(&items[i], &size);
 	if (size.sites == 0)
 		return 0;
-	commit = xp__commit_new(&size);
-	if (commit == NULL && !xp__port->rounds)
-		return xp__fail(diag, -XP__ENOMEM, XP_PHASE_VALIDATE, NULL, NULL);
-	if (commit)
-		error = add_all(&wanted, commit, diag);
+	commit = new_commit(&size, diag);
+	if (commit == NULL)
+		return -XP__ENOMEM;
+	error = add_all(&wanted, commit, diag);
 	if (error) {
 		xp__commit_free(commit);
 		return error == -XP_E_MISMATCH ? explain(items, nr, diag) : error;
 	}
-	/* What it takes to sort, and to park, there may be no memory for either. */
-	if (commit && xp__port->rounds && (commit->unordered || commit->policy == XP_POLICY_QUIESCE)) {
-		scratch = xp__scratch_new(commit->nr);
-		commit->scratch = scratch;
-		if (scratch == NULL) {
-			xp__commit_free(commit);
-			commit = NULL;
-		}
-	}
-	error = commit ? run(commit, &wanted, diag) : patch_in_rounds(items, nr, &size, diag);
-	if (scratch)
-		xp__port->release(scratch, scratch->size);
+	error = run(commit, &wanted, diag);
 	for (size_t i = 0; i < nr && !error; i++)
 		if (patches(&items[i]) && items[i].object)
 			for (const struct xp__use *use = items[i].object->uses; use; use = use->next)
@@ -503,8 +259,6 @@ int xp__attach_locked(const struct xp__use *uses, size_t nr, enum xp__goal goal,
 	if (!error && commit == NULL)
 		return 0;
 	error = error ? error : run(commit, &wanted, diag);
-	if (error == -XP__ENOMEM && xp_state() == XP_STATE_READY)
-		error = attach_in_rounds(uses, nr, goal, diag);
 	for (size_t i = 0; i < nr && !error; i++) {
 		struct xp__item item = current(&uses[i], goal);
 

@@ -158,41 +158,35 @@ int xp__branch_add(const struct xp__item *item, const struct xp__use *use, struc
 		   struct xp_diag *diag)
 {
 	const struct xp_branch_site *sites = use->records;
-	const bool change = item->goal == XP__GOAL_CHANGE, on = item->on, undo = item->undo;
-	uint32_t i, last;
+	const bool change = item->goal == XP__GOAL_CHANGE, on = item->on;
+	uint32_t i = 0;
 	int plan[2], error;
 
 	if (is_as_built(item, use))
 		return 0;
-	xp__commit_window(commit, use->nr, &i, &last);
-	if (i == last)
-		return 0;
 	error = shared_plans(item, use, commit, plan, diag);
 	if (error)
 		return error;
-	if (use->numbers[last - 1] - use->numbers[i] == last - 1 - i && (change || !undo) &&
+	if (use->numbers[use->nr - 1] - use->numbers[0] == use->nr - 1 &&
 	    (use->nr_flag[LIKELY] == 0 || use->nr_flag[LIKELY] == use->nr)) {
-		bool to_jmp = jumps(&sites[use->numbers[i]], on);
+		bool to_jmp = jumps(&sites[use->numbers[0]], on);
 
-		i += add_row(commit, &sites[use->numbers[i]], last - i, to_jmp != undo ? branch_test[0] : branch_jmp[0],
-			     (uint32_t)plan[to_jmp]);
+		i = add_row(commit, &sites[use->numbers[0]], use->nr, to_jmp ? branch_test[0] : branch_jmp[0],
+			    (uint32_t)plan[to_jmp]);
 	}
-	for (; i < last; i++) {
+	for (; i < use->nr; i++) {
 		const struct xp_branch_site *site = &sites[use->numbers[i]];
 		bool to_jmp = jumps(site, on);
 
-		/* As it was built, and so it was left. */
-		if (undo && !change && on == !!(xp__site_flags(&site->key) & XP_SITE_TRUE))
-			continue;
 		if (!xp__text_readable(&commit->page, xp__relative(&site->code), BRANCH_LEN)) {
 			if (diag)
 				diag->key = xp__site_object(&site->key)->name;
 			return xp__fail_unreadable(diag, xp__relative(&site->code));
 		}
-		if (branch_is(site, to_jmp != undo ? branch_test[0] : branch_jmp[0]))
+		if (branch_is(site, to_jmp ? branch_test[0] : branch_jmp[0]))
 			xp__commit_add(commit, xp__relative(&site->code), (uint32_t)plan[to_jmp]);
 		else if (change || !branch_is(site, to_jmp ? branch_jmp[0] : branch_test[0]))
-			return fail_branch(site, to_jmp != undo, diag);
+			return fail_branch(site, to_jmp, diag);
 	}
 	return 0;
 }

@@ -15,6 +15,7 @@
 
 static struct xp__commit *cache;   /* one block, free to use */
 static struct xp__commit *retired; /* blocks that a handler may still look at */
+static size_t needed;              /* of the last block that there was no memory for */
 
 /* ---- memory ---- */
 
@@ -54,22 +55,31 @@ void xp__commit_trim(void)
 	cache = NULL;
 }
 
-void *xp__commit_alloc(size_t size)
-{
-	void *memory = xp__port->alloc(size);
-
-	if (memory || cache == NULL || !xp__port->rounds)
-		return memory;
-	xp__commit_trim();
-	return xp__port->alloc(size);
-}
-
 void xp__commit_await(void)
 {
 	while (retired) {
 		xp__cpu_relax();
 		reclaim();
 	}
+}
+
+void *xp__commit_alloc(size_t size)
+{
+	void *memory = xp__port->alloc(size);
+
+	if (memory == NULL && xp__port->bounded) {
+		xp__commit_await();
+		xp__commit_trim();
+		memory = xp__port->alloc(size);
+	}
+	if (memory == NULL)
+		__atomic_store_n(&needed, size, __ATOMIC_RELAXED);
+	return memory;
+}
+
+size_t xp_memory_needed(void)
+{
+	return __atomic_load_n(&needed, __ATOMIC_RELAXED);
 }
 
 void xp__commit_retire(struct xp__commit *commit)
@@ -86,7 +96,8 @@ struct xp__commit *xp__commit_new(const struct xp__size *room)
 	size_t plan_of_size = room->plans > 1 ? room->sites * sizeof(uint32_t) : 0;
 	size_t plans_size = room->plans * sizeof(struct xp__plan);
 	size_t pointers_size = room->pointers * sizeof(struct xp__pointer);
-	size_t size = sizeof(struct xp__commit) + addr_size + plans_size + pointers_size + plan_of_size;
+	size_t scratch_size = room->sites * sizeof(struct xp_range);
+	size_t size = sizeof(struct xp__commit) + addr_size + plans_size + pointers_size + scratch_size + plan_of_size;
 	struct xp__commit *commit;
 	uint8_t *at;
 
@@ -97,7 +108,7 @@ struct xp__commit *xp__commit_new(const struct xp__size *room)
 		cache = NULL;
 		size = commit->size;
 	} else {
-		if (size < 4096 && !xp__port->rounds)
+		if (size < 4096 && !xp__port->bounded)
 			size = 4096;
 		commit = xp__commit_alloc(size);
 		if (commit == NULL)
@@ -105,7 +116,6 @@ struct xp__commit *xp__commit_new(const struct xp__size *room)
 	}
 	memset(commit, 0, sizeof(*commit));
 	commit->size = size;
-	commit->window = SIZE_MAX;
 	commit->can = xp__port->can(~0u);
 	commit->policy = xp_policy();
 	at = (uint8_t *)(commit + 1);
@@ -115,23 +125,11 @@ struct xp__commit *xp__commit_new(const struct xp__size *room)
 	at += plans_size;
 	commit->pointers = (struct xp__pointer *)at;
 	at += pointers_size;
+	commit->scratch = at;
+	at += scratch_size;
 	if (plan_of_size)
 		commit->plan_of = (uint32_t *)at;
 	return commit;
-}
-
-struct xp__scratch *xp__scratch_new(size_t nr)
-{
-	size_t ranges = nr * sizeof(struct xp_range), sort = nr * (sizeof(uintptr_t) + sizeof(uint32_t));
-	size_t size = sizeof(struct xp__scratch) + ranges + sort;
-	struct xp__scratch *scratch = xp__port->alloc(size);
-
-	if (scratch) {
-		scratch->size = size;
-		scratch->ranges = (struct xp_range *)(scratch + 1);
-		scratch->sort = (uintptr_t *)(scratch->ranges + nr);
-	}
-	return scratch;
 }
 
 /* ---- plans ---- */
@@ -166,15 +164,6 @@ int xp__commit_change(struct xp__commit *commit, struct xp__change *change, size
 	}
 	xp__commit_add(commit, change->addr, (uint32_t)number);
 	return 0;
-}
-
-int xp__commit_change_either(struct xp__commit *commit, struct xp__change *change, const uint8_t *old, size_t first,
-			     struct xp_diag *diag)
-{
-	if (change->old != old && xp__commit_change(commit, change, first, NULL) == 0)
-		return 0;
-	change->old = old;
-	return xp__commit_change(commit, change, first, diag);
 }
 
 void xp__commit_pointer(struct xp__commit *commit, void (**at)(void), void (*new)(void))
@@ -212,16 +201,10 @@ static size_t run_end(const struct xp__commit *c, size_t at)
 }
 
 /* Natural merge sort: the sites of a key come in ascending order, and usually all of them do. */
-static int sort(struct xp__commit *c)
+static void sort(struct xp__commit *c)
 {
-	size_t size = c->nr * (sizeof(uintptr_t) + sizeof(uint32_t));
-	uintptr_t *scratch;
+	uintptr_t *scratch = c->scratch;
 
-	if (run_end(c, 0) == c->nr)
-		return 0;
-	scratch = c->scratch ? c->scratch->sort : xp__port->alloc(size);
-	if (scratch == NULL)
-		return -XP__ENOMEM;
 	while (run_end(c, 0) < c->nr) {
 		for (size_t low = 0; low < c->nr;) {
 			size_t middle = run_end(c, low);
@@ -233,17 +216,13 @@ static int sort(struct xp__commit *c)
 			low = high;
 		}
 	}
-	if (c->scratch == NULL)
-		xp__port->release(scratch, size);
-	return 0;
 }
 
 int xp__commit_order(struct xp__commit *c, struct xp_diag *diag)
 {
 	if (!c->unordered)
 		return 0;
-	if (sort(c))
-		return xp__fail(diag, -XP__ENOMEM, XP_PHASE_VALIDATE, NULL, NULL);
+	sort(c);
 	for (size_t i = 1; i < c->nr; i++)
 		if (c->addr[i] - c->addr[i - 1] < xp__commit_plan(c, i - 1)->len)
 			return xp__fail(diag, -XP_E_OVERLAP, XP_PHASE_VALIDATE, (const void *)c->addr[i], NULL);

@@ -43,22 +43,12 @@ struct xp__commit {
 	unsigned can;          /* what the port can serve, enum xp_need: asked once, when the commit is made */
 	enum xp_policy policy; /* likewise */
 	uint32_t to_jmp, to_test;    /* the shared plans of branch sites: number + 1, 0 as long as there is none */
-	size_t from, window;         /* of all the records that the fronts go through, those of this round; else all */
-	size_t position;             /* record that comes next */
-	struct xp__scratch *scratch; /* NULL: the port is asked for what is needed beside this block */
-	bool prepared;               /* a round: the port was, for all of them */
+	void *scratch;               /* 16 bytes for each site: to sort them, and to say where no thread may rest */
 	bool ready;                  /* xp__commit_ready() was asked, and found nothing */
 	size_t size;                 /* of this block of memory */
 	uintptr_t page;              /* that can be read, xp__text_readable() */
 	struct xp__commit *next;
 	unsigned long waiting[XP__TRAP_WORDS]; /* shards not yet seen without a handler, once retired */
-};
-
-/* What a round of @nr sites needs beside its commit. */
-struct xp__scratch {
-	size_t size; /* of this block of memory */
-	struct xp_range *ranges;
-	uintptr_t *sort; /* and behind it the numbers of their plans */
 };
 
 /* xp__commit_new - room for so many sites and plans, or NULL. Context: text lock, here and below. */
@@ -67,17 +57,14 @@ struct xp__commit *xp__commit_new(const struct xp__size *size);
 /* xp__commit_free - gives the memory back at once; no handler has seen it. One block is kept for the next commit. */
 void xp__commit_free(struct xp__commit *commit);
 
-/* xp__commit_trim - gives the port the block that is kept, too. */
-void xp__commit_trim(void);
-
-/* xp__commit_alloc - memory of the port's, which may be what is kept. NULL: there is none. */
+/*
+ * xp__commit_alloc - memory of the port's, which may be what is kept. NULL: there is none; xp_memory_needed() says how much
+ * would do. xp__commit_trim - gives the port the block that is kept. xp__commit_await - returns when no handler looks at a
+ * retired commit any more. Progress: waits for trap handlers.
+ */
 void *xp__commit_alloc(size_t size);
-
-/* xp__commit_await - returns when no handler looks at a retired commit any more. Progress: waits for trap handlers. */
+void xp__commit_trim(void);
 void xp__commit_await(void);
-
-/* xp__scratch_new - for rounds of @nr sites; NULL: no memory. */
-struct xp__scratch *xp__scratch_new(size_t nr);
 
 /* xp__commit_retire - gives the memory back when no handler can look at it any more; not in its table any longer. */
 void xp__commit_retire(struct xp__commit *commit);
@@ -96,36 +83,11 @@ int xp__commit_plan_add(struct xp__commit *commit, struct xp__change *change, co
 #define XP__PLAN_SHARE 128u   /* plans that a new one is compared with */
 int xp__commit_change(struct xp__commit *commit, struct xp__change *change, size_t first, struct xp_diag *diag);
 
-/*
- * xp__commit_change_either - the same, in a round that is undone, for a site that may have been change->old or @old before:
- * the first that the port was prepared for, which it was for what the site was.
- */
-int xp__commit_change_either(struct xp__commit *commit, struct xp__change *change, const uint8_t *old, size_t first,
-			     struct xp_diag *diag);
-
 /* xp__commit_pointer - adds data: *@at becomes @new. */
 void xp__commit_pointer(struct xp__commit *commit, void (**at)(void), void (*new)(void));
 
-/* xp__commit_order - sorts the sites. Errors: -ENOMEM, -XP_E_OVERLAP. */
+/* xp__commit_order - sorts the sites. Errors: -XP_E_OVERLAP. */
 int xp__commit_order(struct xp__commit *commit, struct xp_diag *diag);
-
-/*
- * xp__commit_window - a front goes through its next @nr records: those from *@first to *@last - 1 belong to this commit.
- * xp__commit_takes - the same for one.
- */
-static inline void xp__commit_window(struct xp__commit *commit, uint32_t nr, uint32_t *first, uint32_t *last)
-{
-	size_t at = commit->position, end = commit->from + commit->window;
-
-	commit->position += nr;
-	*first = at >= commit->from ? 0 : commit->from - at < nr ? (uint32_t)(commit->from - at) : nr;
-	*last = at >= end ? *first : end - at < nr ? (uint32_t)(end - at) : nr;
-}
-
-static inline bool xp__commit_takes(struct xp__commit *commit)
-{
-	return commit->position++ - commit->from < commit->window;
-}
 
 /* xp__commit_add - one more site. Its plan is built: the length tells whether order and overlap need a look. */
 static inline void xp__commit_add(struct xp__commit *commit, uintptr_t addr, uint32_t plan)

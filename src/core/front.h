@@ -51,7 +51,6 @@ struct xp__item {
 	uint8_t goal;             /* enum xp__goal */
 	bool skip;     /* nothing to do: it is so already, or a later item for the same object takes its place */
 	bool added_to; /* a later item of a cumulative front changes the text for this one, too */
-	bool undo;     /* its sites are as wished: they are asked for once more, to be taken back */
 	union {
 		bool on;
 		uint32_t choice;
@@ -108,7 +107,6 @@ bool xp__look_at(struct xp__look *look, uintptr_t code, size_t len);
 
 struct xp__front {
 	uint8_t record_size; /* of a site; 0: the front has no records, or looks after them itself, from arrive() to depart() */
-	bool rounds;         /* add() can be asked for some records at a time, and knows item->undo */
 	bool cumulative;   /* several wishes for one object add up: start() sees to it, and each is finished */
 	uint8_t object_at; /* where in the record the reference to the object stands */
 	bool forms;          /* one place has several records: a gate's stub is one, and may be a site */
@@ -135,9 +133,7 @@ struct xp__front {
 	/*
 	 * measure - adds to @size what add() will need at most. add - compares the text with what it must be, and adds
 	 * the changes; those that are there already are left out, unless the goal is CHANGE. Called for each use of the
-	 * item's object, or once with NULL if it has no object. Of the records only those that the commit takes. To be
-	 * undone, the text must be as wished, and the changes are those that made it so, or from something else that is
-	 * right as long as the object is as it was; never with goal REATTACH. Errors: a code, told to @diag.
+	 * item's object, or once with NULL if it has no object. Errors: a code, told to @diag.
 	 */
 	void (*measure)(const struct xp__item *item, const struct xp__use *use, struct xp__size *size);
 	int (*add)(const struct xp__item *item, const struct xp__use *use, struct xp__commit *commit,

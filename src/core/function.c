@@ -761,18 +761,15 @@ static int add(const struct xp__item *item, const struct xp__use *use, struct xp
 		.known = LEN,
 		.resume = XP_RESUME_EMULATE,
 	};
-	const uint8_t *stands = item->undo ? function->wanted : function->text;
 	int error;
 
-	if (!xp__commit_takes(commit))
-		return 0;
 	error = wanted(function, diag);
 	if (error)
 		return error;
 	if (!xp__text_readable(&commit->page, function->code, LEN))
 		return refuse(function, xp__fail_unreadable(diag, function->code), diag ? diag->detail : NULL, diag);
-	if (memcmp(text, stands, LEN) != 0) {
-		error = xp__fail_text(diag, text, stands, text, LEN);
+	if (memcmp(text, function->text, LEN) != 0) {
+		error = xp__fail_text(diag, text, function->text, text, LEN);
 		return refuse(function, error, diag ? diag->detail : NULL, diag);
 	}
 	/* Off is any nop of five bytes; but five nops become one if that is what is asked. */
@@ -942,7 +939,6 @@ static void leave(const struct xp_site_table *records)
 }
 
 const struct xp__front xp__entry_front = {
-	.rounds = true,
 	.cumulative = true,
 	.start = start,
 	.finish = finish,

@@ -188,30 +188,6 @@ static int check_ud2(const struct xp_gate *handle, const struct site *site, stru
 	return 0;
 }
 
-/*
- * What a site was that is as wished, an unbound call in change->new: unbound is right whatever leads where. A bound one went
- * to the provider before, or was unbound, which an UD2 need not become again.
- */
-static int undo_site(const struct xp__item *item, const struct xp_gate *handle, const struct site *site,
-		     struct xp__change *change, const uint8_t *ud2, struct xp__commit *commit, size_t first,
-		     struct xp_diag *diag)
-{
-	const uint8_t *text = (const uint8_t *)site->code, *unbound = change->new;
-	uint8_t placed[UD2_LEN], bound[UD2_LEN];
-
-	if (memcmp(text, unbound, site->len) == 0 || (site->len == UD2_LEN && memcmp(text, ud2, UD2_LEN) == 0))
-		return 0;
-	if (!item->gate.provider || !form(bound, site, (uintptr_t)item->gate.provider) ||
-	    memcmp(text, bound, site->len) != 0)
-		return xp__fail_site(diag, &handle->object, site->code, unbound, site->len);
-	change->new = bound;
-	if (handle->placed && form(placed, site, (uintptr_t)handle->placed))
-		change->old = placed;
-	if (memcmp(change->old, bound, site->len) == 0)
-		return 0;
-	return xp__commit_change_either(commit, change, unbound, first, diag);
-}
-
 static int add_site(const struct xp__item *item, const struct xp_gate *handle, const struct site *site,
 		    struct xp__commit *commit, size_t first, struct xp_diag *diag)
 {
@@ -228,8 +204,6 @@ static int add_site(const struct xp__item *item, const struct xp_gate *handle, c
 		return xp__fail_record(diag, &handle->object, site->code, "a call out of reach of its stub");
 	change.resume = XP_RESUME_EMULATE;
 	change.old = change.new = unbound;
-	if (item->undo)
-		return undo_site(item, handle, site, &change, ud2, commit, first, diag);
 	if (memcmp(text, unbound, site->len) == 0) {
 		;
 	} else if (site->len == UD2_LEN && memcmp(text, ud2, UD2_LEN) == 0) {
@@ -297,7 +271,7 @@ static int add(const struct xp__item *item, const struct xp__use *use, struct xp
 			return fail_unreadable(handle, item->gate.site, diag);
 		site = site_at(item->gate.site, item->gate.ud2);
 
-		if (item->gate.handle != handle || !xp__commit_takes(commit))
+		if (item->gate.handle != handle)
 			return 0;
 		return add_site(item, handle, &site, commit, first, diag);
 	}
@@ -306,7 +280,7 @@ static int add(const struct xp__item *item, const struct xp__use *use, struct xp
 		uintptr_t code = xp__relative(&site_of(use, i)->code);
 		struct site site;
 
-		if (!xp__commit_takes(commit) || flags & XP_SITE_STUB)
+		if (flags & XP_SITE_STUB)
 			continue;
 		if (!xp__text_readable(&commit->page, code, flags & XP_SITE_UD2 ? UD2_LEN : SITE_LEN))
 			return fail_unreadable(handle, code, diag);
@@ -316,8 +290,6 @@ static int add(const struct xp__item *item, const struct xp__use *use, struct xp
 	for (const struct xp__found *found = handle->found; found && !error; found = found->next) {
 		struct site site = site_at(found->code, false);
 
-		if (!xp__commit_takes(commit))
-			continue;
 		if (!xp__text_readable(&commit->page, found->code, SITE_LEN))
 			return fail_unreadable(handle, found->code, diag);
 		error = add_site(item, handle, &site, commit, first, diag);
@@ -602,7 +574,6 @@ const struct xp__front xp__gate_front = {
 	.object_at = offsetof(struct xp_gate_site, gate),
 	.nr_relative = 2,
 	.forms = true,
-	.rounds = true,
 	.start = start,
 	.finish = finish,
 	.current = current,

@@ -180,21 +180,17 @@ static int add_site(struct pass *pass, const struct xp_imv_site *site, struct xp
 	memcpy(old, text, site->len);
 	memcpy(new, text, site->len);
 	found = operand(old + site->len, site->size);
-	if (found == item->bits && (item->undo ? pass->before == found : item->goal != XP__GOAL_CHANGE))
+	if (found == item->bits && item->goal != XP__GOAL_CHANGE)
 		return 0;
-	if (item->undo && found == item->bits) {
-		memcpy(old + site->len - site->size, &pass->before, site->size);
-		return xp__commit_change(pass->commit, &change, pass->first, diag);
-	}
 	if (!pass->before_is_known) {
 		pass->before = found;
 		pass->before_is_known = true;
 	}
-	if (found == pass->before && !item->undo) {
+	if (found == pass->before) {
 		memcpy(new + site->len - site->size, &item->bits, site->size);
 		return xp__commit_change(pass->commit, &change, pass->first, diag);
 	}
-	memcpy(new + site->len - site->size, item->undo ? &item->bits : &pass->before, site->size);
+	memcpy(new + site->len - site->size, &pass->before, site->size);
 	if (diag)
 		diag->key = imv->object.name;
 	return xp__fail_text(diag, text, new, old, site->len);
@@ -210,8 +206,7 @@ static int add(const struct xp__item *item, const struct xp__use *use, struct xp
 	if (item->goal == XP__GOAL_CHANGE)
 		pass.before = value_of(imv_of(item->object));
 	for (uint32_t i = 0; i < use->nr && !error; i++)
-		if (xp__commit_takes(commit))
-			error = add_site(&pass, &sites[use->numbers[i]], diag);
+		error = add_site(&pass, &sites[use->numbers[i]], diag);
 	return error;
 }
 
@@ -280,7 +275,6 @@ const struct xp__front xp__imv_front = {
 	.record_size = sizeof(struct xp_imv_site),
 	.object_at = offsetof(struct xp_imv_site, imv),
 	.nr_relative = 2,
-	.rounds = true,
 	.start = start,
 	.finish = finish,
 	.current = current,

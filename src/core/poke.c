@@ -30,9 +30,6 @@
  *	                                                      a breakpoint with no table
  *	(P5) retire table                     new; a trap taken before may still be on its way: trap.c, I2
  *
- * A commit that is complete is undone (xp__commit_undo) as if its last sync had failed: no new state, since a bystander
- * may execute less than it could then, and the same breakpoints, whose traps execute the new instruction.
- *
  * A failure in phase k goes back through the same states: what phase k stored is set to what it was, sync; then k-1.
  *
  * Data that text jumps through (the word behind the trampoline of a static call) changes by one store. Text that jumps
@@ -355,25 +352,13 @@ static int run_early(const struct xp__commit *c, struct xp_diag *diag)
 	return error;
 }
 
-/* Takes back what run_at_once() stored. What cannot be is new again: each site old or new, not a part of both. */
-static int undo_at_once(const struct xp__commit *c)
+/* run_at_once() while every other thread is parked. */
+static int run_parked(const struct xp__commit *c, struct xp_diag *diag)
 {
-	int error = store_phase(c, 0, true, NULL);
-
-	if (error)
-		(void)store_phase(c, 0, false, NULL);
-	return error;
-}
-
-/* Everybody parked: run_at_once(), or takes back what it stored (@back). */
-static int run_parked(const struct xp__commit *c, bool back, struct xp_diag *diag)
-{
-	size_t size = c->nr * sizeof(struct xp_range), nr = 0;
-	struct xp_range *ranges = c->scratch ? c->scratch->ranges : xp__port->alloc(size);
+	struct xp_range *const ranges = c->scratch;
+	size_t nr = 0;
 	int error = 0;
 
-	if (ranges == NULL)
-		return xp__fail(diag, -XP__ENOMEM, XP_PHASE_PREPARE, NULL, NULL);
 	/* No program counter rests inside a single instruction, and one that rests before it executes the new one. */
 	for (size_t i = 0; i < c->nr; i++) {
 		const struct xp__plan *plan = xp__commit_plan(c, i);
@@ -391,13 +376,11 @@ static int run_parked(const struct xp__commit *c, bool back, struct xp_diag *dia
 	if (error) {
 		xp__fail(diag, error, XP_PHASE_PREPARE, diag ? diag->site : NULL, NULL);
 	} else {
-		error = back ? undo_at_once(c) : run_at_once(c, diag);
+		error = run_at_once(c, diag);
 		xp__count(&counters.syncs, 1);
 		/* ordering: (P6) pairs with (S2) */
 		xp__port->unpark();
 	}
-	if (c->scratch == NULL)
-		xp__port->release(ranges, size);
 	return error;
 }
 
@@ -444,14 +427,15 @@ static unsigned needs_of(const struct xp__commit *c, unsigned *nr_phases)
 	return needs;
 }
 
-int xp__poke_start(struct xp_diag *diag)
+/* Memory for all commits, which is kept. */
+static int make_buffer(struct xp_diag *diag)
 {
 	if (span_buffer == NULL)
-		span_buffer = xp__port->alloc(SPAN_MAX);
+		span_buffer = xp__commit_alloc(SPAN_MAX);
 	return span_buffer ? 0 : xp__fail(diag, -XP__ENOMEM, XP_PHASE_PREPARE, NULL, NULL);
 }
 
-int xp__poke_prepare(unsigned needs, struct xp_diag *diag)
+static int prepare(unsigned needs, struct xp_diag *diag)
 {
 	int error = xp__port->prepare(needs, diag);
 
@@ -463,38 +447,6 @@ unsigned xp__commit_needs(const struct xp__commit *c)
 	unsigned nr_phases;
 
 	return needs_of(c, &nr_phases);
-}
-
-void xp__commit_undo(struct xp__commit *c, struct xp_diag *diag)
-{
-	unsigned nr_phases, needs = needs_of(c, &nr_phases);
-
-	if (nr_phases == 0) {
-		xp__commit_free(c);
-		return;
-	}
-	if (xp__commit_order(c, NULL)) {
-		wedge(diag);
-	} else if (needs & XP_NEED_TRAP) {
-		/* ordering: (P1) pairs with (T4); the barriers are trap.c's */
-		xp__trap_publish(c);
-		roll_back(c, nr_phases - 1, diag);
-		if (xp_state() == XP_STATE_WEDGED)
-			return;
-		/* ordering: (P5) pairs with (T4) */
-		xp__trap_retire();
-		xp__commit_retire(c);
-		return;
-	} else if (needs & (XP_NEED_PARK | XP_NEED_ALONE)) {
-		xp__count(&counters.rollbacks, 1);
-		if (needs & XP_NEED_PARK ? run_parked(c, true, NULL) : undo_at_once(c))
-			wedge(diag);
-		/* ordering: (S3) pairs with (W1) */
-		xp__serialize();
-	} else {
-		roll_back(c, nr_phases - 1, diag);
-	}
-	xp__commit_free(c);
 }
 
 static const char *why_not_private(int error)
@@ -541,10 +493,10 @@ int xp__commit_ready(struct xp__commit *c, struct xp_diag *diag)
 
 	if (!c->ready) {
 		error = xp__commit_order(c, diag);
-		error = error ? error : xp__poke_start(diag);
+		error = error ? error : make_buffer(diag);
 		error = error ? error : check_private(c, diag);
-		if (!error && nr_phases > 0 && !c->prepared)
-			error = xp__poke_prepare(needs, diag);
+		if (!error && nr_phases > 0)
+			error = prepare(needs, diag);
 		c->ready = error == 0;
 	}
 	return error;
@@ -572,7 +524,7 @@ int xp__commit_run(struct xp__commit *c, struct xp_diag *diag)
 			xp__count(&counters.sites, nr);
 		return error;
 	}
-	error = parked ? run_parked(c, false, diag) : early ? run_early(c, diag) : run_phases(c, nr_phases, diag);
+	error = parked ? run_parked(c, diag) : early ? run_early(c, diag) : run_phases(c, nr_phases, diag);
 	if (!error)
 		xp__count(&counters.sites, c->nr);
 	xp__commit_free(c);

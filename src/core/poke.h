@@ -16,18 +16,7 @@ int xp__commit_run(struct xp__commit *commit, struct xp_diag *diag);
 /* xp__commit_ready - all of it that comes before the first store. On an error the commit is still the caller's. */
 int xp__commit_ready(struct xp__commit *commit, struct xp_diag *diag);
 
-/*
- * The parts of that. xp__poke_start - its memory for all commits: -ENOMEM.
- * xp__commit_needs - what it asks the port for, enum xp_need. xp__poke_prepare - asks it.
- */
-int xp__poke_start(struct xp_diag *diag);
+/* xp__commit_needs - what it asks the port for, enum xp_need. */
 unsigned xp__commit_needs(const struct xp__commit *commit);
-int xp__poke_prepare(unsigned needs, struct xp_diag *diag);
-
-/*
- * xp__commit_undo - of a commit made anew from text as xp__commit_run() left it: takes it back, through the same steps in
- * reverse order. What cannot be taken back wedges the engine. Takes the commit over.
- */
-void xp__commit_undo(struct xp__commit *commit, struct xp_diag *diag);
 
 #endif

@@ -98,35 +98,6 @@ static bool may_stay(bool direct)
 #endif
 }
 
-/* What a trampoline was that is as wished: what it would have been, had it been direct already. */
-static int undo_trampoline(const struct xp__item *item, const struct xp_static_call *handle, uintptr_t code,
-			   struct xp__commit *commit, size_t first, struct xp_diag *diag)
-{
-	uintptr_t to = destination(handle, item->call.func);
-	uint8_t indirect[TRAMPOLINE_LEN], direct[TRAMPOLINE_LEN], new[TRAMPOLINE_LEN];
-	struct xp__change change = {
-		.addr = code,
-		.old = indirect,
-		.new = new,
-		.len = TRAMPOLINE_JMP,
-		.known = TRAMPOLINE_JMP,
-		.resume = XP_RESUME_AT,
-		.resume_at = to,
-	};
-
-	indirect_form(indirect, code, handle);
-	/* Who is asked by it stayed, and so did what jumps through a word that did not change. */
-	if (memcmp((const void *)code, indirect, TRAMPOLINE_LEN) == 0)
-		return 0;
-	if (!direct_form(new, code, to) || memcmp((const void *)code, new, TRAMPOLINE_LEN) != 0)
-		return xp__fail_site(diag, &handle->object, code, new, TRAMPOLINE_LEN);
-	if (handle->placed && direct_form(direct, code, (uintptr_t)handle->placed))
-		change.old = direct;
-	if (memcmp(change.old, new, TRAMPOLINE_JMP) == 0)
-		return 0;
-	return xp__commit_change_either(commit, &change, indirect, first, diag);
-}
-
 static int fail_unreadable(const struct xp_static_call *handle, uintptr_t code, struct xp_diag *diag)
 {
 	if (diag)
@@ -158,8 +129,6 @@ static int add_trampoline(const struct xp__item *item, const struct xp_call_site
 		return xp__fail_record(diag, &handle->object, code, "a trampoline that is not aligned");
 	if (!xp__text_readable(&commit->page, code, TRAMPOLINE_LEN))
 		return fail_unreadable(handle, code, diag);
-	if (item->undo)
-		return undo_trampoline(item, handle, code, commit, first, diag);
 	indirect_form(old, code, handle);
 	direct = handle->placed && text[0] == 0xe9 && memcmp(text, old, TRAMPOLINE_LEN) != 0;
 	if (direct)
@@ -196,27 +165,6 @@ static bool fits(uintptr_t code)
 	return (code + 1) / 8 == (code + SITE_LEN - 1) / 8;
 }
 
-/* What a call was that is as wished. By the trampoline it is right whatever the trampoline's own target. */
-static int undo_site(const struct xp__item *item, const struct xp_static_call *handle, struct xp__change *change,
-		     const uint8_t *by_trampoline, struct xp__commit *commit, size_t first, struct xp_diag *diag)
-{
-	const uint8_t *text = (const uint8_t *)change->addr;
-	uint8_t placed[SITE_LEN], direct[SITE_LEN];
-
-	if (memcmp(text, by_trampoline, SITE_LEN) == 0)
-		return 0;
-	if (!xp__insn_rel32(direct, by_trampoline[0], change->addr, destination(handle, item->call.func)) ||
-	    memcmp(text, direct, SITE_LEN) != 0)
-		return xp__fail_site(diag, &handle->object, change->addr, by_trampoline, SITE_LEN);
-	change->new = direct;
-	change->old = by_trampoline;
-	if (handle->placed && xp__insn_rel32(placed, by_trampoline[0], change->addr, (uintptr_t)handle->placed))
-		change->old = placed;
-	if (memcmp(change->old, change->new, SITE_LEN) == 0)
-		return 0;
-	return xp__commit_change_either(commit, change, by_trampoline, first, diag);
-}
-
 static int add_site(const struct xp__item *item, const struct xp_static_call *handle, uintptr_t code, uint8_t opcode,
 		    struct xp__commit *commit, size_t first, struct xp_diag *diag)
 {
@@ -230,8 +178,6 @@ static int add_site(const struct xp__item *item, const struct xp_static_call *ha
 		return xp__fail_record(diag, &handle->object, code, "a call out of reach of its trampoline");
 	if (!xp__text_readable(&commit->page, code, SITE_LEN))
 		return fail_unreadable(handle, code, diag);
-	if (item->undo)
-		return undo_site(item, handle, &change, by_trampoline, commit, first, diag);
 	if (memcmp(text, by_trampoline, SITE_LEN) == 0)
 		change.old = by_trampoline;
 	else if (handle->placed && xp__insn_rel32(placed, opcode, code, (uintptr_t)handle->placed) &&
@@ -295,11 +241,9 @@ static int add(const struct xp__item *item, const struct xp__use *use, struct xp
 	if (item->call.site)
 		return add_site(item, handle, item->call.site, 0xe8, commit, first, diag);
 	for (uint32_t i = 0; i < use->nr && !error; i++)
-		if (xp__commit_takes(commit))
-			error = add_record(item, &sites[use->numbers[i]], commit, first, diag);
+		error = add_record(item, &sites[use->numbers[i]], commit, first, diag);
 	for (const struct xp__found *found = handle->found; found && !error; found = found->next)
-		if (xp__commit_takes(commit))
-			error = add_site(item, handle, found->code, 0xe8, commit, first, diag);
+		error = add_site(item, handle, found->code, 0xe8, commit, first, diag);
 	return error;
 }
 
@@ -516,7 +460,6 @@ const struct xp__front xp__call_front = {
 	.record_size = sizeof(struct xp_call_site),
 	.object_at = offsetof(struct xp_call_site, call),
 	.nr_relative = 2,
-	.rounds = true,
 	.finish = finish,
 	.current = current,
 	.measure = measure,

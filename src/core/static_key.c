@@ -109,7 +109,6 @@ const struct xp__front xp__branch_front = {
 	.record_size = sizeof(struct xp_branch_site),
 	.object_at = offsetof(struct xp_branch_site, key),
 	.nr_relative = 3,
-	.rounds = true,
 	.start = start,
 	.finish = finish,
 	.current = current,

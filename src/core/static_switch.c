@@ -147,21 +147,6 @@ static int find_old(const struct xp__item *item, const struct xp_switch_site *si
 	return xp__fail_text(diag, (const void *)code, jmp, (const uint8_t *)code, JMP_LEN);
 }
 
-/* The site is as wished; @jmp is what the switch's choice asks for, or in a module that comes the compiler's. */
-static int find_new(const struct xp__item *item, const struct xp_switch_site *site, const uint8_t *wished, uint8_t *jmp,
-		    struct xp_diag *diag)
-{
-	const struct xp_static_switch *key = switch_of(item);
-	uint32_t before = item->goal == XP__GOAL_CHANGE ? key->choice : FIRST_CHOICE;
-	uintptr_t code = xp__relative(&site->code), target = target_of(site, before, key->nr);
-
-	if (target == 0 || !xp__insn_rel32(jmp, 0xe9, code, target))
-		return fail(item, code, diag);
-	if (memcmp((const void *)code, wished, JMP_LEN) == 0)
-		return 0;
-	return xp__fail_text(diag, (const void *)code, wished, (const uint8_t *)code, JMP_LEN);
-}
-
 static int add_site(const struct xp__item *item, const struct xp_switch_site *site, struct xp__commit *commit,
 		    struct xp_diag *diag)
 {
@@ -185,7 +170,7 @@ static int add_site(const struct xp__item *item, const struct xp_switch_site *si
 	}
 	if (target == 0 || !xp__insn_rel32(new, 0xe9, code, target))
 		return fail(item, code, diag);
-	error = item->undo ? find_new(item, site, new, old, diag) : find_old(item, site, old, diag);
+	error = find_old(item, site, old, diag);
 	if (error || memcmp(old, new, JMP_LEN) == 0)
 		return error; /* choices may share a block */
 	return xp__commit_change(commit, &change, XP__PLAN_OWN, diag);
@@ -199,8 +184,7 @@ static int add(const struct xp__item *item, const struct xp__use *use, struct xp
 	if (is_as_built(item))
 		return 0;
 	for (uint32_t i = 0; i < use->nr && !error; i++)
-		if (xp__commit_takes(commit))
-			error = add_site(item, &sites[use->numbers[i]], commit, diag);
+		error = add_site(item, &sites[use->numbers[i]], commit, diag);
 	return error;
 }
 
@@ -258,7 +242,6 @@ const struct xp__front xp__switch_front = {
 	.record_size = sizeof(struct xp_switch_site),
 	.object_at = offsetof(struct xp_switch_site, key),
 	.nr_relative = 3,
-	.rounds = true,
 	.start = start,
 	.finish = finish,
 	.current = current,

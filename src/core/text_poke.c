@@ -17,7 +17,6 @@ static int add(const struct xp__item *item, const struct xp__use *use, struct xp
 {
 	const struct xp__poke *poke = &item->poke;
 	const void *site = (const void *)poke->addr;
-	const uint8_t *stands = item->undo ? poke->replace : poke->expect;
 	uint8_t found[XP_MAX_LEN];
 	struct xp__change change = {
 		.addr = poke->addr,
@@ -33,13 +32,8 @@ static int add(const struct xp__item *item, const struct xp__use *use, struct xp
 	struct xp__plan *plan;
 
 	(void)use;
-	if (!xp__commit_takes(commit))
-		return 0;
-	/* What is to be undone was text when it was changed, under the same lock; and to undo shall not fail. */
-	error = item->undo ? 0 : xp__port->text_check(site, poke->len);
-	if (item->undo)
-		memcpy(found, site, poke->len);
-	else if (!error)
+	error = xp__port->text_check(site, poke->len);
+	if (!error)
 		error = xp__port->text_read(found, site, poke->len);
 	if (error) {
 		bool told = error == -XP_E_NOT_TEXT;
@@ -49,19 +43,18 @@ static int add(const struct xp__item *item, const struct xp__use *use, struct xp
 		return xp__fail(diag, error, XP_PHASE_VALIDATE, site,
 				told ? NULL : "it cannot be told what is mapped there");
 	}
-	if (memcmp(found, stands, poke->len) != 0)
-		return xp__fail_text(diag, site, stands, found, poke->len);
+	if (memcmp(found, poke->expect, poke->len) != 0)
+		return xp__fail_text(diag, site, poke->expect, found, poke->len);
 	error = xp__commit_change(commit, &change, XP__PLAN_OWN, diag);
 	if (error)
 		return error;
 	plan = &commit->plans[number];
-	if (plan->method == XP__METHOD_BYPASS && !commit->scratch)
+	if (plan->method == XP__METHOD_BYPASS)
 		error = xp__bypass_slot(poke->addr, poke->replace, poke->len, &plan->resume, &detail);
 	return error ? xp__fail(diag, error, XP_PHASE_VALIDATE, site, detail) : 0;
 }
 
 const struct xp__front xp__poke_front = {
-	.rounds = true,
 	.measure = measure,
 	.add = add,
 };

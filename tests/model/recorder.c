@@ -417,7 +417,7 @@ void rec_start(void)
 
 	rec = (struct recorder){.can = ~0u, .live = live, .now_ms = 1000};
 	rec_port.defer = defer;
-	rec_port.rounds = false;
+	rec_port.bounded = false;
 	rec_port.exec_alloc = exec_alloc;
 	rec_forget();
 	fill_text();
@@ -429,19 +429,15 @@ void rec_start(void)
 	CHECK_EQ(xp_set_policy(XP_POLICY_AUTO), 0);
 }
 
-void rec_bound(unsigned sites, unsigned plans)
+void rec_bound(size_t bytes)
 {
-	rec_port.rounds = sites > 0;
-	rec.most = 0;
-	if (sites == 0)
-		return;
 	/* A block that an earlier commit left would do. */
 	CHECK_EQ(rec_port.lock(), 0);
 	xp__commit_await();
 	xp__commit_trim();
 	rec_port.unlock();
-	rec.most = sizeof(struct xp__commit) + plans * sizeof(struct xp__plan) +
-		   sites * (sizeof(uintptr_t) + sizeof(uint32_t));
+	rec_port.bounded = bytes > 0;
+	rec.most = bytes;
 }
 
 void rec_isolated(void (*run)(const void *), const void *argument)

@@ -107,11 +107,8 @@ const char *rec_trace(void);
 void rec_fail(enum rec_op op, unsigned nth, unsigned count, int error);
 void rec_heal(void);
 
-/*
- * rec_bound - from now on there is memory for commits of @sites sites and @plans plans, and larger ones are made in
- * rounds; 0: no limit.
- */
-void rec_bound(unsigned sites, unsigned plans);
+/* rec_bound - from now on no block of memory has more than @bytes; 0: no limit. The engine gives back what it keeps. */
+void rec_bound(size_t bytes);
 
 /*
  * rec_isolated - runs @run in a child process and fails the case if it failed there. For what leaves the engine

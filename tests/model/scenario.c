@@ -179,40 +179,6 @@ const struct scenario scenarios[] = {
 	 0,
 	 0,
 	 SCENARIO_KEYS | SCENARIO_VALUES},
-	{"rounds, word", XP_POLICY_AUTO, SCENARIO_SINGLE, 3, {{0x40, 5, {NOP5}, {JMP}, 0}}, 5, 64, SCENARIO_ROUND(2)},
-	{"rounds, breakpoint",
-	 XP_POLICY_AUTO,
-	 SCENARIO_PLAIN,
-	 9,
-	 {{0x45, 5, {NOP5}, {JMP}, 0}},
-	 3,
-	 64,
-	 SCENARIO_ROUND(1)},
-	{"rounds, values",
-	 XP_POLICY_AUTO,
-	 SCENARIO_SINGLE,
-	 2,
-	 {{0, 0, {0}, {0}, 0}},
-	 0,
-	 0,
-	 SCENARIO_VALUES | SCENARIO_ROUND(3)},
-	{"rounds, descending, keys",
-	 XP_POLICY_BREAKPOINT,
-	 SCENARIO_PLAIN,
-	 9,
-	 {{0x8045, 5, {NOP5}, {JMP}, 0}, {0x45, 6, {JE}, {JG_ELSEWHERE}, 0}},
-	 0,
-	 0,
-	 SCENARIO_KEYS | SCENARIO_ROUND(2)},
-	{"rounds, quiesce",
-	 XP_POLICY_QUIESCE,
-	 SCENARIO_PLAIN,
-	 0,
-	 {{0x45, 5, {NOP5}, {JMP}, 0}},
-	 3,
-	 64,
-	 SCENARIO_ROUND(1)},
-	{"rounds, early", XP_POLICY_EARLY, SCENARIO_PLAIN, 0, {{0x45, 5, {NOP5}, {JMP}, 0}}, 3, 64, SCENARIO_ROUND(1)},
 	{"keys alone", XP_POLICY_AUTO, SCENARIO_PLAIN, 1, {{0, 0, {0}, {0}, 0}}, 0, 0, SCENARIO_KEYS},
 };
 
@@ -506,10 +472,8 @@ int scenario_commit(const struct scenario *s, struct xp_diag *diag)
 	if (batch == NULL)
 		return xp_state() == XP_STATE_WEDGED ? -XP_E_WEDGED : -12 /* ENOMEM */;
 	error = fill(s, batch);
-	rec_bound(scenario_round(s), scenario_round(s) + 2);
 	if (!error)
 		error = xp_batch_commit(batch, diag);
-	rec_bound(0, 0);
 	xp_batch_free(batch);
 	return error;
 }

@@ -25,17 +25,11 @@ struct scenario {
 	struct scenario_site site[SCENARIO_MAX_SITES]; /* len 0 ends */
 	unsigned repeat;                               /* all the sites so many times, 0 as 1, */
 	size_t stride;                                 /* so many bytes apart */
-	unsigned with;                                 /* SCENARIO_KEYS, SCENARIO_VALUES, SCENARIO_ROUND() */
+	unsigned with;                                 /* SCENARIO_KEYS, SCENARIO_VALUES */
 };
 
 #define SCENARIO_KEYS 1u   /* and three keys: two go on, one goes off */
 #define SCENARIO_VALUES 2u /* and immediate values of 1, 2 and 4 bytes */
-#define SCENARIO_ROUND(nr) ((nr) << 8) /* there is memory for so many sites; 0: for all */
-
-static inline unsigned scenario_round(const struct scenario *scenario)
-{
-	return scenario->with >> 8;
-}
 
 extern const struct scenario scenarios[];
 extern const size_t nr_scenarios;

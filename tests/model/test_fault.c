@@ -64,9 +64,7 @@ static bool table_has(const struct scenario *s)
 
 static bool may_wedge(const struct trial *t)
 {
-	/* Who was parked for one round has to be once more, for it to be undone. */
-	return t->kind->op == REC_WRITE || t->kind->op == REC_SYNC ||
-	       (t->kind->op == REC_PARK && scenario_round(t->scenario));
+	return t->kind->op == REC_WRITE || t->kind->op == REC_SYNC;
 }
 
 static void check_diag(const struct trial *t, const struct xp_diag *diag, bool wedged)
@@ -126,8 +124,7 @@ static void check_wedged(const struct trial *t)
 	CHECK_EQ(rec.calls[REC_WRITE] + rec.calls[REC_SYNC], 0);
 	CHECK(scenario_counts_are(t->scenario, false));
 	bystander_check(BY_OLD | BY_NEW | BY_TRAP);
-	/* Of rounds, one has a table. */
-	if (rec.prepared & XP_NEED_TRAP && !scenario_round(t->scenario))
+	if (rec.prepared & XP_NEED_TRAP)
 		CHECK(table_has(t->scenario));
 }
 
@@ -146,11 +143,6 @@ static void run_trial(const void *argument)
 	error = scenario_commit(t->scenario, &diag);
 	if (rec.first_hit != &rec.fault[0])
 		return;
-	/* Where there is no memory for one round, there may be for two. */
-	if (scenario_round(t->scenario) && t->kind->op == REC_ALLOC && !error) {
-		CHECK(scenario_is(t->scenario, true));
-		return;
-	}
 	CHECK_EQ(error, t->kind->error);
 	/* A rollback that has nothing to write does not fail of it: what strikes twice struck in the rollback. */
 	wedged = may_wedge(t) && (t->second ? rec.fault[1].hits > 0 : rec.fault[0].hits > 1);

@@ -237,39 +237,6 @@ XP_TEST(all_or_none)
 	}
 }
 
-/* There is memory for three at a time. */
-XP_TEST(all_or_none_in_rounds)
-{
-	int traced = -5;
-
-	REQUIRE(start(6, true, true) == 0);
-	REQUIRE(xp_function_redirect(function(3), (xp__any_function *)(uintptr_t)(rec_text + REPLACEMENT)) == 0);
-	REQUIRE(xp_function_trace(function(2), &handler, DATA(7)) == 0);
-	REQUIRE(xp_function_untrace(function(2), &handler, DATA(7)) == 0);
-	for (unsigned nth = 1; traced == -5; nth++) {
-		struct xp_stats before, after;
-
-		rec_bound(3, 5);
-		rec_forget();
-		rec_fail(REC_WRITE, nth, 1, -5);
-		xp_stats_read(&before);
-		traced = xp_function_trace_matching("*", &handler, DATA(7), NULL);
-		xp_stats_read(&after);
-		rec_heal();
-		rec_bound(0, 0);
-		if (traced == -5)
-			for (unsigned i = 0; i < 6; i++)
-				CHECK(i == 3 ? entry_is(i, 0xe9, REPLACEMENT) : entry_is(i, nop[0], 0));
-		else
-			CHECK_EQ(after.commits - before.commits, 2);
-		CHECK_EQ(xp_state(), XP_STATE_READY);
-	}
-	CHECK_EQ(traced, 6);
-	for (unsigned i = 0; i < 6; i++)
-		CHECK(entry_is(i, 0xe8, STUB));
-	stop();
-}
-
 /* ---- refusals ---- */
 
 static void put(unsigned i, const char *bytes)

@@ -2,10 +2,10 @@
 /*
  * The bare port: the core's operations on x86-64 without an operating system below.
  *
- * I1  No allocation: all memory is the buffer that the kernel gave. What does not fit is made in rounds.
+ * I1  No allocation: all memory is the buffer that the kernel gave. What does not fit is refused.
  * I2  Nothing here calls outside core and arch but the kernel's functions in struct xp_bare.
- * I3  The core may wait between rounds for trap handlers: they run with interrupts off until xp_trap() has returned, so those
- *     that began before a round's last sync ended before their processor answered it; and the committing processor is in
+ * I3  Where memory is short the core may wait for trap handlers: they run with interrupts off until xp_trap() has returned, so those
+ *     that began before a commit's last sync ended before their processor answered it; and the committing processor is in
  *     none, or lock() had refused.
  */
 #include "port/bare/port.h"
@@ -84,7 +84,7 @@ static struct xp_port port = {
 	.unlock = xp__bare_unlock,
 	.alloc = xp__bare_alloc,
 	.release = xp__bare_release,
-	.rounds = true,
+	.bounded = true,
 	.can = can,
 	.prepare = prepare,
 	.text_check = xp__bare_text_check,
