@@ -25,7 +25,7 @@ struct xp_object {
 	uint32_t line;
 	uint32_t flags;
 	uint32_t scratch;
-	struct xp__use *uses;
+	struct xp__group *groups;
 };
 
 /*

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: MIT
 /*
- * Builds commits from items, and keeps the items of public batches.
+ * Builds commits from requests, and keeps the requests of public batches.
  *
  * I1  Everything that can be refused is refused while a commit is built or in the port's prepare(), before the first
  *     store.
- * I2  Of several items for one object the last one counts, or stands for all where their front adds them up.
- * I3  Every item that was started is finished, done or undone.
+ * I2  Of several requests for one object the last one counts, or stands for all where their kind adds them up.
+ * I3  Every request that was started is finished, done or undone.
  * I4  Breakpoints that a thread's mask forbids. The commit is built once more, of stores that need none, for which the port may
  *     have another writer than the one in force. If one site cannot be changed so, the commit is refused as it was, and nothing
  *     was stored.
@@ -17,30 +17,30 @@
 #include "core/engine.h"
 #include "core/poke.h"
 
-static void measure(const struct xp__item *item, struct xp__size *size)
+static void measure(const struct xp__request *request, struct xp__size *size)
 {
-	if (item->object == NULL)
-		item->front->measure(item, NULL, size);
+	if (request->object == NULL)
+		request->kind->measure(request, NULL, size);
 	else
-		for (const struct xp__use *use = item->object->uses; use; use = use->next)
-			use->front->measure(item, use, size);
+		for (const struct xp__group *group = request->object->groups; group; group = group->next)
+			group->kind->measure(request, group, size);
 }
 
-static int add(const struct xp__item *item, struct xp__commit *commit, struct xp_diag *diag)
+static int add(const struct xp__request *request, struct xp__commit *commit, struct xp_diag *diag)
 {
 	int error = 0;
 
-	if (item->object == NULL)
-		return item->front->add(item, NULL, commit, diag);
-	for (const struct xp__use *use = item->object->uses; use && !error; use = use->next)
-		error = use->front->add(item, use, commit, diag);
+	if (request->object == NULL)
+		return request->kind->add(request, NULL, commit, diag);
+	for (const struct xp__group *group = request->object->groups; group && !error; group = group->next)
+		error = group->kind->add(request, group, commit, diag);
 	return error;
 }
 
-static void settle(const struct xp__item *item, const struct xp__use *use)
+static void settle(const struct xp__request *request, const struct xp__group *group)
 {
-	if (use->front->settled)
-		use->front->settled(item, use);
+	if (group->kind->settled)
+		group->kind->settled(request, group);
 }
 
 /* A commit with room for @size; NULL, told to @diag, if there is no memory. */
@@ -53,20 +53,20 @@ static struct xp__commit *new_commit(const struct xp__size *size, struct xp_diag
 	return commit;
 }
 
-static bool patches(const struct xp__item *item)
+static bool patches(const struct xp__request *request)
 {
-	return !item->skip && !item->added_to;
+	return !request->skip && !request->added_to;
 }
 
 /* ---- commits that a thread's mask forbids breakpoints (I4) ---- */
 
-/* What makes a commit: items, or what the sites of a module that comes lack. */
+/* What makes a commit: requests, or what the sites of a module that comes lack. */
 struct wanted {
-	const struct xp__item *items;
-	size_t nr_items;
-	const struct xp__use *uses; /* not NULL: in the place of items */
-	size_t nr_uses;
-	enum xp__goal goal;
+	const struct xp__request *requests;
+	size_t nr_requests;
+	const struct xp__group *groups; /* not NULL: in the place of requests */
+	size_t nr_groups;
+	enum xp__from from;
 	const struct xp__size *size;
 };
 
@@ -123,56 +123,56 @@ static int run(struct xp__commit *commit, const struct wanted *wanted, struct xp
 	return error ? error : xp__commit_run(commit, diag);
 }
 
-/* The item that says what the object of @use is now. */
-static struct xp__item current(const struct xp__use *use, enum xp__goal goal)
+/* The request that says what the object of @group is now. */
+static struct xp__request current(const struct xp__group *group, enum xp__from from)
 {
-	struct xp__item item = {.front = use->front, .object = use->object, .goal = (uint8_t)goal};
+	struct xp__request request = {.kind = group->kind, .object = group->object, .from = (uint8_t)from};
 
-	use->front->current(&item);
-	return item;
+	group->kind->current(&request);
+	return request;
 }
 
-static void measure_uses(const struct xp__use *uses, size_t nr, enum xp__goal goal, struct xp__size *size)
+static void measure_groups(const struct xp__group *groups, size_t nr, enum xp__from from, struct xp__size *size)
 {
 	for (size_t i = 0; i < nr; i++) {
-		struct xp__item item = current(&uses[i], goal);
+		struct xp__request request = current(&groups[i], from);
 
-		item.front->measure(&item, &uses[i], size);
+		request.kind->measure(&request, &groups[i], size);
 	}
 }
 
-/* What the sites of the uses lack. */
-static int add_uses(const struct xp__use *uses, size_t nr, enum xp__goal goal, struct xp__commit *commit,
-		    struct xp_diag *diag)
+/* What the sites of the groups lack. */
+static int add_groups(const struct xp__group *groups, size_t nr, enum xp__from from, struct xp__commit *commit,
+		      struct xp_diag *diag)
 {
 	int error = 0;
 
 	for (size_t i = 0; i < nr && !error; i++) {
-		struct xp__item item = current(&uses[i], goal);
+		struct xp__request request = current(&groups[i], from);
 
-		error = item.front->add(&item, &uses[i], commit, diag);
+		error = request.kind->add(&request, &groups[i], commit, diag);
 	}
 	return error;
 }
 
 static int add_all(const struct wanted *wanted, struct xp__commit *commit, struct xp_diag *diag)
 {
-	int error = add_uses(wanted->uses, wanted->nr_uses, wanted->goal, commit, diag);
+	int error = add_groups(wanted->groups, wanted->nr_groups, wanted->from, commit, diag);
 
-	for (size_t i = 0; i < wanted->nr_items && !error; i++)
-		if (patches(&wanted->items[i]))
-			error = add(&wanted->items[i], commit, diag);
+	for (size_t i = 0; i < wanted->nr_requests && !error; i++)
+		if (patches(&wanted->requests[i]))
+			error = add(&wanted->requests[i], commit, diag);
 	return error;
 }
 
 /* Text was not what it had to be. It may be of another form that the site may have, which can be mended. */
-static int explain(const struct xp__item *items, size_t nr, struct xp_diag *diag)
+static int explain(const struct xp__request *requests, size_t nr, struct xp_diag *diag)
 {
 	struct xp_diag why = {0};
 
 	for (size_t i = 0; i < nr; i++)
-		if (patches(&items[i]) && items[i].object &&
-		    xp__drift_check(items[i].object->uses, NULL, &why) == -XP_E_DRIFTED) {
+		if (patches(&requests[i]) && requests[i].object &&
+		    xp__drift_check(requests[i].object->groups, NULL, &why) == -XP_E_DRIFTED) {
 			if (diag)
 				*diag = why;
 			return -XP_E_DRIFTED;
@@ -180,16 +180,16 @@ static int explain(const struct xp__item *items, size_t nr, struct xp_diag *diag
 	return -XP_E_MISMATCH;
 }
 
-int xp__patch_locked(const struct xp__item *items, size_t nr, struct xp_diag *diag)
+int xp__patch_locked(const struct xp__request *requests, size_t nr, struct xp_diag *diag)
 {
 	struct xp__size size = {0};
-	const struct wanted wanted = {.items = items, .nr_items = nr, .size = &size};
+	const struct wanted wanted = {.requests = requests, .nr_requests = nr, .size = &size};
 	struct xp__commit *commit;
 	int error;
 
 	for (size_t i = 0; i < nr; i++)
-		if (patches(&items[i]))
-			measure(&items[i], &size);
+		if (patches(&requests[i]))
+			measure(&requests[i], &size);
 	if (size.sites == 0)
 		return 0;
 	commit = new_commit(&size, diag);
@@ -198,17 +198,17 @@ int xp__patch_locked(const struct xp__item *items, size_t nr, struct xp_diag *di
 	error = add_all(&wanted, commit, diag);
 	if (error) {
 		xp__commit_free(commit);
-		return error == -XP_E_MISMATCH ? explain(items, nr, diag) : error;
+		return error == -XP_E_MISMATCH ? explain(requests, nr, diag) : error;
 	}
 	error = run(commit, &wanted, diag);
 	for (size_t i = 0; i < nr && !error; i++)
-		if (patches(&items[i]) && items[i].object)
-			for (const struct xp__use *use = items[i].object->uses; use; use = use->next)
-				settle(&items[i], use);
-	return error == -XP_E_MISMATCH ? explain(items, nr, diag) : error;
+		if (patches(&requests[i]) && requests[i].object)
+			for (const struct xp__group *group = requests[i].object->groups; group; group = group->next)
+				settle(&requests[i], group);
+	return error == -XP_E_MISMATCH ? explain(requests, nr, diag) : error;
 }
 
-/* A commit with what the sites of the uses lack; NULL if they lack nothing. */
+/* A commit with what the sites of the groups lack; NULL if they lack nothing. */
 static int build_attach(const struct wanted *wanted, bool early, struct xp__commit **result, struct xp_diag *diag)
 {
 	struct xp__commit *commit;
@@ -238,14 +238,14 @@ static bool traps(const struct xp__commit *commit)
 	return false;
 }
 
-int xp__attach_locked(const struct xp__use *uses, size_t nr, enum xp__goal goal, struct xp_diag *diag)
+int xp__attach_locked(const struct xp__group *groups, size_t nr, enum xp__from from, struct xp_diag *diag)
 {
 	struct xp__size size = {0};
-	const struct wanted wanted = {.uses = uses, .nr_uses = nr, .goal = goal, .size = &size};
+	const struct wanted wanted = {.groups = groups, .nr_groups = nr, .from = from, .size = &size};
 	struct xp__commit *commit;
 	int error;
 
-	measure_uses(uses, nr, goal, &size);
+	measure_groups(groups, nr, from, &size);
 	error = build_attach(&wanted, false, &commit, diag);
 
 	/*
@@ -260,33 +260,33 @@ int xp__attach_locked(const struct xp__use *uses, size_t nr, enum xp__goal goal,
 		return 0;
 	error = error ? error : run(commit, &wanted, diag);
 	for (size_t i = 0; i < nr && !error; i++) {
-		struct xp__item item = current(&uses[i], goal);
+		struct xp__request request = current(&groups[i], from);
 
-		settle(&item, &uses[i]);
+		settle(&request, &groups[i]);
 	}
 	return error;
 }
 
-/* Marks all but the last item for each object. */
-static void skip_superseded(struct xp__item *items, size_t nr)
+/* Marks all but the last request for each object. */
+static void skip_superseded(struct xp__request *requests, size_t nr)
 {
 	for (size_t i = nr; i-- > 0;) {
-		bool again = items[i].object && items[i].object->scratch != 0;
+		bool again = requests[i].object && requests[i].object->scratch != 0;
 
-		items[i].skip = again && !items[i].front->cumulative;
-		items[i].added_to = again && items[i].front->cumulative;
-		if (items[i].object)
-			items[i].object->scratch = 1;
+		requests[i].skip = again && !requests[i].kind->cumulative;
+		requests[i].added_to = again && requests[i].kind->cumulative;
+		if (requests[i].object)
+			requests[i].object->scratch = 1;
 	}
 	for (size_t i = 0; i < nr; i++)
-		if (items[i].object)
-			items[i].object->scratch = 0;
+		if (requests[i].object)
+			requests[i].object->scratch = 0;
 }
 
 /* ---- modules that are not registered ---- */
 
-struct wishes {
-	const struct xp__item *items;
+struct requested {
+	const struct xp__request *requests;
 	size_t nr;
 };
 
@@ -299,109 +299,110 @@ static bool same_name(const char *a, const char *b)
 	return a && b && *a == *b;
 }
 
-/* The items' objects are marked. The handle of a gate is led to its gate when it is registered: before it has the name only. */
-static bool is_wished(const struct xp_object *object, unsigned kind, const void *data)
+/* The requests' objects are marked. The handle of a gate is led to its gate when it is registered: before it has the name only. */
+static bool is_requested(const struct xp_object *object, unsigned kind, const void *data)
 {
-	const struct wishes *wishes = data;
+	const struct requested *requested = data;
 
 	if (object->scratch || kind != XP_SITE_GATE || object->real)
 		return object->scratch;
-	for (size_t i = 0; i < wishes->nr; i++)
-		if (wishes->items[i].front == &xp__gate_front && same_name(wishes->items[i].object->name, object->name))
+	for (size_t i = 0; i < requested->nr; i++)
+		if (requested->requests[i].kind == &xp__gate_kind &&
+		    same_name(requested->requests[i].object->name, object->name))
 			return true;
 	return false;
 }
 
 static bool concerns(const struct xp_module *module, const void *data)
 {
-	const struct wishes *wishes = data;
+	const struct requested *requested = data;
 	bool yes;
 
-	for (size_t i = 0; i < wishes->nr; i++)
-		if (wishes->items[i].object)
-			wishes->items[i].object->scratch = 1;
-	yes = xp__module_names(module, is_wished, wishes);
-	for (size_t i = 0; i < wishes->nr; i++)
-		if (wishes->items[i].object)
-			wishes->items[i].object->scratch = 0;
+	for (size_t i = 0; i < requested->nr; i++)
+		if (requested->requests[i].object)
+			requested->requests[i].object->scratch = 1;
+	yes = xp__module_names(module, is_requested, requested);
+	for (size_t i = 0; i < requested->nr; i++)
+		if (requested->requests[i].object)
+			requested->requests[i].object->scratch = 0;
 	return yes;
 }
 
-int xp__settle_modules(const struct xp__item *items, size_t nr, struct xp_diag *diag)
+int xp__settle_modules(const struct xp__request *requests, size_t nr, struct xp_diag *diag)
 {
-	struct wishes wishes = {items, nr};
+	struct requested requested = {requests, nr};
 
-	return xp__modules_retry(concerns, &wishes, diag);
+	return xp__modules_retry(concerns, &requested, diag);
 }
 
-static void finish(struct xp__item *items, size_t nr, bool done)
+static void finish(struct xp__request *requests, size_t nr, bool done)
 {
 	for (size_t i = 0; i < nr; i++)
-		if (!items[i].skip && items[i].front->finish)
-			items[i].front->finish(&items[i], done);
+		if (!requests[i].skip && requests[i].kind->finish)
+			requests[i].kind->finish(&requests[i], done);
 }
 
-int xp__apply_locked(struct xp__item *items, size_t nr, struct xp_diag *diag)
+int xp__apply_locked(struct xp__request *requests, size_t nr, struct xp_diag *diag)
 {
-	int error = xp__settle_modules(items, nr, diag);
+	int error = xp__settle_modules(requests, nr, diag);
 
 	if (error)
 		return error;
-	skip_superseded(items, nr);
+	skip_superseded(requests, nr);
 	for (size_t i = 0; i < nr; i++) {
-		bool superseded = items[i].skip;
+		bool superseded = requests[i].skip;
 
 		/* ordering: (TS1) pairs with (TS2) */
-		if (items[i].object)
-			xp__tell(&items[i].object->scratch, __ATOMIC_RELEASE);
-		if (!superseded && items[i].front->start)
-			error = items[i].front->start(&items[i]);
+		if (requests[i].object)
+			xp__tell(&requests[i].object->scratch, __ATOMIC_RELEASE);
+		if (!superseded && requests[i].kind->start)
+			error = requests[i].kind->start(&requests[i]);
 		if (error) {
-			finish(items, i, false);
+			finish(requests, i, false);
 			if (diag)
-				diag->key = items[i].object->name;
+				diag->key = requests[i].object->name;
 			return xp__fail(diag, error, XP_PHASE_VALIDATE, NULL, NULL);
 		}
 		/* It is so already, if its sites are. */
-		if (!superseded && items[i].skip)
-			error = xp__drift_check(items[i].object->uses, NULL, diag);
+		if (!superseded && requests[i].skip)
+			error = xp__drift_check(requests[i].object->groups, NULL, diag);
 		if (error) {
-			finish(items, i, false);
+			finish(requests, i, false);
 			return error;
 		}
 	}
-	error = xp__patch_locked(items, nr, diag);
-	finish(items, nr, error == 0);
+	error = xp__patch_locked(requests, nr, diag);
+	finish(requests, nr, error == 0);
 	return error;
 }
 
-int xp__apply(struct xp__item *item, struct xp_diag *diag)
+int xp__apply(struct xp__request *request, struct xp_diag *diag)
 {
 	int error = xp__lock(diag);
 
 	if (error)
 		return error;
-	error = xp__apply_locked(item, 1, diag);
+	error = xp__apply_locked(request, 1, diag);
 	xp__unlock();
 	return error;
 }
 
-int xp__apply_listed(size_t (*list)(struct xp__item *items))
+int xp__apply_listed(size_t (*list)(struct xp__request *requests))
 {
 	int error = xp__lock(NULL);
-	struct xp__item *items;
+	struct xp__request *requests;
 	size_t nr;
 
 	if (error)
 		return error;
 	nr = list(NULL);
 	if (nr > 0) {
-		items = xp__commit_alloc(nr * sizeof(*items));
+		requests = xp__commit_alloc(nr * sizeof(*requests));
 		error = -XP__ENOMEM;
-		if (items) {
-			list(items);
-			error = xp__apply_locked(items, nr, NULL);
-			xp__port->release(items, nr * sizeof(*items));
+		if (requests) {
+			list(requests);
+			error = xp__apply_locked(requests, nr, NULL);
+			xp__port->release(requests, nr * sizeof(*requests));
 		}
 	}
 	xp__unlock();
@@ -411,7 +412,7 @@ int xp__apply_listed(size_t (*list)(struct xp__item *items))
 /* ---- the public batch ---- */
 
 struct xp_batch {
-	struct xp__item *items;
+	struct xp__request *requests;
 	size_t nr, room;
 };
 
@@ -427,57 +428,57 @@ struct xp_batch *xp_batch_new(void)
 }
 
 /* The batch is empty, or about to go. Context: no lock held: a shared object that nobody needs may go away with it. */
-static void drop_items(struct xp_batch *batch)
+static void drop_requests(struct xp_batch *batch)
 {
 	for (size_t i = 0; i < batch->nr; i++)
-		if (batch->items[i].front->drop)
-			batch->items[i].front->drop(&batch->items[i]);
+		if (batch->requests[i].kind->drop)
+			batch->requests[i].kind->drop(&batch->requests[i]);
 	batch->nr = 0;
 }
 
 void xp_batch_free(struct xp_batch *batch)
 {
 	if (batch)
-		drop_items(batch);
+		drop_requests(batch);
 	/* Also in a wedged engine: memory is no patching. */
 	if (batch == NULL || xp__port->lock())
 		return;
-	if (batch->items)
-		xp__port->release(batch->items, batch->room * sizeof(*batch->items));
+	if (batch->requests)
+		xp__port->release(batch->requests, batch->room * sizeof(*batch->requests));
 	xp__port->release(batch, sizeof(*batch));
 	xp__port->unlock();
 }
 
-/* Room for one more item; false: no memory, batch as before. */
+/* Room for one more request; false: no memory, batch as before. */
 static bool grow(struct xp_batch *batch)
 {
 	size_t more = batch->room ? batch->room * 2 : 64;
-	struct xp__item *larger;
+	struct xp__request *larger;
 
 	if (batch->nr < batch->room)
 		return true;
 	if (xp__lock(NULL))
 		return false;
 	larger = xp__commit_alloc(more * sizeof(*larger));
-	if (larger && batch->items) {
-		memcpy(larger, batch->items, batch->nr * sizeof(*larger));
-		xp__port->release(batch->items, batch->room * sizeof(*larger));
+	if (larger && batch->requests) {
+		memcpy(larger, batch->requests, batch->nr * sizeof(*larger));
+		xp__port->release(batch->requests, batch->room * sizeof(*larger));
 	}
 	xp__unlock();
 	if (larger == NULL)
 		return false;
-	batch->items = larger;
+	batch->requests = larger;
 	batch->room = more;
 	return true;
 }
 
-int xp__batch_add(struct xp_batch *batch, const struct xp__item *item)
+int xp__batch_add(struct xp_batch *batch, const struct xp__request *request)
 {
 	if (batch == NULL)
 		return -XP__EINVAL;
 	if (!grow(batch))
 		return -XP__ENOMEM;
-	batch->items[batch->nr++] = *item;
+	batch->requests[batch->nr++] = *request;
 	return 0;
 }
 
@@ -493,9 +494,9 @@ int xp_batch_commit(struct xp_batch *batch, struct xp_diag *diag)
 	error = xp__lock(diag);
 	if (error)
 		return error;
-	error = xp__apply_locked(batch->items, batch->nr, diag);
+	error = xp__apply_locked(batch->requests, batch->nr, diag);
 	xp__unlock();
 	if (!error)
-		drop_items(batch);
+		drop_requests(batch);
 	return error;
 }

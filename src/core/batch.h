@@ -3,38 +3,38 @@
 #ifndef XP_CORE_BATCH_H
 #define XP_CORE_BATCH_H
 
-#include "core/front.h"
+#include "core/kind.h"
 
 #include <crosspatch/text_poke.h>
 
 /*
- * xp__patch_locked - one commit of the sites of all items. What the objects say of themselves is the caller's business.
+ * xp__patch_locked - one commit of the sites of all requests. What the objects say of themselves is the caller's business.
  * Context: text lock. Errors: as xp_batch_commit(); the text is as before unless wedged.
  */
-int xp__patch_locked(const struct xp__item *items, size_t nr, struct xp_diag *diag);
+int xp__patch_locked(const struct xp__request *requests, size_t nr, struct xp_diag *diag);
 
 /*
  * xp__settle_modules - tries modules that wait to be registered once more. Errors: with which one was refused again that has
- * sites of an item's object: that is not to be changed then. Context: text lock.
+ * sites of an request's object: that is not to be changed then. Context: text lock.
  */
-int xp__settle_modules(const struct xp__item *items, size_t nr, struct xp_diag *diag);
+int xp__settle_modules(const struct xp__request *requests, size_t nr, struct xp_diag *diag);
 
-/* xp__apply_locked - the same with the objects' own state: the items hold, or nothing changed. */
-int xp__apply_locked(struct xp__item *items, size_t nr, struct xp_diag *diag);
+/* xp__apply_locked - the same with the objects' own state: the requests hold, or nothing changed. */
+int xp__apply_locked(struct xp__request *requests, size_t nr, struct xp_diag *diag);
 
-/* xp__apply - the same for one item, under the text lock that it takes. */
-int xp__apply(struct xp__item *item, struct xp_diag *diag);
+/* xp__apply - the same for one request, under the text lock that it takes. */
+int xp__apply(struct xp__request *request, struct xp_diag *diag);
 
 /*
- * xp__apply_listed - the same for the items that @list writes down, in one commit. It is asked for their number first, with
+ * xp__apply_listed - the same for the requests that @list writes down, in one commit. It is asked for their number first, with
  * NULL. Errors: -ENOMEM too.
  */
-int xp__apply_listed(size_t (*list)(struct xp__item *items));
+int xp__apply_listed(size_t (*list)(struct xp__request *requests));
 
 /* xp__attach_locked - brings the sites of @nr uses to the state of their objects. */
-int xp__attach_locked(const struct xp__use *uses, size_t nr, enum xp__goal goal, struct xp_diag *diag);
+int xp__attach_locked(const struct xp__group *groups, size_t nr, enum xp__from from, struct xp_diag *diag);
 
-/* xp__batch_add - a copy of @item. Context: thread. Errors: -EINVAL for a NULL batch, -ENOMEM; the batch is as before. */
-int xp__batch_add(struct xp_batch *batch, const struct xp__item *item);
+/* xp__batch_add - a copy of @request. Context: thread. Errors: -EINVAL for a NULL batch, -ENOMEM; the batch is as before. */
+int xp__batch_add(struct xp_batch *batch, const struct xp__request *request);
 
 #endif

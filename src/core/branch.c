@@ -12,7 +12,7 @@
 #define BRANCH_LEN 5
 #define PAGE 4096
 
-enum { LIKELY, TRUE }; /* of xp__use.nr_flag */
+enum { LIKELY, TRUE }; /* of xp__group.nr_flag */
 
 static const uint8_t branch_test[BRANCH_LEN] = {0xa9};
 static const uint8_t branch_jmp[BRANCH_LEN] = {0xe9};
@@ -47,23 +47,23 @@ static int fail_branch(const struct xp_branch_site *site, bool to_jmp, struct xp
 }
 
 /* Nothing to do: the key still is what it was when this text was compiled. */
-static bool is_as_built(const struct xp__item *item, const struct xp__use *use)
+static bool is_as_built(const struct xp__request *request, const struct xp__group *group)
 {
-	return item->goal == XP__GOAL_ATTACH && use->nr_flag[TRUE] == (item->on ? use->nr : 0);
+	return request->from == XP__FROM_BUILT && group->nr_flag[TRUE] == (request->on ? group->nr : 0);
 }
 
-void xp__branch_measure(const struct xp__item *item, const struct xp__use *use, struct xp__size *size)
+void xp__branch_measure(const struct xp__request *request, const struct xp__group *group, struct xp__size *size)
 {
-	uint32_t nr_to_jmp = item->on ? use->nr - use->nr_flag[LIKELY] : use->nr_flag[LIKELY];
+	uint32_t nr_to_jmp = request->on ? group->nr - group->nr_flag[LIKELY] : group->nr_flag[LIKELY];
 
-	if (is_as_built(item, use))
+	if (is_as_built(request, group))
 		return;
-	size->sites += use->nr;
+	size->sites += group->nr;
 	if (nr_to_jmp > 0 && !size->to_jmp) {
 		size->to_jmp = true;
 		size->plans++;
 	}
-	if (nr_to_jmp < use->nr && !size->to_test) {
+	if (nr_to_jmp < group->nr && !size->to_test) {
 		size->to_test = true;
 		size->plans++;
 	}
@@ -109,20 +109,20 @@ static int shared_plan(struct xp__commit *commit, bool to_jmp, struct xp_diag *d
 	return number;
 }
 
-/* Plans that no site of the use needs are not built: number -1. */
-static int shared_plans(const struct xp__item *item, const struct xp__use *use, struct xp__commit *commit, int plan[2],
-			struct xp_diag *diag)
+/* Plans that no site of the group needs are not built: number -1. */
+static int shared_plans(const struct xp__request *request, const struct xp__group *group, struct xp__commit *commit,
+			int plan[2], struct xp_diag *diag)
 {
 	struct xp__size size = {0};
 
-	xp__branch_measure(item, use, &size);
+	xp__branch_measure(request, group, &size);
 	plan[false] = size.to_test ? shared_plan(commit, false, diag) : 0;
 	plan[true] = size.to_jmp ? shared_plan(commit, true, diag) : 0;
 	return plan[false] < 0 ? plan[false] : plan[true] < 0 ? plan[true] : 0;
 }
 
 /*
- * Adds the first sites of a use whose records stand in a row and whose sites all go one way, up to one whose text is not
+ * Adds the first sites of a group whose records stand in a row and whose sites all go one way, up to one whose text is not
  * @opcode. A key may have a million sites: this loop keeps all it needs in registers. Returns how many.
  */
 static uint32_t add_row(struct xp__commit *commit, const struct xp_branch_site *site, uint32_t nr, uint8_t opcode,
@@ -154,28 +154,28 @@ static uint32_t add_row(struct xp__commit *commit, const struct xp_branch_site *
 	return nr;
 }
 
-int xp__branch_add(const struct xp__item *item, const struct xp__use *use, struct xp__commit *commit,
+int xp__branch_add(const struct xp__request *request, const struct xp__group *group, struct xp__commit *commit,
 		   struct xp_diag *diag)
 {
-	const struct xp_branch_site *sites = use->records;
-	const bool change = item->goal == XP__GOAL_CHANGE, on = item->on;
+	const struct xp_branch_site *sites = group->records;
+	const bool change = request->from == XP__FROM_STATE, on = request->on;
 	uint32_t i = 0;
 	int plan[2], error;
 
-	if (is_as_built(item, use))
+	if (is_as_built(request, group))
 		return 0;
-	error = shared_plans(item, use, commit, plan, diag);
+	error = shared_plans(request, group, commit, plan, diag);
 	if (error)
 		return error;
-	if (use->numbers[use->nr - 1] - use->numbers[0] == use->nr - 1 &&
-	    (use->nr_flag[LIKELY] == 0 || use->nr_flag[LIKELY] == use->nr)) {
-		bool to_jmp = jumps(&sites[use->numbers[0]], on);
+	if (group->numbers[group->nr - 1] - group->numbers[0] == group->nr - 1 &&
+	    (group->nr_flag[LIKELY] == 0 || group->nr_flag[LIKELY] == group->nr)) {
+		bool to_jmp = jumps(&sites[group->numbers[0]], on);
 
-		i = add_row(commit, &sites[use->numbers[0]], use->nr, to_jmp ? branch_test[0] : branch_jmp[0],
+		i = add_row(commit, &sites[group->numbers[0]], group->nr, to_jmp ? branch_test[0] : branch_jmp[0],
 			    (uint32_t)plan[to_jmp]);
 	}
-	for (; i < use->nr; i++) {
-		const struct xp_branch_site *site = &sites[use->numbers[i]];
+	for (; i < group->nr; i++) {
+		const struct xp_branch_site *site = &sites[group->numbers[i]];
 		bool to_jmp = jumps(site, on);
 
 		if (!xp__text_readable(&commit->page, xp__relative(&site->code), BRANCH_LEN)) {
@@ -191,17 +191,17 @@ int xp__branch_add(const struct xp__item *item, const struct xp__use *use, struc
 	return 0;
 }
 
-int xp__branch_look(const struct xp__item *item, const struct xp__use *use, size_t i, struct xp__look *look)
+int xp__branch_look(const struct xp__request *request, const struct xp__group *group, size_t i, struct xp__look *look)
 {
 	const struct xp_branch_site *site =
-		(const struct xp_branch_site *)use->records + (i < use->nr ? use->numbers[i] : 0);
+		(const struct xp_branch_site *)group->records + (i < group->nr ? group->numbers[i] : 0);
 	uintptr_t code = xp__relative(&site->code);
 	int32_t disp = (int32_t)(xp__relative(&site->target) - (code + BRANCH_LEN));
 	bool to_jmp;
 
-	if (i >= use->nr)
+	if (i >= group->nr)
 		return -1;
-	to_jmp = jumps(site, item->on);
+	to_jmp = jumps(site, request->on);
 	if (!xp__look_at(look, code, BRANCH_LEN))
 		return 1;
 	look->known = true;

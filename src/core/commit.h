@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* What one commit changes: many sites, few plans. Built by the front ends, carried out by poke.c. */
+/* What one commit changes: many sites, few plans. Built by the kinds, carried out by poke.c. */
 #ifndef XP_CORE_COMMIT_H
 #define XP_CORE_COMMIT_H
 
@@ -42,11 +42,11 @@ struct xp__commit {
 	bool unordered;        /* a site begins before the end of the one added before it: to be sorted and checked */
 	unsigned can;          /* what the port can serve, enum xp_need: asked once, when the commit is made */
 	enum xp_policy policy; /* likewise */
-	uint32_t to_jmp, to_test;    /* the shared plans of branch sites: number + 1, 0 as long as there is none */
-	void *scratch;               /* 16 bytes for each site: to sort them, and to say where no thread may rest */
-	bool ready;                  /* xp__commit_ready() was asked, and found nothing */
-	size_t size;                 /* of this block of memory */
-	uintptr_t page;              /* that can be read, xp__text_readable() */
+	uint32_t to_jmp, to_test; /* the shared plans of branch sites: number + 1, 0 as long as there is none */
+	void *scratch;            /* 16 bytes for each site: to sort them, and to say where no thread may rest */
+	bool ready;               /* xp__commit_ready() was asked, and found nothing */
+	size_t size;              /* of this block of memory */
+	uintptr_t page;           /* that can be read, xp__text_readable() */
 	struct xp__commit *next;
 	unsigned long waiting[XP__TRAP_WORDS]; /* shards not yet seen without a handler, once retired */
 };

@@ -30,11 +30,12 @@ bool xp__look_at(struct xp__look *look, uintptr_t code, size_t len)
 	return !look->hidden;
 }
 
-/* look() of the front, for site @i of the use. */
-static int look_at_next(const struct xp__item *item, const struct xp__use *use, size_t i, struct xp__look *look)
+/* look() of the kind, for site @i of the group. */
+static int look_at_next(const struct xp__request *request, const struct xp__group *group, size_t i,
+			struct xp__look *look)
 {
 	*look = (struct xp__look){.page = look->page};
-	return use->front->look(item, use, i, look);
+	return group->kind->look(request, group, i, look);
 }
 
 static enum verdict judge(const struct xp__look *look)
@@ -81,37 +82,37 @@ static int fail(const struct xp__look *look, enum verdict verdict, const struct 
 }
 
 /* What the object is, as a wish. */
-static struct xp__item state_of(const struct xp__use *use)
+static struct xp__request state_of(const struct xp__group *group)
 {
-	struct xp__item item = {.front = use->front, .object = use->object, .goal = XP__GOAL_ATTACH};
+	struct xp__request request = {.kind = group->kind, .object = group->object, .from = XP__FROM_BUILT};
 
-	if (use->front->current)
-		use->front->current(&item);
-	return item;
+	if (group->kind->current)
+		group->kind->current(&request);
+	return request;
 }
 
-int xp__drift_check(const struct xp__use *uses, size_t *nr, struct xp_diag *diag)
+int xp__drift_check(const struct xp__group *groups, size_t *nr, struct xp_diag *diag)
 {
 	int error = 0;
 
 	if (nr)
 		*nr = 0;
-	for (const struct xp__use *use = uses; use; use = use->next) {
-		struct xp__item item = state_of(use);
+	for (const struct xp__group *group = groups; group; group = group->next) {
+		struct xp__request request = state_of(group);
 		struct xp__look look = {.page = 0};
 		int there;
 
-		for (size_t i = 0; use->front->look; i++) {
+		for (size_t i = 0; group->kind->look; i++) {
 			enum verdict verdict;
 
-			there = look_at_next(&item, use, i, &look);
+			there = look_at_next(&request, group, i, &look);
 			if (there < 0)
 				break;
 			verdict = there ? judge(&look) : RIGHT;
 			if (verdict == RIGHT)
 				continue;
 			if (!error)
-				error = fail(&look, verdict, use->object, diag);
+				error = fail(&look, verdict, group->object, diag);
 			if (nr)
 				++*nr;
 			else
@@ -121,7 +122,7 @@ int xp__drift_check(const struct xp__use *uses, size_t *nr, struct xp_diag *diag
 	return error;
 }
 
-int xp__drift_each(int (*visit)(const struct xp__use *uses, void *data), void *data)
+int xp__drift_each(int (*visit)(const struct xp__group *groups, void *data), void *data)
 {
 	int result = xp__objects_each(visit, data);
 
@@ -162,7 +163,7 @@ static int add(struct xp__commit *commit, const struct xp__look *look, struct xp
 }
 
 /* A commit of as many drifted sites as there is room for; @parked: by the quiesce policy. NULL and 0: there are none. */
-static int build(const struct xp__use *uses, bool parked, struct xp__commit **result, struct xp_diag *diag)
+static int build(const struct xp__group *groups, bool parked, struct xp__commit **result, struct xp_diag *diag)
 {
 	const struct xp__size size = {.sites = SITES_AT_ONCE, .plans = SITES_AT_ONCE};
 	struct xp__commit *commit = xp__commit_new(&size);
@@ -173,15 +174,15 @@ static int build(const struct xp__use *uses, bool parked, struct xp__commit **re
 		return xp__fail(diag, -XP__ENOMEM, XP_PHASE_VALIDATE, NULL, NULL);
 	if (parked)
 		commit->policy = XP_POLICY_QUIESCE;
-	for (const struct xp__use *use = uses; use && !error; use = use->next) {
-		struct xp__item item = state_of(use);
+	for (const struct xp__group *group = groups; group && !error; group = group->next) {
+		struct xp__request request = state_of(group);
 		struct xp__look look = {.page = 0};
-		int there = use->front->look ? 0 : -1;
+		int there = group->kind->look ? 0 : -1;
 
 		for (size_t i = 0; there >= 0 && !error && commit->nr < SITES_AT_ONCE; i++) {
 			enum verdict verdict;
 
-			there = look_at_next(&item, use, i, &look);
+			there = look_at_next(&request, group, i, &look);
 			verdict = there > 0 ? judge(&look) : RIGHT;
 			if (verdict == DRIFTED || verdict == MIXED)
 				error = verdict == MIXED && !parked ? -XP_E_MULTI : add(commit, &look, diag);
@@ -194,28 +195,28 @@ static int build(const struct xp__use *uses, bool parked, struct xp__commit **re
 	return error;
 }
 
-static int repair_object(const struct xp__use *uses, void *data)
+static int repair_object(const struct xp__group *groups, void *data)
 {
 	struct repair *repair = data;
 	struct xp_diag diag = {0};
 	struct xp__commit *commit;
 	size_t nr;
-	int error = xp__drift_check(uses, &nr, &diag);
+	int error = xp__drift_check(groups, &nr, &diag);
 
 	if (error && error != -XP_E_DRIFTED)
 		note(repair, error, &diag);
 	while (nr > 0) {
 		memset(&diag, 0, sizeof(diag));
-		error = build(uses, false, &commit, &diag);
+		error = build(groups, false, &commit, &diag);
 		/* What is no single instruction, or cannot be finished by who meets a breakpoint. */
 		if (error == -XP_E_MULTI || error == -XP_E_EMULATE || error == -XP_E_SHADOW_STACK)
-			error = build(uses, true, &commit, &diag);
+			error = build(groups, true, &commit, &diag);
 		if (!error && commit == NULL)
 			break;
 		nr = error ? 0 : commit->nr;
 		error = error ? error : xp__commit_run(commit, &diag);
 		if (error) {
-			diag.key = uses->object->name;
+			diag.key = groups->object->name;
 			note(repair, error, &diag);
 			break;
 		}

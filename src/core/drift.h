@@ -6,14 +6,14 @@
 #ifndef XP_CORE_DRIFT_H
 #define XP_CORE_DRIFT_H
 
-#include "core/front.h"
+#include "core/kind.h"
 
 /*
  * xp__drift_check - 0 if all sites of the object are as it is. Else the error of the first that is not, told to @diag:
  * -XP_E_DRIFTED, -EBUSY at somebody's breakpoint, -XP_E_MISMATCH for text that the site never has. @nr, if not NULL: how many
  * are not. Context: text lock.
  */
-int xp__drift_check(const struct xp__use *uses, size_t *nr, struct xp_diag *diag);
+int xp__drift_check(const struct xp__group *groups, size_t *nr, struct xp_diag *diag);
 
 /* xp__repair_locked - xp_repair() under the text lock. */
 int xp__repair_locked(struct xp_diag *diag);
@@ -22,6 +22,6 @@ int xp__repair_locked(struct xp_diag *diag);
  * xp__drift_each - calls @visit for each object that has sites, functions that were asked for included, as xp__objects_each()
  * does for those with records.
  */
-int xp__drift_each(int (*visit)(const struct xp__use *uses, void *data), void *data);
+int xp__drift_each(int (*visit)(const struct xp__group *groups, void *data), void *data);
 
 #endif

@@ -15,7 +15,7 @@ struct xp__found {
 /* xp__piece - @size zeroed bytes for ever, or NULL. Context: text lock, here and below. */
 void *xp__piece(size_t size);
 
-/* xp__found_add - one more in front of @list; false: no memory. */
+/* xp__found_add - one more in kind of @list; false: no memory. */
 bool xp__found_add(struct xp__found **list, uintptr_t code);
 
 /* xp__found_drop - empties @list; the memory is used again. */

@@ -416,8 +416,8 @@ static struct xp__function *make(struct xp__entries *module, uint32_t record)
 	if (function == NULL)
 		return NULL;
 	function->object.name = name_of(module, record);
-	function->use = (struct xp__use){.object = &function->object, .front = &xp__entry_front, .nr = 1};
-	function->object.uses = &function->use;
+	function->group = (struct xp__group){.object = &function->object, .kind = &xp__entry_kind, .nr = 1};
+	function->object.groups = &function->group;
 	function->module = module;
 	function->code = code;
 	function->size = size_of(module, record);
@@ -529,9 +529,9 @@ static struct xp__function *function_at(xp__any_function *fn, int *error)
 	return function;
 }
 
-static struct xp__function *function_of(const struct xp__item *item)
+static struct xp__function *function_of(const struct xp__request *request)
 {
-	return (struct xp__function *)item->object;
+	return (struct xp__function *)request->object;
 }
 
 /* ---- lists of handlers ---- */
@@ -597,9 +597,9 @@ static struct xp__handlers *copy(const struct xp__handlers *list, uint32_t left_
 	return new;
 }
 
-static int with(struct xp__handlers **result, const struct xp__handlers *list, const struct xp__item *item)
+static int with(struct xp__handlers **result, const struct xp__handlers *list, const struct xp__request *request)
 {
-	struct xp__handler handler = {.handler = item->entry.handler, .data = item->entry.data};
+	struct xp__handler handler = {.handler = request->entry.handler, .data = request->entry.data};
 	int error;
 
 	if (has(list, handler.handler, handler.data))
@@ -619,26 +619,26 @@ static int with(struct xp__handlers **result, const struct xp__handlers *list, c
 	return 0;
 }
 
-static int without(struct xp__handlers **result, const struct xp__handlers *list, const struct xp__item *item)
+static int without(struct xp__handlers **result, const struct xp__handlers *list, const struct xp__request *request)
 {
-	if (!has(list, item->entry.handler, item->entry.data))
+	if (!has(list, request->entry.handler, request->entry.data))
 		return -XP_E_NOT_TRACED;
 	*result = NULL;
 	if (list->nr == 1 && list->redirect == 0)
 		return 0;
-	*result = copy(list, place_of(list, item->entry.handler, item->entry.data));
+	*result = copy(list, place_of(list, request->entry.handler, request->entry.data));
 	return *result ? 0 : -XP__ENOMEM;
 }
 
-static int redirected(struct xp__handlers **result, const struct xp__handlers *list, const struct xp__item *item)
+static int redirected(struct xp__handlers **result, const struct xp__handlers *list, const struct xp__request *request)
 {
 	*result = NULL;
-	if (item->entry.replacement == 0 && (list == NULL || list->nr == 0))
+	if (request->entry.replacement == 0 && (list == NULL || list->nr == 0))
 		return 0;
 	*result = copy(list, UINT32_MAX);
 	if (*result == NULL)
 		return -XP__ENOMEM;
-	(*result)->redirect = item->entry.replacement;
+	(*result)->redirect = request->entry.replacement;
 	return 0;
 }
 
@@ -652,26 +652,26 @@ static uintptr_t redirect_of(const struct xp__handlers *list)
 	return list ? list->redirect : 0;
 }
 
-/* ---- the front ---- */
+/* ---- the kind ---- */
 
-/* I5: what is there, or what an earlier item of this commit makes of it, and this item's wish. */
-static int start(struct xp__item *item)
+/* I5: what is there, or what an earlier request of this commit makes of it, and this request's wish. */
+static int start(struct xp__request *request)
 {
-	struct xp__function *function = function_of(item);
+	struct xp__function *function = function_of(request);
 	struct xp__handlers *list = function->changes ? function->new_handlers : function->handlers, *new = list;
 	int error = 0;
 
-	if (xp__port->function_thread == NULL && item->entry.wish == XP__ENTRY_TRACE)
+	if (xp__port->function_thread == NULL && request->entry.wish == XP__ENTRY_TRACE)
 		return -XP_E_NO_METHOD;
-	switch (item->entry.wish) {
+	switch (request->entry.wish) {
 	case XP__ENTRY_TRACE:
-		error = with(&new, list, item);
+		error = with(&new, list, request);
 		break;
 	case XP__ENTRY_UNTRACE:
-		error = without(&new, list, item);
+		error = without(&new, list, request);
 		break;
 	case XP__ENTRY_REDIRECT:
-		error = redirected(&new, list, item);
+		error = redirected(&new, list, request);
 		break;
 	}
 	if (error)
@@ -683,15 +683,15 @@ static int start(struct xp__item *item)
 	return 0;
 }
 
-static void finish(struct xp__item *item, bool done)
+static void finish(struct xp__request *request, bool done)
 {
-	struct xp__function *function = function_of(item);
+	struct xp__function *function = function_of(request);
 	struct xp__handlers *old = function->handlers, *new = function->new_handlers;
 	void *pin = function->pin;
 
-	if (done && item->entry.wish == XP__ENTRY_REDIRECT) {
-		function->pin = item->entry.pin;
-		item->entry.pin = pin;
+	if (done && request->entry.wish == XP__ENTRY_REDIRECT) {
+		function->pin = request->entry.pin;
+		request->entry.pin = pin;
 	}
 	if (!function->changes)
 		return;
@@ -709,10 +709,10 @@ static void finish(struct xp__item *item, bool done)
 		retire(&old->dead);
 }
 
-static void measure(const struct xp__item *item, const struct xp__use *use, struct xp__size *size)
+static void measure(const struct xp__request *request, const struct xp__group *group, struct xp__size *size)
 {
-	(void)item;
-	(void)use;
+	(void)request;
+	(void)group;
 	size->sites++;
 	size->plans++;
 }
@@ -749,9 +749,10 @@ static int wanted(struct xp__function *function, struct xp_diag *diag)
 	return 0;
 }
 
-static int add(const struct xp__item *item, const struct xp__use *use, struct xp__commit *commit, struct xp_diag *diag)
+static int add(const struct xp__request *request, const struct xp__group *group, struct xp__commit *commit,
+	       struct xp_diag *diag)
 {
-	struct xp__function *function = (struct xp__function *)use->object;
+	struct xp__function *function = (struct xp__function *)group->object;
 	const uint8_t *text = (const uint8_t *)function->code;
 	struct xp__change change = {
 		.addr = function->code,
@@ -775,21 +776,21 @@ static int add(const struct xp__item *item, const struct xp__use *use, struct xp
 	/* Off is any nop of five bytes; but five nops become one if that is what is asked. */
 	if (memcmp(function->text, function->wanted, LEN) == 0)
 		return 0;
-	if (item->entry.wish == XP__ENTRY_PREPARE)
+	if (request->entry.wish == XP__ENTRY_PREPARE)
 		commit->policy = XP_POLICY_EARLY;
 	error = xp__commit_change(commit, &change, XP__PLAN_OWN, diag);
 	return error ? refuse(function, error, diag ? diag->detail : NULL, diag) : 0;
 }
 
-static int look(const struct xp__item *item, const struct xp__use *use, size_t i, struct xp__look *look)
+static int look(const struct xp__request *request, const struct xp__group *group, size_t i, struct xp__look *look)
 {
-	const struct xp__function *function = (const struct xp__function *)use->object;
+	const struct xp__function *function = (const struct xp__function *)group->object;
 	const uint8_t *text = (const uint8_t *)function->code;
 	uintptr_t redirect = redirect_of(function->handlers);
 	struct xp__insn insn;
 	uint8_t jmp[LEN];
 
-	(void)item;
+	(void)request;
 	if (i > 0)
 		return -1;
 	if (function->code == 0)
@@ -807,29 +808,29 @@ static int look(const struct xp__item *item, const struct xp__use *use, size_t i
 	return 1;
 }
 
-int xp__functions_each(int (*visit)(const struct xp__use *uses, void *data), void *data)
+int xp__functions_each(int (*visit)(const struct xp__group *groups, void *data), void *data)
 {
 	int result = 0;
 
 	for (const struct xp__entries *module = modules; module && !result; module = module->next)
 		for (const struct xp__function *f = module->functions; f && !result; f = f->next)
-			result = visit(&f->use, data);
+			result = visit(&f->group, data);
 	return result;
 }
 
-static void settled(const struct xp__item *item, const struct xp__use *use)
+static void settled(const struct xp__request *request, const struct xp__group *group)
 {
-	struct xp__function *function = (struct xp__function *)use->object;
+	struct xp__function *function = (struct xp__function *)group->object;
 
-	(void)item;
+	(void)request;
 	memcpy(function->text, function->wanted, LEN);
 }
 
-static void drop(struct xp__item *item)
+static void drop(struct xp__request *request)
 {
-	if (item->entry.pin)
-		xp__port->unpin(item->entry.pin);
-	item->entry.pin = NULL;
+	if (request->entry.pin)
+		xp__port->unpin(request->entry.pin);
+	request->entry.pin = NULL;
 }
 
 /* ---- modules ---- */
@@ -938,7 +939,7 @@ static void leave(const struct xp_site_table *records)
 	xp__port->unlock();
 }
 
-const struct xp__front xp__entry_front = {
+const struct xp__kind xp__entry_kind = {
 	.cumulative = true,
 	.start = start,
 	.finish = finish,
@@ -952,7 +953,7 @@ const struct xp__front xp__entry_front = {
 	.depart = depart,
 };
 
-const struct xp__front xp__patchable_front = {
+const struct xp__kind xp__patchable_kind = {
 	.leave = leave,
 	.arrive = arrive_patchable,
 	.depart = depart,
@@ -965,12 +966,12 @@ static int check(xp__any_function *fn, const struct xp_function_handler *handler
 	return fn && handler && (handler->entry || handler->leave) ? 0 : -XP__EINVAL;
 }
 
-static struct xp__item item_of(struct xp__function *function, uint8_t wish)
+static struct xp__request request_of(struct xp__function *function, uint8_t wish)
 {
-	struct xp__item item = {.front = &xp__entry_front, .object = &function->object};
+	struct xp__request request = {.kind = &xp__entry_kind, .object = &function->object};
 
-	item.entry.wish = wish;
-	return item;
+	request.entry.wish = wish;
+	return request;
 }
 
 /* A part that the compiler made of another function has other arguments. */
@@ -983,7 +984,7 @@ static bool is_clone(const char *name)
 }
 
 /* Everything but the function, which is found under the lock. */
-static int item_for(struct xp__item *item, xp__any_function *fn, uint8_t wish,
+static int item_for(struct xp__request *request, xp__any_function *fn, uint8_t wish,
 		    const struct xp_function_handler *handler, void *data, xp__any_function *replacement)
 {
 	struct xp__function *function;
@@ -997,115 +998,115 @@ static int item_for(struct xp__item *item, xp__any_function *fn, uint8_t wish,
 	xp__unlock();
 	if (error)
 		return error;
-	*item = item_of(function, wish);
-	item->entry.handler = handler;
-	item->entry.data = data;
-	item->entry.replacement = (uintptr_t)replacement;
+	*request = request_of(function, wish);
+	request->entry.handler = handler;
+	request->entry.data = data;
+	request->entry.replacement = (uintptr_t)replacement;
 	if (replacement && xp__port->pin)
-		item->entry.pin = xp__port->pin((const void *)(uintptr_t)replacement, (const void *)(uintptr_t)fn);
+		request->entry.pin = xp__port->pin((const void *)(uintptr_t)replacement, (const void *)(uintptr_t)fn);
 	return 0;
 }
 
-static int apply(struct xp__item *item, int error)
+static int apply(struct xp__request *request, int error)
 {
 	if (error)
 		return error;
 	error = xp__lock(NULL);
 	if (!error) {
-		error = xp__apply_locked(item, 1, NULL);
+		error = xp__apply_locked(request, 1, NULL);
 		reclaim();
 		xp__unlock();
 	}
-	drop(item);
+	drop(request);
 	return error;
 }
 
-static int into_batch(struct xp_batch *batch, struct xp__item *item, int error)
+static int into_batch(struct xp_batch *batch, struct xp__request *request, int error)
 {
 	if (error)
 		return error;
-	error = xp__batch_add(batch, item);
+	error = xp__batch_add(batch, request);
 	if (error)
-		drop(item);
+		drop(request);
 	return error;
 }
 
-static int trace_item(struct xp__item *item, xp__any_function *fn, const struct xp_function_handler *handler,
+static int trace_item(struct xp__request *request, xp__any_function *fn, const struct xp_function_handler *handler,
 		      void *data, uint8_t wish)
 {
 	int error = check(fn, handler);
 
-	return error ? error : item_for(item, fn, wish, handler, data, NULL);
+	return error ? error : item_for(request, fn, wish, handler, data, NULL);
 }
 
-static int redirect_item(struct xp__item *item, xp__any_function *fn, xp__any_function *replacement)
+static int redirect_item(struct xp__request *request, xp__any_function *fn, xp__any_function *replacement)
 {
 	if (fn == NULL || replacement == NULL || fn == replacement)
 		return -XP__EINVAL;
-	return item_for(item, fn, XP__ENTRY_REDIRECT, NULL, NULL, replacement);
+	return item_for(request, fn, XP__ENTRY_REDIRECT, NULL, NULL, replacement);
 }
 
-static int restore_item(struct xp__item *item, xp__any_function *fn)
+static int restore_item(struct xp__request *request, xp__any_function *fn)
 {
-	return item_for(item, fn, XP__ENTRY_REDIRECT, NULL, NULL, NULL);
+	return item_for(request, fn, XP__ENTRY_REDIRECT, NULL, NULL, NULL);
 }
 
 int xp__function_trace(xp__any_function *fn, const struct xp_function_handler *handler, void *data)
 {
-	struct xp__item item;
+	struct xp__request request;
 
-	return apply(&item, trace_item(&item, fn, handler, data, XP__ENTRY_TRACE));
+	return apply(&request, trace_item(&request, fn, handler, data, XP__ENTRY_TRACE));
 }
 
 int xp__function_untrace(xp__any_function *fn, const struct xp_function_handler *handler, void *data)
 {
-	struct xp__item item;
+	struct xp__request request;
 
-	return apply(&item, trace_item(&item, fn, handler, data, XP__ENTRY_UNTRACE));
+	return apply(&request, trace_item(&request, fn, handler, data, XP__ENTRY_UNTRACE));
 }
 
 int xp__function_redirect(xp__any_function *fn, xp__any_function *replacement)
 {
-	struct xp__item item;
+	struct xp__request request;
 
-	return apply(&item, redirect_item(&item, fn, replacement));
+	return apply(&request, redirect_item(&request, fn, replacement));
 }
 
 int xp__function_restore(xp__any_function *fn)
 {
-	struct xp__item item;
+	struct xp__request request;
 
-	return apply(&item, restore_item(&item, fn));
+	return apply(&request, restore_item(&request, fn));
 }
 
 int xp__batch_add_trace(struct xp_batch *batch, xp__any_function *fn, const struct xp_function_handler *handler,
 			void *data)
 {
-	struct xp__item item;
+	struct xp__request request;
 
-	return into_batch(batch, &item, trace_item(&item, fn, handler, data, XP__ENTRY_TRACE));
+	return into_batch(batch, &request, trace_item(&request, fn, handler, data, XP__ENTRY_TRACE));
 }
 
 int xp__batch_add_untrace(struct xp_batch *batch, xp__any_function *fn, const struct xp_function_handler *handler,
 			  void *data)
 {
-	struct xp__item item;
+	struct xp__request request;
 
-	return into_batch(batch, &item, trace_item(&item, fn, handler, data, XP__ENTRY_UNTRACE));
+	return into_batch(batch, &request, trace_item(&request, fn, handler, data, XP__ENTRY_UNTRACE));
 }
 
 int xp__batch_add_redirect(struct xp_batch *batch, xp__any_function *fn, xp__any_function *replacement)
 {
-	struct xp__item item;
+	struct xp__request request;
 
-	return into_batch(batch, &item, redirect_item(&item, fn, replacement));
+	return into_batch(batch, &request, redirect_item(&request, fn, replacement));
 }
 
 int xp__batch_add_restore(struct xp_batch *batch, xp__any_function *fn)
 {
-	struct xp__item item;
+	struct xp__request request;
 
-	return into_batch(batch, &item, restore_item(&item, fn));
+	return into_batch(batch, &request, restore_item(&request, fn));
 }
 
 xp__any_function *xp__function_original(xp__any_function *fn)
@@ -1140,7 +1141,7 @@ static int at_beginning(const struct xp__entries *module, uint32_t record)
 
 /* What a pattern asks of each function that it matches. */
 static bool concerns(const struct xp__entries *module, uint32_t record, const char *pattern,
-		     const struct xp__item *wish)
+		     const struct xp__request *wish)
 {
 	const struct xp__function *function;
 	uintptr_t page = 0;
@@ -1162,10 +1163,10 @@ static bool concerns(const struct xp__entries *module, uint32_t record, const ch
 	}
 }
 
-static int apply_matching_locked(const char *pattern, const struct xp__item *wish, struct xp_diag *diag)
+static int apply_matching_locked(const char *pattern, const struct xp__request *wish, struct xp_diag *diag)
 {
 	const struct sought sought = {.pattern = pattern};
-	struct xp__item *items;
+	struct xp__request *requests;
 	size_t nr = 0, room = 0;
 	bool untrace = wish->entry.wish == XP__ENTRY_UNTRACE;
 	int error = xp__modules_retry(has_sought, &sought, untrace ? NULL : diag);
@@ -1179,8 +1180,8 @@ static int apply_matching_locked(const char *pattern, const struct xp__item *wis
 			room += concerns(module, i, pattern, wish);
 	if (room == 0)
 		return 0;
-	items = reserve(room) ? NULL : xp__port->alloc(room * sizeof(*items));
-	if (items == NULL)
+	requests = reserve(room) ? NULL : xp__port->alloc(room * sizeof(*requests));
+	if (requests == NULL)
 		return xp__fail(diag, -XP__ENOMEM, XP_PHASE_VALIDATE, NULL, NULL);
 	for (struct xp__entries *module = modules; module && !error; module = module->next)
 		for (uint32_t i = 0; i < module->nr && !error; i++) {
@@ -1200,17 +1201,17 @@ static int apply_matching_locked(const char *pattern, const struct xp__item *wis
 				error = xp__fail(diag, -XP__ENOMEM, XP_PHASE_VALIDATE, NULL, NULL);
 				break;
 			}
-			items[nr] = *wish;
-			items[nr++].object = &function->object;
+			requests[nr] = *wish;
+			requests[nr++].object = &function->object;
 		}
 	if (!error)
-		error = xp__apply_locked(items, nr, diag);
-	xp__port->release(items, room * sizeof(*items));
+		error = xp__apply_locked(requests, nr, diag);
+	xp__port->release(requests, room * sizeof(*requests));
 	reclaim();
 	return error ? error : (int)nr;
 }
 
-static int apply_matching(const char *pattern, const struct xp__item *wish, struct xp_diag *diag)
+static int apply_matching(const char *pattern, const struct xp__request *wish, struct xp_diag *diag)
 {
 	int result = xp__lock(diag);
 
@@ -1224,17 +1225,17 @@ static int apply_matching(const char *pattern, const struct xp__item *wish, stru
 static int trace_matching(const char *pattern, const struct xp_function_handler *handler, void *data, uint8_t wish,
 			  struct xp_diag *diag)
 {
-	struct xp__item item = {.front = &xp__entry_front};
+	struct xp__request request = {.kind = &xp__entry_kind};
 
 	if (pattern == NULL || handler == NULL || !(handler->entry || handler->leave)) {
 		if (diag)
 			memset(diag, 0, sizeof(*diag));
 		return xp__fail(diag, -XP__EINVAL, XP_PHASE_VALIDATE, NULL, NULL);
 	}
-	item.entry.wish = wish;
-	item.entry.handler = handler;
-	item.entry.data = data;
-	return apply_matching(pattern, &item, diag);
+	request.entry.wish = wish;
+	request.entry.handler = handler;
+	request.entry.data = data;
+	return apply_matching(pattern, &request, diag);
 }
 
 int xp_function_trace_matching(const char *pattern, const struct xp_function_handler *handler, void *data,
@@ -1251,10 +1252,10 @@ int xp_function_untrace_matching(const char *pattern, const struct xp_function_h
 
 int xp_function_prepare(const char *pattern, struct xp_diag *diag)
 {
-	struct xp__item item = {.front = &xp__entry_front};
+	struct xp__request request = {.kind = &xp__entry_kind};
 
-	item.entry.wish = XP__ENTRY_PREPARE;
-	return apply_matching(pattern, &item, diag);
+	request.entry.wish = XP__ENTRY_PREPARE;
+	return apply_matching(pattern, &request, diag);
 }
 
 xp__any_function *xp_function_find(const char *name)

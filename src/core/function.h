@@ -4,7 +4,7 @@
 #define XP_CORE_FUNCTION_H
 
 #include "arch/x86/thunk_trace.h"
-#include "core/front.h"
+#include "core/kind.h"
 #include "core/trap.h"
 
 #define XP_NO_MODULE
@@ -38,7 +38,7 @@ struct xp__handlers {
 /* A function that was asked for once. It stays until its module goes. */
 struct xp__function {
 	struct xp_object object;
-	struct xp__use use;
+	struct xp__group group;
 	struct xp__function *next; /* of the same module */
 	struct xp__entries *module;
 	uintptr_t code;                    /* the entry's 5 bytes */
@@ -63,7 +63,7 @@ struct xp__functions {
 extern const struct xp__functions *xp__functions;
 
 /* xp__functions_each - calls @visit for each function that was asked for, until it returns something else than 0. Context: text lock. */
-int xp__functions_each(int (*visit)(const struct xp__use *uses, void *data), void *data);
+int xp__functions_each(int (*visit)(const struct xp__group *groups, void *data), void *data);
 
 static inline XP__GENERAL_REGS size_t xp__function_hash(uintptr_t code, unsigned shift)
 {

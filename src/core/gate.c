@@ -39,7 +39,7 @@
 #define SITE_LEN 5
 #define UD2_LEN 8
 #define UD2_CALL 3   /* where in it the five bytes stand */
-#define ASKS_LEN 17  /* bytes of 32-bit code in front of a stub */
+#define ASKS_LEN 17  /* bytes of 32-bit code in kind of a stub */
 #define VAIN_MAX 16u /* calls that could not be bound, before their handle's stub leads straight to the provider */
 
 struct gate {
@@ -91,9 +91,9 @@ static struct gate *name_gate(const char *name)
 	return gate;
 }
 
-static struct gate *gate_of(const struct xp__item *item)
+static struct gate *gate_of(const struct xp__request *request)
 {
-	return (struct gate *)item->object;
+	return (struct gate *)request->object;
 }
 
 /* The handle that the record names, not the gate behind it. */
@@ -188,13 +188,13 @@ static int check_ud2(const struct xp_gate *handle, const struct site *site, stru
 	return 0;
 }
 
-static int add_site(const struct xp__item *item, const struct xp_gate *handle, const struct site *site,
+static int add_site(const struct xp__request *request, const struct xp_gate *handle, const struct site *site,
 		    struct xp__commit *commit, size_t first, struct xp_diag *diag)
 {
 	uint8_t ud2[UD2_LEN] = {0x0f, 0x0b, 0x2e, site->opcode}, unbound[UD2_LEN], placed[UD2_LEN], wanted[UD2_LEN];
 	const uint8_t *text = (const uint8_t *)site->code;
 	struct xp__change change = {.addr = site->code, .len = site->len, .known = site->len};
-	bool binds = item->gate.bind;
+	bool binds = request->gate.bind;
 	struct xp__insn insn;
 	int error = site->len == UD2_LEN ? check_ud2(handle, site, diag) : 0;
 
@@ -217,7 +217,8 @@ static int add_site(const struct xp__item *item, const struct xp_gate *handle, c
 	} else {
 		return xp__fail_site(diag, &handle->object, site->code, unbound, site->len);
 	}
-	if (item->gate.provider && binds && site->opcode == 0xe8 && form(wanted, site, (uintptr_t)item->gate.provider))
+	if (request->gate.provider && binds && site->opcode == 0xe8 &&
+	    form(wanted, site, (uintptr_t)request->gate.provider))
 		change.new = wanted;
 	if (memcmp(change.old, change.new, site->len) == 0)
 		return 0;
@@ -229,18 +230,18 @@ static int add_site(const struct xp__item *item, const struct xp_gate *handle, c
 	return xp__commit_change(commit, &change, first, diag);
 }
 
-static const struct xp_gate_site *site_of(const struct xp__use *use, uint32_t i)
+static const struct xp_gate_site *site_of(const struct xp__group *group, uint32_t i)
 {
-	return (const struct xp_gate_site *)use->records + use->numbers[i];
+	return (const struct xp_gate_site *)group->records + group->numbers[i];
 }
 
-static void measure(const struct xp__item *item, const struct xp__use *use, struct xp__size *size)
+static void measure(const struct xp__request *request, const struct xp__group *group, struct xp__size *size)
 {
-	const struct xp_gate *handle = handle_of(site_of(use, 0));
-	size_t nr = use->nr;
+	const struct xp_gate *handle = handle_of(site_of(group, 0));
+	size_t nr = group->nr;
 
-	if (item->gate.handle) {
-		nr = item->gate.handle == handle;
+	if (request->gate.handle) {
+		nr = request->gate.handle == handle;
 	} else {
 		for (const struct xp__found *found = handle->found; found; found = found->next)
 			nr++;
@@ -256,28 +257,29 @@ static int fail_unreadable(const struct xp_gate *handle, uintptr_t code, struct 
 	return xp__fail_unreadable(diag, code);
 }
 
-static int add(const struct xp__item *item, const struct xp__use *use, struct xp__commit *commit, struct xp_diag *diag)
+static int add(const struct xp__request *request, const struct xp__group *group, struct xp__commit *commit,
+	       struct xp_diag *diag)
 {
-	const struct xp_gate *handle = handle_of(site_of(use, 0));
+	const struct xp_gate *handle = handle_of(site_of(group, 0));
 	size_t first = commit->nr_plans;
 	int error = 0;
 
 	if (handle->stub == NULL)
 		return 0;
-	if (item->gate.handle) {
+	if (request->gate.handle) {
 		struct site site;
 
-		if (!xp__text_readable(&commit->page, item->gate.site, item->gate.ud2 ? UD2_LEN : SITE_LEN))
-			return fail_unreadable(handle, item->gate.site, diag);
-		site = site_at(item->gate.site, item->gate.ud2);
+		if (!xp__text_readable(&commit->page, request->gate.site, request->gate.ud2 ? UD2_LEN : SITE_LEN))
+			return fail_unreadable(handle, request->gate.site, diag);
+		site = site_at(request->gate.site, request->gate.ud2);
 
-		if (item->gate.handle != handle)
+		if (request->gate.handle != handle)
 			return 0;
-		return add_site(item, handle, &site, commit, first, diag);
+		return add_site(request, handle, &site, commit, first, diag);
 	}
-	for (uint32_t i = 0; i < use->nr && !error; i++) {
-		unsigned flags = xp__site_flags(&site_of(use, i)->gate);
-		uintptr_t code = xp__relative(&site_of(use, i)->code);
+	for (uint32_t i = 0; i < group->nr && !error; i++) {
+		unsigned flags = xp__site_flags(&site_of(group, i)->gate);
+		uintptr_t code = xp__relative(&site_of(group, i)->code);
 		struct site site;
 
 		if (flags & XP_SITE_STUB)
@@ -285,14 +287,14 @@ static int add(const struct xp__item *item, const struct xp__use *use, struct xp
 		if (!xp__text_readable(&commit->page, code, flags & XP_SITE_UD2 ? UD2_LEN : SITE_LEN))
 			return fail_unreadable(handle, code, diag);
 		site = site_at(code, flags & XP_SITE_UD2);
-		error = add_site(item, handle, &site, commit, first, diag);
+		error = add_site(request, handle, &site, commit, first, diag);
 	}
 	for (const struct xp__found *found = handle->found; found && !error; found = found->next) {
 		struct site site = site_at(found->code, false);
 
 		if (!xp__text_readable(&commit->page, found->code, SITE_LEN))
 			return fail_unreadable(handle, found->code, diag);
-		error = add_site(item, handle, &site, commit, first, diag);
+		error = add_site(request, handle, &site, commit, first, diag);
 	}
 	return error;
 }
@@ -315,78 +317,79 @@ static void look_at(struct xp__look *look, const struct xp_gate *handle, const s
 		memcpy(look->wanted, placed, site->len);
 }
 
-static int look(const struct xp__item *item, const struct xp__use *use, size_t i, struct xp__look *look)
+static int look(const struct xp__request *request, const struct xp__group *group, size_t i, struct xp__look *look)
 {
-	const struct xp_gate *handle = handle_of(site_of(use, 0));
+	const struct xp_gate *handle = handle_of(site_of(group, 0));
 	const struct xp__found *found = handle->found;
-	unsigned flags = i < use->nr ? xp__site_flags(&site_of(use, (uint32_t)i)->gate) : 0;
+	unsigned flags = i < group->nr ? xp__site_flags(&site_of(group, (uint32_t)i)->gate) : 0;
 	struct site site;
 
-	(void)item;
-	for (size_t at = use->nr; i >= use->nr && found && at < i; at++)
+	(void)request;
+	for (size_t at = group->nr; i >= group->nr && found && at < i; at++)
 		found = found->next;
-	if (i >= use->nr && found == NULL)
+	if (i >= group->nr && found == NULL)
 		return -1;
 	if (handle->stub == NULL || flags & XP_SITE_STUB)
 		return 0;
-	site = site_at(i < use->nr ? xp__relative(&site_of(use, (uint32_t)i)->code) : found->code, flags & XP_SITE_UD2);
+	site = site_at(i < group->nr ? xp__relative(&site_of(group, (uint32_t)i)->code) : found->code,
+		       flags & XP_SITE_UD2);
 	look_at(look, handle, &site);
 	return 1;
 }
 
-/* ---- the front ---- */
+/* ---- the kind ---- */
 
 /* Calls leave what is going to be taken away before the text says so. */
-static int start(struct xp__item *item)
+static int start(struct xp__request *request)
 {
-	const struct gate *gate = gate_of(item);
+	const struct gate *gate = gate_of(request);
 	bool has = gate->gate.placed != NULL;
 
-	item->skip = !has && item->gate.provider == NULL && item->gate.wish == XP__GATE_LEAD;
-	if (item->gate.wish == XP__GATE_PROVIDE && has)
+	request->skip = !has && request->gate.provider == NULL && request->gate.wish == XP__GATE_LEAD;
+	if (request->gate.wish == XP__GATE_PROVIDE && has)
 		return -XP_E_PROVIDED;
-	if ((item->gate.wish == XP__GATE_REPLACE || item->gate.wish == XP__GATE_WITHDRAW) && !has)
+	if ((request->gate.wish == XP__GATE_REPLACE || request->gate.wish == XP__GATE_WITHDRAW) && !has)
 		return -XP_E_NO_PROVIDER;
 	for (struct xp_gate *handle = gate->handles; handle && has; handle = handle->next)
-		lead(handle, item->gate.provider, false);
+		lead(handle, request->gate.provider, false);
 	return 0;
 }
 
-static void finish(struct xp__item *item, bool done)
+static void finish(struct xp__request *request, bool done)
 {
-	struct gate *gate = gate_of(item);
+	struct gate *gate = gate_of(request);
 
 	if (done) {
 		void *pin = gate->pin;
 
 		/* ordering: (G1) pairs with (G2) */
-		__atomic_store_n(&gate->gate.placed, item->gate.provider, __ATOMIC_RELEASE);
-		if (item->gate.wish != XP__GATE_BIND) {
-			gate->pin = item->gate.pin;
-			item->gate.pin = pin;
+		__atomic_store_n(&gate->gate.placed, request->gate.provider, __ATOMIC_RELEASE);
+		if (request->gate.wish != XP__GATE_BIND) {
+			gate->pin = request->gate.pin;
+			request->gate.pin = pin;
 		}
 	}
 	for (struct xp_gate *handle = gate->handles; handle; handle = handle->next)
-		lead(handle, gate->gate.placed, done && item->gate.straight);
+		lead(handle, gate->gate.placed, done && request->gate.straight);
 }
 
-static void settled(const struct xp__item *item, const struct xp__use *use)
+static void settled(const struct xp__request *request, const struct xp__group *group)
 {
 	/* Of one site that changes the others are not asked. */
-	if (item->gate.handle == NULL)
-		handle_of(site_of(use, 0))->placed = item->gate.provider;
+	if (request->gate.handle == NULL)
+		handle_of(site_of(group, 0))->placed = request->gate.provider;
 }
 
-static void drop(struct xp__item *item)
+static void drop(struct xp__request *request)
 {
-	xp__let_go(item->gate.pin);
-	item->gate.pin = NULL;
+	xp__let_go(request->gate.pin);
+	request->gate.pin = NULL;
 }
 
-static void current(struct xp__item *item)
+static void current(struct xp__request *request)
 {
-	item->gate.provider = gate_of(item)->gate.placed;
-	item->gate.bind = __atomic_load_n(&eager, __ATOMIC_RELAXED);
+	request->gate.provider = gate_of(request)->gate.placed;
+	request->gate.bind = __atomic_load_n(&eager, __ATOMIC_RELAXED);
 }
 
 /* ---- sites in UD2 form ---- */
@@ -447,20 +450,20 @@ static void drop_faults(const struct xp_site_table *table)
 /* 0: the site is no UD2 any more. */
 static int patch_fault(struct xp_gate *handle, uintptr_t code)
 {
-	struct xp__item item = {.front = &xp__gate_front, .object = handle->object.real};
+	struct xp__request request = {.kind = &xp__gate_kind, .object = handle->object.real};
 	int error = xp__lock(NULL);
 
 	if (error)
 		return error;
 	if (is_ud2(code)) {
-		item.gate.provider = ((struct gate *)item.object)->gate.placed;
-		item.gate.handle = handle;
-		item.gate.site = code;
-		item.gate.ud2 = true;
-		item.gate.bind = true;
-		error = xp__patch_locked(&item, 1, NULL);
+		request.gate.provider = ((struct gate *)request.object)->gate.placed;
+		request.gate.handle = handle;
+		request.gate.site = code;
+		request.gate.ud2 = true;
+		request.gate.bind = true;
+		error = xp__patch_locked(&request, 1, NULL);
 		if (!error)
-			handle->placed = item.gate.provider;
+			handle->placed = request.gate.provider;
 	}
 	xp__unlock();
 	if (!error)
@@ -541,11 +544,11 @@ static void arrived(const struct xp_site_table *table)
 static void forget_found(struct xp_gate *handle)
 {
 	for (const struct xp__found *found = handle->found; found; found = found->next) {
-		struct xp__item item = {.front = &xp__gate_front, .object = handle->object.real};
+		struct xp__request request = {.kind = &xp__gate_kind, .object = handle->object.real};
 
-		item.gate.handle = handle;
-		item.gate.site = found->code;
-		(void)xp__patch_locked(&item, 1, NULL);
+		request.gate.handle = handle;
+		request.gate.site = found->code;
+		(void)xp__patch_locked(&request, 1, NULL);
 	}
 	xp__found_drop(&handle->found);
 }
@@ -569,7 +572,7 @@ static void depart(const struct xp_site_table *table)
 	}
 }
 
-const struct xp__front xp__gate_front = {
+const struct xp__kind xp__gate_kind = {
 	.record_size = sizeof(struct xp_gate_site),
 	.object_at = offsetof(struct xp_gate_site, gate),
 	.nr_relative = 2,
@@ -594,9 +597,9 @@ static struct site known_site(const struct xp_gate *handle, uintptr_t call)
 {
 	const struct xp_object *object = handle->object.real;
 
-	for (const struct xp__use *use = object->uses; use; use = use->next) {
-		for (uint32_t i = 0; i < use->nr; i++) {
-			const struct xp_gate_site *record = site_of(use, i);
+	for (const struct xp__group *group = object->groups; group; group = group->next) {
+		for (uint32_t i = 0; i < group->nr; i++) {
+			const struct xp_gate_site *record = site_of(group, i);
 			bool ud2 = xp__site_flags(&record->gate) & XP_SITE_UD2;
 
 			if (xp__relative(&record->code) + (ud2 ? UD2_CALL : 0) == call &&
@@ -612,7 +615,7 @@ static struct site known_site(const struct xp_gate *handle, uintptr_t call)
 /* 0: bound, by this thread or another. Else the site stays as it is. */
 static int bind(struct xp_gate *handle, uintptr_t code, xp__gate_func *provider)
 {
-	struct xp__item item = {.front = &xp__gate_front, .object = handle->object.real};
+	struct xp__request request = {.kind = &xp__gate_kind, .object = handle->object.real};
 	uint8_t direct[SITE_LEN];
 	struct site site;
 	int error;
@@ -636,12 +639,12 @@ static int bind(struct xp_gate *handle, uintptr_t code, xp__gate_func *provider)
 			return -XP__ENOMEM;
 		site = site_at(code, false);
 	}
-	item.gate.provider = provider;
-	item.gate.handle = handle;
-	item.gate.site = site.code;
-	item.gate.ud2 = site.len == UD2_LEN;
-	item.gate.bind = true;
-	error = xp__patch_locked(&item, 1, NULL);
+	request.gate.provider = provider;
+	request.gate.handle = handle;
+	request.gate.site = site.code;
+	request.gate.ud2 = site.len == UD2_LEN;
+	request.gate.bind = true;
+	error = xp__patch_locked(&request, 1, NULL);
 	if (!error)
 		handle->placed = provider;
 	return error;
@@ -698,35 +701,35 @@ __asm__(".pushsection .text\n\t"
 
 static int change(const char *name, enum xp__gate_wish wish, xp__gate_func *provider)
 {
-	struct xp__item item = {.front = &xp__gate_front};
+	struct xp__request request = {.kind = &xp__gate_kind};
 	struct gate *gate;
 	int error;
 
 	if (name == NULL || name[0] == '\0' || (wish != XP__GATE_WITHDRAW && provider == NULL))
 		return -XP__EINVAL;
-	item.gate.pin = xp__keep(provider, NULL);
+	request.gate.pin = xp__keep(provider, NULL);
 	error = xp__lock(NULL);
 	if (!error) {
 		gate = wish == XP__GATE_PROVIDE ? name_gate(name) : find(name);
 		if (gate == NULL) {
 			error = wish == XP__GATE_PROVIDE ? -XP__ENOMEM : -XP_E_NO_PROVIDER;
 		} else {
-			item.object = &gate->gate.object;
-			item.gate.wish = (uint8_t)wish;
-			item.gate.provider = provider;
-			item.gate.bind = provider && __atomic_load_n(&eager, __ATOMIC_RELAXED);
-			item.gate.straight = item.gate.bind;
-			error = xp__apply_locked(&item, 1, NULL);
+			request.object = &gate->gate.object;
+			request.gate.wish = (uint8_t)wish;
+			request.gate.provider = provider;
+			request.gate.bind = provider && __atomic_load_n(&eager, __ATOMIC_RELAXED);
+			request.gate.straight = request.gate.bind;
+			error = xp__apply_locked(&request, 1, NULL);
 		}
 		xp__unlock();
 	}
-	drop(&item);
+	drop(&request);
 	return error;
 }
 
 int xp__batch_add_gate(struct xp_batch *batch, const char *name, xp__gate_func *function)
 {
-	struct xp__item item = {.front = &xp__gate_front};
+	struct xp__request request = {.kind = &xp__gate_kind};
 	struct gate *gate;
 	int error;
 
@@ -739,15 +742,15 @@ int xp__batch_add_gate(struct xp_batch *batch, const char *name, xp__gate_func *
 	xp__unlock();
 	if (gate == NULL)
 		return -XP__ENOMEM;
-	item.object = &gate->gate.object;
-	item.gate.wish = XP__GATE_LEAD;
-	item.gate.provider = function;
-	item.gate.bind = function != NULL;
-	item.gate.straight = function && __atomic_load_n(&eager, __ATOMIC_RELAXED);
-	item.gate.pin = xp__keep(function, NULL);
-	error = xp__batch_add(batch, &item);
+	request.object = &gate->gate.object;
+	request.gate.wish = XP__GATE_LEAD;
+	request.gate.provider = function;
+	request.gate.bind = function != NULL;
+	request.gate.straight = function && __atomic_load_n(&eager, __ATOMIC_RELAXED);
+	request.gate.pin = xp__keep(function, NULL);
+	error = xp__batch_add(batch, &request);
 	if (error)
-		drop(&item);
+		drop(&request);
 	return error;
 }
 
@@ -771,19 +774,19 @@ void xp_gate_set_eager(bool on)
 	__atomic_store_n(&eager, on, __ATOMIC_RELAXED);
 }
 
-/* One item for each gate that has a provider. */
-static size_t list_gates(struct xp__item *items)
+/* One request for each gate that has a provider. */
+static size_t list_gates(struct xp__request *requests)
 {
 	size_t nr = 0;
 
 	for (struct gate *gate = gates; gate; gate = (struct gate *)gate->gate.next) {
 		if (gate->gate.placed == NULL)
 			continue;
-		if (items) {
-			items[nr] = (struct xp__item){.front = &xp__gate_front, .object = &gate->gate.object};
-			items[nr].gate.wish = XP__GATE_BIND;
-			items[nr].gate.provider = gate->gate.placed;
-			items[nr].gate.bind = items[nr].gate.straight = true;
+		if (requests) {
+			requests[nr] = (struct xp__request){.kind = &xp__gate_kind, .object = &gate->gate.object};
+			requests[nr].gate.wish = XP__GATE_BIND;
+			requests[nr].gate.provider = gate->gate.placed;
+			requests[nr].gate.bind = requests[nr].gate.straight = true;
 		}
 		nr++;
 	}

@@ -56,9 +56,9 @@ struct target {
 	uint32_t offset;
 };
 
-static struct xp_gate_far *gate_of(const struct xp__item *item)
+static struct xp_gate_far *gate_of(const struct xp__request *request)
 {
-	return (struct xp_gate_far *)item->object;
+	return (struct xp_gate_far *)request->object;
 }
 
 static struct target target_of(const struct xp_gate_far *gate)
@@ -193,9 +193,9 @@ static int aim(const struct xp_far_site *site, uint16_t selector, uint32_t offse
 	return 0;
 }
 
-/* ---- the front ---- */
+/* ---- the kind ---- */
 
-static int add_site(const struct xp__item *item, const struct xp_far_site *site, struct xp__commit *commit,
+static int add_site(const struct xp__request *request, const struct xp_far_site *site, struct xp__commit *commit,
 		    size_t first, struct xp_diag *diag)
 {
 	const uint8_t *text = (const uint8_t *)xp__relative(&site->code);
@@ -216,22 +216,22 @@ static int add_site(const struct xp__item *item, const struct xp_far_site *site,
 		return error;
 	unbound_form(unbound, site);
 	is_unbound = memcmp(text, unbound, len) == 0;
-	if (is_unbound && !item->far.bind)
+	if (is_unbound && !request->far.bind)
 		return 0;
-	error = aim(site, item->far.selector, item->far.offset, &after, diag);
+	error = aim(site, request->far.selector, request->far.offset, &after, diag);
 	if (error)
 		return error;
 	bound_form(new, site, &after);
 	if (is_unbound) {
 		memcpy(old, unbound, len);
 	} else {
-		before = target_of(gate_of(item));
+		before = target_of(gate_of(request));
 		error = aim(site, before.selector, before.offset, &before, diag);
 		if (error)
 			return error;
 		bound_form(old, site, &before);
 		if (memcmp(text, old, len) != 0)
-			return xp__fail_site(diag, item->object, (uintptr_t)text, old, len);
+			return xp__fail_site(diag, request->object, (uintptr_t)text, old, len);
 	}
 	if (memcmp(old, new, len) == 0)
 		return 0;
@@ -246,65 +246,66 @@ static int add_site(const struct xp__item *item, const struct xp_far_site *site,
 	return xp__commit_change(commit, &change, first, diag);
 }
 
-static const struct xp_far_site *site_of(const struct xp__use *use, uint32_t i)
+static const struct xp_far_site *site_of(const struct xp__group *group, uint32_t i)
 {
-	return (const struct xp_far_site *)use->records + use->numbers[i];
+	return (const struct xp_far_site *)group->records + group->numbers[i];
 }
 
-static void measure(const struct xp__item *item, const struct xp__use *use, struct xp__size *size)
+static void measure(const struct xp__request *request, const struct xp__group *group, struct xp__size *size)
 {
-	size->sites += item->far.site ? 1 : use->nr;
-	size->plans += item->far.site ? 1 : use->nr;
+	size->sites += request->far.site ? 1 : group->nr;
+	size->plans += request->far.site ? 1 : group->nr;
 }
 
-static int add(const struct xp__item *item, const struct xp__use *use, struct xp__commit *commit, struct xp_diag *diag)
+static int add(const struct xp__request *request, const struct xp__group *group, struct xp__commit *commit,
+	       struct xp_diag *diag)
 {
 	size_t first = commit->nr_plans;
 	int error = 0;
 
-	for (uint32_t i = 0; i < use->nr && !error; i++) {
-		const struct xp_far_site *site = site_of(use, i);
+	for (uint32_t i = 0; i < group->nr && !error; i++) {
+		const struct xp_far_site *site = site_of(group, i);
 
-		if (segment_of(site)->added && (item->far.site == NULL || item->far.site == site))
-			error = add_site(item, site, commit, first, diag);
+		if (segment_of(site)->added && (request->far.site == NULL || request->far.site == site))
+			error = add_site(request, site, commit, first, diag);
 	}
 	return error;
 }
 
-static int start(struct xp__item *item)
+static int start(struct xp__request *request)
 {
-	struct target now = target_of(gate_of(item));
+	struct target now = target_of(gate_of(request));
 	bool has = now.selector != 0;
 
-	if (item->far.wish == XP__GATE_LEAD) {
-		item->skip = now.selector == item->far.selector && now.offset == item->far.offset;
+	if (request->far.wish == XP__GATE_LEAD) {
+		request->skip = now.selector == request->far.selector && now.offset == request->far.offset;
 		return 0;
 	}
-	if (item->far.wish == XP__GATE_PROVIDE && has)
+	if (request->far.wish == XP__GATE_PROVIDE && has)
 		return -XP_E_PROVIDED;
-	return item->far.wish != XP__GATE_PROVIDE && !has ? -XP_E_NO_PROVIDER : 0;
+	return request->far.wish != XP__GATE_PROVIDE && !has ? -XP_E_NO_PROVIDER : 0;
 }
 
-static void finish(struct xp__item *item, bool done)
+static void finish(struct xp__request *request, bool done)
 {
-	struct xp_gate_far *gate = gate_of(item);
+	struct xp_gate_far *gate = gate_of(request);
 	uint32_t next = gate->version + 1;
 
 	if (!done)
 		return;
-	__atomic_store_n(&gate->to[next & 1].selector, item->far.selector, __ATOMIC_RELAXED);
-	__atomic_store_n(&gate->to[next & 1].offset, item->far.offset, __ATOMIC_RELAXED);
+	__atomic_store_n(&gate->to[next & 1].selector, request->far.selector, __ATOMIC_RELAXED);
+	__atomic_store_n(&gate->to[next & 1].offset, request->far.offset, __ATOMIC_RELAXED);
 	/* ordering: (G5) pairs with (G6) */
 	__atomic_store_n(&gate->version, next, __ATOMIC_RELEASE);
 	xp__faults_ended(&gate->faults);
 }
 
-static void current(struct xp__item *item)
+static void current(struct xp__request *request)
 {
-	struct target to = target_of(gate_of(item));
+	struct target to = target_of(gate_of(request));
 
-	item->far.selector = to.selector;
-	item->far.offset = to.offset;
+	request->far.selector = to.selector;
+	request->far.offset = to.offset;
 }
 
 /* ---- faults ---- */
@@ -340,16 +341,16 @@ static void finish_call(const struct xp_far_site *site, struct xp_regs *regs)
 /* A site that was unbound when it was looked at. */
 static enum xp_trap_verdict bind(const struct xp_far_site *site, struct xp_regs *regs)
 {
-	struct xp__item item = {.front = &xp__gate_far_front, .object = &gate_at(site)->object};
+	struct xp__request request = {.kind = &xp__gate_far_kind, .object = &gate_at(site)->object};
 	bool tries = xp__faults_try(&gate_at(site)->faults);
 	int error = tries ? xp__lock(NULL) : -XP_E_NO_METHOD;
 	bool locked = !error;
 
 	if (locked && is_unbound(site)) {
-		current(&item);
-		item.far.site = site;
-		item.far.bind = true;
-		error = xp__patch_locked(&item, 1, NULL);
+		current(&request);
+		request.far.site = site;
+		request.far.bind = true;
+		error = xp__patch_locked(&request, 1, NULL);
 		if (!error)
 			__atomic_store_n(&bound, bound + 1, __ATOMIC_RELAXED);
 	}
@@ -427,8 +428,8 @@ static int arrive(const struct xp_site_table *table)
 
 static bool has_other_sites(const struct xp_gate_far *gate, const struct xp_site_table *table)
 {
-	for (const struct xp__use *use = gate->object.uses; use; use = use->next)
-		if (use->records != table->start)
+	for (const struct xp__group *group = gate->object.groups; group; group = group->next)
+		if (group->records != table->start)
 			return true;
 	return false;
 }
@@ -455,7 +456,7 @@ static void depart(const struct xp_site_table *table)
 		xp__faults_publish(&faults, sites);
 }
 
-const struct xp__front xp__gate_far_front = {
+const struct xp__kind xp__gate_far_kind = {
 	.record_size = sizeof(struct xp_far_site),
 	.object_at = offsetof(struct xp_far_site, gate),
 	.nr_relative = 3,
@@ -511,15 +512,15 @@ int xp_far_segment_remove(struct xp_far_segment *segment)
 
 static int change(struct xp_gate_far *gate, enum xp__gate_wish wish, uint16_t selector, uint32_t offset)
 {
-	struct xp__item item = {.front = &xp__gate_far_front};
+	struct xp__request request = {.kind = &xp__gate_far_kind};
 
 	if (gate == NULL || (wish != XP__GATE_WITHDRAW && selector <= 3))
 		return -XP__EINVAL;
-	item.object = &gate->object;
-	item.far.wish = (uint8_t)wish;
-	item.far.selector = selector;
-	item.far.offset = offset;
-	return xp__apply(&item, NULL);
+	request.object = &gate->object;
+	request.far.wish = (uint8_t)wish;
+	request.far.selector = selector;
+	request.far.offset = offset;
+	return xp__apply(&request, NULL);
 }
 
 /*
@@ -528,15 +529,15 @@ static int change(struct xp_gate_far *gate, enum xp__gate_wish wish, uint16_t se
  */
 int xp_batch_add_gate_far(struct xp_batch *batch, struct xp_gate_far *gate, uint16_t selector, uint32_t offset)
 {
-	struct xp__item item = {.front = &xp__gate_far_front};
+	struct xp__request request = {.kind = &xp__gate_far_kind};
 
 	if (gate == NULL || (selector >= 1 && selector <= 3))
 		return -XP__EINVAL;
-	item.object = &gate->object;
-	item.far.wish = XP__GATE_LEAD;
-	item.far.selector = selector;
-	item.far.offset = selector ? offset : 0;
-	return xp__batch_add(batch, &item);
+	request.object = &gate->object;
+	request.far.wish = XP__GATE_LEAD;
+	request.far.selector = selector;
+	request.far.offset = selector ? offset : 0;
+	return xp__batch_add(batch, &request);
 }
 
 int xp_gate_far_provide(struct xp_gate_far *gate, uint16_t selector, uint32_t offset)
@@ -554,19 +555,19 @@ int xp_gate_far_withdraw(struct xp_gate_far *gate)
 	return change(gate, XP__GATE_WITHDRAW, 0, 0);
 }
 
-/* One item for each gate that has a provider. */
-static size_t list_gates(struct xp__item *items)
+/* One request for each gate that has a provider. */
+static size_t list_gates(struct xp__request *requests)
 {
 	size_t nr = 0;
 
 	for (struct xp_gate_far *gate = gates; gate; gate = gate->next) {
 		if (target_of(gate).selector == 0)
 			continue;
-		if (items) {
-			items[nr] = (struct xp__item){.front = &xp__gate_far_front, .object = &gate->object};
-			current(&items[nr]);
-			items[nr].far.wish = XP__GATE_REPLACE;
-			items[nr].far.bind = true;
+		if (requests) {
+			requests[nr] = (struct xp__request){.kind = &xp__gate_far_kind, .object = &gate->object};
+			current(&requests[nr]);
+			requests[nr].far.wish = XP__GATE_REPLACE;
+			requests[nr].far.bind = true;
 		}
 		nr++;
 	}

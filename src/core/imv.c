@@ -90,30 +90,30 @@ static uint64_t operand(const uint8_t *end, size_t size)
 	return bits;
 }
 
-static int start(struct xp__item *item)
+static int start(struct xp__request *request)
 {
-	item->skip = value_of(imv_of(item->object)) == item->bits;
+	request->skip = value_of(imv_of(request->object)) == request->bits;
 	return 0;
 }
 
-static void finish(struct xp__item *item, bool done)
+static void finish(struct xp__request *request, bool done)
 {
-	struct xp_imv *imv = imv_of(item->object);
+	struct xp_imv *imv = imv_of(request->object);
 
 	if (done)
-		store(imv->value, imv->size, item->bits);
+		store(imv->value, imv->size, request->bits);
 }
 
-static void current(struct xp__item *item)
+static void current(struct xp__request *request)
 {
-	item->bits = value_of(imv_of(item->object));
+	request->bits = value_of(imv_of(request->object));
 }
 
-static void measure(const struct xp__item *item, const struct xp__use *use, struct xp__size *size)
+static void measure(const struct xp__request *request, const struct xp__group *group, struct xp__size *size)
 {
-	(void)item;
-	size->sites += use->nr;
-	size->plans += use->nr < PLANS_MAX ? use->nr : PLANS_MAX;
+	(void)request;
+	size->sites += group->nr;
+	size->plans += group->nr < PLANS_MAX ? group->nr : PLANS_MAX;
 }
 
 static int fail(const struct xp_imv *imv, const void *site, int error, const char *detail, struct xp_diag *diag)
@@ -139,12 +139,12 @@ static int look(const struct xp_imv_site *site, const struct xp_imv *imv, const 
 }
 
 /*
- * One look at the sites of a use. @before: what stands in the operands that change, one number for all, or the number of
+ * One look at the sites of a group. @before: what stands in the operands that change, one number for all, or the number of
  * plans would have no bound. It is the value, and 0 where the text is as it was emitted; in a module that comes back it
  * is what the value was when it left, which the first site that changes tells.
  */
 struct pass {
-	const struct xp__item *item;
+	const struct xp__request *request;
 	struct xp__commit *commit;
 	size_t first; /* plan */
 	uint64_t before;
@@ -153,8 +153,8 @@ struct pass {
 
 static int add_site(struct pass *pass, const struct xp_imv_site *site, struct xp_diag *diag)
 {
-	const struct xp__item *item = pass->item;
-	const struct xp_imv *imv = imv_of(item->object);
+	const struct xp__request *request = pass->request;
+	const struct xp_imv *imv = imv_of(request->object);
 	const uint8_t *text = (const uint8_t *)xp__relative(&site->code);
 	uint8_t old[XP_MAX_LEN], new[XP_MAX_LEN];
 	struct xp__change change = {
@@ -180,14 +180,14 @@ static int add_site(struct pass *pass, const struct xp_imv_site *site, struct xp
 	memcpy(old, text, site->len);
 	memcpy(new, text, site->len);
 	found = operand(old + site->len, site->size);
-	if (found == item->bits && item->goal != XP__GOAL_CHANGE)
+	if (found == request->bits && request->from != XP__FROM_STATE)
 		return 0;
 	if (!pass->before_is_known) {
 		pass->before = found;
 		pass->before_is_known = true;
 	}
 	if (found == pass->before) {
-		memcpy(new + site->len - site->size, &item->bits, site->size);
+		memcpy(new + site->len - site->size, &request->bits, site->size);
 		return xp__commit_change(pass->commit, &change, pass->first, diag);
 	}
 	memcpy(new + site->len - site->size, &pass->before, site->size);
@@ -196,17 +196,18 @@ static int add_site(struct pass *pass, const struct xp_imv_site *site, struct xp
 	return xp__fail_text(diag, text, new, old, site->len);
 }
 
-static int add(const struct xp__item *item, const struct xp__use *use, struct xp__commit *commit, struct xp_diag *diag)
+static int add(const struct xp__request *request, const struct xp__group *group, struct xp__commit *commit,
+	       struct xp_diag *diag)
 {
-	const struct xp_imv_site *sites = use->records;
-	struct pass pass = {.item = item, .commit = commit, .first = commit->nr_plans};
+	const struct xp_imv_site *sites = group->records;
+	struct pass pass = {.request = request, .commit = commit, .first = commit->nr_plans};
 	int error = 0;
 
-	pass.before_is_known = item->goal != XP__GOAL_REATTACH;
-	if (item->goal == XP__GOAL_CHANGE)
-		pass.before = value_of(imv_of(item->object));
-	for (uint32_t i = 0; i < use->nr && !error; i++)
-		error = add_site(&pass, &sites[use->numbers[i]], diag);
+	pass.before_is_known = request->from != XP__FROM_ANY;
+	if (request->from == XP__FROM_STATE)
+		pass.before = value_of(imv_of(request->object));
+	for (uint32_t i = 0; i < group->nr && !error; i++)
+		error = add_site(&pass, &sites[group->numbers[i]], diag);
 	return error;
 }
 
@@ -228,38 +229,39 @@ static bool allows(const struct xp_imv *imv, uint64_t bits)
 }
 
 /* Any value is one that it may have. */
-static int look_at(const struct xp__item *item, const struct xp__use *use, size_t i, struct xp__look *look_)
+static int look_at(const struct xp__request *request, const struct xp__group *group, size_t i, struct xp__look *look_)
 {
-	const struct xp_imv_site *site = (const struct xp_imv_site *)use->records + (i < use->nr ? use->numbers[i] : 0);
+	const struct xp_imv_site *site =
+		(const struct xp_imv_site *)group->records + (i < group->nr ? group->numbers[i] : 0);
 	const uint8_t *text = (const uint8_t *)xp__relative(&site->code);
 	struct xp__insn insn;
 
-	if (i >= use->nr)
+	if (i >= group->nr)
 		return -1;
-	if (!xp__look_at(look_, (uintptr_t)text, site->len) || look(site, imv_of(item->object), text, &insn, NULL))
+	if (!xp__look_at(look_, (uintptr_t)text, site->len) || look(site, imv_of(request->object), text, &insn, NULL))
 		return 1;
 	look_->known = look_->form = true;
 	memcpy(look_->wanted, text, site->len);
-	memcpy(look_->wanted + site->len - site->size, &item->bits, site->size);
+	memcpy(look_->wanted + site->len - site->size, &request->bits, site->size);
 	return 1;
 }
 
-static int fill(struct xp__item *item, struct xp_imv *imv, const void *value, size_t size)
+static int fill(struct xp__request *request, struct xp_imv *imv, const void *value, size_t size)
 {
 	if (imv == NULL || value == NULL || !is_size(size))
 		return -XP__EINVAL;
 	imv = imv_of(xp__real(&imv->object));
 	if (!is_whole(imv) || imv->size != size)
 		return -XP__EINVAL;
-	memset(item, 0, sizeof(*item));
-	item->front = &xp__imv_front;
-	item->object = &imv->object;
-	memcpy(&item->bits, value, size);
-	return allows(imv, item->bits) ? 0 : -XP_E_VALUE;
+	memset(request, 0, sizeof(*request));
+	request->kind = &xp__value_kind;
+	request->object = &imv->object;
+	memcpy(&request->bits, value, size);
+	return allows(imv, request->bits) ? 0 : -XP_E_VALUE;
 }
 
 /* A number of the value's size, signed or not. */
-static int wish(struct xp__item *item, struct xp_object *object, uint64_t value)
+static int wish(struct xp__request *request, struct xp_object *object, uint64_t value)
 {
 	size_t size = imv_of(object)->size;
 	unsigned sign = 8 * (unsigned)size - 1;
@@ -268,10 +270,10 @@ static int wish(struct xp__item *item, struct xp_object *object, uint64_t value)
 		return -XP__EINVAL;
 	if (size < sizeof(value) && value >> sign > 1 && value >> sign != UINT64_MAX >> sign)
 		return -XP__EINVAL;
-	return fill(item, imv_of(object), &value, size);
+	return fill(request, imv_of(object), &value, size);
 }
 
-const struct xp__front xp__imv_front = {
+const struct xp__kind xp__value_kind = {
 	.record_size = sizeof(struct xp_imv_site),
 	.object_at = offsetof(struct xp_imv_site, imv),
 	.nr_relative = 2,
@@ -286,16 +288,16 @@ const struct xp__front xp__imv_front = {
 
 int xp__imv_set(struct xp_imv *imv, const void *value, size_t size)
 {
-	struct xp__item item;
-	int error = fill(&item, imv, value, size);
+	struct xp__request request;
+	int error = fill(&request, imv, value, size);
 
-	return error ? error : xp__apply(&item, NULL);
+	return error ? error : xp__apply(&request, NULL);
 }
 
 int xp__batch_add_imv(struct xp_batch *batch, struct xp_imv *imv, const void *value, size_t size)
 {
-	struct xp__item item;
-	int error = batch ? fill(&item, imv, value, size) : -XP__EINVAL;
+	struct xp__request request;
+	int error = batch ? fill(&request, imv, value, size) : -XP__EINVAL;
 
-	return error ? error : xp__batch_add(batch, &item);
+	return error ? error : xp__batch_add(batch, &request);
 }

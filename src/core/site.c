@@ -11,7 +11,7 @@
  * I5  Several modules with the same tables count as one: the first brings the sites, the last takes them along.
  * I6  A module that is not registered, since there is no port yet or since it was refused, waits in a list. It is tried
  *     again at every change; until it is registered, what its records name is not changed (xp__modules_retry()). The list
- *     takes no memory. A module comes in front of it at any time, without the lock; it leaves it under the lock.
+ *     takes no memory. A module comes in kind of it at any time, without the lock; it leaves it under the lock.
  * I7  Each site has one record. A linker that folds identical functions keeps the records of all of them: those of one site
  *     that say the same count as one; a module where they differ is refused, since its functions were not identical.
  */
@@ -35,8 +35,8 @@ struct module {
 	struct xp_module *public; /* the last of them that came */
 	void *pin;                /* keeps its object mapped until the end */
 	bool asked;               /* for that pin */
-	size_t nr_uses;
-	struct xp__use uses[]; /* then the numbers that they point to */
+	size_t nr_groups;
+	struct xp__group groups[]; /* then the numbers that they point to */
 };
 
 static struct module *registered;
@@ -51,14 +51,14 @@ struct references {
 	size_t stride, nr;
 };
 
-static struct references references(const struct xp_site_table *table, const struct xp__front *front)
+static struct references references(const struct xp_site_table *table, const struct xp__kind *kind)
 {
 	size_t bytes = (size_t)((uintptr_t)table->end - (uintptr_t)table->start);
 
-	if (front->record_size == 0)
+	if (kind->record_size == 0)
 		return (struct references){0};
-	return (struct references){(const uint8_t *)table->start + front->object_at, front->record_size,
-				   bytes / front->record_size};
+	return (struct references){(const uint8_t *)table->start + kind->object_at, kind->record_size,
+				   bytes / kind->record_size};
 }
 
 static inline const int32_t *reference(const struct references *r, size_t i)
@@ -98,41 +98,41 @@ static bool is_double(const struct doubles *doubles, size_t i)
 	return doubles->bits && doubles->bits[i / 8] >> i % 8 & 1;
 }
 
-static const void *record(const struct xp_site_table *table, const struct xp__front *front, size_t i)
+static const void *record(const struct xp_site_table *table, const struct xp__kind *kind, size_t i)
 {
-	return (const uint8_t *)table->start + i * front->record_size;
+	return (const uint8_t *)table->start + i * kind->record_size;
 }
 
 /* The address of the site is the first field of every record. */
-static uintptr_t site(const struct xp_site_table *table, const struct xp__front *front, size_t i)
+static uintptr_t site(const struct xp_site_table *table, const struct xp__kind *kind, size_t i)
 {
-	return xp__relative(record(table, front, i));
+	return xp__relative(record(table, kind, i));
 }
 
 /* The end of the run of numbers from @at on whose sites ascend. */
-static size_t run_end(const struct xp_site_table *table, const struct xp__front *front, const uint32_t *numbers,
+static size_t run_end(const struct xp_site_table *table, const struct xp__kind *kind, const uint32_t *numbers,
 		      size_t nr, size_t at)
 {
 	if (at < nr)
 		at++;
-	while (at < nr && site(table, front, numbers[at - 1]) <= site(table, front, numbers[at]))
+	while (at < nr && site(table, kind, numbers[at - 1]) <= site(table, kind, numbers[at]))
 		at++;
 	return at;
 }
 
 /* Natural merge sort, by site: most come in order. Of one site the records stay in the order of their numbers. */
-static void sort(const struct xp_site_table *table, const struct xp__front *front, uint32_t *numbers, size_t nr,
+static void sort(const struct xp_site_table *table, const struct xp__kind *kind, uint32_t *numbers, size_t nr,
 		 uint32_t *scratch)
 {
-	while (run_end(table, front, numbers, nr, 0) < nr) {
+	while (run_end(table, kind, numbers, nr, 0) < nr) {
 		for (size_t low = 0; low < nr;) {
-			size_t middle = run_end(table, front, numbers, nr, low);
-			size_t high = run_end(table, front, numbers, nr, middle);
+			size_t middle = run_end(table, kind, numbers, nr, low);
+			size_t high = run_end(table, kind, numbers, nr, middle);
 			size_t a = low, b = middle;
 
 			for (size_t i = low; i < high; i++) {
-				bool left = b == high || (a < middle && site(table, front, numbers[a]) <=
-										site(table, front, numbers[b]));
+				bool left = b == high || (a < middle && site(table, kind, numbers[a]) <=
+										site(table, kind, numbers[b]));
 
 				scratch[i] = numbers[left ? a++ : b++];
 			}
@@ -142,26 +142,26 @@ static void sort(const struct xp_site_table *table, const struct xp__front *fron
 	}
 }
 
-static bool same(const struct xp__front *front, const uint8_t *a, const uint8_t *b)
+static bool same(const struct xp__kind *kind, const uint8_t *a, const uint8_t *b)
 {
 	size_t at = 0;
 
-	for (unsigned i = 0; i < front->nr_relative; i++, at += sizeof(int32_t))
+	for (unsigned i = 0; i < kind->nr_relative; i++, at += sizeof(int32_t))
 		if (xp__relative((const int32_t *)(const void *)(a + at)) !=
 		    xp__relative((const int32_t *)(const void *)(b + at)))
 			return false;
-	return memcmp(a + at, b + at, front->record_size - at) == 0;
+	return memcmp(a + at, b + at, kind->record_size - at) == 0;
 }
 
 #define DIFFER "two records of this site differ: functions that are not the same were made one"
 
-static int find_doubles(const struct xp_site_table *table, const struct xp__front *front, struct doubles *doubles,
+static int find_doubles(const struct xp_site_table *table, const struct xp__kind *kind, struct doubles *doubles,
 			struct xp_diag *diag)
 {
-	size_t nr = references(table, front).nr, i = 1;
+	size_t nr = references(table, kind).nr, i = 1;
 	uint32_t *numbers;
 
-	while (i < nr && site(table, front, i - 1) < site(table, front, i))
+	while (i < nr && site(table, kind, i - 1) < site(table, kind, i))
 		i++;
 	if (i >= nr)
 		return 0;
@@ -173,16 +173,16 @@ static int find_doubles(const struct xp_site_table *table, const struct xp__fron
 	memset(doubles->bits, 0, (nr + 7) / 8);
 	for (i = 0; i < nr; i++)
 		numbers[i] = (uint32_t)i;
-	sort(table, front, numbers, nr, numbers + nr);
+	sort(table, kind, numbers, nr, numbers + nr);
 	for (i = 1; i < nr; i++) {
-		uintptr_t code = site(table, front, numbers[i]);
+		uintptr_t code = site(table, kind, numbers[i]);
 
-		for (size_t k = i; k-- > 0 && site(table, front, numbers[k]) == code;) {
-			if (same(front, record(table, front, numbers[k]), record(table, front, numbers[i]))) {
+		for (size_t k = i; k-- > 0 && site(table, kind, numbers[k]) == code;) {
+			if (same(kind, record(table, kind, numbers[k]), record(table, kind, numbers[i]))) {
 				doubles->bits[numbers[i] / 8] |= (uint8_t)(1u << numbers[i] % 8);
 				break;
 			}
-			if (!front->forms)
+			if (!kind->forms)
 				return xp__fail(diag, -XP_E_CORRUPT, XP_PHASE_VALIDATE, (const void *)code, DIFFER);
 		}
 	}
@@ -197,71 +197,71 @@ static void forget_doubles(const struct doubles *doubles)
 
 /* ---- by object ---- */
 
-/* Groups the records of one table by object; the objects have numbers @first + 1 to @last, and @uses and @numbers room. */
-static void group(const struct xp_site_table *table, const struct xp__front *front, const struct doubles *doubles,
-		  struct xp__use *uses, size_t first, size_t last, uint32_t *numbers)
+/* Groups the records of one table by object; the objects have numbers @first + 1 to @last, and @groups and @numbers room. */
+static void group_records(const struct xp_site_table *table, const struct xp__kind *kind, const struct doubles *doubles,
+			  struct xp__group *groups, size_t first, size_t last, uint32_t *numbers)
 {
-	struct references r = references(table, front);
+	struct references r = references(table, kind);
 	uint32_t *at = numbers;
 
 	for (size_t i = 0; i < r.nr; i++) {
 		struct xp_object *object = xp__site_object(reference(&r, i));
-		struct xp__use *use = &uses[object->scratch - 1];
+		struct xp__group *group = &groups[object->scratch - 1];
 		unsigned flags = xp__site_flags(reference(&r, i));
 
 		if (is_double(doubles, i))
 			continue;
-		use->object = object;
-		use->nr++;
-		use->nr_flag[0] += flags & 1;
-		use->nr_flag[1] += flags >> 1 & 1;
+		group->object = object;
+		group->nr++;
+		group->nr_flag[0] += flags & 1;
+		group->nr_flag[1] += flags >> 1 & 1;
 	}
 	for (size_t k = first; k < last; k++) {
-		uses[k].front = front;
-		uses[k].records = table->start;
-		uses[k].numbers = at;
-		at += uses[k].nr;
-		uses[k].nr = 0;
+		groups[k].kind = kind;
+		groups[k].records = table->start;
+		groups[k].numbers = at;
+		at += groups[k].nr;
+		groups[k].nr = 0;
 	}
 	for (size_t i = 0; i < r.nr; i++) {
-		struct xp__use *use = &uses[xp__site_object(reference(&r, i))->scratch - 1];
+		struct xp__group *group = &groups[xp__site_object(reference(&r, i))->scratch - 1];
 
 		if (!is_double(doubles, i))
-			numbers[(size_t)(use->numbers - numbers) + use->nr++] = (uint32_t)i;
+			numbers[(size_t)(group->numbers - numbers) + group->nr++] = (uint32_t)i;
 	}
 	for (size_t k = first; k < last; k++)
-		uses[k].object->scratch = 0;
+		groups[k].object->scratch = 0;
 }
 
 /* Groups the records of all tables; NULL: no memory. */
 static struct module *group_all(const struct xp_module *public, const struct doubles *doubles, size_t nr_records)
 {
-	size_t last[XP_NR_SITE_KINDS] = {0}, nr_uses = 0, size;
+	size_t last[XP_NR_SITE_KINDS] = {0}, nr_groups = 0, size;
 	uint32_t *numbers = NULL;
 	struct module *module;
 
 	for (unsigned kind = 0; kind < public->nr_tables; kind++) {
-		struct references r = references(&public->tables[kind], xp__front_of(kind));
+		struct references r = references(&public->tables[kind], xp__kind_of(kind));
 
-		last[kind] = nr_uses = number_objects(&r, nr_uses);
+		last[kind] = nr_groups = number_objects(&r, nr_groups);
 	}
-	size = sizeof(struct module) + nr_uses * sizeof(struct xp__use) + nr_records * sizeof(uint32_t);
+	size = sizeof(struct module) + nr_groups * sizeof(struct xp__group) + nr_records * sizeof(uint32_t);
 	module = xp__port->alloc(size);
 	if (module) {
 		module->size = size;
 		memcpy(module->tables, public->tables, public->nr_tables * sizeof(public->tables[0]));
-		module->nr_uses = nr_uses;
-		numbers = (uint32_t *)(module->uses + nr_uses);
+		module->nr_groups = nr_groups;
+		numbers = (uint32_t *)(module->groups + nr_groups);
 	}
 	for (unsigned kind = 0; kind < public->nr_tables; kind++) {
-		const struct xp__front *front = xp__front_of(kind);
-		struct references r = references(&public->tables[kind], front);
+		const struct xp__kind *of = xp__kind_of(kind);
+		struct references r = references(&public->tables[kind], of);
 
 		if (module == NULL) {
 			forget_numbers(&r);
 		} else {
-			group(&public->tables[kind], front, &doubles[kind], module->uses, kind ? last[kind - 1] : 0,
-			      last[kind], numbers);
+			group_records(&public->tables[kind], of, &doubles[kind], module->groups,
+				      kind ? last[kind - 1] : 0, last[kind], numbers);
 			numbers += r.nr;
 		}
 	}
@@ -275,7 +275,7 @@ static int make(const struct xp_module *public, size_t nr_records, struct module
 
 	*result = NULL;
 	for (unsigned kind = 0; kind < public->nr_tables && !error; kind++)
-		error = find_doubles(&public->tables[kind], xp__front_of(kind), &doubles[kind], diag);
+		error = find_doubles(&public->tables[kind], xp__kind_of(kind), &doubles[kind], diag);
 	if (!error) {
 		*result = group_all(public, doubles, nr_records);
 		if (*result == NULL)
@@ -286,24 +286,24 @@ static int make(const struct xp_module *public, size_t nr_records, struct module
 	return error;
 }
 
-static void link_uses(struct module *module)
+static void link_groups(struct module *module)
 {
-	for (size_t k = 0; k < module->nr_uses; k++) {
-		struct xp__use *use = &module->uses[k];
+	for (size_t k = 0; k < module->nr_groups; k++) {
+		struct xp__group *group = &module->groups[k];
 
-		use->next = use->object->uses;
-		use->object->uses = use;
+		group->next = group->object->groups;
+		group->object->groups = group;
 	}
 }
 
-static void unlink_uses(struct module *module)
+static void unlink_groups(struct module *module)
 {
-	for (size_t k = 0; k < module->nr_uses; k++) {
-		struct xp__use **link = &module->uses[k].object->uses;
+	for (size_t k = 0; k < module->nr_groups; k++) {
+		struct xp__group **link = &module->groups[k].object->groups;
 
-		while (*link != &module->uses[k])
+		while (*link != &module->groups[k])
 			link = &(*link)->next;
-		*link = module->uses[k].next;
+		*link = module->groups[k].next;
 	}
 }
 
@@ -324,14 +324,14 @@ static void strike(const struct module *module)
 		*link = module->next;
 }
 
-int xp__objects_each(int (*visit)(const struct xp__use *uses, void *data), void *data)
+int xp__objects_each(int (*visit)(const struct xp__group *groups, void *data), void *data)
 {
 	int result = 0;
 
 	for (const struct module *module = registered; module && !result; module = module->next)
-		for (size_t k = 0; k < module->nr_uses && !result; k++)
-			if (module->uses[k].object->uses == &module->uses[k])
-				result = visit(&module->uses[k], data);
+		for (size_t k = 0; k < module->nr_groups && !result; k++)
+			if (module->groups[k].object->groups == &module->groups[k])
+				result = visit(&module->groups[k], data);
 	return result;
 }
 
@@ -340,23 +340,23 @@ static int arrive(const struct xp_module *public)
 	int error = 0;
 
 	for (unsigned kind = 0; kind < public->nr_tables && !error; kind++)
-		if (xp__front_of(kind)->arrive)
-			error = xp__front_of(kind)->arrive(&public->tables[kind]);
+		if (xp__kind_of(kind)->arrive)
+			error = xp__kind_of(kind)->arrive(&public->tables[kind]);
 	return error;
 }
 
 static void arrived(const struct xp_module *public)
 {
 	for (unsigned kind = 0; kind < public->nr_tables; kind++)
-		if (xp__front_of(kind)->arrived)
-			xp__front_of(kind)->arrived(&public->tables[kind]);
+		if (xp__kind_of(kind)->arrived)
+			xp__kind_of(kind)->arrived(&public->tables[kind]);
 }
 
 static void depart(const struct xp_module *public)
 {
 	for (unsigned kind = 0; kind < public->nr_tables; kind++)
-		if (xp__front_of(kind)->depart)
-			xp__front_of(kind)->depart(&public->tables[kind]);
+		if (xp__kind_of(kind)->depart)
+			xp__kind_of(kind)->depart(&public->tables[kind]);
 }
 
 /* ---- modules that wait ---- */
@@ -432,7 +432,7 @@ bool xp__module_names(const struct xp_module *public,
 		      bool (*is)(const struct xp_object *object, unsigned kind, const void *what), const void *what)
 {
 	for (unsigned kind = 0; kind < public->nr_tables && kind < XP_NR_SITE_KINDS; kind++) {
-		struct references r = references(&public->tables[kind], xp__front_of(kind));
+		struct references r = references(&public->tables[kind], xp__kind_of(kind));
 
 		for (size_t i = 0; i < r.nr; i++)
 			if (is(xp__site_object(reference(&r, i)), kind, what))
@@ -484,7 +484,7 @@ static int check_objects(const struct xp_module *public, struct xp_diag *diag)
 {
 	for (unsigned kind = 0; kind < public->nr_tables; kind++) {
 		const struct xp_site_table *table = &public->tables[kind];
-		struct references r = references(table, xp__front_of(kind));
+		struct references r = references(table, xp__kind_of(kind));
 
 		for (size_t i = 0; i < r.nr; i++) {
 			uintptr_t object = xp__relative(reference(&r, i));
@@ -499,13 +499,13 @@ static int check_objects(const struct xp_module *public, struct xp_diag *diag)
 
 static int make_and_attach(const struct xp_module *public, size_t nr, struct module **result, struct xp_diag *diag)
 {
-	enum xp__goal goal = public->state & WAS_REGISTERED ? XP__GOAL_REATTACH : XP__GOAL_ATTACH;
+	enum xp__from from = public->state & WAS_REGISTERED ? XP__FROM_ANY : XP__FROM_BUILT;
 	struct module *module = NULL;
 	int error = arrive(public);
 
 	error = error ? xp__fail(diag, error, XP_PHASE_VALIDATE, NULL, NULL) : make(public, nr, &module, diag);
 	if (!error)
-		error = xp__attach_locked(module->uses, module->nr_uses, goal, diag);
+		error = xp__attach_locked(module->groups, module->nr_groups, from, diag);
 	if (error) {
 		depart(public);
 		if (module)
@@ -527,7 +527,7 @@ static int register_locked(struct xp_module *public, struct xp_diag *diag)
 		return xp__fail(diag, -XP_E_CORRUPT, XP_PHASE_VALIDATE, NULL,
 				"built with a later version of the headers");
 	for (unsigned kind = 0; kind < public->nr_tables; kind++) {
-		nr += references(&public->tables[kind], xp__front_of(kind)).nr;
+		nr += references(&public->tables[kind], xp__kind_of(kind)).nr;
 		any = any || !is_empty(&public->tables[kind]);
 	}
 	if (nr > UINT32_MAX)
@@ -548,7 +548,7 @@ static int register_locked(struct xp_module *public, struct xp_diag *diag)
 		module->nr_public++;
 	}
 	if (is_new) {
-		link_uses(module);
+		link_groups(module);
 		enter(module);
 		arrived(public);
 	}
@@ -735,15 +735,15 @@ int xp_module_unregister(struct xp_module *public)
 	if (last) {
 		depart(public);
 		strike(module);
-		unlink_uses(module);
+		unlink_groups(module);
 		xp__port->release(module, module->size);
 	}
 	public->private_data = NULL;
 	__atomic_store_n(&public->state, NEW | WAS_REGISTERED, __ATOMIC_RELAXED);
 	xp__unlock();
 	for (unsigned kind = 0; last && kind < public->nr_tables; kind++)
-		if (xp__front_of(kind)->leave)
-			xp__front_of(kind)->leave(&public->tables[kind]);
+		if (xp__kind_of(kind)->leave)
+			xp__kind_of(kind)->leave(&public->tables[kind]);
 	return 0;
 }
 
@@ -780,4 +780,4 @@ static int arrive_header(const struct xp_site_table *table)
 	return table->start && xp__port->module_check ? xp__port->module_check(table->start) : 0;
 }
 
-const struct xp__front xp__header_front = {.arrive = arrive_header};
+const struct xp__kind xp__header_kind = {.arrive = arrive_header};

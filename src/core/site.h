@@ -9,15 +9,15 @@
 #include <stddef.h>
 #include <stdint.h>
 
-struct xp__front;
+struct xp__kind;
 struct xp_diag;
 
 /* The sites of one object in one module: @nr numbers of records, in ascending order. */
-struct xp__use {
-	struct xp__use *next; /* of the same object, in other modules, or of another kind */
+struct xp__group {
+	struct xp__group *next; /* of the same object, in other modules, or of another kind */
 	struct xp_object *object;
-	const struct xp__front *front; /* whose records these are */
-	const void *records;           /* the module's */
+	const struct xp__kind *kind; /* whose records these are */
+	const void *records;         /* the module's */
 	const uint32_t *numbers;
 	uint32_t nr;
 	uint32_t nr_flag[2]; /* records with flag 1, with flag 2 */
@@ -28,7 +28,7 @@ struct xp__use {
  * returns something else than 0, which is returned. All that the object points to is there. Of modules that left a wedged
  * engine nothing. Context: text lock.
  */
-int xp__objects_each(int (*visit)(const struct xp__use *uses, void *data), void *data);
+int xp__objects_each(int (*visit)(const struct xp__group *groups, void *data), void *data);
 
 /*
  * xp__modules_wait - whether there are modules that are not registered: refused, or not yet looked at. Context: any.

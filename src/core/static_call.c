@@ -36,9 +36,9 @@ enum {
 	THROUGH_WORD = 8,   /* 32-bit code: where behind the trampoline the code stands that goes through the word */
 };
 
-static struct xp_static_call *call_of(const struct xp__item *item)
+static struct xp_static_call *call_of(const struct xp__request *request)
 {
-	return (struct xp_static_call *)item->object;
+	return (struct xp_static_call *)request->object;
 }
 
 /* The handle that the record names, not the shared call behind it. */
@@ -106,11 +106,11 @@ static int fail_unreadable(const struct xp_static_call *handle, uintptr_t code, 
 }
 
 /* What a trampoline is and what it must become. A trapped thread continues at the target in either form. */
-static int add_trampoline(const struct xp__item *item, const struct xp_call_site *site, struct xp__commit *commit,
+static int add_trampoline(const struct xp__request *request, const struct xp_call_site *site, struct xp__commit *commit,
 			  size_t first, struct xp_diag *diag)
 {
 	struct xp_static_call *handle = handle_of(site);
-	uintptr_t code = xp__relative(&site->code), to = destination(handle, item->call.func);
+	uintptr_t code = xp__relative(&site->code), to = destination(handle, request->call.func);
 	const uint8_t *text = (const uint8_t *)code;
 	bool direct, near;
 	uint8_t old[TRAMPOLINE_LEN], new[TRAMPOLINE_LEN];
@@ -138,7 +138,7 @@ static int add_trampoline(const struct xp__item *item, const struct xp_call_site
 	if (discovers(handle) && !direct)
 		return 0;
 
-	if (item->goal != XP__GOAL_CHANGE) {
+	if (request->from != XP__FROM_STATE) {
 		uintptr_t goes_to = (uintptr_t)(direct ? handle->placed : handle->through);
 
 		/* A handle's word leads to the entry of the shared call, which is right whatever comes. */
@@ -165,10 +165,10 @@ static bool fits(uintptr_t code)
 	return (code + 1) / 8 == (code + SITE_LEN - 1) / 8;
 }
 
-static int add_site(const struct xp__item *item, const struct xp_static_call *handle, uintptr_t code, uint8_t opcode,
-		    struct xp__commit *commit, size_t first, struct xp_diag *diag)
+static int add_site(const struct xp__request *request, const struct xp_static_call *handle, uintptr_t code,
+		    uint8_t opcode, struct xp__commit *commit, size_t first, struct xp_diag *diag)
 {
-	uintptr_t to = destination(handle, item->call.func);
+	uintptr_t to = destination(handle, request->call.func);
 	uint8_t by_trampoline[SITE_LEN], placed[SITE_LEN], direct[SITE_LEN];
 	const uint8_t *text = (const uint8_t *)code;
 	struct xp__change change = {.addr = code, .len = SITE_LEN, .known = SITE_LEN, .resume = XP_RESUME_EMULATE};
@@ -186,10 +186,10 @@ static int add_site(const struct xp__item *item, const struct xp_static_call *ha
 	else
 		return xp__fail_site(diag, &handle->object, code, by_trampoline, SITE_LEN);
 
-	if (item->goal != XP__GOAL_CHANGE && change.old == by_trampoline)
+	if (request->from != XP__FROM_STATE && change.old == by_trampoline)
 		return 0;
 	change.new = by_trampoline;
-	if (!item->call.back && fits(code) && xp__insn_rel32(direct, opcode, code, to))
+	if (!request->call.back && fits(code) && xp__insn_rel32(direct, opcode, code, to))
 		change.new = direct;
 	if (memcmp(change.old, change.new, SITE_LEN) == 0)
 		return 0;
@@ -203,47 +203,49 @@ static int add_site(const struct xp__item *item, const struct xp_static_call *ha
 	return error < 0 ? error : 0;
 }
 
-/* ---- the front ---- */
+/* ---- the kind ---- */
 
-static void measure(const struct xp__item *item, const struct xp__use *use, struct xp__size *size)
+static void measure(const struct xp__request *request, const struct xp__group *group, struct xp__size *size)
 {
-	const struct xp_static_call *handle = handle_of((const struct xp_call_site *)use->records + use->numbers[0]);
-	size_t nr = use->nr;
+	const struct xp_static_call *handle =
+		handle_of((const struct xp_call_site *)group->records + group->numbers[0]);
+	size_t nr = group->nr;
 
 	for (const struct xp__found *found = handle->found; found; found = found->next)
 		nr++;
-	if (item->call.site)
+	if (request->call.site)
 		nr = 1;
 	size->sites += nr;
 	size->plans += nr;
-	size->pointers += item->call.site ? 0 : use->nr_flag[1];
+	size->pointers += request->call.site ? 0 : group->nr_flag[1];
 }
 
 /* A record's site, or trampoline. */
-static int add_record(const struct xp__item *item, const struct xp_call_site *site, struct xp__commit *commit,
+static int add_record(const struct xp__request *request, const struct xp_call_site *site, struct xp__commit *commit,
 		      size_t first, struct xp_diag *diag)
 {
 	unsigned flags = xp__site_flags(&site->call);
 
 	if (flags & XP_SITE_TRAMPOLINE)
-		return add_trampoline(item, site, commit, first, diag);
-	return add_site(item, handle_of(site), xp__relative(&site->code), flags & XP_SITE_TAIL ? 0xe9 : 0xe8, commit,
+		return add_trampoline(request, site, commit, first, diag);
+	return add_site(request, handle_of(site), xp__relative(&site->code), flags & XP_SITE_TAIL ? 0xe9 : 0xe8, commit,
 			first, diag);
 }
 
-static int add(const struct xp__item *item, const struct xp__use *use, struct xp__commit *commit, struct xp_diag *diag)
+static int add(const struct xp__request *request, const struct xp__group *group, struct xp__commit *commit,
+	       struct xp_diag *diag)
 {
-	const struct xp_call_site *sites = use->records;
-	const struct xp_static_call *handle = handle_of(&sites[use->numbers[0]]);
+	const struct xp_call_site *sites = group->records;
+	const struct xp_static_call *handle = handle_of(&sites[group->numbers[0]]);
 	size_t first = commit->nr_plans;
 	int error = 0;
 
-	if (item->call.site)
-		return add_site(item, handle, item->call.site, 0xe8, commit, first, diag);
-	for (uint32_t i = 0; i < use->nr && !error; i++)
-		error = add_record(item, &sites[use->numbers[i]], commit, first, diag);
+	if (request->call.site)
+		return add_site(request, handle, request->call.site, 0xe8, commit, first, diag);
+	for (uint32_t i = 0; i < group->nr && !error; i++)
+		error = add_record(request, &sites[group->numbers[i]], commit, first, diag);
 	for (const struct xp__found *found = handle->found; found && !error; found = found->next)
-		error = add_site(item, handle, found->code, 0xe8, commit, first, diag);
+		error = add_site(request, handle, found->code, 0xe8, commit, first, diag);
 	return error;
 }
 
@@ -262,10 +264,10 @@ static void look_at_site(struct xp__look *look, const struct xp_static_call *han
 }
 
 /* What jumps through the word is right as long as the word is. */
-static void look_at_trampoline(struct xp__look *look, const struct xp__item *item, const struct xp_static_call *handle,
-			       uintptr_t code)
+static void look_at_trampoline(struct xp__look *look, const struct xp__request *request,
+			       const struct xp_static_call *handle, uintptr_t code)
 {
-	uintptr_t to = destination(handle, item->call.func), through = (uintptr_t)handle->through;
+	uintptr_t to = destination(handle, request->call.func), through = (uintptr_t)handle->through;
 	bool through_is_right =
 		through == to || discovers(handle) || (handle->object.real && through == (uintptr_t)handle->func);
 	uint8_t indirect[TRAMPOLINE_LEN];
@@ -282,61 +284,61 @@ static void look_at_trampoline(struct xp__look *look, const struct xp__item *ite
 	look->resume_at = to;
 }
 
-static int look(const struct xp__item *item, const struct xp__use *use, size_t i, struct xp__look *look)
+static int look(const struct xp__request *request, const struct xp__group *group, size_t i, struct xp__look *look)
 {
-	const struct xp_call_site *sites = use->records, *site = &sites[use->numbers[i < use->nr ? i : 0]];
+	const struct xp_call_site *sites = group->records, *site = &sites[group->numbers[i < group->nr ? i : 0]];
 	const struct xp_static_call *handle = handle_of(site);
 	const struct xp__found *found = handle->found;
 	unsigned flags = xp__site_flags(&site->call);
 
-	for (size_t at = use->nr; i >= use->nr && found && at < i; at++)
+	for (size_t at = group->nr; i >= group->nr && found && at < i; at++)
 		found = found->next;
-	if (i >= use->nr && found == NULL)
+	if (i >= group->nr && found == NULL)
 		return -1;
-	if (i >= use->nr)
+	if (i >= group->nr)
 		look_at_site(look, handle, found->code, 0xe8);
 	else if (flags & XP_SITE_TRAMPOLINE)
-		look_at_trampoline(look, item, handle, xp__relative(&site->code));
+		look_at_trampoline(look, request, handle, xp__relative(&site->code));
 	else
 		look_at_site(look, handle, xp__relative(&site->code), flags & XP_SITE_TAIL ? 0xe9 : 0xe8);
 	return 1;
 }
 
-static void settled(const struct xp__item *item, const struct xp__use *use)
+static void settled(const struct xp__request *request, const struct xp__group *group)
 {
-	const struct xp_call_site *sites = use->records;
+	const struct xp_call_site *sites = group->records;
 
-	for (uint32_t i = 0; i < use->nr; i++) {
-		struct xp_static_call *handle = handle_of(&sites[use->numbers[i]]);
+	for (uint32_t i = 0; i < group->nr; i++) {
+		struct xp_static_call *handle = handle_of(&sites[group->numbers[i]]);
 
-		handle->placed = (xp__call_func *)destination(handle, item->call.func);
+		handle->placed = (xp__call_func *)destination(handle, request->call.func);
 	}
 }
 
-static void finish(struct xp__item *item, bool done)
+static void finish(struct xp__request *request, bool done)
 {
-	struct xp_static_call *call = call_of(item);
+	struct xp_static_call *call = call_of(request);
 	void *pin = call->pin;
 
 	if (!done)
 		return;
-	call->pin = item->call.pin;
-	item->call.pin = pin;
+	call->pin = request->call.pin;
+	request->call.pin = pin;
 	/* ordering: (K3) pairs with (K4) */
-	__atomic_store_n(&call->func, item->call.func, __ATOMIC_RELEASE);
+	__atomic_store_n(&call->func, request->call.func, __ATOMIC_RELEASE);
 }
 
-static void current(struct xp__item *item)
+static void current(struct xp__request *request)
 {
-	item->call.func = call_of(item)->func;
+	request->call.func = call_of(request)->func;
 }
 
 /* ---- what is kept mapped ---- */
 
-static void drop(struct xp__item *item)
+static void drop(struct xp__request *request)
 {
-	xp__let_go(item->call.pin);
-	item->call.pin = NULL;
+	xp__let_go(request->call.pin);
+	request->call.pin = NULL;
 }
 
 /* Calls that go away need their targets no more. Who updates one meanwhile is lost anyway. */
@@ -370,9 +372,10 @@ static void store_through(struct xp_static_call *call, xp__call_func *func)
 
 static bool has_record(const struct xp_static_call *call, uintptr_t code)
 {
-	for (const struct xp__use *use = call->object.uses; use; use = use->next)
-		for (uint32_t i = 0; i < use->nr; i++)
-			if (xp__relative(&((const struct xp_call_site *)use->records)[use->numbers[i]].code) == code)
+	for (const struct xp__group *group = call->object.groups; group; group = group->next)
+		for (uint32_t i = 0; i < group->nr; i++)
+			if (xp__relative(&((const struct xp_call_site *)group->records)[group->numbers[i]].code) ==
+			    code)
 				return true;
 	return false;
 }
@@ -381,7 +384,7 @@ static bool has_record(const struct xp_static_call *call, uintptr_t code)
 static bool place(struct xp_static_call *call, uintptr_t code)
 {
 	uintptr_t to = destination(call, call->func);
-	struct xp__item item = {.front = &xp__call_front, .object = &call->object};
+	struct xp__request request = {.kind = &xp__call_kind, .object = &call->object};
 	uint8_t by_trampoline[SITE_LEN], direct[SITE_LEN];
 
 	/* The site may lie on a page of its own, or the return address may be no such thing. */
@@ -394,9 +397,9 @@ static bool place(struct xp_static_call *call, uintptr_t code)
 		return false;
 	if (!has_record(call, code) && !xp__found_has(call->found, code) && !xp__found_add(&call->found, code))
 		return false;
-	item.call.func = call->func;
-	item.call.site = code;
-	return xp__patch_locked(&item, 1, NULL) == 0 && memcmp((const void *)code, direct, SITE_LEN) == 0;
+	request.call.func = call->func;
+	request.call.site = code;
+	return xp__patch_locked(&request, 1, NULL) == 0 && memcmp((const void *)code, direct, SITE_LEN) == 0;
 }
 
 /* The thunk's question, for a call that returns to @return_address. */
@@ -441,12 +444,12 @@ static void depart(const struct xp_site_table *table)
 		struct xp_static_call *call = handle_of(site);
 
 		for (const struct xp__found *found = call->found; found; found = found->next) {
-			struct xp__item item = {.front = &xp__call_front, .object = &call->object};
+			struct xp__request request = {.kind = &xp__call_kind, .object = &call->object};
 
-			item.call.func = call->func;
-			item.call.site = found->code;
-			item.call.back = true;
-			(void)xp__patch_locked(&item, 1, NULL);
+			request.call.func = call->func;
+			request.call.site = found->code;
+			request.call.back = true;
+			(void)xp__patch_locked(&request, 1, NULL);
 		}
 		xp__found_drop(&call->found);
 		if (discovers(call))
@@ -456,7 +459,7 @@ static void depart(const struct xp_site_table *table)
 
 #endif
 
-const struct xp__front xp__call_front = {
+const struct xp__kind xp__call_kind = {
 	.record_size = sizeof(struct xp_call_site),
 	.object_at = offsetof(struct xp_call_site, call),
 	.nr_relative = 2,
@@ -474,30 +477,30 @@ const struct xp__front xp__call_front = {
 #endif
 };
 
-static struct xp__item item_of(struct xp_static_call *call, xp__call_func *func)
+static struct xp__request request_of(struct xp_static_call *call, xp__call_func *func)
 {
-	struct xp__item item = {.front = &xp__call_front, .object = xp__real(&call->object)};
+	struct xp__request request = {.kind = &xp__call_kind, .object = xp__real(&call->object)};
 
-	item.call.func = func;
-	item.call.pin = xp__keep(func, item.object);
-	return item;
+	request.call.func = func;
+	request.call.pin = xp__keep(func, request.object);
+	return request;
 }
 
 int xp__static_call_update(struct xp_static_call *call, xp__call_func *func)
 {
-	struct xp__item item = item_of(call, func);
-	int error = xp__apply(&item, NULL);
+	struct xp__request request = request_of(call, func);
+	int error = xp__apply(&request, NULL);
 
-	drop(&item);
+	drop(&request);
 	return error;
 }
 
 int xp__batch_add_call(struct xp_batch *batch, struct xp_static_call *call, xp__call_func *func)
 {
-	struct xp__item item = item_of(call, func);
-	int error = xp__batch_add(batch, &item);
+	struct xp__request request = request_of(call, func);
+	int error = xp__batch_add(batch, &request);
 
 	if (error)
-		drop(&item);
+		drop(&request);
 	return error;
 }

@@ -58,21 +58,21 @@ static bool add_above(struct xp_static_key *key, int floor, int step, int *count
 	return false;
 }
 
-static struct xp_static_key *key_of(const struct xp__item *item)
+static struct xp_static_key *key_of(const struct xp__request *request)
 {
-	return (struct xp_static_key *)item->object;
+	return (struct xp_static_key *)request->object;
 }
 
 /* Takes a key's count out of the lock-free paths' reach, or finds that there is nothing to do. */
-static int start(struct xp__item *item)
+static int start(struct xp__request *request)
 {
-	struct xp_static_key *key = key_of(item);
+	struct xp_static_key *key = key_of(request);
 	int count = load_count(key);
 
 	if (count > 1 || (count == 1 && (key->object.flags & COUNTED)))
 		return -XP_E_COUNTED;
-	item->skip = count == (int)item->on;
-	if (item->skip || item->on)
+	request->skip = count == (int)request->on;
+	if (request->skip || request->on)
 		return 0;
 	/* ordering: (K2) pairs with (K1) */
 	if (!__atomic_compare_exchange_n(&key->count, &count, -1, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
@@ -81,31 +81,31 @@ static int start(struct xp__item *item)
 }
 
 /* Undone, the count of a key that was going off is given back. */
-static void finish(struct xp__item *item, bool done)
+static void finish(struct xp__request *request, bool done)
 {
 	if (done)
-		store_count(key_of(item), item->on);
-	else if (!item->on)
-		store_count(key_of(item), 1);
+		store_count(key_of(request), request->on);
+	else if (!request->on)
+		store_count(key_of(request), 1);
 }
 
-static void current(struct xp__item *item)
+static void current(struct xp__request *request)
 {
-	item->on = load_count(key_of(item)) != 0; /* -1: it is going off, and not yet */
+	request->on = load_count(key_of(request)) != 0; /* -1: it is going off, and not yet */
 }
 
-static struct xp__item item_of(struct xp_static_key *key, bool on)
+static struct xp__request request_of(struct xp_static_key *key, bool on)
 {
-	return (struct xp__item){.front = &xp__branch_front, .object = xp__real(&key->object), .on = on};
+	return (struct xp__request){.kind = &xp__key_kind, .object = xp__real(&key->object), .on = on};
 }
 
-static int wish(struct xp__item *item, struct xp_object *object, uint64_t value)
+static int wish(struct xp__request *request, struct xp_object *object, uint64_t value)
 {
-	*item = item_of((struct xp_static_key *)object, value);
+	*request = request_of((struct xp_static_key *)object, value);
 	return value > 1 ? -XP__EINVAL : 0;
 }
 
-const struct xp__front xp__branch_front = {
+const struct xp__kind xp__key_kind = {
 	.record_size = sizeof(struct xp_branch_site),
 	.object_at = offsetof(struct xp_branch_site, key),
 	.nr_relative = 3,
@@ -120,19 +120,19 @@ const struct xp__front xp__branch_front = {
 
 static int switch_key(struct xp_static_key *key, bool on)
 {
-	struct xp__item item = item_of(key, on);
+	struct xp__request request = request_of(key, on);
 
-	return xp__apply(&item, NULL);
+	return xp__apply(&request, NULL);
 }
 
 int xp_batch_add_key(struct xp_batch *batch, struct xp_static_key *key, bool on)
 {
-	struct xp__item item;
+	struct xp__request request;
 
 	if (key == NULL)
 		return -XP__EINVAL;
-	item = item_of(key, on);
-	return xp__batch_add(batch, &item);
+	request = request_of(key, on);
+	return xp__batch_add(batch, &request);
 }
 
 int xp_static_key_enable(struct xp_static_key *key)
@@ -158,8 +158,8 @@ static bool add_unlocked(struct xp_static_key *key, int floor, int step)
 
 static int inc_locked(struct xp_static_key *key)
 {
-	struct xp__item item = item_of(key, true);
-	int count, error = xp__settle_modules(&item, 1, NULL);
+	struct xp__request request = request_of(key, true);
+	int count, error = xp__settle_modules(&request, 1, NULL);
 
 	if (error)
 		return error;
@@ -169,7 +169,7 @@ static int inc_locked(struct xp_static_key *key)
 		return -XP_E_OVERFLOW;
 	/* ordering: (TS1) pairs with (TS2) */
 	xp__tell(&key->object.scratch, __ATOMIC_RELEASE);
-	error = xp__patch_locked(&item, 1, NULL);
+	error = xp__patch_locked(&request, 1, NULL);
 	if (error)
 		return error;
 	key->object.flags |= COUNTED;
@@ -179,8 +179,8 @@ static int inc_locked(struct xp_static_key *key)
 
 static int dec_locked(struct xp_static_key *key)
 {
-	struct xp__item item = item_of(key, false);
-	int count, error = xp__settle_modules(&item, 1, NULL);
+	struct xp__request request = request_of(key, false);
+	int count, error = xp__settle_modules(&request, 1, NULL);
 
 	while (!error) {
 		if (add_above(key, 1, -1, &count))
@@ -195,7 +195,7 @@ static int dec_locked(struct xp_static_key *key)
 		return error;
 	/* ordering: (TS1) pairs with (TS2) */
 	xp__tell(&key->object.scratch, __ATOMIC_RELEASE);
-	error = xp__patch_locked(&item, 1, NULL);
+	error = xp__patch_locked(&request, 1, NULL);
 	if (error) {
 		store_count(key, 1);
 		return error;
@@ -262,8 +262,8 @@ static int carry_out(struct xp__deferred *deferred)
 
 static int dec_deferred_locked(struct xp_static_key *key, struct xp__deferred *deferred)
 {
-	struct xp__item item = item_of(key, false);
-	int count, error = xp__settle_modules(&item, 1, NULL);
+	struct xp__request request = request_of(key, false);
+	int count, error = xp__settle_modules(&request, 1, NULL);
 
 	if (error)
 		return error;

@@ -23,9 +23,9 @@
 #define UD1_LEN 7
 #define FIRST_CHOICE 0 /* which the compiler emits */
 
-static struct xp_static_switch *switch_of(const struct xp__item *item)
+static struct xp_static_switch *switch_of(const struct xp__request *request)
 {
-	return (struct xp_static_switch *)item->object;
+	return (struct xp_static_switch *)request->object;
 }
 
 /* ---- targets ---- */
@@ -102,23 +102,23 @@ static uintptr_t target_of(const struct xp_switch_site *site, uint32_t choice, u
 
 /* ---- sites ---- */
 
-static bool is_as_built(const struct xp__item *item)
+static bool is_as_built(const struct xp__request *request)
 {
-	return item->goal == XP__GOAL_ATTACH && item->choice == FIRST_CHOICE;
+	return request->from == XP__FROM_BUILT && request->choice == FIRST_CHOICE;
 }
 
-static void measure(const struct xp__item *item, const struct xp__use *use, struct xp__size *size)
+static void measure(const struct xp__request *request, const struct xp__group *group, struct xp__size *size)
 {
-	if (is_as_built(item))
+	if (is_as_built(request))
 		return;
-	size->sites += use->nr;
-	size->plans += use->nr; /* each has its own displacements */
+	size->sites += group->nr;
+	size->plans += group->nr; /* each has its own displacements */
 }
 
-static int fail(const struct xp__item *item, uintptr_t code, struct xp_diag *diag)
+static int fail(const struct xp__request *request, uintptr_t code, struct xp_diag *diag)
 {
 	if (diag)
-		diag->key = item->object->name;
+		diag->key = request->object->name;
 	return xp__fail(diag, -XP_E_CORRUPT, XP_PHASE_VALIDATE, (const void *)code,
 			"compiled with another number of choices");
 }
@@ -127,32 +127,33 @@ static int fail(const struct xp__item *item, uintptr_t code, struct xp_diag *dia
  * The choice whose jump stands at the site, as far as it matters: the switch's, that of the compiler, or any if the
  * module was here before. @jmp is that jump. A code if there is none; it is told to @diag.
  */
-static int find_old(const struct xp__item *item, const struct xp_switch_site *site, uint8_t *jmp, struct xp_diag *diag)
+static int find_old(const struct xp__request *request, const struct xp_switch_site *site, uint8_t *jmp,
+		    struct xp_diag *diag)
 {
-	const struct xp_static_switch *key = switch_of(item);
+	const struct xp_static_switch *key = switch_of(request);
 	uintptr_t code = xp__relative(&site->code);
-	uint32_t first = item->goal == XP__GOAL_CHANGE ? key->choice : FIRST_CHOICE;
-	uint32_t last = item->goal == XP__GOAL_REATTACH ? key->nr - 1 : first;
+	uint32_t first = request->from == XP__FROM_STATE ? key->choice : FIRST_CHOICE;
+	uint32_t last = request->from == XP__FROM_ANY ? key->nr - 1 : first;
 
 	for (uint32_t choice = first; choice <= last; choice++) {
 		uintptr_t target = target_of(site, choice, key->nr);
 
 		if (target == 0 || !xp__insn_rel32(jmp, 0xe9, code, target))
-			return fail(item, code, diag);
+			return fail(request, code, diag);
 		if (memcmp((const void *)code, jmp, JMP_LEN) == 0)
 			return 0;
 	}
 	if (diag)
-		diag->key = item->object->name;
+		diag->key = request->object->name;
 	return xp__fail_text(diag, (const void *)code, jmp, (const uint8_t *)code, JMP_LEN);
 }
 
-static int add_site(const struct xp__item *item, const struct xp_switch_site *site, struct xp__commit *commit,
+static int add_site(const struct xp__request *request, const struct xp_switch_site *site, struct xp__commit *commit,
 		    struct xp_diag *diag)
 {
 	uint8_t old[JMP_LEN], new[JMP_LEN];
 	uintptr_t code = xp__relative(&site->code);
-	uintptr_t target = target_of(site, item->choice, switch_of(item)->nr);
+	uintptr_t target = target_of(site, request->choice, switch_of(request)->nr);
 	struct xp__change change = {
 		.addr = code,
 		.old = old,
@@ -165,42 +166,43 @@ static int add_site(const struct xp__item *item, const struct xp_switch_site *si
 
 	if (!xp__text_readable(&commit->page, code, JMP_LEN)) {
 		if (diag)
-			diag->key = item->object->name;
+			diag->key = request->object->name;
 		return xp__fail_unreadable(diag, code);
 	}
 	if (target == 0 || !xp__insn_rel32(new, 0xe9, code, target))
-		return fail(item, code, diag);
-	error = find_old(item, site, old, diag);
+		return fail(request, code, diag);
+	error = find_old(request, site, old, diag);
 	if (error || memcmp(old, new, JMP_LEN) == 0)
 		return error; /* choices may share a block */
 	return xp__commit_change(commit, &change, XP__PLAN_OWN, diag);
 }
 
-static int add(const struct xp__item *item, const struct xp__use *use, struct xp__commit *commit, struct xp_diag *diag)
+static int add(const struct xp__request *request, const struct xp__group *group, struct xp__commit *commit,
+	       struct xp_diag *diag)
 {
-	const struct xp_switch_site *sites = use->records;
+	const struct xp_switch_site *sites = group->records;
 	int error = 0;
 
-	if (is_as_built(item))
+	if (is_as_built(request))
 		return 0;
-	for (uint32_t i = 0; i < use->nr && !error; i++)
-		error = add_site(item, &sites[use->numbers[i]], commit, diag);
+	for (uint32_t i = 0; i < group->nr && !error; i++)
+		error = add_site(request, &sites[group->numbers[i]], commit, diag);
 	return error;
 }
 
-static int look(const struct xp__item *item, const struct xp__use *use, size_t i, struct xp__look *look)
+static int look(const struct xp__request *request, const struct xp__group *group, size_t i, struct xp__look *look)
 {
 	const struct xp_switch_site *site =
-		(const struct xp_switch_site *)use->records + (i < use->nr ? use->numbers[i] : 0);
-	const uint32_t nr = switch_of(item)->nr;
+		(const struct xp_switch_site *)group->records + (i < group->nr ? group->numbers[i] : 0);
+	const uint32_t nr = switch_of(request)->nr;
 	uintptr_t target;
 	uint8_t jmp[JMP_LEN];
 
-	if (i >= use->nr)
+	if (i >= group->nr)
 		return -1;
 	if (!xp__look_at(look, xp__relative(&site->code), JMP_LEN))
 		return 1;
-	target = target_of(site, item->choice, nr);
+	target = target_of(site, request->choice, nr);
 	look->known = target && xp__insn_rel32(look->wanted, 0xe9, look->code, target);
 	for (uint32_t choice = 0; look->known && choice < nr && !look->form; choice++) {
 		target = target_of(site, choice, nr);
@@ -212,33 +214,33 @@ static int look(const struct xp__item *item, const struct xp__use *use, size_t i
 
 /* ---- the choice ---- */
 
-static int start(struct xp__item *item)
+static int start(struct xp__request *request)
 {
-	item->skip = item->choice == switch_of(item)->choice;
+	request->skip = request->choice == switch_of(request)->choice;
 	return 0;
 }
 
-static void finish(struct xp__item *item, bool done)
+static void finish(struct xp__request *request, bool done)
 {
 	if (done)
 		/* ordering: (N1) pairs with (N2) */
-		__atomic_store_n(&switch_of(item)->choice, item->choice, __ATOMIC_SEQ_CST);
+		__atomic_store_n(&switch_of(request)->choice, request->choice, __ATOMIC_SEQ_CST);
 }
 
-static void current(struct xp__item *item)
+static void current(struct xp__request *request)
 {
-	item->choice = switch_of(item)->choice;
+	request->choice = switch_of(request)->choice;
 }
 
-static int wish(struct xp__item *item, struct xp_object *object, uint64_t choice)
+static int wish(struct xp__request *request, struct xp_object *object, uint64_t choice)
 {
 	if (choice >= ((struct xp_static_switch *)object)->nr)
 		return -XP__EINVAL;
-	*item = (struct xp__item){.front = &xp__switch_front, .object = object, .choice = (uint32_t)choice};
+	*request = (struct xp__request){.kind = &xp__switch_kind, .object = object, .choice = (uint32_t)choice};
 	return 0;
 }
 
-const struct xp__front xp__switch_front = {
+const struct xp__kind xp__switch_kind = {
 	.record_size = sizeof(struct xp_switch_site),
 	.object_at = offsetof(struct xp_switch_site, key),
 	.nr_relative = 3,
@@ -251,26 +253,26 @@ const struct xp__front xp__switch_front = {
 	.look = look,
 };
 
-/* Fills @item: -EINVAL for a choice that there is not. */
-static int fill(struct xp__item *item, struct xp_static_switch *key, int choice)
+/* Fills @request: -EINVAL for a choice that there is not. */
+static int fill(struct xp__request *request, struct xp_static_switch *key, int choice)
 {
 	if (key == NULL || choice < 0)
 		return -XP__EINVAL;
-	return wish(item, xp__real(&key->object), (uint64_t)choice);
+	return wish(request, xp__real(&key->object), (uint64_t)choice);
 }
 
 int xp__static_switch_set(struct xp_static_switch *key, int choice)
 {
-	struct xp__item item;
-	int error = fill(&item, key, choice);
+	struct xp__request request;
+	int error = fill(&request, key, choice);
 
-	return error ? error : xp__apply(&item, NULL);
+	return error ? error : xp__apply(&request, NULL);
 }
 
 int xp__batch_add_switch(struct xp_batch *batch, struct xp_static_switch *key, int choice)
 {
-	struct xp__item item;
-	int error = fill(&item, key, choice);
+	struct xp__request request;
+	int error = fill(&request, key, choice);
 
-	return error ? error : xp__batch_add(batch, &item);
+	return error ? error : xp__batch_add(batch, &request);
 }

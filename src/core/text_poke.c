@@ -5,17 +5,18 @@
 #include "core/deps.h"
 #include "core/engine.h"
 
-static void measure(const struct xp__item *item, const struct xp__use *use, struct xp__size *size)
+static void measure(const struct xp__request *request, const struct xp__group *group, struct xp__size *size)
 {
-	(void)item;
-	(void)use;
+	(void)request;
+	(void)group;
 	size->sites++;
 	size->plans++;
 }
 
-static int add(const struct xp__item *item, const struct xp__use *use, struct xp__commit *commit, struct xp_diag *diag)
+static int add(const struct xp__request *request, const struct xp__group *group, struct xp__commit *commit,
+	       struct xp_diag *diag)
 {
-	const struct xp__poke *poke = &item->poke;
+	const struct xp__poke *poke = &request->poke;
 	const void *site = (const void *)poke->addr;
 	uint8_t found[XP_MAX_LEN];
 	struct xp__change change = {
@@ -31,7 +32,7 @@ static int add(const struct xp__item *item, const struct xp__use *use, struct xp
 	int error, number = (int)commit->nr_plans;
 	struct xp__plan *plan;
 
-	(void)use;
+	(void)group;
 	error = xp__port->text_check(site, poke->len);
 	if (!error)
 		error = xp__port->text_read(found, site, poke->len);
@@ -54,7 +55,7 @@ static int add(const struct xp__item *item, const struct xp__use *use, struct xp
 	return error ? xp__fail(diag, error, XP_PHASE_VALIDATE, site, detail) : 0;
 }
 
-const struct xp__front xp__poke_front = {
+const struct xp__kind xp__raw_kind = {
 	.measure = measure,
 	.add = add,
 };
@@ -66,7 +67,7 @@ int xp_text_gen_insn(uint8_t *out, uint8_t opcode, const void *addr, const void 
 	return xp__insn_rel32(out, opcode, (uintptr_t)addr, (uintptr_t)target) ? 0 : -XP_E_RANGE;
 }
 
-static int fill(struct xp__item *item, const struct xp_poke *poke)
+static int fill(struct xp__request *request, const struct xp_poke *poke)
 {
 	uintptr_t resume_at;
 
@@ -79,34 +80,34 @@ static int fill(struct xp__item *item, const struct xp_poke *poke)
 	if (poke->resume != XP_RESUME_EMULATE && poke->resume != XP_RESUME_BYPASS &&
 	    (poke->resume != XP_RESUME_AT || resume_at == 0 || resume_at - (uintptr_t)poke->addr < poke->len))
 		return -XP__EINVAL;
-	memset(item, 0, sizeof(*item));
-	item->front = &xp__poke_front;
-	item->poke.addr = (uintptr_t)poke->addr;
-	item->poke.len = poke->len;
-	item->poke.resume = (uint8_t)poke->resume;
-	item->poke.resume_at = resume_at;
-	memcpy(item->poke.expect, poke->expect, poke->len);
-	memcpy(item->poke.replace, poke->replace, poke->len);
+	memset(request, 0, sizeof(*request));
+	request->kind = &xp__raw_kind;
+	request->poke.addr = (uintptr_t)poke->addr;
+	request->poke.len = poke->len;
+	request->poke.resume = (uint8_t)poke->resume;
+	request->poke.resume_at = resume_at;
+	memcpy(request->poke.expect, poke->expect, poke->len);
+	memcpy(request->poke.replace, poke->replace, poke->len);
 	return 0;
 }
 
 int xp_text_poke(const struct xp_poke *poke, struct xp_diag *diag)
 {
-	struct xp__item item;
-	int error = fill(&item, poke);
+	struct xp__request request;
+	int error = fill(&request, poke);
 
 	if (error) {
 		if (diag)
 			memset(diag, 0, sizeof(*diag));
 		return xp__fail(diag, error, XP_PHASE_VALIDATE, poke ? poke->addr : NULL, NULL);
 	}
-	return xp__apply(&item, diag);
+	return xp__apply(&request, diag);
 }
 
 int xp_batch_add_poke(struct xp_batch *batch, const struct xp_poke *poke)
 {
-	struct xp__item item;
-	int error = batch ? fill(&item, poke) : -XP__EINVAL;
+	struct xp__request request;
+	int error = batch ? fill(&request, poke) : -XP__EINVAL;
 
-	return error ? error : xp__batch_add(batch, &item);
+	return error ? error : xp__batch_add(batch, &request);
 }

@@ -180,7 +180,7 @@ static void make_sites(void)
 	rec_start();
 	three = (struct xp_static_switch){.object = {.name = "three"}, .nr = 3};
 	variable = 0;
-	value.object.uses = NULL;
+	value.object.groups = NULL;
 	for (unsigned i = 0; i < NR; i++) {
 		rec_targets(targets[i], 3, 0, 3, TARGET, 0x111);
 		rec_switch(&switches[i], SITE + i * STRIDE, &three, targets[i] + 1);

@@ -121,7 +121,7 @@ static void end(void)
 	CHECK_EQ(xp_module_unregister(&one.module), 0);
 	CHECK_EQ(xp_module_unregister(&two.module), 0);
 	for (unsigned s = 0; s < NR_SIZES; s++)
-		CHECK(value[s].object.uses == NULL);
+		CHECK(value[s].object.groups == NULL);
 }
 
 static int set(unsigned s, uint64_t bits)
@@ -343,7 +343,7 @@ XP_TEST(shared_values)
 static void check_corrupt(void)
 {
 	CHECK_EQ(xp_module_register(&one.module), -XP_E_CORRUPT);
-	CHECK(value[FOUR].object.uses == NULL);
+	CHECK(value[FOUR].object.groups == NULL);
 	CHECK_EQ(xp_module_error(), -XP_E_CORRUPT);
 }
 

@@ -74,7 +74,7 @@ static void end(void)
 {
 	CHECK_EQ(xp_module_unregister(&one.module), 0);
 	CHECK_EQ(xp_module_unregister(&two.module), 0);
-	CHECK(call.object.uses == NULL);
+	CHECK(call.object.groups == NULL);
 	CHECK_EQ(call.object.scratch, 0);
 }
 

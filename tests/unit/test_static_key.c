@@ -89,7 +89,7 @@ static void end(void)
 {
 	CHECK_EQ(xp_module_unregister(&one.module), 0);
 	CHECK_EQ(xp_module_unregister(&two.module), 0);
-	CHECK(key_a.object.uses == NULL && key_b.object.uses == NULL && key_true.object.uses == NULL);
+	CHECK(key_a.object.groups == NULL && key_b.object.groups == NULL && key_true.object.groups == NULL);
 	CHECK_EQ(key_a.object.scratch + key_b.object.scratch + key_true.object.scratch, 0);
 }
 
@@ -645,11 +645,11 @@ XP_TEST(registration_is_idempotent)
 	end();
 }
 
-static int note(const struct xp__use *uses, void *notes)
+static int note(const struct xp__group *uses, void *notes)
 {
 	size_t len = strlen(notes), nr = 0;
 
-	for (const struct xp__use *use = uses; use; use = use->next)
+	for (const struct xp__group *use = uses; use; use = use->next)
 		nr += use->nr;
 	snprintf((char *)notes + len, 64 - len, "%s%zu ", uses->object->name, nr);
 	return nr > 2;
@@ -703,8 +703,8 @@ static void check_not_registered(int error)
 
 	CHECK_EQ(xp_module_register(&two.module), error);
 	CHECK_EQ(xp_module_error(), error);
-	CHECK(key_b.object.uses == NULL);
-	CHECK(key_true.object.uses == NULL);
+	CHECK(key_b.object.groups == NULL);
+	CHECK(key_true.object.groups == NULL);
 	CHECK_EQ(key_a.object.scratch + key_b.object.scratch + key_true.object.scratch, 0);
 	CHECK(rec.live <= live + 2); /* the span buffer and a commit may be kept */
 }
@@ -783,7 +783,7 @@ XP_TEST(folded_functions)
 		copy_record(&two, from[i][0], from[i][1]);
 		live = rec.live;
 		CHECK_EQ(xp_module_register(&two.module), 0);
-		CHECK(key_b.object.uses && key_b.object.uses->nr == 3);
+		CHECK(key_b.object.groups && key_b.object.groups->nr == 3);
 		CHECK_EQ(rec.live, live + 1); /* no memory stays but that of the module */
 		CHECK_EQ(xp_static_key_enable(&key_b), 0);
 		CHECK_EQ(jumps(&two, from[i][1]), from[i][1] % 2 == 0);
@@ -793,7 +793,7 @@ XP_TEST(folded_functions)
 		/* One of them begins to say that the block is in line. */
 		two.records[from[i][0]].key ^= XP_SITE_LIKELY;
 		CHECK_EQ(xp_module_register(&two.module), -XP_E_CORRUPT);
-		CHECK(key_b.object.uses == NULL);
+		CHECK(key_b.object.groups == NULL);
 		end();
 	}
 }
@@ -823,7 +823,7 @@ XP_TEST(the_same_tables_twice)
 	CHECK_EQ(xp_static_key_enable(&key_a), 0);
 	check_sites(&one, "jttjt");
 	CHECK_EQ(xp_module_unregister(&one.module), 0);
-	CHECK(key_a.object.uses == NULL);
+	CHECK(key_a.object.groups == NULL);
 	CHECK_EQ(xp_static_key_disable(&key_a), 0);
 	check_sites(&one, "jttjt");
 	end();
@@ -912,7 +912,7 @@ static void ends(const void *nothing)
 	CHECK(unpinned == NULL);
 	CHECK_EQ(xp_module_unregister(&two.module), 0);
 	CHECK_EQ(xp_module_unregister(&one.module), 0);
-	CHECK(key_a.object.uses == NULL);
+	CHECK(key_a.object.groups == NULL);
 }
 
 XP_TEST(the_end_forgets_nothing)

@@ -41,7 +41,7 @@ static void start(void)
 static void end(void)
 {
 	CHECK_EQ(xp_module_unregister(&module), 0);
-	CHECK(three.object.uses == NULL && other.object.uses == NULL);
+	CHECK(three.object.groups == NULL && other.object.groups == NULL);
 }
 
 /* Where the jump at @offset leads, in choices; -1: it is no jump to a target. */

@@ -126,18 +126,18 @@ size_t xp__answer_error(int error, const char *why, char *to, size_t size)
 /* ---- objects ---- */
 
 static const struct {
-	const struct xp__front *front;
+	const struct xp__kind *kind;
 	const char *name;
 } kinds[] = {
-	{&xp__branch_front, "key"},     {&xp__switch_front, "switch"}, {&xp__imv_front, "value"},
-	{&xp__call_front, "call"},      {&xp__gate_front, "gate"},     {&xp__gate_far_front, "far gate"},
-	{&xp__entry_front, "function"},
+	{&xp__key_kind, "key"},        {&xp__switch_kind, "switch"}, {&xp__value_kind, "value"},
+	{&xp__call_kind, "call"},      {&xp__gate_kind, "gate"},     {&xp__gate_far_kind, "far gate"},
+	{&xp__entry_kind, "function"},
 };
 
-static const char *kind_of(const struct xp__front *front)
+static const char *kind_of(const struct xp__kind *kind)
 {
 	for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++)
-		if (kinds[i].front == front)
+		if (kinds[i].kind == kind)
 			return kinds[i].name;
 	return "other";
 }
@@ -179,58 +179,58 @@ static void put_imv_type(struct out *out, const struct xp_imv *imv)
 }
 
 /* What an object is now, as the one word by which it could be set. */
-static void put_state(struct out *out, const struct xp__front *front, struct xp_object *object)
+static void put_state(struct out *out, const struct xp__kind *kind, struct xp_object *object)
 {
-	struct xp__item item = {.front = front, .object = object};
+	struct xp__request request = {.kind = kind, .object = object};
 
-	if (front == &xp__entry_front) {
+	if (kind == &xp__entry_kind) {
 		put(out, "asked for");
 		return;
 	}
-	front->current(&item);
-	if (front == &xp__branch_front) {
-		put(out, item.on ? "on" : "off");
-	} else if (front == &xp__switch_front) {
-		put_number(out, item.choice, 10);
-	} else if (front == &xp__imv_front) {
-		put_imv(out, (const struct xp_imv *)object, item.bits);
-	} else if (front == &xp__call_front || front == &xp__gate_front) {
-		uintptr_t to = front == &xp__call_front ? (uintptr_t)item.call.func : (uintptr_t)item.gate.provider;
+	kind->current(&request);
+	if (kind == &xp__key_kind) {
+		put(out, request.on ? "on" : "off");
+	} else if (kind == &xp__switch_kind) {
+		put_number(out, request.choice, 10);
+	} else if (kind == &xp__value_kind) {
+		put_imv(out, (const struct xp_imv *)object, request.bits);
+	} else if (kind == &xp__call_kind || kind == &xp__gate_kind) {
+		uintptr_t to = kind == &xp__call_kind ? (uintptr_t)request.call.func : (uintptr_t)request.gate.provider;
 
 		put(out, to ? "0x" : "none");
 		if (to)
 			put_number(out, to, 16);
-	} else if (front == &xp__gate_far_front && item.far.selector) {
+	} else if (kind == &xp__gate_far_kind && request.far.selector) {
 		put(out, "0x");
-		put_number(out, item.far.selector, 16);
+		put_number(out, request.far.selector, 16);
 		put(out, ":0x");
-		put_number(out, item.far.offset, 16);
+		put_number(out, request.far.offset, 16);
 	} else {
 		put(out, "none");
 	}
 }
 
-static void put_object(struct out *out, const struct xp__use *uses)
+static void put_object(struct out *out, const struct xp__group *groups)
 {
-	const struct xp__front *front = uses->front;
-	struct xp_object *object = uses->object;
+	const struct xp__kind *kind = groups->kind;
+	struct xp_object *object = groups->object;
 	size_t sites = 0, drifted;
 
 	/* A trampoline and a stub have records too, in the place of sites. */
-	for (const struct xp__use *use = uses; use; use = use->next)
-		sites += front == &xp__call_front || front == &xp__gate_front ? use->nr - use->nr_flag[1] : use->nr;
+	for (const struct xp__group *group = groups; group; group = group->next)
+		sites += kind == &xp__call_kind || kind == &xp__gate_kind ? group->nr - group->nr_flag[1] : group->nr;
 	put(out, "object");
-	field_text(out, "kind", kind_of(front));
+	field_text(out, "kind", kind_of(kind));
 	field(out, "state");
-	put_state(out, front, object);
-	if (front == &xp__branch_front)
+	put_state(out, kind, object);
+	if (kind == &xp__key_kind)
 		field_number(out, "count", (unsigned)xp__static_key_count((const struct xp_static_key *)object));
-	if (front == &xp__switch_front)
+	if (kind == &xp__switch_kind)
 		field_number(out, "choices", ((const struct xp_static_switch *)object)->nr);
-	if (front == &xp__imv_front)
+	if (kind == &xp__value_kind)
 		put_imv_type(out, (const struct xp_imv *)object);
 	field_number(out, "sites", sites);
-	if (xp__drift_check(uses, &drifted, NULL))
+	if (xp__drift_check(groups, &drifted, NULL))
 		field_number(out, "drifted", drifted);
 	field_address(out, "address", (uintptr_t)object);
 	if (object->file) {
@@ -241,17 +241,17 @@ static void put_object(struct out *out, const struct xp__use *uses)
 		field_text(out, "name", object->name);
 }
 
-static int list_one(const struct xp__use *uses, void *out)
+static int list_one(const struct xp__group *groups, void *out)
 {
-	put_object(out, uses);
+	put_object(out, groups);
 	put(out, "\n");
 	return 0;
 }
 
 /* Functions are many: those that somebody wrote to. */
-static int list_function(const struct xp__use *uses, void *out)
+static int list_function(const struct xp__group *groups, void *out)
 {
-	return xp__drift_check(uses, NULL, NULL) ? list_one(uses, out) : 0;
+	return xp__drift_check(groups, NULL, NULL) ? list_one(groups, out) : 0;
 }
 
 static size_t list(char *to, size_t size)
@@ -282,7 +282,7 @@ struct wanted {
 	struct word name, file;
 	uint64_t line, address; /* 0: any */
 	unsigned matches;
-	const struct xp__use *uses; /* of the last one */
+	const struct xp__group *groups; /* of the last one */
 };
 
 /* A whole number, hexadecimal behind 0x; a minus gives its two's complement. */
@@ -354,9 +354,9 @@ static bool is_file(const char *file, struct word wanted)
 	       (len == wanted.len || file[len - wanted.len - 1] == '/');
 }
 
-static int match(const struct xp__use *uses, void *data)
+static int match(const struct xp__group *groups, void *data)
 {
-	const struct xp_object *object = uses->object;
+	const struct xp_object *object = groups->object;
 	struct wanted *wanted = data;
 	struct word name = wanted->name;
 	bool named =
@@ -369,18 +369,17 @@ static int match(const struct xp__use *uses, void *data)
 	if (wanted->line && object->line != wanted->line)
 		return 0;
 	wanted->matches++;
-	wanted->uses = uses;
+	wanted->groups = groups;
 	return 0;
 }
 
 /* ---- set ---- */
 
-static const char *range_of(const struct xp__front *front)
+static const char *range_of(const struct xp__kind *kind)
 {
-	return front == &xp__branch_front ? "a key is set to on or off"
-	       : front == &xp__switch_front
-		       ? "a switch is set to the number of a choice, from 0 to one less than it has"
-		       : "a value is set to a whole number that its size holds";
+	return kind == &xp__key_kind      ? "a key is set to on or off"
+	       : kind == &xp__switch_kind ? "a switch is set to the number of a choice, from 0 to one less than it has"
+					  : "a value is set to a whole number that its size holds";
 }
 
 /* Whether a number as it is written is one of the value's type; its range is the value's own business. */
@@ -407,25 +406,25 @@ static bool is_of_type(const struct xp_imv *imv, struct word word, uint64_t valu
 }
 
 /* The wish that the object found be @value. @why: if it cannot be. */
-static int wish(struct xp__item *item, const struct xp__use *uses, struct word word, const char **why)
+static int wish(struct xp__request *request, const struct xp__group *groups, struct word word, const char **why)
 {
-	const struct xp__front *front = uses->front;
+	const struct xp__kind *kind = groups->kind;
 	bool on = word.len == 2 && memcmp(word.start, "on", 2) == 0;
 	bool off = word.len == 3 && memcmp(word.start, "off", 3) == 0;
 	uint64_t value = on;
 	int error;
 
-	if (front->wish == NULL) {
+	if (kind->wish == NULL) {
 		*why = "only keys, switches and values are set from outside: where a call or gate goes is for the program to say";
 		return -EOPNOTSUPP;
 	}
-	*why = range_of(front);
-	if (on || off ? front != &xp__branch_front : !number(word, &value))
+	*why = range_of(kind);
+	if (on || off ? kind != &xp__key_kind : !number(word, &value))
 		return -EINVAL;
-	if (front == &xp__imv_front && !is_of_type((const struct xp_imv *)uses->object, word, value, why))
+	if (kind == &xp__value_kind && !is_of_type((const struct xp_imv *)groups->object, word, value, why))
 		return -EINVAL;
-	*why = range_of(front);
-	error = front->wish(item, uses->object, value);
+	*why = range_of(kind);
+	error = kind->wish(request, groups->object, value);
 	if (error == -XP_E_VALUE)
 		*why = "the number is outside of the value's range, which list shows; nothing was changed";
 	return error;
@@ -462,7 +461,7 @@ static size_t set_locked(struct word which, struct word value, char *to, size_t 
 	struct out out = {to, size, 0};
 	struct wanted wanted;
 	struct xp_diag diag;
-	struct xp__item item;
+	struct xp__request request;
 	const char *why = NULL;
 	char text[512];
 	int error;
@@ -470,26 +469,26 @@ static size_t set_locked(struct word which, struct word value, char *to, size_t 
 	parse_wanted(&wanted, which);
 	error = find(&wanted, &why);
 	if (!error)
-		error = wish(&item, wanted.uses, value, &why);
+		error = wish(&request, wanted.groups, value, &why);
 	if (error)
 		return xp__answer_error(error, why, to, size);
 	put(&out, "crosspatch 1 ok\nbefore");
 	field(&out, "state");
-	put_state(&out, wanted.uses->front, wanted.uses->object);
+	put_state(&out, wanted.groups->kind, wanted.groups->object);
 	put(&out, "\n");
 	size_t before = out.len;
-	(void)list_one(wanted.uses, &out);
+	(void)list_one(wanted.groups, &out);
 	if (out.len + MARGIN > size)
 		return out.len + MARGIN;
 	memset(&diag, 0, sizeof(diag));
-	error = xp__apply_locked(&item, 1, &diag);
+	error = xp__apply_locked(&request, 1, &diag);
 	if (error) {
 		diag.error = error;
 		xp_diag_format(&diag, text, sizeof(text));
 		return xp__answer_error(error, text, to, size);
 	}
 	out.len = before;
-	(void)list_one(wanted.uses, &out);
+	(void)list_one(wanted.groups, &out);
 	put(&out, "end\n");
 	return out.len;
 }
@@ -533,11 +532,11 @@ static size_t repair(char *to, size_t size)
 
 /* ---- status ---- */
 
-static int count_drifted(const struct xp__use *uses, void *sum)
+static int count_drifted(const struct xp__group *groups, void *sum)
 {
 	size_t nr;
 
-	(void)xp__drift_check(uses, &nr, NULL);
+	(void)xp__drift_check(groups, &nr, NULL);
 	*(size_t *)sum += nr;
 	return 0;
 }

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What a front end is to the engine: a kind of object that has sites, what can be wished of it, and how a wish becomes
+ * What a kind is to the engine: a kind of object that has sites, what can be wished of it, and how a wish becomes
  * changes of a commit. Batches, registration and the protocol know no more of keys, calls and values than this.
  */
-#ifndef XP_CORE_FRONT_H
-#define XP_CORE_FRONT_H
+#ifndef XP_CORE_KIND_H
+#define XP_CORE_KIND_H
 
 #include "core/commit.h"
 #include "core/site.h"
@@ -25,11 +25,11 @@ struct xp__poke {
 	uint8_t replace[XP_MAX_LEN];
 };
 
-/* Why an item's sites are looked at. */
-enum xp__goal {
-	XP__GOAL_CHANGE,   /* all of them change */
-	XP__GOAL_ATTACH,   /* their module comes: some may have to change; the text is as the compiler left it */
-	XP__GOAL_REATTACH, /* the same, and the text may have been patched before */
+/* Why an request's sites are looked at. */
+enum xp__from {
+	XP__FROM_STATE, /* all of them change */
+	XP__FROM_BUILT, /* their module comes: some may have to change; the text is as the compiler left it */
+	XP__FROM_ANY,   /* the same, and the text may have been patched before */
 };
 
 /* What becomes of a gate's provider. */
@@ -45,12 +45,12 @@ enum xp__gate_wish {
 enum xp__entry_wish { XP__ENTRY_TRACE, XP__ENTRY_UNTRACE, XP__ENTRY_REDIRECT, XP__ENTRY_PREPARE };
 
 /* One wish for one object. */
-struct xp__item {
-	const struct xp__front *front;
+struct xp__request {
+	const struct xp__kind *kind;
 	struct xp_object *object; /* the real one; NULL: bytes at an address */
-	uint8_t goal;             /* enum xp__goal */
-	bool skip;     /* nothing to do: it is so already, or a later item for the same object takes its place */
-	bool added_to; /* a later item of a cumulative front changes the text for this one, too */
+	uint8_t from;             /* enum xp__from */
+	bool skip;     /* nothing to do: it is so already, or a later request for the same object takes its place */
+	bool added_to; /* a later request of a cumulative kind changes the text for this one, too */
 	union {
 		bool on;
 		uint32_t choice;
@@ -105,54 +105,54 @@ struct xp__look {
 /* xp__look_at - says where the site is. False: its text cannot be read, and look() has no more to say. */
 bool xp__look_at(struct xp__look *look, uintptr_t code, size_t len);
 
-struct xp__front {
-	uint8_t record_size; /* of a site; 0: the front has no records, or looks after them itself, from arrive() to depart() */
+struct xp__kind {
+	uint8_t record_size; /* of a site; 0: the kind has no records, or looks after them itself, from arrive() to depart() */
 	bool cumulative;   /* several wishes for one object add up: start() sees to it, and each is finished */
 	uint8_t object_at; /* where in the record the reference to the object stands */
-	bool forms;          /* one place has several records: a gate's stub is one, and may be a site */
+	bool forms;        /* one place has several records: a gate's stub is one, and may be a site */
 	uint8_t nr_relative; /* fields with which the record begins that hold a distance from themselves, the site's first */
 
 	/*
-	 * start - before anything else is done for an item: sets item->skip if the object is as wished, or takes it out
+	 * start - before anything else is done for an request: sets item->skip if the object is as wished, or takes it out
 	 * of the reach of changes that need no lock. Errors: a code; the object is as before.
-	 * finish - after the commit, for each item that was started and not skipped: @done or undone.
+	 * finish - after the commit, for each request that was started and not skipped: @done or undone.
 	 * Both may be NULL. Context: text lock, here and below.
 	 */
-	int (*start)(struct xp__item *item);
-	void (*finish)(struct xp__item *item, bool done);
+	int (*start)(struct xp__request *request);
+	void (*finish)(struct xp__request *request, bool done);
 
 	/* current - fills in the wish that says what the object is now, for sites that come later. */
-	void (*current)(struct xp__item *item);
+	void (*current)(struct xp__request *request);
 
 	/*
-	 * wish - fills @item with the wish that @object, the real one, be @value: what a person can ask for who knows it by
+	 * wish - fills @request with the wish that @object, the real one, be @value: what a person can ask for who knows it by
 	 * name. NULL: nothing can be asked so. Errors: -EINVAL for what it cannot be.
 	 */
-	int (*wish)(struct xp__item *item, struct xp_object *object, uint64_t value);
+	int (*wish)(struct xp__request *request, struct xp_object *object, uint64_t value);
 
 	/*
 	 * measure - adds to @size what add() will need at most. add - compares the text with what it must be, and adds
-	 * the changes; those that are there already are left out, unless the goal is CHANGE. Called for each use of the
-	 * item's object, or once with NULL if it has no object. Errors: a code, told to @diag.
+	 * the changes; those that are there already are left out, unless the goal is CHANGE. Called for each group of the
+	 * request's object, or once with NULL if it has no object. Errors: a code, told to @diag.
 	 */
-	void (*measure)(const struct xp__item *item, const struct xp__use *use, struct xp__size *size);
-	int (*add)(const struct xp__item *item, const struct xp__use *use, struct xp__commit *commit,
+	void (*measure)(const struct xp__request *request, const struct xp__group *group, struct xp__size *size);
+	int (*add)(const struct xp__request *request, const struct xp__group *group, struct xp__commit *commit,
 		   struct xp_diag *diag);
 
 	/*
-	 * look - fills the zeroed @look for site number @i of @use, of which @item says what its object is. 1; 0: number @i is
+	 * look - fills the zeroed @look for site number @i of @group, of which @request says what its object is. 1; 0: number @i is
 	 * no site; -1: there are no more. May be NULL: drift is not looked for.
 	 */
-	int (*look)(const struct xp__item *item, const struct xp__use *use, size_t i, struct xp__look *look);
+	int (*look)(const struct xp__request *request, const struct xp__group *group, size_t i, struct xp__look *look);
 
-	/* settled - after the commit: the text of @use is as @item says. May be NULL. */
-	void (*settled)(const struct xp__item *item, const struct xp__use *use);
+	/* settled - after the commit: the text of @group is as @request says. May be NULL. */
+	void (*settled)(const struct xp__request *request, const struct xp__group *group);
 
 	/*
-	 * drop - the item is needed no more. leave - the objects of the table go away. Both may be NULL.
+	 * drop - the request is needed no more. leave - the objects of the table go away. Both may be NULL.
 	 * Context: no lock held.
 	 */
-	void (*drop)(struct xp__item *item);
+	void (*drop)(struct xp__request *request);
 	void (*leave)(const struct xp_site_table *table);
 
 	/*
@@ -164,10 +164,10 @@ struct xp__front {
 	void (*depart)(const struct xp_site_table *table);
 };
 
-extern const struct xp__front xp__branch_front, xp__call_front, xp__entry_front, xp__gate_front, xp__gate_far_front,
-	xp__header_front, xp__imv_front, xp__patchable_front, xp__poke_front, xp__switch_front;
+extern const struct xp__kind xp__key_kind, xp__call_kind, xp__entry_kind, xp__gate_kind, xp__gate_far_kind,
+	xp__header_kind, xp__value_kind, xp__patchable_kind, xp__raw_kind, xp__switch_kind;
 
-/* xp__front_of - the front whose sites are of kind @kind, enum xp_site_kind. */
-const struct xp__front *xp__front_of(unsigned kind);
+/* xp__kind_of - the kind whose sites are of kind @kind, enum xp_site_kind. */
+const struct xp__kind *xp__kind_of(unsigned kind);
 
 #endif
