@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* From wishes (this key on, these bytes there) to one commit. */
+/* From requests (this key on, these bytes there) to one commit. */
 #ifndef XP_CORE_BATCH_H
 #define XP_CORE_BATCH_H
 
@@ -31,8 +31,8 @@ int xp__apply(struct xp__request *request, struct xp_diag *diag);
  */
 int xp__apply_listed(size_t (*list)(struct xp__request *requests));
 
-/* xp__attach_locked - brings the sites of @nr uses to the state of their objects. */
-int xp__attach_locked(const struct xp__group *groups, size_t nr, enum xp__from from, struct xp_diag *diag);
+/* xp__attach_locked - brings the sites of @nr groups to the state of their objects. */
+int xp__attach_locked(const struct xp__group *groups, size_t nr, enum xp__which from, struct xp_diag *diag);
 
 /* xp__batch_add - a copy of @request. Context: thread. Errors: -EINVAL for a NULL batch, -ENOMEM; the batch is as before. */
 int xp__batch_add(struct xp_batch *batch, const struct xp__request *request);

@@ -46,18 +46,15 @@ static int fail_branch(const struct xp_branch_site *site, bool to_jmp, struct xp
 	return xp__fail_site(diag, xp__site_object(&site->key), code, expected, BRANCH_LEN);
 }
 
-/* Nothing to do: the key still is what it was when this text was compiled. */
-static bool is_as_built(const struct xp__request *request, const struct xp__group *group)
+bool xp__branch_as_built(const struct xp__request *request, const struct xp__group *group)
 {
-	return request->from == XP__FROM_BUILT && group->nr_flag[TRUE] == (request->on ? group->nr : 0);
+	return group->nr_flag[TRUE] == (request->on ? group->nr : 0);
 }
 
-void xp__branch_measure(const struct xp__request *request, const struct xp__group *group, struct xp__size *size)
+void xp__branch_count(const struct xp__request *request, const struct xp__group *group, struct xp__size *size)
 {
 	uint32_t nr_to_jmp = request->on ? group->nr - group->nr_flag[LIKELY] : group->nr_flag[LIKELY];
 
-	if (is_as_built(request, group))
-		return;
 	size->sites += group->nr;
 	if (nr_to_jmp > 0 && !size->to_jmp) {
 		size->to_jmp = true;
@@ -115,7 +112,7 @@ static int shared_plans(const struct xp__request *request, const struct xp__grou
 {
 	struct xp__size size = {0};
 
-	xp__branch_measure(request, group, &size);
+	xp__branch_count(request, group, &size);
 	plan[false] = size.to_test ? shared_plan(commit, false, diag) : 0;
 	plan[true] = size.to_jmp ? shared_plan(commit, true, diag) : 0;
 	return plan[false] < 0 ? plan[false] : plan[true] < 0 ? plan[true] : 0;
@@ -154,7 +151,7 @@ static uint32_t add_row(struct xp__commit *commit, const struct xp_branch_site *
 	return nr;
 }
 
-int xp__branch_add(const struct xp__request *request, const struct xp__group *group, struct xp__commit *commit,
+int xp__branch_emit(const struct xp__request *request, const struct xp__group *group, struct xp__commit *commit,
 		   struct xp_diag *diag)
 {
 	const struct xp_branch_site *sites = group->records;
@@ -162,8 +159,6 @@ int xp__branch_add(const struct xp__request *request, const struct xp__group *gr
 	uint32_t i = 0;
 	int plan[2], error;
 
-	if (is_as_built(request, group))
-		return 0;
 	error = shared_plans(request, group, commit, plan, diag);
 	if (error)
 		return error;
@@ -191,22 +186,29 @@ int xp__branch_add(const struct xp__request *request, const struct xp__group *gr
 	return 0;
 }
 
-int xp__branch_look(const struct xp__request *request, const struct xp__group *group, size_t i, struct xp__look *look)
+int xp__branch_site(const struct xp__group *group, size_t i, struct xp__site *site)
 {
-	const struct xp_branch_site *site =
-		(const struct xp_branch_site *)group->records + (i < group->nr ? group->numbers[i] : 0);
-	uintptr_t code = xp__relative(&site->code);
-	int32_t disp = (int32_t)(xp__relative(&site->target) - (code + BRANCH_LEN));
-	bool to_jmp;
+	const struct xp_branch_site *record;
 
 	if (i >= group->nr)
 		return -1;
-	to_jmp = jumps(site, request->on);
-	if (!xp__look_at(look, code, BRANCH_LEN))
-		return 1;
-	look->known = true;
-	look->wanted[0] = to_jmp ? branch_jmp[0] : branch_test[0];
-	memcpy(look->wanted + 1, &disp, sizeof(disp));
-	look->form = branch_is(site, to_jmp ? branch_test[0] : branch_jmp[0]);
+	record = (const struct xp_branch_site *)group->records + group->numbers[i];
+	*site = (struct xp__site){.code = xp__relative(&record->code), .record = record, .len = BRANCH_LEN};
+	return 1;
+}
+
+int xp__branch_form(const struct xp__request *request, const struct xp__site *site, const uint8_t *text,
+		    enum xp__which which, unsigned n, struct xp__form *form, struct xp_diag *diag)
+{
+	const struct xp_branch_site *record = site->record;
+	bool to_jmp = jumps(record, request->on) != (n > 0);
+	int32_t disp = (int32_t)(xp__relative(&record->target) - (site->code + BRANCH_LEN));
+
+	(void)text;
+	(void)diag;
+	if (n > (which < XP__RIGHT))
+		return 0;
+	form->bytes[0] = to_jmp ? branch_jmp[0] : branch_test[0];
+	memcpy(form->bytes + 1, &disp, sizeof(disp));
 	return 1;
 }

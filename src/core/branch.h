@@ -1,14 +1,18 @@
 /* SPDX-License-Identifier: MIT */
-/* The sites of static keys: from "this key on" to changes of a commit. The kind's measure() and add(). */
+/* The sites of static keys: operations of their kind. */
 #ifndef XP_CORE_BRANCH_H
 #define XP_CORE_BRANCH_H
 
 #include "core/kind.h"
 
-void xp__branch_measure(const struct xp__request *request, const struct xp__group *group, struct xp__size *size);
-int xp__branch_add(const struct xp__request *request, const struct xp__group *group, struct xp__commit *commit,
-		   struct xp_diag *diag);
+bool xp__branch_as_built(const struct xp__request *request, const struct xp__group *group);
+void xp__branch_count(const struct xp__request *request, const struct xp__group *group, struct xp__size *size);
+int xp__branch_site(const struct xp__group *group, size_t i, struct xp__site *site);
+int xp__branch_form(const struct xp__request *request, const struct xp__site *site, const uint8_t *text,
+		    enum xp__which which, unsigned n, struct xp__form *form, struct xp_diag *diag);
 
-int xp__branch_look(const struct xp__request *request, const struct xp__group *group, size_t i, struct xp__look *look);
+/* xp__branch_emit - a key may have a million sites: all of one group at once. */
+int xp__branch_emit(const struct xp__request *request, const struct xp__group *group, struct xp__commit *commit,
+		    struct xp_diag *diag);
 
 #endif

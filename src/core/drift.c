@@ -14,6 +14,7 @@
 
 #include "core/batch.h"
 #include "core/deps.h"
+#include "core/emit.h"
 #include "core/engine.h"
 #include "core/function.h"
 #include "core/poke.h"
@@ -22,97 +23,113 @@
 
 enum verdict { RIGHT, DRIFTED, MIXED, HELD, FOREIGN, HIDDEN };
 
-bool xp__look_at(struct xp__look *look, uintptr_t code, size_t len)
+/* A site, what its text is, and what a repair makes of it. */
+struct finding {
+	struct xp__site site;
+	enum verdict verdict;
+	uint8_t text[XP_MAX_LEN];
+	struct xp__form right;
+	bool has_right;
+};
+
+/* The first byte of one form, and the rest of one that is right: what a probe makes of a site when it goes. */
+static bool is_mixed(const struct xp__request *request, struct finding *finding)
 {
-	look->code = code;
-	look->len = (uint8_t)len;
-	look->hidden = !xp__text_readable(&look->page, code, len);
-	return !look->hidden;
+	const struct xp__site *site = &finding->site;
+
+	for (unsigned n = 0;; n++) {
+		struct xp__form right = {0}, any;
+		uint8_t mixed[XP_MAX_LEN];
+
+		if (request->kind->form(request, site, finding->text, XP__RIGHT, n, &right, NULL) <= 0)
+			return false;
+		memcpy(mixed, right.bytes, site->len);
+		for (unsigned k = 0;; k++) {
+			memset(&any, 0, sizeof(any));
+			if (request->kind->form(request, site, finding->text, XP__FROM_ANY, k, &any, NULL) <= 0)
+				break;
+			mixed[0] = any.bytes[0];
+			if (memcmp(mixed, finding->text, site->len) == 0) {
+				finding->right = right;
+				return true;
+			}
+		}
+	}
 }
 
-/* look() of the kind, for site @i of the group. */
-static int look_at_next(const struct xp__request *request, const struct xp__group *group, size_t i,
-			struct xp__look *look)
+static enum verdict judge(const struct xp__request *request, struct finding *finding, uintptr_t *page)
 {
-	*look = (struct xp__look){.page = look->page};
-	return group->kind->look(request, group, i, look);
-}
+	const struct xp__site *site = &finding->site;
+	struct xp__form form;
 
-static enum verdict judge(const struct xp__look *look)
-{
-	const uint8_t *text = (const uint8_t *)look->code;
-
-	if (look->hidden)
+	if (!xp__text_readable(page, site->code, site->len))
 		return HIDDEN;
-	if (look->known && memcmp(text, look->wanted, look->len) == 0)
+	memcpy(finding->text, (const void *)site->code, site->len);
+	memset(&finding->right, 0, sizeof(finding->right));
+	finding->has_right = request->kind->form(request, site, finding->text, XP__RIGHT, 0, &finding->right, NULL) > 0;
+	if (xp__form_find(request, site, finding->text, XP__RIGHT, &form, NULL) > 0 && form.word == NULL)
 		return RIGHT;
-	if (text[0] == XP__INSN_INT3_BYTE)
+	if (finding->text[0] == XP__INSN_INT3_BYTE)
 		return HELD;
-	if (!look->known)
+	if (!finding->has_right)
 		return FOREIGN;
-	if (look->form)
+	if (xp__form_find(request, site, finding->text, XP__FROM_ANY, &form, NULL) > 0)
 		return DRIFTED;
-	if (memcmp(text + 1, look->wanted + 1, look->len - 1u) == 0)
-		for (unsigned i = 0; i < sizeof(look->first); i++)
-			if (look->first[i] && text[0] == look->first[i])
-				return MIXED;
-	return FOREIGN;
+	return is_mixed(request, finding) ? MIXED : FOREIGN;
 }
 
-static int fail(const struct xp__look *look, enum verdict verdict, const struct xp_object *object, struct xp_diag *diag)
+/* Looks at site @i of the group. False: there are no more. */
+static bool look(const struct xp__request *request, const struct xp__group *group, size_t i, uintptr_t *page,
+		 struct finding *finding)
+{
+	int there = request->kind->form ? request->kind->site(group, i, &finding->site) : -1;
+
+	if (there >= 0)
+		finding->verdict = there ? judge(request, finding, page) : RIGHT;
+	return there >= 0;
+}
+
+static int fail(const struct finding *finding, const struct xp_object *object, struct xp_diag *diag)
 {
 	static const char held[] = "a debugger or probe has a breakpoint there";
-	static const char older[] = "somebody wrote an older form back, as probes do that go; xp_repair() mends it";
+	static const char older[] =
+		"another program wrote an older form back, as probes do that go; xp_repair() mends it";
+	const struct xp__site *site = &finding->site;
+	enum verdict verdict = finding->verdict;
 	int error = verdict == HELD ? -XP__EBUSY : verdict == FOREIGN ? -XP_E_MISMATCH : -XP_E_DRIFTED;
 
 	if (diag)
 		diag->key = object->name;
 	if (verdict == HIDDEN)
-		return xp__fail_unreadable(diag, look->code);
+		return xp__fail_unreadable(diag, site->code);
 	if (diag) {
-		diag->len = look->known ? look->len : 0;
-		memcpy(diag->expected, look->wanted, diag->len);
-		memcpy(diag->found, (const void *)look->code, diag->len);
+		diag->len = finding->has_right ? site->len : 0;
+		memcpy(diag->expected, finding->right.bytes, diag->len);
+		memcpy(diag->found, finding->text, diag->len);
 		diag->detail = NULL;
 	}
-	return xp__fail(diag, error, XP_PHASE_VALIDATE, (const void *)look->code,
+	return xp__fail(diag, error, XP_PHASE_VALIDATE, (const void *)site->code,
 			verdict == HELD      ? held
 			: verdict == FOREIGN ? NULL
 					     : older);
 }
 
-/* What the object is, as a wish. */
-static struct xp__request state_of(const struct xp__group *group)
-{
-	struct xp__request request = {.kind = group->kind, .object = group->object, .from = XP__FROM_BUILT};
-
-	if (group->kind->current)
-		group->kind->current(&request);
-	return request;
-}
-
 int xp__drift_check(const struct xp__group *groups, size_t *nr, struct xp_diag *diag)
 {
+	struct finding finding;
 	int error = 0;
 
 	if (nr)
 		*nr = 0;
 	for (const struct xp__group *group = groups; group; group = group->next) {
-		struct xp__request request = state_of(group);
-		struct xp__look look = {.page = 0};
-		int there;
+		struct xp__request request = xp__request_state(group, XP__FROM_BUILT);
+		uintptr_t page = 0;
 
-		for (size_t i = 0; group->kind->look; i++) {
-			enum verdict verdict;
-
-			there = look_at_next(&request, group, i, &look);
-			if (there < 0)
-				break;
-			verdict = there ? judge(&look) : RIGHT;
-			if (verdict == RIGHT)
+		for (size_t i = 0; look(&request, group, i, &page, &finding); i++) {
+			if (finding.verdict == RIGHT)
 				continue;
 			if (!error)
-				error = fail(&look, verdict, group->object, diag);
+				error = fail(&finding, group->object, diag);
 			if (nr)
 				++*nr;
 			else
@@ -143,23 +160,12 @@ static void note(struct repair *repair, int error, const struct xp_diag *diag)
 	repair->error = repair->error ? repair->error : error;
 }
 
-static int add(struct xp__commit *commit, const struct xp__look *look, struct xp_diag *diag)
+static int repair_site(struct xp__commit *commit, const struct finding *finding, struct xp_diag *diag)
 {
-	uint8_t old[XP_MAX_LEN];
-	struct xp__change change = {
-		.addr = look->code,
-		.old = old,
-		.new = look->wanted,
-		.len = look->len,
-		.known = look->len,
-		.resume = look->resume_at ? XP_RESUME_AT : XP_RESUME_EMULATE,
-		.resume_at = look->resume_at,
-	};
-	int error;
+	struct xp__insn insn;
+	struct xp__change change = xp__site_change(&finding->site, finding->text, &finding->right, &insn);
 
-	memcpy(old, (const void *)look->code, look->len);
-	error = xp__commit_change(commit, &change, 0, diag);
-	return error < 0 ? error : 0;
+	return xp__commit_change(commit, &change, 0, diag);
 }
 
 /* A commit of as many drifted sites as there is room for; @parked: by the quiesce policy. NULL and 0: there are none. */
@@ -167,6 +173,7 @@ static int build(const struct xp__group *groups, bool parked, struct xp__commit 
 {
 	const struct xp__size size = {.sites = SITES_AT_ONCE, .plans = SITES_AT_ONCE};
 	struct xp__commit *commit = xp__commit_new(&size);
+	struct finding finding;
 	int error = 0;
 
 	*result = NULL;
@@ -175,17 +182,16 @@ static int build(const struct xp__group *groups, bool parked, struct xp__commit 
 	if (parked)
 		commit->policy = XP_POLICY_QUIESCE;
 	for (const struct xp__group *group = groups; group && !error; group = group->next) {
-		struct xp__request request = state_of(group);
-		struct xp__look look = {.page = 0};
-		int there = group->kind->look ? 0 : -1;
+		struct xp__request request = xp__request_state(group, XP__FROM_BUILT);
+		uintptr_t page = 0;
 
-		for (size_t i = 0; there >= 0 && !error && commit->nr < SITES_AT_ONCE; i++) {
-			enum verdict verdict;
-
-			there = look_at_next(&request, group, i, &look);
-			verdict = there > 0 ? judge(&look) : RIGHT;
-			if (verdict == DRIFTED || verdict == MIXED)
-				error = verdict == MIXED && !parked ? -XP_E_MULTI : add(commit, &look, diag);
+		for (size_t i = 0; !error && commit->nr < SITES_AT_ONCE; i++) {
+			if (!look(&request, group, i, &page, &finding))
+				break;
+			if (finding.verdict == MIXED && !parked)
+				error = -XP_E_MULTI;
+			else if (finding.verdict == DRIFTED || finding.verdict == MIXED)
+				error = repair_site(commit, &finding, diag);
 		}
 	}
 	if (!error && commit->nr > 0)

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 /*
- * Functions with patchable entries: which there are, what is wished of them, and what their entries become.
+ * Functions with patchable entries: which there are, what is asked of them, and what their entries become.
  *
  * I1  An entry is a 5-byte nop, a call of its module's stub, or a jmp to a replacement: function->text says which. Any other
  *     text is refused, and nothing is changed. A function that is asked for the first time has what the compiler left.
@@ -10,27 +10,24 @@
  *     to is then read by who comes through. So text and data may change one after the other.
  * I4  Lists of handlers and tables are immutable but for what is added to a table. What was replaced is given back when
  *     everybody who was in a thunk has been seen to have left.
- * I5  A wish adds to those before it in the same batch: the last one's commit has them all.
+ * I5  A request adds to those before it in the same batch: the last one's commit has them all.
  * I6  Modules are in no particular order; a module's records are by address, by the linker's doing or by ours.
  *
  * Ordering: trace.c.
  */
 #include "core/function.h"
 
-#include "arch/x86/insn.h"
+#include "arch/x86/forms.h"
 #include "arch/x86/thunk_trace.h"
 #include "core/batch.h"
 #include "core/deps.h"
 #include "core/engine.h"
 
-#define LEN 5u
 #define BEFORE_MAX 15u
 #define CHUNK_SIZE (64u << 10)
 #define NR_CLASSES 8u /* of small blocks: 32, 64, … 4096 */
 #define CLASS_MIN 32u
 
-static const uint8_t nop[LEN] = {0x0f, 0x1f, 0x44, 0, 0};
-static const uint8_t nops[LEN] = {0x90, 0x90, 0x90, 0x90, 0x90};
 static const uint8_t endbr[4] = {0xf3, 0x0f, 0x1e, 0xfa};
 
 /* The records of one module, of one kind. */
@@ -394,21 +391,14 @@ static bool same(const char *a, const char *b)
 
 /* ---- functions ---- */
 
-static bool is_call_of(const uint8_t *text, uintptr_t code, uintptr_t target)
-{
-	uint8_t call[LEN];
-
-	return target && xp__insn_rel32(call, 0xe8, code, target) && memcmp(text, call, LEN) == 0;
-}
-
 static struct xp__function *make(struct xp__entries *module, uint32_t record)
 {
 	uintptr_t code = code_of(module, record);
 	const uint8_t *text = (const uint8_t *)code;
 	struct xp__function *function = known(code);
-	struct xp__insn insn = {.kind = XP__INSN_UNKNOWN};
+	uint8_t call[XP__CALL_LEN];
 	uintptr_t page = 0;
-	bool readable;
+	bool readable, is_call;
 
 	if (function || reserve(1))
 		return function;
@@ -422,17 +412,15 @@ static struct xp__function *make(struct xp__entries *module, uint32_t record)
 	function->code = code;
 	function->size = size_of(module, record);
 	function->before = (uint8_t)before_of(module, record);
-	readable = xp__text_readable(&page, code, LEN); /* if not, add() refuses whatever is asked for */
-	if (readable)
-		xp__insn_decode(text, LEN, &insn);
+	/* If it cannot be read, whatever is asked for is refused. */
+	readable = xp__text_readable(&page, code, XP__ENTRY_LEN);
+	is_call = readable && module->stub && xp__form_call(call, code, module->stub, false) &&
+		  memcmp(text, call, XP__ENTRY_LEN) == 0;
 	/* A nop of whatever form; or what was left when this module was registered before. */
-	if (!readable)
-		memcpy(function->text, nop, LEN);
-	else if ((insn.kind == XP__INSN_NOP && insn.len == LEN) || memcmp(text, nops, LEN) == 0 ||
-		 is_call_of(text, code, module->stub))
-		memcpy(function->text, text, LEN);
+	if (readable && (xp__form_is_entry_nop(text) || is_call))
+		memcpy(function->text, text, XP__ENTRY_LEN);
 	else
-		memcpy(function->text, nop, LEN);
+		xp__form_entry_nop(function->text);
 	function->next = module->functions;
 	module->functions = function;
 	insert(functions, function);
@@ -654,16 +642,16 @@ static uintptr_t redirect_of(const struct xp__handlers *list)
 
 /* ---- the kind ---- */
 
-/* I5: what is there, or what an earlier request of this commit makes of it, and this request's wish. */
-static int start(struct xp__request *request)
+/* I5: what is there, or what an earlier request of this commit makes of it, and this request. */
+static int entry_begin(struct xp__request *request)
 {
 	struct xp__function *function = function_of(request);
 	struct xp__handlers *list = function->changes ? function->new_handlers : function->handlers, *new = list;
 	int error = 0;
 
-	if (xp__port->function_thread == NULL && request->entry.wish == XP__ENTRY_TRACE)
+	if (xp__port->function_thread == NULL && request->entry.op == XP__ENTRY_TRACE)
 		return -XP_E_NO_METHOD;
-	switch (request->entry.wish) {
+	switch (request->entry.op) {
 	case XP__ENTRY_TRACE:
 		error = with(&new, list, request);
 		break;
@@ -683,13 +671,13 @@ static int start(struct xp__request *request)
 	return 0;
 }
 
-static void finish(struct xp__request *request, bool done)
+static void entry_end(struct xp__request *request, bool done)
 {
 	struct xp__function *function = function_of(request);
 	struct xp__handlers *old = function->handlers, *new = function->new_handlers;
 	void *pin = function->pin;
 
-	if (done && request->entry.wish == XP__ENTRY_REDIRECT) {
+	if (done && request->entry.op == XP__ENTRY_REDIRECT) {
 		function->pin = request->entry.pin;
 		request->entry.pin = pin;
 	}
@@ -709,14 +697,6 @@ static void finish(struct xp__request *request, bool done)
 		retire(&old->dead);
 }
 
-static void measure(const struct xp__request *request, const struct xp__group *group, struct xp__size *size)
-{
-	(void)request;
-	(void)group;
-	size->sites++;
-	size->plans++;
-}
-
 static int refuse(const struct xp__function *function, int error, const char *detail, struct xp_diag *diag)
 {
 	if (diag)
@@ -724,17 +704,17 @@ static int refuse(const struct xp__function *function, int error, const char *de
 	return xp__fail(diag, error, XP_PHASE_VALIDATE, (const void *)function->code, detail);
 }
 
-/* I3. */
-static int wanted(struct xp__function *function, struct xp_diag *diag)
+/* I3. What the entry is to become; an error if it cannot be. */
+static int wanted(const struct xp__function *function, uint8_t *bytes, struct xp_diag *diag)
 {
-	bool traced = is_traced(function->new_handlers);
-	uintptr_t redirect = redirect_of(function->new_handlers);
+	const struct xp__handlers *handlers = function->changes ? function->new_handlers : function->handlers;
+	uintptr_t redirect = redirect_of(handlers);
 
-	if (!traced && redirect == 0) {
-		memcpy(function->wanted, nop, LEN);
+	if (!is_traced(handlers) && redirect == 0) {
+		xp__form_entry_nop(bytes);
 		return 0;
 	}
-	if (!traced && xp__insn_rel32(function->wanted, 0xe9, function->code, redirect))
+	if (!is_traced(handlers) && xp__form_jump(bytes, function->code, redirect))
 		return 0;
 	/* The thunk returns elsewhere than where it was called from. */
 	if (redirect && !xp__port->can(XP_NEED_CALL))
@@ -744,67 +724,53 @@ static int wanted(struct xp__function *function, struct xp_diag *diag)
 		return refuse(function, -XP_E_NO_ENTRY, "no file of its object includes <crosspatch/function.h>", diag);
 	if (xp__port->function_thread == NULL)
 		return refuse(function, -XP_E_NO_METHOD, "the port keeps nothing for threads", diag);
-	if (!xp__insn_rel32(function->wanted, 0xe8, function->code, function->module->stub))
+	if (!xp__form_call(bytes, function->code, function->module->stub, false))
 		return refuse(function, -XP_E_RANGE, "the stub is out of the entry's reach", diag);
 	return 0;
 }
 
-static int add(const struct xp__request *request, const struct xp__group *group, struct xp__commit *commit,
-	       struct xp_diag *diag)
+static int entry_site(const struct xp__group *group, size_t i, struct xp__site *site)
 {
 	struct xp__function *function = (struct xp__function *)group->object;
-	const uint8_t *text = (const uint8_t *)function->code;
-	struct xp__change change = {
-		.addr = function->code,
-		.old = function->text,
-		.new = function->wanted,
-		.len = LEN,
-		.known = LEN,
-		.resume = XP_RESUME_EMULATE,
-	};
-	int error;
 
-	error = wanted(function, diag);
-	if (error)
-		return error;
-	if (!xp__text_readable(&commit->page, function->code, LEN))
-		return refuse(function, xp__fail_unreadable(diag, function->code), diag ? diag->detail : NULL, diag);
-	if (memcmp(text, function->text, LEN) != 0) {
-		error = xp__fail_text(diag, text, function->text, text, LEN);
-		return refuse(function, error, diag ? diag->detail : NULL, diag);
-	}
-	/* Off is any nop of five bytes; but five nops become one if that is what is asked. */
-	if (memcmp(function->text, function->wanted, LEN) == 0)
-		return 0;
-	if (request->entry.wish == XP__ENTRY_PREPARE)
-		commit->policy = XP_POLICY_EARLY;
-	error = xp__commit_change(commit, &change, XP__PLAN_OWN, diag);
-	return error ? refuse(function, error, diag ? diag->detail : NULL, diag) : 0;
+	*site = (struct xp__site){.code = function->code, .handle = function, .len = XP__ENTRY_LEN};
+	return i > 0 ? -1 : function->code != 0;
 }
 
-static int look(const struct xp__request *request, const struct xp__group *group, size_t i, struct xp__look *look)
+/* Of what an entry may be in any state: number @n. */
+static int any_form(const struct xp__function *function, const uint8_t *text, unsigned n, uint8_t *bytes)
 {
-	const struct xp__function *function = (const struct xp__function *)group->object;
-	const uint8_t *text = (const uint8_t *)function->code;
 	uintptr_t redirect = redirect_of(function->handlers);
-	struct xp__insn insn;
-	uint8_t jmp[LEN];
 
-	(void)request;
-	if (i > 0)
-		return -1;
-	if (function->code == 0)
-		return 0;
-	if (!xp__look_at(look, function->code, LEN))
+	if (n == 0 && xp__form_is_entry_nop(text)) {
+		memcpy(bytes, text, XP__ENTRY_LEN);
 		return 1;
-	look->known = true;
-	look->first[0] = nop[0];
-	look->first[1] = nops[0];
-	memcpy(look->wanted, function->text, LEN);
-	xp__insn_decode(text, LEN, &insn);
-	look->form = (insn.kind == XP__INSN_NOP && insn.len == LEN) || memcmp(text, nops, LEN) == 0 ||
-		     is_call_of(text, function->code, function->module->stub) ||
-		     (redirect && xp__insn_rel32(jmp, 0xe9, function->code, redirect) && memcmp(text, jmp, LEN) == 0);
+	}
+	if (n < 2)
+		return xp__form_entry_built(bytes, n);
+	if (n == 2 && function->module->stub)
+		return xp__form_call(bytes, function->code, function->module->stub, false);
+	return n <= 3 && redirect && xp__form_jump(bytes, function->code, redirect);
+}
+
+static int entry_form(const struct xp__request *request, const struct xp__site *site, const uint8_t *text,
+		      enum xp__which which, unsigned n, struct xp__form *form, struct xp_diag *diag)
+{
+	const struct xp__function *function = site->handle;
+	int error;
+
+	form->resume = XP_RESUME_EMULATE;
+	if (which == XP__FROM_ANY)
+		return any_form(function, text, n, form->bytes);
+	if (n > 0)
+		return 0;
+	error = which == XP__WANTED ? wanted(function, form->bytes, diag) : 0;
+	if (error)
+		return error;
+	/* What stands there is right until the next commit. */
+	if (which != XP__WANTED)
+		memcpy(form->bytes, function->text, XP__ENTRY_LEN);
+	(void)request;
 	return 1;
 }
 
@@ -818,15 +784,15 @@ int xp__functions_each(int (*visit)(const struct xp__group *groups, void *data),
 	return result;
 }
 
-static void settled(const struct xp__request *request, const struct xp__group *group)
+static void entry_applied(const struct xp__request *request, const struct xp__group *group)
 {
 	struct xp__function *function = (struct xp__function *)group->object;
 
 	(void)request;
-	memcpy(function->text, function->wanted, LEN);
+	(void)wanted(function, function->text, NULL);
 }
 
-static void drop(struct xp__request *request)
+static void entry_drop(struct xp__request *request)
 {
 	if (request->entry.pin)
 		xp__port->unpin(request->entry.pin);
@@ -865,12 +831,12 @@ static int arrive(const struct xp_site_table *records, bool patchable)
 	return 0;
 }
 
-static int arrive_entries(const struct xp_site_table *records)
+static int entry_arrive(const struct xp_site_table *records)
 {
 	return arrive(records, false);
 }
 
-static int arrive_patchable(const struct xp_site_table *records)
+static int patchable_arrive(const struct xp_site_table *records)
 {
 	return arrive(records, true);
 }
@@ -888,7 +854,7 @@ static struct xp__entries *unlink_module(struct xp__entries **list, const struct
 }
 
 /* The text goes away: nobody is in these functions, or comes through their entries. */
-static void depart(const struct xp_site_table *records)
+static void entry_depart(const struct xp_site_table *records)
 {
 	struct xp__entries *module = unlink_module(&modules, records);
 
@@ -908,7 +874,7 @@ static void depart(const struct xp_site_table *records)
 }
 
 /* Without the lock: pins. */
-static void leave(const struct xp_site_table *records)
+static void entry_leave(const struct xp_site_table *records)
 {
 	struct xp__entries *module;
 	struct xp__function *function;
@@ -941,22 +907,22 @@ static void leave(const struct xp_site_table *records)
 
 const struct xp__kind xp__entry_kind = {
 	.cumulative = true,
-	.start = start,
-	.finish = finish,
-	.measure = measure,
-	.add = add,
-	.look = look,
-	.settled = settled,
-	.drop = drop,
-	.leave = leave,
-	.arrive = arrive_entries,
-	.depart = depart,
+	.own_plans = true,
+	.begin = entry_begin,
+	.end = entry_end,
+	.site = entry_site,
+	.form = entry_form,
+	.applied = entry_applied,
+	.drop = entry_drop,
+	.leave = entry_leave,
+	.arrive = entry_arrive,
+	.depart = entry_depart,
 };
 
 const struct xp__kind xp__patchable_kind = {
-	.leave = leave,
-	.arrive = arrive_patchable,
-	.depart = depart,
+	.leave = entry_leave,
+	.arrive = patchable_arrive,
+	.depart = entry_depart,
 };
 
 /* ---- one function ---- */
@@ -966,11 +932,11 @@ static int check(xp__any_function *fn, const struct xp_function_handler *handler
 	return fn && handler && (handler->entry || handler->leave) ? 0 : -XP__EINVAL;
 }
 
-static struct xp__request request_of(struct xp__function *function, uint8_t wish)
+static struct xp__request request_of(struct xp__function *function, uint8_t op)
 {
 	struct xp__request request = {.kind = &xp__entry_kind, .object = &function->object};
 
-	request.entry.wish = wish;
+	request.entry.op = op;
 	return request;
 }
 
@@ -984,8 +950,8 @@ static bool is_clone(const char *name)
 }
 
 /* Everything but the function, which is found under the lock. */
-static int item_for(struct xp__request *request, xp__any_function *fn, uint8_t wish,
-		    const struct xp_function_handler *handler, void *data, xp__any_function *replacement)
+static int request_for(struct xp__request *request, xp__any_function *fn, uint8_t op,
+		       const struct xp_function_handler *handler, void *data, xp__any_function *replacement)
 {
 	struct xp__function *function;
 	int error = xp__lock(NULL);
@@ -998,7 +964,7 @@ static int item_for(struct xp__request *request, xp__any_function *fn, uint8_t w
 	xp__unlock();
 	if (error)
 		return error;
-	*request = request_of(function, wish);
+	*request = request_of(function, op);
 	request->entry.handler = handler;
 	request->entry.data = data;
 	request->entry.replacement = (uintptr_t)replacement;
@@ -1017,7 +983,7 @@ static int apply(struct xp__request *request, int error)
 		reclaim();
 		xp__unlock();
 	}
-	drop(request);
+	entry_drop(request);
 	return error;
 }
 
@@ -1027,28 +993,28 @@ static int into_batch(struct xp_batch *batch, struct xp__request *request, int e
 		return error;
 	error = xp__batch_add(batch, request);
 	if (error)
-		drop(request);
+		entry_drop(request);
 	return error;
 }
 
 static int trace_item(struct xp__request *request, xp__any_function *fn, const struct xp_function_handler *handler,
-		      void *data, uint8_t wish)
+		      void *data, uint8_t op)
 {
 	int error = check(fn, handler);
 
-	return error ? error : item_for(request, fn, wish, handler, data, NULL);
+	return error ? error : request_for(request, fn, op, handler, data, NULL);
 }
 
 static int redirect_item(struct xp__request *request, xp__any_function *fn, xp__any_function *replacement)
 {
 	if (fn == NULL || replacement == NULL || fn == replacement)
 		return -XP__EINVAL;
-	return item_for(request, fn, XP__ENTRY_REDIRECT, NULL, NULL, replacement);
+	return request_for(request, fn, XP__ENTRY_REDIRECT, NULL, NULL, replacement);
 }
 
 static int restore_item(struct xp__request *request, xp__any_function *fn)
 {
-	return item_for(request, fn, XP__ENTRY_REDIRECT, NULL, NULL, NULL);
+	return request_for(request, fn, XP__ENTRY_REDIRECT, NULL, NULL, NULL);
 }
 
 int xp__function_trace(xp__any_function *fn, const struct xp_function_handler *handler, void *data)
@@ -1118,7 +1084,7 @@ xp__any_function *xp__function_original(xp__any_function *fn)
 	if (fn == NULL || xp__lock(NULL))
 		return NULL;
 	if (find_function(fn, &module, &record))
-		original = code_of(module, record) + LEN;
+		original = code_of(module, record) + XP__ENTRY_LEN;
 	xp__unlock();
 	return (xp__any_function *)original;
 }
@@ -1141,7 +1107,7 @@ static int at_beginning(const struct xp__entries *module, uint32_t record)
 
 /* What a pattern asks of each function that it matches. */
 static bool concerns(const struct xp__entries *module, uint32_t record, const char *pattern,
-		     const struct xp__request *wish)
+		     const struct xp__request *asked)
 {
 	const struct xp__function *function;
 	uintptr_t page = 0;
@@ -1150,25 +1116,25 @@ static bool concerns(const struct xp__entries *module, uint32_t record, const ch
 	if (!is_entry(module, record) || !(pattern == NULL || matches(pattern, name_of(module, record))))
 		return false;
 	function = known(code_of(module, record));
-	traced = function && has(function->handlers, wish->entry.handler, wish->entry.data);
-	switch (wish->entry.wish) {
+	traced = function && has(function->handlers, asked->entry.handler, asked->entry.data);
+	switch (asked->entry.op) {
 	case XP__ENTRY_TRACE:
 		return !traced && at_beginning(module, record) != 0;
 	case XP__ENTRY_UNTRACE:
 		return traced;
 	default:
-		return xp__text_readable(&page, code_of(module, record), LEN) &&
-		       memcmp((const void *)code_of(module, record), nops, LEN) == 0 &&
+		return xp__text_readable(&page, code_of(module, record), XP__ENTRY_LEN) &&
+		       xp__form_is_entry_nops((const uint8_t *)code_of(module, record)) &&
 		       at_beginning(module, record) != 0;
 	}
 }
 
-static int apply_matching_locked(const char *pattern, const struct xp__request *wish, struct xp_diag *diag)
+static int apply_matching_locked(const char *pattern, const struct xp__request *asked, struct xp_diag *diag)
 {
 	const struct sought sought = {.pattern = pattern};
 	struct xp__request *requests;
 	size_t nr = 0, room = 0;
-	bool untrace = wish->entry.wish == XP__ENTRY_UNTRACE;
+	bool untrace = asked->entry.op == XP__ENTRY_UNTRACE;
 	int error = xp__modules_retry(has_sought, &sought, untrace ? NULL : diag);
 
 	/* What was never traced there need not end. */
@@ -1177,7 +1143,7 @@ static int apply_matching_locked(const char *pattern, const struct xp__request *
 	error = 0;
 	for (const struct xp__entries *module = modules; module; module = module->next)
 		for (uint32_t i = 0; i < module->nr; i++)
-			room += concerns(module, i, pattern, wish);
+			room += concerns(module, i, pattern, asked);
 	if (room == 0)
 		return 0;
 	requests = reserve(room) ? NULL : xp__port->alloc(room * sizeof(*requests));
@@ -1188,7 +1154,7 @@ static int apply_matching_locked(const char *pattern, const struct xp__request *
 			uint32_t record = number(module, i);
 			struct xp__function *function;
 
-			if (!concerns(module, record, pattern, wish))
+			if (!concerns(module, record, pattern, asked))
 				continue;
 			if (!untrace && at_beginning(module, record) < 0) {
 				error = xp__fail(
@@ -1201,7 +1167,7 @@ static int apply_matching_locked(const char *pattern, const struct xp__request *
 				error = xp__fail(diag, -XP__ENOMEM, XP_PHASE_VALIDATE, NULL, NULL);
 				break;
 			}
-			requests[nr] = *wish;
+			requests[nr] = *asked;
 			requests[nr++].object = &function->object;
 		}
 	if (!error)
@@ -1211,18 +1177,18 @@ static int apply_matching_locked(const char *pattern, const struct xp__request *
 	return error ? error : (int)nr;
 }
 
-static int apply_matching(const char *pattern, const struct xp__request *wish, struct xp_diag *diag)
+static int apply_matching(const char *pattern, const struct xp__request *asked, struct xp_diag *diag)
 {
 	int result = xp__lock(diag);
 
 	if (result)
 		return result;
-	result = apply_matching_locked(pattern, wish, diag);
+	result = apply_matching_locked(pattern, asked, diag);
 	xp__unlock();
 	return result;
 }
 
-static int trace_matching(const char *pattern, const struct xp_function_handler *handler, void *data, uint8_t wish,
+static int trace_matching(const char *pattern, const struct xp_function_handler *handler, void *data, uint8_t op,
 			  struct xp_diag *diag)
 {
 	struct xp__request request = {.kind = &xp__entry_kind};
@@ -1232,7 +1198,7 @@ static int trace_matching(const char *pattern, const struct xp_function_handler 
 			memset(diag, 0, sizeof(*diag));
 		return xp__fail(diag, -XP__EINVAL, XP_PHASE_VALIDATE, NULL, NULL);
 	}
-	request.entry.wish = wish;
+	request.entry.op = op;
 	request.entry.handler = handler;
 	request.entry.data = data;
 	return apply_matching(pattern, &request, diag);
@@ -1254,7 +1220,8 @@ int xp_function_prepare(const char *pattern, struct xp_diag *diag)
 {
 	struct xp__request request = {.kind = &xp__entry_kind};
 
-	request.entry.wish = XP__ENTRY_PREPARE;
+	request.entry.op = XP__ENTRY_PREPARE;
+	request.early = true;
 	return apply_matching(pattern, &request, diag);
 }
 
@@ -1335,7 +1302,7 @@ static size_t ranges_of(const struct xp__function *function, struct xp_range *ra
 			continue;
 		if (ranges) {
 			/* Who rests before the entry, or on it, goes where it leads now. */
-			ranges[nr].start = own ? code + LEN : code;
+			ranges[nr].start = own ? code + XP__ENTRY_LEN : code;
 			ranges[nr].end = code - (own ? function->before : 0) + size_of(module, i);
 		}
 		nr++;

@@ -49,7 +49,6 @@ struct xp__function {
 	uint32_t size;   /* in bytes; 0: unknown */
 	uint8_t before;  /* bytes of the function before the entry */
 	uint8_t text[5]; /* what stands there */
-	uint8_t wanted[5];
 };
 
 /* By address: open addressing, at most half full. */

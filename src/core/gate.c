@@ -24,6 +24,7 @@
  * The table of sites in UD2 form is fault.c's.
  */
 #include "arch/x86/emulate.h"
+#include "arch/x86/forms.h"
 #include "arch/x86/thunk.h"
 #include "core/batch.h"
 #include "core/deps.h"
@@ -36,9 +37,6 @@
 #define XP_NO_PATCHING /* the library calls no gates of its own */
 #include <crosspatch/gate.h>
 
-#define SITE_LEN 5
-#define UD2_LEN 8
-#define UD2_CALL 3   /* where in it the five bytes stand */
 #define ASKS_LEN 17  /* bytes of 32-bit code in kind of a stub */
 #define VAIN_MAX 16u /* calls that could not be bound, before their handle's stub leads straight to the provider */
 
@@ -138,96 +136,19 @@ static void lead(struct xp_gate *handle, xp__gate_func *provider, bool straight)
 
 /* ---- sites ---- */
 
-/* A site of either form. */
-struct site {
-	uintptr_t code;
-	uint8_t len;
-	uint8_t call; /* where in it the five bytes of the call stand */
-	uint8_t opcode;
-};
+/* What a kind adds to a site's flags: the site is the stub itself, a jump. */
+#define SITE_IS_STUB 8
 
-static struct site site_at(uintptr_t code, bool ud2)
+/* The site at @code, of either form. */
+static struct xp__site site_at(struct xp_gate *handle, uintptr_t code, bool ud2)
 {
-	if (ud2)
-		return (struct site){code, UD2_LEN, UD2_CALL, ((const uint8_t *)code)[UD2_CALL]};
-	return (struct site){code, SITE_LEN, 0, 0xe8};
-}
+	struct xp__site site = {.code = code, .handle = handle, .len = XP__CALL_LEN};
 
-/* Where a site goes that is not bound. */
-static uintptr_t unbound_target(const struct xp_gate *handle, const struct site *site)
-{
-	bool own = site->code == (uintptr_t)handle->stub;
-
-	return (uintptr_t)handle->stub + (own ? UD2_LEN : 0);
-}
-
-/* The site as it is when it goes to @target. False: out of reach. */
-static bool form(uint8_t *bytes, const struct site *site, uintptr_t target)
-{
-	for (unsigned i = 0; i < site->call; i++)
-		bytes[i] = 0x2e;
-	return xp__insn_rel32(bytes + site->call, site->opcode, site->code + site->call, target);
-}
-
-static bool is_ud2(uintptr_t code)
-{
-	const volatile uint8_t *text = (const volatile uint8_t *)code;
-
-	return text[0] == 0x0f && text[1] == 0x0b;
-}
-
-static int check_ud2(const struct xp_gate *handle, const struct site *site, struct xp_diag *diag)
-{
-	bool own = site->code == (uintptr_t)handle->stub;
-
-	if (site->code % UD2_LEN != 0)
-		return xp__fail_record(diag, &handle->object, site->code, "a site in UD2 form that is not aligned");
-	if (site->opcode != (own ? 0xe9 : 0xe8))
-		return xp__fail_record(diag, &handle->object, site->code,
-				       "a site in UD2 form that is neither call nor stub");
-	return 0;
-}
-
-static int add_site(const struct xp__request *request, const struct xp_gate *handle, const struct site *site,
-		    struct xp__commit *commit, size_t first, struct xp_diag *diag)
-{
-	uint8_t ud2[UD2_LEN] = {0x0f, 0x0b, 0x2e, site->opcode}, unbound[UD2_LEN], placed[UD2_LEN], wanted[UD2_LEN];
-	const uint8_t *text = (const uint8_t *)site->code;
-	struct xp__change change = {.addr = site->code, .len = site->len, .known = site->len};
-	bool binds = request->gate.bind;
-	struct xp__insn insn;
-	int error = site->len == UD2_LEN ? check_ud2(handle, site, diag) : 0;
-
-	if (error)
-		return error;
-	if (!form(unbound, site, unbound_target(handle, site)))
-		return xp__fail_record(diag, &handle->object, site->code, "a call out of reach of its stub");
-	change.resume = XP_RESUME_EMULATE;
-	change.old = change.new = unbound;
-	if (memcmp(text, unbound, site->len) == 0) {
-		;
-	} else if (site->len == UD2_LEN && memcmp(text, ud2, UD2_LEN) == 0) {
-		change.old = ud2;
-		if (!binds)
-			return 0;
-	} else if (handle->placed && form(placed, site, (uintptr_t)handle->placed) &&
-		   memcmp(text, placed, site->len) == 0) {
-		change.old = placed;
-		binds = true;
-	} else {
-		return xp__fail_site(diag, &handle->object, site->code, unbound, site->len);
+	if (ud2) {
+		site.len = XP__FAULT_LEN;
+		site.flags = XP_SITE_UD2 | (code == (uintptr_t)handle->stub ? SITE_IS_STUB : 0);
 	}
-	if (request->gate.provider && binds && site->opcode == 0xe8 &&
-	    form(wanted, site, (uintptr_t)request->gate.provider))
-		change.new = wanted;
-	if (memcmp(change.old, change.new, site->len) == 0)
-		return 0;
-	if (change.old == ud2) {
-		/* One instruction: who executed it goes on at its first byte. */
-		xp__insn_decode(change.new, site->len, &insn);
-		change.as = &insn;
-	}
-	return xp__commit_change(commit, &change, first, diag);
+	return site;
 }
 
 static const struct xp_gate_site *site_of(const struct xp__group *group, uint32_t i)
@@ -235,127 +156,134 @@ static const struct xp_gate_site *site_of(const struct xp__group *group, uint32_
 	return (const struct xp_gate_site *)group->records + group->numbers[i];
 }
 
-static void measure(const struct xp__request *request, const struct xp__group *group, struct xp__size *size)
+static bool faults_first(const struct xp__site *site)
 {
-	const struct xp_gate *handle = handle_of(site_of(group, 0));
+	return site->flags & XP_SITE_UD2;
+}
+
+/* The site as it is when it goes to @target. False: out of reach. */
+static bool leads_to(uint8_t *bytes, const struct xp__site *site, uintptr_t target)
+{
+	if (faults_first(site))
+		return xp__form_fault_call(bytes, site->code, target, site->flags & SITE_IS_STUB);
+	return xp__form_call(bytes, site->code, target, false);
+}
+
+/* Where a site goes that is not bound. */
+static uintptr_t unbound_target(const struct xp_gate *handle, const struct xp__site *site)
+{
+	return (uintptr_t)handle->stub + (site->flags & SITE_IS_STUB ? XP__FAULT_LEN : 0);
+}
+
+static void gate_count(const struct xp__request *request, const struct xp__group *group, struct xp__size *size)
+{
 	size_t nr = group->nr;
 
-	if (request->gate.handle) {
-		nr = request->gate.handle == handle;
-	} else {
-		for (const struct xp__found *found = handle->found; found; found = found->next)
-			nr++;
-	}
+	(void)request;
+	for (const struct xp__found *found = handle_of(site_of(group, 0))->found; found; found = found->next)
+		nr++;
 	size->sites += nr;
 	size->plans += nr;
 }
 
-static int fail_unreadable(const struct xp_gate *handle, uintptr_t code, struct xp_diag *diag)
+static int gate_site(const struct xp__group *group, size_t i, struct xp__site *site)
 {
-	if (diag)
-		diag->key = handle->object.name;
-	return xp__fail_unreadable(diag, code);
-}
-
-static int add(const struct xp__request *request, const struct xp__group *group, struct xp__commit *commit,
-	       struct xp_diag *diag)
-{
-	const struct xp_gate *handle = handle_of(site_of(group, 0));
-	size_t first = commit->nr_plans;
-	int error = 0;
-
-	if (handle->stub == NULL)
-		return 0;
-	if (request->gate.handle) {
-		struct site site;
-
-		if (!xp__text_readable(&commit->page, request->gate.site, request->gate.ud2 ? UD2_LEN : SITE_LEN))
-			return fail_unreadable(handle, request->gate.site, diag);
-		site = site_at(request->gate.site, request->gate.ud2);
-
-		if (request->gate.handle != handle)
-			return 0;
-		return add_site(request, handle, &site, commit, first, diag);
-	}
-	for (uint32_t i = 0; i < group->nr && !error; i++) {
-		unsigned flags = xp__site_flags(&site_of(group, i)->gate);
-		uintptr_t code = xp__relative(&site_of(group, i)->code);
-		struct site site;
-
-		if (flags & XP_SITE_STUB)
-			continue;
-		if (!xp__text_readable(&commit->page, code, flags & XP_SITE_UD2 ? UD2_LEN : SITE_LEN))
-			return fail_unreadable(handle, code, diag);
-		site = site_at(code, flags & XP_SITE_UD2);
-		error = add_site(request, handle, &site, commit, first, diag);
-	}
-	for (const struct xp__found *found = handle->found; found && !error; found = found->next) {
-		struct site site = site_at(found->code, false);
-
-		if (!xp__text_readable(&commit->page, found->code, SITE_LEN))
-			return fail_unreadable(handle, found->code, diag);
-		error = add_site(request, handle, &site, commit, first, diag);
-	}
-	return error;
-}
-
-/* A site is right unbound, and where the provider is. */
-static void look_at(struct xp__look *look, const struct xp_gate *handle, const struct site *site)
-{
-	uint8_t ud2[UD2_LEN] = {0x0f, 0x0b, 0x2e, site->opcode}, placed[UD2_LEN];
-	const uint8_t *text = (const uint8_t *)site->code;
-
-	if (!xp__look_at(look, site->code, site->len))
-		return;
-	look->known = form(look->wanted, site, unbound_target(handle, site));
-	if (site->len == UD2_LEN)
-		look->first[0] = ud2[0];
-	if (site->len == UD2_LEN && memcmp(text, ud2, UD2_LEN) == 0)
-		memcpy(look->wanted, ud2, UD2_LEN);
-	else if (handle->placed && form(placed, site, (uintptr_t)handle->placed) &&
-		 memcmp(text + 1, placed + 1, site->len - 1u) == 0)
-		memcpy(look->wanted, placed, site->len);
-}
-
-static int look(const struct xp__request *request, const struct xp__group *group, size_t i, struct xp__look *look)
-{
-	const struct xp_gate *handle = handle_of(site_of(group, 0));
+	struct xp_gate *handle = handle_of(site_of(group, 0));
 	const struct xp__found *found = handle->found;
-	unsigned flags = i < group->nr ? xp__site_flags(&site_of(group, (uint32_t)i)->gate) : 0;
-	struct site site;
 
-	(void)request;
-	for (size_t at = group->nr; i >= group->nr && found && at < i; at++)
+	if (i < group->nr) {
+		const struct xp_gate_site *record = site_of(group, (uint32_t)i);
+		unsigned flags = xp__site_flags(&record->gate);
+
+		*site = site_at(handle, xp__relative(&record->code), flags & XP_SITE_UD2);
+		site->record = record;
+		return handle->stub && !(flags & XP_SITE_STUB);
+	}
+	for (size_t at = group->nr; found && at < i; at++)
 		found = found->next;
-	if (i >= group->nr && found == NULL)
+	if (found == NULL)
 		return -1;
-	if (handle->stub == NULL || flags & XP_SITE_STUB)
+	*site = site_at(handle, found->code, false);
+	return handle->stub != NULL;
+}
+
+static int check(const struct xp__site *site, const uint8_t *text, struct xp_diag *diag)
+{
+	static const char detail[] = "a site in UD2 form that is neither call nor stub";
+	uint8_t call[XP__FAULT_LEN];
+
+	if (!faults_first(site))
 		return 0;
-	site = site_at(i < group->nr ? xp__relative(&site_of(group, (uint32_t)i)->code) : found->code,
-		       flags & XP_SITE_UD2);
-	look_at(look, handle, &site);
+	if (site->code % XP__FAULT_LEN != 0)
+		return xp__fail(diag, -XP_E_CORRUPT, XP_PHASE_VALIDATE, (const void *)site->code,
+				"a site in UD2 form that is not aligned");
+	xp__form_fault(call, site->flags & SITE_IS_STUB);
+	if (text[XP__FAULT_CALL] != call[XP__FAULT_CALL])
+		return xp__fail(diag, -XP_E_CORRUPT, XP_PHASE_VALIDATE, (const void *)site->code, detail);
+	return 0;
+}
+
+/*
+ * The forms: unbound; as the compiler left it, which faults; bound, to the provider that there is or was. What is bound stays
+ * so, to the next provider, and what faults faults on, unless all sites are to be bound.
+ */
+static int gate_form(const struct xp__request *request, const struct xp__site *site, const uint8_t *text,
+		     enum xp__which which, unsigned n, struct xp__form *form, struct xp_diag *diag)
+{
+	const struct xp_gate *handle = site->handle;
+	uint8_t unbound[XP__FAULT_LEN], fault[XP__FAULT_LEN], bound[XP__FAULT_LEN];
+	const uint8_t *forms[3] = {unbound};
+	unsigned nr = 1;
+	uintptr_t to = (uintptr_t)(which < XP__RIGHT ? handle->placed : request->gate.provider);
+	bool is_fault, is_unbound, has_bound;
+	int error = check(site, text, diag);
+
+	if (error)
+		return error;
+	if (!leads_to(unbound, site, unbound_target(handle, site)))
+		return xp__fail(diag, -XP_E_CORRUPT, XP_PHASE_VALIDATE, (const void *)site->code,
+				"a call out of reach of its stub");
+	xp__form_fault(fault, site->flags & SITE_IS_STUB);
+	has_bound = to && !(which == XP__WANTED && site->flags & SITE_IS_STUB) && leads_to(bound, site, to);
+	is_unbound = memcmp(text, unbound, site->len) == 0;
+	is_fault = faults_first(site) && memcmp(text, fault, XP__FAULT_LEN) == 0;
+	if (which == XP__WANTED) {
+		bool binds = request->gate.bind || !(is_unbound || is_fault);
+
+		forms[0] = binds && has_bound ? bound : is_fault && !request->gate.bind ? fault : unbound;
+	} else {
+		if (faults_first(site))
+			forms[nr++] = fault;
+		if (has_bound)
+			forms[nr++] = bound;
+	}
+	if (n >= nr)
+		return 0;
+	memcpy(form->bytes, forms[n], site->len);
+	form->resume = XP_RESUME_EMULATE;
+	form->whole = is_fault;
 	return 1;
 }
 
 /* ---- the kind ---- */
 
 /* Calls leave what is going to be taken away before the text says so. */
-static int start(struct xp__request *request)
+static int gate_begin(struct xp__request *request)
 {
 	const struct gate *gate = gate_of(request);
 	bool has = gate->gate.placed != NULL;
 
-	request->skip = !has && request->gate.provider == NULL && request->gate.wish == XP__GATE_LEAD;
-	if (request->gate.wish == XP__GATE_PROVIDE && has)
+	request->skip = !has && request->gate.provider == NULL && request->gate.op == XP__GATE_LEAD;
+	if (request->gate.op == XP__GATE_PROVIDE && has)
 		return -XP_E_PROVIDED;
-	if ((request->gate.wish == XP__GATE_REPLACE || request->gate.wish == XP__GATE_WITHDRAW) && !has)
+	if ((request->gate.op == XP__GATE_REPLACE || request->gate.op == XP__GATE_WITHDRAW) && !has)
 		return -XP_E_NO_PROVIDER;
 	for (struct xp_gate *handle = gate->handles; handle && has; handle = handle->next)
 		lead(handle, request->gate.provider, false);
 	return 0;
 }
 
-static void finish(struct xp__request *request, bool done)
+static void gate_end(struct xp__request *request, bool done)
 {
 	struct gate *gate = gate_of(request);
 
@@ -364,7 +292,7 @@ static void finish(struct xp__request *request, bool done)
 
 		/* ordering: (G1) pairs with (G2) */
 		__atomic_store_n(&gate->gate.placed, request->gate.provider, __ATOMIC_RELEASE);
-		if (request->gate.wish != XP__GATE_BIND) {
+		if (request->gate.op != XP__GATE_BIND) {
 			gate->pin = request->gate.pin;
 			request->gate.pin = pin;
 		}
@@ -373,20 +301,18 @@ static void finish(struct xp__request *request, bool done)
 		lead(handle, gate->gate.placed, done && request->gate.straight);
 }
 
-static void settled(const struct xp__request *request, const struct xp__group *group)
+static void gate_applied(const struct xp__request *request, const struct xp__group *group)
 {
-	/* Of one site that changes the others are not asked. */
-	if (request->gate.handle == NULL)
-		handle_of(site_of(group, 0))->placed = request->gate.provider;
+	handle_of(site_of(group, 0))->placed = request->gate.provider;
 }
 
-static void drop(struct xp__request *request)
+static void gate_drop(struct xp__request *request)
 {
 	xp__let_go(request->gate.pin);
 	request->gate.pin = NULL;
 }
 
-static void current(struct xp__request *request)
+static void gate_get_state(struct xp__request *request)
 {
 	request->gate.provider = gate_of(request)->gate.placed;
 	request->gate.bind = __atomic_load_n(&eager, __ATOMIC_RELAXED);
@@ -447,19 +373,26 @@ static void drop_faults(const struct xp_site_table *table)
 	xp__faults_publish(&faults, sites);
 }
 
-/* 0: the site is no UD2 any more. */
+static bool is_fault(uintptr_t code)
+{
+	const volatile uint8_t *text = (const volatile uint8_t *)code;
+	uint8_t fault[XP__FAULT_LEN];
+
+	xp__form_fault(fault, false);
+	return text[0] == fault[0] && text[1] == fault[1];
+}
+
+/* 0: the site faults no more. */
 static int patch_fault(struct xp_gate *handle, uintptr_t code)
 {
-	struct xp__request request = {.kind = &xp__gate_kind, .object = handle->object.real};
+	const struct xp__site site = site_at(handle, code, true);
+	struct xp__request request = {.kind = &xp__gate_kind, .object = handle->object.real, .only = &site};
 	int error = xp__lock(NULL);
 
 	if (error)
 		return error;
-	if (is_ud2(code)) {
+	if (is_fault(code)) {
 		request.gate.provider = ((struct gate *)request.object)->gate.placed;
-		request.gate.handle = handle;
-		request.gate.site = code;
-		request.gate.ud2 = true;
 		request.gate.bind = true;
 		error = xp__patch_locked(&request, 1, NULL);
 		if (!error)
@@ -475,19 +408,19 @@ static int patch_fault(struct xp_gate *handle, uintptr_t code)
  * The call, or the stub's jump, as if it were bound: the resolver would try what was just tried. Without a provider, or one
  * that it cannot reach, as if it were unbound, and likewise under ThreadSanitizer, where calls ask.
  */
-static void finish_fault(const struct xp_gate *handle, uintptr_t code, struct xp_regs *regs)
+static void finish_fault(struct xp_gate *handle, uintptr_t code, struct xp_regs *regs)
 {
 	const struct gate *gate = (const struct gate *)handle->object.real;
 	/* ordering: (G2) pairs with (G1) */
 	xp__gate_func *provider = gate ? __atomic_load_n(&gate->gate.placed, __ATOMIC_ACQUIRE) : NULL;
-	struct site site = site_at(code, true);
-	uint8_t bytes[UD2_LEN];
+	const struct xp__site site = site_at(handle, code, true);
+	uint8_t bytes[XP__FAULT_LEN];
 	struct xp__insn insn;
 
-	if (provider == NULL || xp__sanitizer || !form(bytes, &site, (uintptr_t)provider))
-		(void)form(bytes, &site, unbound_target(handle, &site));
-	xp__insn_decode(bytes, UD2_LEN, &insn);
-	xp__emulate(&insn, code, code + UD2_LEN, regs);
+	if (provider == NULL || xp__sanitizer || !leads_to(bytes, &site, (uintptr_t)provider))
+		(void)leads_to(bytes, &site, unbound_target(handle, &site));
+	xp__insn_decode(bytes, XP__FAULT_LEN, &insn);
+	xp__emulate(&insn, code, code + XP__FAULT_LEN, regs);
 }
 
 enum xp_trap_verdict xp_trap_illegal(struct xp_regs *regs, unsigned shard)
@@ -501,7 +434,7 @@ enum xp_trap_verdict xp_trap_illegal(struct xp_regs *regs, unsigned shard)
 	if (handle == NULL)
 		return XP_TRAP_FOREIGN;
 	XP__INJECT(XP__POINT_FAULT_FOUND);
-	if (!is_ud2(code) || (xp__faults_try(&handle->faults) && patch_fault(handle, code) == 0))
+	if (!is_fault(code) || (xp__faults_try(&handle->faults) && patch_fault(handle, code) == 0))
 		return XP_TRAP_RETRY;
 	finish_fault(handle, code, regs);
 	return XP_TRAP_DONE;
@@ -509,7 +442,7 @@ enum xp_trap_verdict xp_trap_illegal(struct xp_regs *regs, unsigned shard)
 
 /* ---- executables and shared objects come and go ---- */
 
-static int arrive(const struct xp_site_table *table)
+static int gate_arrive(const struct xp_site_table *table)
 {
 	for (const struct xp_gate_site *site = table->start; site < (const struct xp_gate_site *)table->end; site++) {
 		struct xp_gate *handle = handle_of(site);
@@ -529,7 +462,7 @@ static int arrive(const struct xp_site_table *table)
 }
 
 /* Before its sites are known their calls run the fallback; from now on they may be bound. */
-static void arrived(const struct xp_site_table *table)
+static void gate_arrived(const struct xp_site_table *table)
 {
 	for (const struct xp_gate_site *site = table->start; site < (const struct xp_gate_site *)table->end; site++) {
 		struct xp_gate *handle = handle_of(site);
@@ -544,16 +477,15 @@ static void arrived(const struct xp_site_table *table)
 static void forget_found(struct xp_gate *handle)
 {
 	for (const struct xp__found *found = handle->found; found; found = found->next) {
-		struct xp__request request = {.kind = &xp__gate_kind, .object = handle->object.real};
+		const struct xp__site site = site_at(handle, found->code, false);
+		struct xp__request request = {.kind = &xp__gate_kind, .object = handle->object.real, .only = &site};
 
-		request.gate.handle = handle;
-		request.gate.site = found->code;
 		(void)xp__patch_locked(&request, 1, NULL);
 	}
 	xp__found_drop(&handle->found);
 }
 
-static void depart(const struct xp_site_table *table)
+static void gate_depart(const struct xp_site_table *table)
 {
 	drop_faults(table);
 	for (const struct xp_gate_site *site = table->start; site < (const struct xp_gate_site *)table->end; site++) {
@@ -576,24 +508,24 @@ const struct xp__kind xp__gate_kind = {
 	.record_size = sizeof(struct xp_gate_site),
 	.object_at = offsetof(struct xp_gate_site, gate),
 	.nr_relative = 2,
-	.forms = true,
-	.start = start,
-	.finish = finish,
-	.current = current,
-	.measure = measure,
-	.add = add,
-	.look = look,
-	.settled = settled,
-	.drop = drop,
-	.arrive = arrive,
-	.arrived = arrived,
-	.depart = depart,
+	.several_records = true,
+	.begin = gate_begin,
+	.end = gate_end,
+	.get_state = gate_get_state,
+	.count = gate_count,
+	.site = gate_site,
+	.form = gate_form,
+	.applied = gate_applied,
+	.drop = gate_drop,
+	.arrive = gate_arrive,
+	.arrived = gate_arrived,
+	.depart = gate_depart,
 };
 
 /* ---- binding at the first execution ---- */
 
-/* The site whose call is at @call, from the records or found earlier; len 0: not known. */
-static struct site known_site(const struct xp_gate *handle, uintptr_t call)
+/* The site whose call is at @call, from the records or discovered earlier; len 0: not known. */
+static struct xp__site known_site(struct xp_gate *handle, uintptr_t call)
 {
 	const struct xp_object *object = handle->object.real;
 
@@ -602,47 +534,45 @@ static struct site known_site(const struct xp_gate *handle, uintptr_t call)
 			const struct xp_gate_site *record = site_of(group, i);
 			bool ud2 = xp__site_flags(&record->gate) & XP_SITE_UD2;
 
-			if (xp__relative(&record->code) + (ud2 ? UD2_CALL : 0) == call &&
+			if (xp__relative(&record->code) + (ud2 ? XP__FAULT_CALL : 0) == call &&
 			    !(xp__site_flags(&record->gate) & XP_SITE_STUB))
-				return site_at(xp__relative(&record->code), ud2);
+				return site_at(handle, xp__relative(&record->code), ud2);
 		}
 	}
 	if (xp__found_has(handle->found, call))
-		return site_at(call, false);
-	return (struct site){0};
+		return site_at(handle, call, false);
+	return (struct xp__site){0};
 }
 
 /* 0: bound, by this thread or another. Else the site stays as it is. */
 static int bind(struct xp_gate *handle, uintptr_t code, xp__gate_func *provider)
 {
 	struct xp__request request = {.kind = &xp__gate_kind, .object = handle->object.real};
-	uint8_t direct[SITE_LEN];
-	struct site site;
+	uint8_t direct[XP__CALL_LEN];
+	struct xp__site site;
 	int error;
 
-	error = xp__found_readable(code, SITE_LEN);
+	error = xp__found_readable(code, XP__CALL_LEN);
 	if (error)
 		return error;
-	if (!xp__insn_rel32(direct, 0xe8, code, (uintptr_t)provider))
+	if (!xp__form_call(direct, code, (uintptr_t)provider, false))
 		return -XP_E_RANGE;
-	if (memcmp((const void *)code, direct, SITE_LEN) == 0)
+	if (memcmp((const void *)code, direct, XP__CALL_LEN) == 0)
 		return 0;
 	site = known_site(handle, code);
 	if (site.len == 0) {
-		uint8_t call[SITE_LEN];
+		uint8_t call[XP__CALL_LEN];
 
 		/* A tail call, or one through a pointer: what it returns to is no call of the stub. */
-		if (!xp__insn_rel32(call, 0xe8, code, (uintptr_t)handle->stub) ||
-		    memcmp((const void *)code, call, SITE_LEN) != 0)
+		if (!xp__form_call(call, code, (uintptr_t)handle->stub, false) ||
+		    memcmp((const void *)code, call, XP__CALL_LEN) != 0)
 			return -XP_E_MISMATCH;
 		if (!xp__found_add(&handle->found, code))
 			return -XP__ENOMEM;
-		site = site_at(code, false);
+		site = site_at(handle, code, false);
 	}
+	request.only = &site;
 	request.gate.provider = provider;
-	request.gate.handle = handle;
-	request.gate.site = site.code;
-	request.gate.ud2 = site.len == UD2_LEN;
 	request.gate.bind = true;
 	error = xp__patch_locked(&request, 1, NULL);
 	if (!error)
@@ -668,7 +598,7 @@ void *xp__gate_resolve(struct xp_object *object, uintptr_t return_address)
 	if (xp__lock(NULL))
 		return (void *)(uintptr_t)provider;
 	provider = gate->gate.placed;
-	if (provider && bind(handle, return_address - SITE_LEN, provider) && ++handle->vain >= VAIN_MAX)
+	if (provider && bind(handle, return_address - XP__CALL_LEN, provider) && ++handle->vain >= VAIN_MAX)
 		lead(handle, provider, true);
 	xp__unlock();
 	return (void *)(uintptr_t)(provider ? provider : handle->fallback);
@@ -699,23 +629,23 @@ __asm__(".pushsection .text\n\t"
 
 /* ---- the interface ---- */
 
-static int change(const char *name, enum xp__gate_wish wish, xp__gate_func *provider)
+static int change(const char *name, enum xp__gate_op op, xp__gate_func *provider)
 {
 	struct xp__request request = {.kind = &xp__gate_kind};
 	struct gate *gate;
 	int error;
 
-	if (name == NULL || name[0] == '\0' || (wish != XP__GATE_WITHDRAW && provider == NULL))
+	if (name == NULL || name[0] == '\0' || (op != XP__GATE_WITHDRAW && provider == NULL))
 		return -XP__EINVAL;
 	request.gate.pin = xp__keep(provider, NULL);
 	error = xp__lock(NULL);
 	if (!error) {
-		gate = wish == XP__GATE_PROVIDE ? name_gate(name) : find(name);
+		gate = op == XP__GATE_PROVIDE ? name_gate(name) : find(name);
 		if (gate == NULL) {
-			error = wish == XP__GATE_PROVIDE ? -XP__ENOMEM : -XP_E_NO_PROVIDER;
+			error = op == XP__GATE_PROVIDE ? -XP__ENOMEM : -XP_E_NO_PROVIDER;
 		} else {
 			request.object = &gate->gate.object;
-			request.gate.wish = (uint8_t)wish;
+			request.gate.op = (uint8_t)op;
 			request.gate.provider = provider;
 			request.gate.bind = provider && __atomic_load_n(&eager, __ATOMIC_RELAXED);
 			request.gate.straight = request.gate.bind;
@@ -723,7 +653,7 @@ static int change(const char *name, enum xp__gate_wish wish, xp__gate_func *prov
 		}
 		xp__unlock();
 	}
-	drop(&request);
+	gate_drop(&request);
 	return error;
 }
 
@@ -743,14 +673,14 @@ int xp__batch_add_gate(struct xp_batch *batch, const char *name, xp__gate_func *
 	if (gate == NULL)
 		return -XP__ENOMEM;
 	request.object = &gate->gate.object;
-	request.gate.wish = XP__GATE_LEAD;
+	request.gate.op = XP__GATE_LEAD;
 	request.gate.provider = function;
 	request.gate.bind = function != NULL;
 	request.gate.straight = function && __atomic_load_n(&eager, __ATOMIC_RELAXED);
 	request.gate.pin = xp__keep(function, NULL);
 	error = xp__batch_add(batch, &request);
 	if (error)
-		drop(&request);
+		gate_drop(&request);
 	return error;
 }
 
@@ -784,7 +714,7 @@ static size_t list_gates(struct xp__request *requests)
 			continue;
 		if (requests) {
 			requests[nr] = (struct xp__request){.kind = &xp__gate_kind, .object = &gate->gate.object};
-			requests[nr].gate.wish = XP__GATE_BIND;
+			requests[nr].gate.op = XP__GATE_BIND;
 			requests[nr].gate.provider = gate->gate.placed;
 			requests[nr].gate.bind = requests[nr].gate.straight = true;
 		}

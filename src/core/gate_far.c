@@ -251,14 +251,14 @@ static const struct xp_far_site *site_of(const struct xp__group *group, uint32_t
 	return (const struct xp_far_site *)group->records + group->numbers[i];
 }
 
-static void measure(const struct xp__request *request, const struct xp__group *group, struct xp__size *size)
+static void far_count(const struct xp__request *request, const struct xp__group *group, struct xp__size *size)
 {
 	size->sites += request->far.site ? 1 : group->nr;
 	size->plans += request->far.site ? 1 : group->nr;
 }
 
-static int add(const struct xp__request *request, const struct xp__group *group, struct xp__commit *commit,
-	       struct xp_diag *diag)
+static int far_emit(const struct xp__request *request, const struct xp__group *group, struct xp__commit *commit,
+		    struct xp_diag *diag)
 {
 	size_t first = commit->nr_plans;
 	int error = 0;
@@ -272,21 +272,21 @@ static int add(const struct xp__request *request, const struct xp__group *group,
 	return error;
 }
 
-static int start(struct xp__request *request)
+static int far_begin(struct xp__request *request)
 {
 	struct target now = target_of(gate_of(request));
 	bool has = now.selector != 0;
 
-	if (request->far.wish == XP__GATE_LEAD) {
+	if (request->far.op == XP__GATE_LEAD) {
 		request->skip = now.selector == request->far.selector && now.offset == request->far.offset;
 		return 0;
 	}
-	if (request->far.wish == XP__GATE_PROVIDE && has)
+	if (request->far.op == XP__GATE_PROVIDE && has)
 		return -XP_E_PROVIDED;
-	return request->far.wish != XP__GATE_PROVIDE && !has ? -XP_E_NO_PROVIDER : 0;
+	return request->far.op != XP__GATE_PROVIDE && !has ? -XP_E_NO_PROVIDER : 0;
 }
 
-static void finish(struct xp__request *request, bool done)
+static void far_end(struct xp__request *request, bool done)
 {
 	struct xp_gate_far *gate = gate_of(request);
 	uint32_t next = gate->version + 1;
@@ -300,7 +300,7 @@ static void finish(struct xp__request *request, bool done)
 	xp__faults_ended(&gate->faults);
 }
 
-static void current(struct xp__request *request)
+static void far_get_state(struct xp__request *request)
 {
 	struct target to = target_of(gate_of(request));
 
@@ -347,7 +347,7 @@ static enum xp_trap_verdict bind(const struct xp_far_site *site, struct xp_regs 
 	bool locked = !error;
 
 	if (locked && is_unbound(site)) {
-		current(&request);
+		far_get_state(&request);
 		request.far.site = site;
 		request.far.bind = true;
 		error = xp__patch_locked(&request, 1, NULL);
@@ -396,7 +396,7 @@ enum xp_trap_verdict xp_trap_fault(struct xp_regs *regs, unsigned shard, struct 
 
 /* ---- executables and shared objects come and go ---- */
 
-static int arrive(const struct xp_site_table *table)
+static int far_arrive(const struct xp_site_table *table)
 {
 	const struct xp_far_site *end = table->end;
 	struct xp__fault_sites *sites;
@@ -435,7 +435,7 @@ static bool has_other_sites(const struct xp_gate_far *gate, const struct xp_site
 }
 
 /* Without memory for a smaller table the one that is there stays: nobody executes what is gone. */
-static void depart(const struct xp_site_table *table)
+static void far_depart(const struct xp_site_table *table)
 {
 	const struct xp_far_site *end = table->end;
 	struct xp__fault_sites *sites = table->start != table->end ? xp__faults_copy(&faults, 0) : NULL;
@@ -460,13 +460,13 @@ const struct xp__kind xp__gate_far_kind = {
 	.record_size = sizeof(struct xp_far_site),
 	.object_at = offsetof(struct xp_far_site, gate),
 	.nr_relative = 3,
-	.start = start,
-	.finish = finish,
-	.current = current,
-	.measure = measure,
-	.add = add,
-	.arrive = arrive,
-	.depart = depart,
+	.begin = far_begin,
+	.end = far_end,
+	.get_state = far_get_state,
+	.count = far_count,
+	.emit = far_emit,
+	.arrive = far_arrive,
+	.depart = far_depart,
 };
 
 /* ---- the interface ---- */
@@ -510,14 +510,14 @@ int xp_far_segment_remove(struct xp_far_segment *segment)
 	return 0;
 }
 
-static int change(struct xp_gate_far *gate, enum xp__gate_wish wish, uint16_t selector, uint32_t offset)
+static int change(struct xp_gate_far *gate, enum xp__gate_op op, uint16_t selector, uint32_t offset)
 {
 	struct xp__request request = {.kind = &xp__gate_far_kind};
 
-	if (gate == NULL || (wish != XP__GATE_WITHDRAW && selector <= 3))
+	if (gate == NULL || (op != XP__GATE_WITHDRAW && selector <= 3))
 		return -XP__EINVAL;
 	request.object = &gate->object;
-	request.far.wish = (uint8_t)wish;
+	request.far.op = (uint8_t)op;
 	request.far.selector = selector;
 	request.far.offset = offset;
 	return xp__apply(&request, NULL);
@@ -534,7 +534,7 @@ int xp_batch_add_gate_far(struct xp_batch *batch, struct xp_gate_far *gate, uint
 	if (gate == NULL || (selector >= 1 && selector <= 3))
 		return -XP__EINVAL;
 	request.object = &gate->object;
-	request.far.wish = XP__GATE_LEAD;
+	request.far.op = XP__GATE_LEAD;
 	request.far.selector = selector;
 	request.far.offset = selector ? offset : 0;
 	return xp__batch_add(batch, &request);
@@ -565,8 +565,8 @@ static size_t list_gates(struct xp__request *requests)
 			continue;
 		if (requests) {
 			requests[nr] = (struct xp__request){.kind = &xp__gate_far_kind, .object = &gate->object};
-			current(&requests[nr]);
-			requests[nr].far.wish = XP__GATE_REPLACE;
+			far_get_state(&requests[nr]);
+			requests[nr].far.op = XP__GATE_REPLACE;
 			requests[nr].far.bind = true;
 		}
 		nr++;

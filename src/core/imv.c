@@ -8,6 +8,7 @@
  * I2  What changes at a site is its operand. The method is the selection's choice; a value that stays makes no commit.
  * I3  A site's record is believed in nothing: the text must be a mov of its length with an operand of its size.
  */
+#include "arch/x86/forms.h"
 #include "core/batch.h"
 #include "core/deps.h"
 #include "core/engine.h"
@@ -81,22 +82,13 @@ static uint64_t value_of(const struct xp_imv *imv)
 	return is_whole(imv) ? load(imv->value, imv->size) : 0;
 }
 
-/* The operand that ends at @end. */
-static uint64_t operand(const uint8_t *end, size_t size)
-{
-	uint64_t bits = 0;
-
-	memcpy(&bits, end - size, size);
-	return bits;
-}
-
-static int start(struct xp__request *request)
+static int value_begin(struct xp__request *request)
 {
 	request->skip = value_of(imv_of(request->object)) == request->bits;
 	return 0;
 }
 
-static void finish(struct xp__request *request, bool done)
+static void value_end(struct xp__request *request, bool done)
 {
 	struct xp_imv *imv = imv_of(request->object);
 
@@ -104,111 +96,59 @@ static void finish(struct xp__request *request, bool done)
 		store(imv->value, imv->size, request->bits);
 }
 
-static void current(struct xp__request *request)
+static void value_get_state(struct xp__request *request)
 {
 	request->bits = value_of(imv_of(request->object));
 }
 
-static void measure(const struct xp__request *request, const struct xp__group *group, struct xp__size *size)
+static int fail_text(const struct xp__site *site, const uint8_t *text, struct xp_diag *diag)
 {
-	(void)request;
-	size->sites += group->nr;
-	size->plans += group->nr < PLANS_MAX ? group->nr : PLANS_MAX;
-}
-
-static int fail(const struct xp_imv *imv, const void *site, int error, const char *detail, struct xp_diag *diag)
-{
-	if (diag)
-		diag->key = imv->object.name;
-	return xp__fail(diag, error, XP_PHASE_VALIDATE, site, detail);
-}
-
-/* The text of a site must be what its record says. */
-static int look(const struct xp_imv_site *site, const struct xp_imv *imv, const uint8_t *text, struct xp__insn *insn,
-		struct xp_diag *diag)
-{
-	if (!is_whole(imv) || site->size != imv->size || site->zero != 0)
-		return fail(imv, text, -XP_E_CORRUPT, "the record's size is not the value's", diag);
 	if (text[0] == XP__INSN_INT3_BYTE)
-		return fail(imv, text, -XP__EBUSY, "a debugger or probe has a breakpoint there", diag);
-	if (xp__insn_decode(text, site->len, insn) != site->len || insn->kind != XP__INSN_MOV_IMM ||
-	    insn->size != site->size)
-		return fail(imv, text, -XP_E_MISMATCH, "no mov with an operand of the recorded size stands there",
-			    diag);
-	return 0;
+		return xp__fail(diag, -XP__EBUSY, XP_PHASE_VALIDATE, (const void *)site->code,
+				"a debugger or probe has a breakpoint there");
+	return xp__fail(diag, -XP_E_MISMATCH, XP_PHASE_VALIDATE, (const void *)site->code,
+			"no mov with an operand of the recorded size stands there");
 }
 
-/*
- * One look at the sites of a group. @before: what stands in the operands that change, one number for all, or the number of
- * plans would have no bound. It is the value, and 0 where the text is as it was emitted; in a module that comes back it
- * is what the value was when it left, which the first site that changes tells.
- */
-struct pass {
-	const struct xp__request *request;
-	struct xp__commit *commit;
-	size_t first; /* plan */
-	uint64_t before;
-	bool before_is_known;
-};
-
-static int add_site(struct pass *pass, const struct xp_imv_site *site, struct xp_diag *diag)
+static void value_count(const struct xp__request *request, const struct xp__group *group, struct xp__size *size)
 {
-	const struct xp__request *request = pass->request;
+	size->sites += group->nr;
+	size->plans += group->nr < PLANS_MAX || request->from == XP__FROM_ANY ? group->nr : PLANS_MAX;
+}
+
+static int value_site(const struct xp__group *group, size_t i, struct xp__site *site)
+{
+	const struct xp_imv_site *record;
+
+	if (i >= group->nr)
+		return -1;
+	record = (const struct xp_imv_site *)group->records + group->numbers[i];
+	*site = (struct xp__site){.code = xp__relative(&record->code), .record = record, .len = record->len};
+	if (site->len > XP_MAX_LEN)
+		site->len = XP_MAX_LEN; /* form() refuses the record */
+	return 1;
+}
+
+/* The mov that stands there, with another operand. The compiler leaves 0; what came back may have any. */
+static int value_form(const struct xp__request *request, const struct xp__site *site, const uint8_t *text,
+		      enum xp__which which, unsigned n, struct xp__form *form, struct xp_diag *diag)
+{
+	const struct xp_imv_site *record = site->record;
 	const struct xp_imv *imv = imv_of(request->object);
-	const uint8_t *text = (const uint8_t *)xp__relative(&site->code);
-	uint8_t old[XP_MAX_LEN], new[XP_MAX_LEN];
-	struct xp__change change = {
-		.addr = (uintptr_t)text,
-		.old = old,
-		.new = new,
-		.len = site->len,
-		.known = site->len,
-	};
-	struct xp__insn insn;
-	uint64_t found;
-	int error;
+	uint64_t bits = which == XP__FROM_STATE ? value_of(imv) : which == XP__FROM_BUILT && n == 0 ? 0 : request->bits;
 
-	if (!xp__text_readable(&pass->commit->page, (uintptr_t)text, site->len)) {
-		if (diag)
-			diag->key = imv->object.name;
-		return xp__fail_unreadable(diag, (uintptr_t)text);
-	}
-	error = look(site, imv, text, &insn, diag);
-
-	if (error)
-		return error;
-	memcpy(old, text, site->len);
-	memcpy(new, text, site->len);
-	found = operand(old + site->len, site->size);
-	if (found == request->bits && request->from != XP__FROM_STATE)
+	if (n > (which == XP__FROM_BUILT))
 		return 0;
-	if (!pass->before_is_known) {
-		pass->before = found;
-		pass->before_is_known = true;
-	}
-	if (found == pass->before) {
-		memcpy(new + site->len - site->size, &request->bits, site->size);
-		return xp__commit_change(pass->commit, &change, pass->first, diag);
-	}
-	memcpy(new + site->len - site->size, &pass->before, site->size);
-	if (diag)
-		diag->key = imv->object.name;
-	return xp__fail_text(diag, text, new, old, site->len);
-}
-
-static int add(const struct xp__request *request, const struct xp__group *group, struct xp__commit *commit,
-	       struct xp_diag *diag)
-{
-	const struct xp_imv_site *sites = group->records;
-	struct pass pass = {.request = request, .commit = commit, .first = commit->nr_plans};
-	int error = 0;
-
-	pass.before_is_known = request->from != XP__FROM_ANY;
-	if (request->from == XP__FROM_STATE)
-		pass.before = value_of(imv_of(request->object));
-	for (uint32_t i = 0; i < group->nr && !error; i++)
-		error = add_site(&pass, &sites[group->numbers[i]], diag);
-	return error;
+	if (!is_whole(imv) || record->size != imv->size || record->zero != 0 || record->len > XP_MAX_LEN)
+		return xp__fail(diag, -XP_E_CORRUPT, XP_PHASE_VALIDATE, (const void *)site->code,
+				"the record's size is not the value's");
+	/* What is wanted is asked of text that was found to be a mov. */
+	if (which != XP__WANTED && !xp__form_is_value(text, record->len, record->size))
+		return fail_text(site, text, diag);
+	xp__form_value(form->bytes, text, record->len, record->size, bits);
+	if (which == XP__FROM_ANY)
+		memcpy(form->bytes, text, site->len);
+	return 1;
 }
 
 /* What its type and its range allow. */
@@ -228,24 +168,6 @@ static bool allows(const struct xp_imv *imv, uint64_t bits)
 	return bits >= imv->least && bits <= imv->most;
 }
 
-/* Any value is one that it may have. */
-static int look_at(const struct xp__request *request, const struct xp__group *group, size_t i, struct xp__look *look_)
-{
-	const struct xp_imv_site *site =
-		(const struct xp_imv_site *)group->records + (i < group->nr ? group->numbers[i] : 0);
-	const uint8_t *text = (const uint8_t *)xp__relative(&site->code);
-	struct xp__insn insn;
-
-	if (i >= group->nr)
-		return -1;
-	if (!xp__look_at(look_, (uintptr_t)text, site->len) || look(site, imv_of(request->object), text, &insn, NULL))
-		return 1;
-	look_->known = look_->form = true;
-	memcpy(look_->wanted, text, site->len);
-	memcpy(look_->wanted + site->len - site->size, &request->bits, site->size);
-	return 1;
-}
-
 static int fill(struct xp__request *request, struct xp_imv *imv, const void *value, size_t size)
 {
 	if (imv == NULL || value == NULL || !is_size(size))
@@ -261,7 +183,7 @@ static int fill(struct xp__request *request, struct xp_imv *imv, const void *val
 }
 
 /* A number of the value's size, signed or not. */
-static int wish(struct xp__request *request, struct xp_object *object, uint64_t value)
+static int value_parse(struct xp__request *request, struct xp_object *object, uint64_t value)
 {
 	size_t size = imv_of(object)->size;
 	unsigned sign = 8 * (unsigned)size - 1;
@@ -277,13 +199,13 @@ const struct xp__kind xp__value_kind = {
 	.record_size = sizeof(struct xp_imv_site),
 	.object_at = offsetof(struct xp_imv_site, imv),
 	.nr_relative = 2,
-	.start = start,
-	.finish = finish,
-	.current = current,
-	.wish = wish,
-	.measure = measure,
-	.add = add,
-	.look = look_at,
+	.begin = value_begin,
+	.end = value_end,
+	.get_state = value_get_state,
+	.parse = value_parse,
+	.count = value_count,
+	.site = value_site,
+	.form = value_form,
 };
 
 int xp__imv_set(struct xp_imv *imv, const void *value, size_t size)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What a kind is to the engine: a kind of object that has sites, what can be wished of it, and how a wish becomes
- * changes of a commit. Batches, registration and the protocol know no more of keys, calls and values than this.
+ * What a kind is to the engine: a kind of object that has sites (keys, calls, values…), which states an object can be
+ * brought to, and which forms a site has in each. Batches, registration, repair and the protocol know no more than this.
  */
 #ifndef XP_CORE_KIND_H
 #define XP_CORE_KIND_H
@@ -25,15 +25,38 @@ struct xp__poke {
 	uint8_t replace[XP_MAX_LEN];
 };
 
-/* Why an request's sites are looked at. */
-enum xp__from {
-	XP__FROM_STATE, /* all of them change */
-	XP__FROM_BUILT, /* their module comes: some may have to change; the text is as the compiler left it */
-	XP__FROM_ANY,   /* the same, and the text may have been patched before */
+/* Which forms of a site. The first three say what its text may be before a request is carried out. */
+enum xp__which {
+	XP__FROM_STATE, /* its object's state: every site changes */
+	XP__FROM_BUILT, /* its module comes, and the text is as the compiler left it; some sites change */
+	XP__FROM_ANY,   /* the same, and the text may have been patched before: any form that it has in any state */
+	XP__RIGHT,      /* with which it does what the request says; first the one that a repair writes */
+	XP__WANTED, /* which the request makes of text that is one of the first three's, the best one first; another one will
+			   do if it stands there */
+};
+
+/* A site: where its text is, and what it is named by. */
+struct xp__site {
+	uintptr_t code;
+	const void *record; /* NULL: it has none, it was discovered */
+	void *handle;       /* the object that the record names, which may be a module's handle of the real one */
+	uint8_t len;
+	uint8_t flags; /* XP_SITE_ flags of the record, and what the kind adds */
+};
+
+/* One form. */
+struct xp__form {
+	uint8_t bytes[XP_MAX_LEN];
+	uint8_t change; /* leading bytes that differ between forms; 0: all */
+	uint8_t resume; /* enum xp_resume: what becomes of a thread that meets a breakpoint while this form is written */
+	bool whole;     /* the text that it takes the place of is executed at its first byte only, and so is this */
+	uintptr_t resume_at;
+	void (**word)(void); /* not NULL: text of this form jumps through it, and it is to become @word_to first */
+	void (*word_to)(void);
 };
 
 /* What becomes of a gate's provider. */
-enum xp__gate_wish {
+enum xp__gate_op {
 	XP__GATE_PROVIDE,  /* there must be none */
 	XP__GATE_REPLACE,  /* there must be one */
 	XP__GATE_WITHDRAW, /* likewise */
@@ -42,15 +65,17 @@ enum xp__gate_wish {
 };
 
 /* What becomes of a function's entry. A redirection to 0 ends one. */
-enum xp__entry_wish { XP__ENTRY_TRACE, XP__ENTRY_UNTRACE, XP__ENTRY_REDIRECT, XP__ENTRY_PREPARE };
+enum xp__entry_op { XP__ENTRY_TRACE, XP__ENTRY_UNTRACE, XP__ENTRY_REDIRECT, XP__ENTRY_PREPARE };
 
-/* One wish for one object. */
+/* To bring one object to one state. */
 struct xp__request {
 	const struct xp__kind *kind;
-	struct xp_object *object; /* the real one; NULL: bytes at an address */
-	uint8_t from;             /* enum xp__from */
+	struct xp_object *object;    /* the real one; NULL: bytes at an address */
+	const struct xp__site *only; /* not NULL: only this site of it */
+	uint8_t from;                /* enum xp__which */
 	bool skip;     /* nothing to do: it is so already, or a later request for the same object takes its place */
 	bool added_to; /* a later request of a cumulative kind changes the text for this one, too */
+	bool early;    /* no other thread executes these sites: the caller says so */
 	union {
 		bool on;
 		uint32_t choice;
@@ -58,17 +83,13 @@ struct xp__request {
 		struct xp__poke poke;
 		struct {
 			void (*func)(void);
-			void *pin;      /* of func; after the commit of what was there before */
-			uintptr_t site; /* not 0: only this one, which was found */
-			bool back;      /* it goes to the trampoline again */
+			void *pin; /* of func; after the commit of what was there before */
+			bool back; /* calls go to the trampoline again */
 		} call;
 		struct {
 			void (*provider)(void);
-			void *pin;              /* of the provider; after the commit of the one before */
-			struct xp_gate *handle; /* not NULL: only the site at @site, which is this one's */
-			uintptr_t site;
-			uint8_t wish;  /* enum xp__gate_wish */
-			bool ud2;      /* the site at @site has that form */
+			void *pin;     /* of the provider; after the commit of the one before */
+			uint8_t op;    /* enum xp__gate_op */
 			bool bind;     /* unbound sites too, as far as they are known */
 			bool straight; /* and what else calls the stub does not ask the resolver */
 		} gate;
@@ -76,77 +97,73 @@ struct xp__request {
 			const struct xp_far_site *site; /* not NULL: only this one */
 			uint32_t offset;
 			uint16_t selector; /* 0: no provider */
-			uint8_t wish;      /* enum xp__gate_wish */
+			uint8_t op;        /* enum xp__gate_op */
 			bool bind;         /* unbound sites too */
 		} far;
 		struct {
 			const struct xp_function_handler *handler;
 			void *data;
 			uintptr_t replacement;
-			void *pin;    /* of the replacement; after the commit of what was there before */
-			uint8_t wish; /* enum xp__entry_wish */
+			void *pin;  /* of the replacement; after the commit of what was there before */
+			uint8_t op; /* enum xp__entry_op */
 		} entry;
 	};
 };
 
-/* What a site is to be as its object is, and whether its text is of another form that it may have. */
-struct xp__look {
-	uintptr_t page; /* of xp__text_readable(), from one site to the next */
-	uintptr_t code;
-	uint8_t len;
-	bool hidden;                /* the text cannot be read; the rest says nothing */
-	bool known;                 /* `wanted` is; else the text is none that the site ever has */
-	bool form;                  /* whole, and one instruction */
-	uint8_t wanted[XP_MAX_LEN]; /* the text itself, where it is right */
-	uint8_t first[2];           /* first bytes of the form that the compiler left; 0: none */
-	uintptr_t resume_at; /* where a bystander goes on that meets a breakpoint; 0: the instruction is emulated */
-};
-
-/* xp__look_at - says where the site is. False: its text cannot be read, and look() has no more to say. */
-bool xp__look_at(struct xp__look *look, uintptr_t code, size_t len);
-
 struct xp__kind {
 	uint8_t record_size; /* of a site; 0: the kind has no records, or looks after them itself, from arrive() to depart() */
-	bool cumulative;   /* several wishes for one object add up: start() sees to it, and each is finished */
-	uint8_t object_at; /* where in the record the reference to the object stands */
-	bool forms;        /* one place has several records: a gate's stub is one, and may be a site */
+	bool cumulative;      /* several requests for one object add up: begin() sees to it, and each is ended */
+	bool own_plans;       /* no two sites have equal plans: none is looked for */
+	uint8_t object_at;    /* where in the record the reference to the object stands */
+	bool several_records; /* one place has several records: a gate's stub is one, and may be a site */
 	uint8_t nr_relative; /* fields with which the record begins that hold a distance from themselves, the site's first */
 
 	/*
-	 * start - before anything else is done for an request: sets item->skip if the object is as wished, or takes it out
+	 * begin - before anything else is done for a request: sets request->skip if the object is so already, or takes it out
 	 * of the reach of changes that need no lock. Errors: a code; the object is as before.
-	 * finish - after the commit, for each request that was started and not skipped: @done or undone.
+	 * end - after the commit, for each request that was begun and not skipped: @done or undone.
 	 * Both may be NULL. Context: text lock, here and below.
 	 */
-	int (*start)(struct xp__request *request);
-	void (*finish)(struct xp__request *request, bool done);
+	int (*begin)(struct xp__request *request);
+	void (*end)(struct xp__request *request, bool done);
 
-	/* current - fills in the wish that says what the object is now, for sites that come later. */
-	void (*current)(struct xp__request *request);
-
-	/*
-	 * wish - fills @request with the wish that @object, the real one, be @value: what a person can ask for who knows it by
-	 * name. NULL: nothing can be asked so. Errors: -EINVAL for what it cannot be.
-	 */
-	int (*wish)(struct xp__request *request, struct xp_object *object, uint64_t value);
+	/* get_state - fills in what the object is now, for sites that come later, and to tell drift. */
+	void (*get_state)(struct xp__request *request);
 
 	/*
-	 * measure - adds to @size what add() will need at most. add - compares the text with what it must be, and adds
-	 * the changes; those that are there already are left out, unless the goal is CHANGE. Called for each group of the
-	 * request's object, or once with NULL if it has no object. Errors: a code, told to @diag.
+	 * parse - fills @request: @object, the real one, is to be @value, as a person says it who knows it by name. NULL:
+	 * nothing can be asked so. Errors: -EINVAL for what it cannot be.
 	 */
-	void (*measure)(const struct xp__request *request, const struct xp__group *group, struct xp__size *size);
-	int (*add)(const struct xp__request *request, const struct xp__group *group, struct xp__commit *commit,
-		   struct xp_diag *diag);
+	int (*parse)(struct xp__request *request, struct xp_object *object, uint64_t value);
 
 	/*
-	 * look - fills the zeroed @look for site number @i of @group, of which @request says what its object is. 1; 0: number @i is
-	 * no site; -1: there are no more. May be NULL: drift is not looked for.
+	 * as_built - no site of the group changes when it comes: what the compiler left is right. NULL: each is looked at.
+	 * count - adds to @size what the sites of @group need at most; NULL: a plan for each.
 	 */
-	int (*look)(const struct xp__request *request, const struct xp__group *group, size_t i, struct xp__look *look);
+	bool (*as_built)(const struct xp__request *request, const struct xp__group *group);
+	void (*count)(const struct xp__request *request, const struct xp__group *group, struct xp__size *size);
 
-	/* settled - after the commit: the text of @group is as @request says. May be NULL. */
-	void (*settled)(const struct xp__request *request, const struct xp__group *group);
+	/* site - fills in site number @i of the group. 1; 0: that record is no site; -1: there are no more. */
+	int (*site)(const struct xp__group *group, size_t i, struct xp__site *site);
+
+	/*
+	 * form - fills the zeroed @form with form number @n of those that @which says, for a site with @text, which can be
+	 * read. Pure. 1; 0: there are no more. Errors: a code, told to @diag: the record cannot be right, or what is asked for
+	 * cannot be.
+	 */
+	int (*form)(const struct xp__request *request, const struct xp__site *site, const uint8_t *text,
+		    enum xp__which which, unsigned n, struct xp__form *form, struct xp_diag *diag);
+
+	/*
+	 * emit - in the place of count(), site() and form(): compares the text of all sites with what it must be, and adds the
+	 * changes. Called for each group of the request's object, or once with NULL if it has no object. Errors: a code, told
+	 * to @diag.
+	 */
+	int (*emit)(const struct xp__request *request, const struct xp__group *group, struct xp__commit *commit,
+		    struct xp_diag *diag);
+
+	/* applied - after the commit: the text of @group is as @request says. May be NULL. */
+	void (*applied)(const struct xp__request *request, const struct xp__group *group);
 
 	/*
 	 * drop - the request is needed no more. leave - the objects of the table go away. Both may be NULL.

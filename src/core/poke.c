@@ -488,17 +488,18 @@ static int check_private(const struct xp__commit *c, struct xp_diag *diag)
 
 int xp__commit_ready(struct xp__commit *c, struct xp_diag *diag)
 {
-	unsigned nr_phases, needs = needs_of(c, &nr_phases);
-	int error = 0;
+	unsigned nr_phases, needs;
+	int error;
 
-	if (!c->ready) {
-		error = xp__commit_order(c, diag);
-		error = error ? error : make_buffer(diag);
-		error = error ? error : check_private(c, diag);
-		if (!error && nr_phases > 0)
-			error = prepare(needs, diag);
-		c->ready = error == 0;
-	}
+	if (c->ready)
+		return 0;
+	needs = needs_of(c, &nr_phases);
+	error = xp__commit_order(c, diag);
+	error = error ? error : make_buffer(diag);
+	error = error ? error : check_private(c, diag);
+	if (!error && nr_phases > 0)
+		error = prepare(needs, diag);
+	c->ready = error == 0;
 	return error;
 }
 

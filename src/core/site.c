@@ -182,7 +182,7 @@ static int find_doubles(const struct xp_site_table *table, const struct xp__kind
 				doubles->bits[numbers[i] / 8] |= (uint8_t)(1u << numbers[i] % 8);
 				break;
 			}
-			if (!kind->forms)
+			if (!kind->several_records)
 				return xp__fail(diag, -XP_E_CORRUPT, XP_PHASE_VALIDATE, (const void *)code, DIFFER);
 		}
 	}
@@ -499,7 +499,7 @@ static int check_objects(const struct xp_module *public, struct xp_diag *diag)
 
 static int make_and_attach(const struct xp_module *public, size_t nr, struct module **result, struct xp_diag *diag)
 {
-	enum xp__from from = public->state & WAS_REGISTERED ? XP__FROM_ANY : XP__FROM_BUILT;
+	enum xp__which from = public->state & WAS_REGISTERED ? XP__FROM_ANY : XP__FROM_BUILT;
 	struct module *module = NULL;
 	int error = arrive(public);
 

@@ -20,6 +20,7 @@
  *     it was asked, so a tail call that is executed again and again would be asked for ever.
  *     As long as there are questions the trampoline stays as it is, and what goes by it finds the target in call->func.
  */
+#include "arch/x86/forms.h"
 #include "arch/x86/thunk.h"
 #include "core/batch.h"
 #include "core/deps.h"
@@ -28,13 +29,6 @@
 
 #define XP_NO_PATCHING /* the library has no calls of its own */
 #include <crosspatch/static_call.h>
-
-enum {
-	SITE_LEN = 5,
-	TRAMPOLINE_LEN = 8,
-	TRAMPOLINE_JMP = 6, /* bytes of it that are executed or padding: the rest never changes */
-	THROUGH_WORD = 8,   /* 32-bit code: where behind the trampoline the code stands that goes through the word */
-};
 
 static struct xp_static_call *call_of(const struct xp__request *request)
 {
@@ -59,252 +53,131 @@ static bool discovers(const struct xp_static_call *handle)
 	return handle->lazy && handle->through == handle->lazy;
 }
 
-/* ---- trampolines ---- */
+/* ---- sites: calls, with a record or discovered, and trampolines ---- */
 
-/* E9 disp32 90, and what follows in either form; false: out of reach. */
-static bool direct_form(uint8_t *bytes, uintptr_t code, uintptr_t to)
-{
-	bytes[5] = 0x90;
-	bytes[6] = 0x0f;
-	bytes[7] = 0x0b;
-	return xp__insn_rel32(bytes, 0xe9, code, to);
-}
-
-/* As the compiler left it: FF 25 disp32; in 32-bit code a jmp to the code behind it. */
-static void indirect_form(uint8_t *bytes, uintptr_t code, const struct xp_static_call *handle)
-{
-#ifdef __x86_64__
-	int32_t disp = (int32_t)((uintptr_t)&handle->through - (code + TRAMPOLINE_JMP));
-
-	bytes[0] = 0xff;
-	bytes[1] = 0x25;
-	memcpy(bytes + 2, &disp, sizeof(disp));
-	bytes[6] = 0x0f;
-	bytes[7] = 0x0b;
-#else
-	(void)handle;
-	(void)direct_form(bytes, code, code + THROUGH_WORD);
-#endif
-}
-
-/* Whether a trampoline that is right as it is may stay indirect. */
-static bool may_stay(bool direct)
-{
-#ifdef __x86_64__
-	(void)direct;
-	return true;
-#else
-	return direct;
-#endif
-}
-
-static int fail_unreadable(const struct xp_static_call *handle, uintptr_t code, struct xp_diag *diag)
-{
-	if (diag)
-		diag->key = handle->object.name;
-	return xp__fail_unreadable(diag, code);
-}
-
-/* What a trampoline is and what it must become. A trapped thread continues at the target in either form. */
-static int add_trampoline(const struct xp__request *request, const struct xp_call_site *site, struct xp__commit *commit,
-			  size_t first, struct xp_diag *diag)
-{
-	struct xp_static_call *handle = handle_of(site);
-	uintptr_t code = xp__relative(&site->code), to = destination(handle, request->call.func);
-	const uint8_t *text = (const uint8_t *)code;
-	bool direct, near;
-	uint8_t old[TRAMPOLINE_LEN], new[TRAMPOLINE_LEN];
-	struct xp__change change = {
-		.addr = code,
-		.old = old,
-		.new = new,
-		.len = TRAMPOLINE_JMP,
-		.known = TRAMPOLINE_JMP,
-		.resume = XP_RESUME_AT,
-		.resume_at = to,
-	};
-	int error;
-
-	if (code % TRAMPOLINE_LEN != 0)
-		return xp__fail_record(diag, &handle->object, code, "a trampoline that is not aligned");
-	if (!xp__text_readable(&commit->page, code, TRAMPOLINE_LEN))
-		return fail_unreadable(handle, code, diag);
-	indirect_form(old, code, handle);
-	direct = handle->placed && text[0] == 0xe9 && memcmp(text, old, TRAMPOLINE_LEN) != 0;
-	if (direct)
-		(void)direct_form(old, code, (uintptr_t)handle->placed);
-	if (memcmp(text, old, TRAMPOLINE_LEN) != 0)
-		return xp__fail_site(diag, &handle->object, code, old, TRAMPOLINE_LEN);
-	if (discovers(handle) && !direct)
-		return 0;
-
-	if (request->from != XP__FROM_STATE) {
-		uintptr_t goes_to = (uintptr_t)(direct ? handle->placed : handle->through);
-
-		/* A handle's word leads to the entry of the shared call, which is right whatever comes. */
-		if (may_stay(direct) && (goes_to == to || (handle->object.real && goes_to == (uintptr_t)handle->func)))
-			return 0;
-	}
-	near = direct_form(new, code, to);
-	if (!near) {
-		indirect_form(new, code, handle);
-		if ((uintptr_t)handle->through != to)
-			xp__commit_pointer(commit, &handle->through, (xp__call_func *)to);
-	}
-	if (memcmp(old, new, TRAMPOLINE_JMP) == 0)
-		return 0;
-	error = xp__commit_change(commit, &change, first, diag);
-	return error < 0 ? error : 0;
-}
-
-/* ---- call sites ---- */
-
-/* The displacement lies inside one aligned quadword: one store changes it, whatever the writer of today can do. */
-static bool fits(uintptr_t code)
-{
-	return (code + 1) / 8 == (code + SITE_LEN - 1) / 8;
-}
-
-static int add_site(const struct xp__request *request, const struct xp_static_call *handle, uintptr_t code,
-		    uint8_t opcode, struct xp__commit *commit, size_t first, struct xp_diag *diag)
-{
-	uintptr_t to = destination(handle, request->call.func);
-	uint8_t by_trampoline[SITE_LEN], placed[SITE_LEN], direct[SITE_LEN];
-	const uint8_t *text = (const uint8_t *)code;
-	struct xp__change change = {.addr = code, .len = SITE_LEN, .known = SITE_LEN, .resume = XP_RESUME_EMULATE};
-	int error;
-
-	if (!xp__insn_rel32(by_trampoline, opcode, code, (uintptr_t)handle->trampoline))
-		return xp__fail_record(diag, &handle->object, code, "a call out of reach of its trampoline");
-	if (!xp__text_readable(&commit->page, code, SITE_LEN))
-		return fail_unreadable(handle, code, diag);
-	if (memcmp(text, by_trampoline, SITE_LEN) == 0)
-		change.old = by_trampoline;
-	else if (handle->placed && xp__insn_rel32(placed, opcode, code, (uintptr_t)handle->placed) &&
-		 memcmp(text, placed, SITE_LEN) == 0)
-		change.old = placed;
-	else
-		return xp__fail_site(diag, &handle->object, code, by_trampoline, SITE_LEN);
-
-	if (request->from != XP__FROM_STATE && change.old == by_trampoline)
-		return 0;
-	change.new = by_trampoline;
-	if (!request->call.back && fits(code) && xp__insn_rel32(direct, opcode, code, to))
-		change.new = direct;
-	if (memcmp(change.old, change.new, SITE_LEN) == 0)
-		return 0;
-	/* Under shadow stacks a call is not emulated: if that is the only way, the site stays on its trampoline. */
-	if (change.old == by_trampoline) {
-		error = xp__commit_change(commit, &change, first, NULL);
-		if (error >= 0 || error == -XP_E_SHADOW_STACK)
-			return 0;
-	}
-	error = xp__commit_change(commit, &change, first, diag);
-	return error < 0 ? error : 0;
-}
-
-/* ---- the kind ---- */
-
-static void measure(const struct xp__request *request, const struct xp__group *group, struct xp__size *size)
+static void call_count(const struct xp__request *request, const struct xp__group *group, struct xp__size *size)
 {
 	const struct xp_static_call *handle =
 		handle_of((const struct xp_call_site *)group->records + group->numbers[0]);
 	size_t nr = group->nr;
 
+	(void)request;
 	for (const struct xp__found *found = handle->found; found; found = found->next)
 		nr++;
-	if (request->call.site)
-		nr = 1;
 	size->sites += nr;
 	size->plans += nr;
-	size->pointers += request->call.site ? 0 : group->nr_flag[1];
+	size->pointers += group->nr_flag[1];
 }
 
-/* A record's site, or trampoline. */
-static int add_record(const struct xp__request *request, const struct xp_call_site *site, struct xp__commit *commit,
-		      size_t first, struct xp_diag *diag)
+static int call_site(const struct xp__group *group, size_t i, struct xp__site *site)
 {
-	unsigned flags = xp__site_flags(&site->call);
-
-	if (flags & XP_SITE_TRAMPOLINE)
-		return add_trampoline(request, site, commit, first, diag);
-	return add_site(request, handle_of(site), xp__relative(&site->code), flags & XP_SITE_TAIL ? 0xe9 : 0xe8, commit,
-			first, diag);
-}
-
-static int add(const struct xp__request *request, const struct xp__group *group, struct xp__commit *commit,
-	       struct xp_diag *diag)
-{
-	const struct xp_call_site *sites = group->records;
-	const struct xp_static_call *handle = handle_of(&sites[group->numbers[0]]);
-	size_t first = commit->nr_plans;
-	int error = 0;
-
-	if (request->call.site)
-		return add_site(request, handle, request->call.site, 0xe8, commit, first, diag);
-	for (uint32_t i = 0; i < group->nr && !error; i++)
-		error = add_record(request, &sites[group->numbers[i]], commit, first, diag);
-	for (const struct xp__found *found = handle->found; found && !error; found = found->next)
-		error = add_site(request, handle, found->code, 0xe8, commit, first, diag);
-	return error;
-}
-
-/* A site with a record, or found. */
-static void look_at_site(struct xp__look *look, const struct xp_static_call *handle, uintptr_t code, uint8_t opcode)
-{
-	uint8_t direct[SITE_LEN];
-
-	if (!xp__look_at(look, code, SITE_LEN))
-		return;
-	/* By the trampoline it is right, too. */
-	look->known = xp__insn_rel32(look->wanted, opcode, code, (uintptr_t)handle->trampoline);
-	if (handle->placed && xp__insn_rel32(direct, opcode, code, (uintptr_t)handle->placed) &&
-	    memcmp((const void *)code, direct, SITE_LEN) == 0)
-		memcpy(look->wanted, direct, SITE_LEN);
-}
-
-/* What jumps through the word is right as long as the word is. */
-static void look_at_trampoline(struct xp__look *look, const struct xp__request *request,
-			       const struct xp_static_call *handle, uintptr_t code)
-{
-	uintptr_t to = destination(handle, request->call.func), through = (uintptr_t)handle->through;
-	bool through_is_right =
-		through == to || discovers(handle) || (handle->object.real && through == (uintptr_t)handle->func);
-	uint8_t indirect[TRAMPOLINE_LEN];
-
-	if (!xp__look_at(look, code, TRAMPOLINE_LEN))
-		return;
-	look->len = TRAMPOLINE_JMP;
-	indirect_form(indirect, code, handle);
-	look->first[0] = indirect[0];
-	look->form = memcmp((const void *)code, indirect, TRAMPOLINE_LEN) == 0;
-	look->known = true;
-	if ((look->form && through_is_right) || !direct_form(look->wanted, code, to))
-		memcpy(look->wanted, indirect, TRAMPOLINE_JMP);
-	look->resume_at = to;
-}
-
-static int look(const struct xp__request *request, const struct xp__group *group, size_t i, struct xp__look *look)
-{
-	const struct xp_call_site *sites = group->records, *site = &sites[group->numbers[i < group->nr ? i : 0]];
-	const struct xp_static_call *handle = handle_of(site);
+	const struct xp_call_site *record =
+		(const struct xp_call_site *)group->records + group->numbers[i < group->nr ? i : 0];
+	struct xp_static_call *handle = handle_of(record);
 	const struct xp__found *found = handle->found;
-	unsigned flags = xp__site_flags(&site->call);
 
-	for (size_t at = group->nr; i >= group->nr && found && at < i; at++)
+	*site = (struct xp__site){.handle = handle, .len = XP__CALL_LEN};
+	if (i < group->nr) {
+		site->code = xp__relative(&record->code);
+		site->record = record;
+		site->flags = (uint8_t)xp__site_flags(&record->call);
+		if (site->flags & XP_SITE_TRAMPOLINE)
+			site->len = XP__TRAMPOLINE_LEN;
+		return 1;
+	}
+	for (size_t at = group->nr; found && at < i; at++)
 		found = found->next;
-	if (i >= group->nr && found == NULL)
+	if (found == NULL)
 		return -1;
-	if (i >= group->nr)
-		look_at_site(look, handle, found->code, 0xe8);
-	else if (flags & XP_SITE_TRAMPOLINE)
-		look_at_trampoline(look, request, handle, xp__relative(&site->code));
-	else
-		look_at_site(look, handle, xp__relative(&site->code), flags & XP_SITE_TAIL ? 0xe9 : 0xe8);
+	site->code = found->code;
 	return 1;
 }
 
-static void settled(const struct xp__request *request, const struct xp__group *group)
+/* Through the word. It is right as long as the word is; with @to, the word is to be that. */
+static void indirect_form(struct xp__form *form, const struct xp__site *site, uintptr_t to)
+{
+	struct xp_static_call *handle = site->handle;
+
+	xp__form_trampoline_indirect(form->bytes, site->code, &handle->through);
+	if (to && (uintptr_t)handle->through != to) {
+		form->word = &handle->through;
+		form->word_to = (xp__call_func *)to;
+	}
+}
+
+/* Whether what jumps through the word is right. That of a shared call's handle leads to the entry of the call itself. */
+static bool word_is_right(const struct xp_static_call *handle, uintptr_t to)
+{
+	return (uintptr_t)handle->through == to ||
+	       (handle->object.real && (uintptr_t)handle->through == (uintptr_t)handle->func);
+}
+
+/*
+ * A trapped thread continues at the target in either form. The one that goes to the target itself is wanted, where it is in
+ * reach; of a module that comes what is right already stays. Who is asked by the word where it comes from stays (I6).
+ */
+static int trampoline_form(const struct xp__request *request, const struct xp__site *site, const uint8_t *text,
+			   enum xp__which which, unsigned n, struct xp__form *form, struct xp_diag *diag)
+{
+	const struct xp_static_call *handle = site->handle;
+	uintptr_t to = destination(handle, request->call.func);
+	struct xp__form indirect = {0};
+	bool is_indirect, stays;
+
+	if (site->code % XP__TRAMPOLINE_LEN != 0)
+		return xp__fail(diag, -XP_E_CORRUPT, XP_PHASE_VALIDATE, (const void *)site->code,
+				"a trampoline that is not aligned");
+	indirect_form(&indirect, site, 0);
+	is_indirect = memcmp(text, indirect.bytes, XP__TRAMPOLINE_LEN) == 0;
+	form->change = XP__TRAMPOLINE_CHANGE;
+	form->resume = XP_RESUME_AT;
+	form->resume_at = to;
+	if (which < XP__RIGHT) {
+		memcpy(form->bytes, indirect.bytes, XP__TRAMPOLINE_LEN);
+		return n == 0 || (n == 1 && handle->placed &&
+				  xp__form_trampoline(form->bytes, site->code, (uintptr_t)handle->placed));
+	}
+	if (n > 0)
+		return 0;
+	stays = which == XP__RIGHT || (XP__TRAMPOLINE_STAYS && request->from != XP__FROM_STATE);
+	if (is_indirect && (discovers(handle) || (stays && word_is_right(handle, to))))
+		indirect_form(form, site, 0);
+	else if (!xp__form_trampoline(form->bytes, site->code, to))
+		indirect_form(form, site, to);
+	return 1;
+}
+
+/* By the trampoline, or to the target itself where one store can change it. */
+static int call_form(const struct xp__request *request, const struct xp__site *site, const uint8_t *text,
+		     enum xp__which which, unsigned n, struct xp__form *form, struct xp_diag *diag)
+{
+	const struct xp_static_call *handle = site->handle;
+	const bool tail = site->flags & XP_SITE_TAIL;
+	uintptr_t to = which < XP__RIGHT ? (uintptr_t)handle->placed : destination(handle, request->call.func);
+	uint8_t by_trampoline[XP__CALL_LEN], direct[XP__CALL_LEN];
+	bool has_direct, prefers;
+
+	if (site->flags & XP_SITE_TRAMPOLINE)
+		return trampoline_form(request, site, text, which, n, form, diag);
+	if (!xp__form_call(by_trampoline, site->code, (uintptr_t)handle->trampoline, tail))
+		return xp__fail(diag, -XP_E_CORRUPT, XP_PHASE_VALIDATE, (const void *)site->code,
+				"a call out of reach of its trampoline");
+	has_direct = to && xp__form_call(direct, site->code, to, tail);
+	prefers = has_direct && which == XP__WANTED;
+	if (which == XP__WANTED &&
+	    (request->call.back || !xp__form_call_fits(site->code) ||
+	     (request->from != XP__FROM_STATE && memcmp(text, by_trampoline, XP__CALL_LEN) == 0)))
+		prefers = has_direct = false;
+	if (n > has_direct)
+		return 0;
+	memcpy(form->bytes, (n == 0) == prefers ? direct : by_trampoline, XP__CALL_LEN);
+	form->resume = XP_RESUME_EMULATE;
+	return 1;
+}
+
+/* ---- the kind ---- */
+
+static void call_applied(const struct xp__request *request, const struct xp__group *group)
 {
 	const struct xp_call_site *sites = group->records;
 
@@ -315,7 +188,7 @@ static void settled(const struct xp__request *request, const struct xp__group *g
 	}
 }
 
-static void finish(struct xp__request *request, bool done)
+static void call_end(struct xp__request *request, bool done)
 {
 	struct xp_static_call *call = call_of(request);
 	void *pin = call->pin;
@@ -328,21 +201,21 @@ static void finish(struct xp__request *request, bool done)
 	__atomic_store_n(&call->func, request->call.func, __ATOMIC_RELEASE);
 }
 
-static void current(struct xp__request *request)
+static void call_get_state(struct xp__request *request)
 {
 	request->call.func = call_of(request)->func;
 }
 
 /* ---- what is kept mapped ---- */
 
-static void drop(struct xp__request *request)
+static void call_drop(struct xp__request *request)
 {
 	xp__let_go(request->call.pin);
 	request->call.pin = NULL;
 }
 
 /* Calls that go away need their targets no more. Who updates one meanwhile is lost anyway. */
-static void leave(const struct xp_site_table *table)
+static void call_leave(const struct xp_site_table *table)
 {
 	for (const struct xp_call_site *site = table->start; site < (const struct xp_call_site *)table->end; site++) {
 		struct xp_static_call *call = handle_of(site);
@@ -383,23 +256,24 @@ static bool has_record(const struct xp_static_call *call, uintptr_t code)
 /* Whether the call at @code, which came by the trampoline, goes to the target itself from now on, by this thread or another. */
 static bool place(struct xp_static_call *call, uintptr_t code)
 {
+	const struct xp__site site = {.code = code, .handle = call, .len = XP__CALL_LEN};
 	uintptr_t to = destination(call, call->func);
-	struct xp__request request = {.kind = &xp__call_kind, .object = &call->object};
-	uint8_t by_trampoline[SITE_LEN], direct[SITE_LEN];
+	struct xp__request request = {.kind = &xp__call_kind, .object = &call->object, .only = &site};
+	uint8_t by_trampoline[XP__CALL_LEN], direct[XP__CALL_LEN];
 
 	/* The site may lie on a page of its own, or the return address may be no such thing. */
-	if (xp__found_readable(code, SITE_LEN) || !fits(code) || !xp__insn_rel32(direct, 0xe8, code, to))
+	if (xp__found_readable(code, XP__CALL_LEN) || !xp__form_call_fits(code) ||
+	    !xp__form_call(direct, code, to, false))
 		return false;
-	if (memcmp((const void *)code, direct, SITE_LEN) == 0)
+	if (memcmp((const void *)code, direct, XP__CALL_LEN) == 0)
 		return true;
-	if (!xp__insn_rel32(by_trampoline, 0xe8, code, (uintptr_t)call->trampoline) ||
-	    memcmp((const void *)code, by_trampoline, SITE_LEN) != 0)
+	if (!xp__form_call(by_trampoline, code, (uintptr_t)call->trampoline, false) ||
+	    memcmp((const void *)code, by_trampoline, XP__CALL_LEN) != 0)
 		return false;
 	if (!has_record(call, code) && !xp__found_has(call->found, code) && !xp__found_add(&call->found, code))
 		return false;
 	request.call.func = call->func;
-	request.call.site = code;
-	return xp__patch_locked(&request, 1, NULL) == 0 && memcmp((const void *)code, direct, SITE_LEN) == 0;
+	return xp__patch_locked(&request, 1, NULL) == 0 && memcmp((const void *)code, direct, XP__CALL_LEN) == 0;
 }
 
 /* The thunk's question, for a call that returns to @return_address. */
@@ -414,14 +288,14 @@ void *xp__call_discover(struct xp_object *object, uintptr_t return_address)
 		return (void *)destination(call, func);
 	}
 	func = call->func;
-	if (discovers(call) && !place(call, return_address - SITE_LEN) && ++call->vain >= VAIN_MAX)
+	if (discovers(call) && !place(call, return_address - XP__CALL_LEN) && ++call->vain >= VAIN_MAX)
 		store_through(call, (xp__call_func *)destination(call, func));
 	xp__unlock();
 	return (void *)destination(call, func);
 }
 
 /* Before its records are known no site is looked for. */
-static void arrived(const struct xp_site_table *table)
+static void call_arrived(const struct xp_site_table *table)
 {
 	uintptr_t page = 0;
 
@@ -429,7 +303,7 @@ static void arrived(const struct xp_site_table *table)
 		struct xp_static_call *call = handle_of(site);
 
 		if (!(xp__site_flags(&site->call) & XP_SITE_TRAMPOLINE) || !call->lazy || call->vain >= VAIN_MAX ||
-		    !xp__text_readable(&page, xp__relative(&site->code), TRAMPOLINE_LEN) ||
+		    !xp__text_readable(&page, xp__relative(&site->code), XP__TRAMPOLINE_LEN) ||
 		    *(const uint8_t *)xp__relative(&site->code) != 0xff)
 			continue;
 		call->discoverer = xp__call_discoverer;
@@ -438,16 +312,16 @@ static void arrived(const struct xp_site_table *table)
 }
 
 /* Sites that no record names go back to the trampoline: should the table come back, nobody would know them. */
-static void depart(const struct xp_site_table *table)
+static void call_depart(const struct xp_site_table *table)
 {
 	for (const struct xp_call_site *site = table->start; site < (const struct xp_call_site *)table->end; site++) {
 		struct xp_static_call *call = handle_of(site);
 
 		for (const struct xp__found *found = call->found; found; found = found->next) {
-			struct xp__request request = {.kind = &xp__call_kind, .object = &call->object};
+			const struct xp__site only = {.code = found->code, .handle = call, .len = XP__CALL_LEN};
+			struct xp__request request = {.kind = &xp__call_kind, .object = &call->object, .only = &only};
 
 			request.call.func = call->func;
-			request.call.site = found->code;
 			request.call.back = true;
 			(void)xp__patch_locked(&request, 1, NULL);
 		}
@@ -463,17 +337,17 @@ const struct xp__kind xp__call_kind = {
 	.record_size = sizeof(struct xp_call_site),
 	.object_at = offsetof(struct xp_call_site, call),
 	.nr_relative = 2,
-	.finish = finish,
-	.current = current,
-	.measure = measure,
-	.add = add,
-	.look = look,
-	.settled = settled,
-	.drop = drop,
-	.leave = leave,
+	.end = call_end,
+	.get_state = call_get_state,
+	.count = call_count,
+	.site = call_site,
+	.form = call_form,
+	.applied = call_applied,
+	.drop = call_drop,
+	.leave = call_leave,
 #ifdef __x86_64__
-	.arrived = arrived,
-	.depart = depart,
+	.arrived = call_arrived,
+	.depart = call_depart,
 #endif
 };
 
@@ -491,7 +365,7 @@ int xp__static_call_update(struct xp_static_call *call, xp__call_func *func)
 	struct xp__request request = request_of(call, func);
 	int error = xp__apply(&request, NULL);
 
-	drop(&request);
+	call_drop(&request);
 	return error;
 }
 
@@ -501,6 +375,6 @@ int xp__batch_add_call(struct xp_batch *batch, struct xp_static_call *call, xp__
 	int error = xp__batch_add(batch, &request);
 
 	if (error)
-		drop(&request);
+		call_drop(&request);
 	return error;
 }

@@ -64,7 +64,7 @@ static struct xp_static_key *key_of(const struct xp__request *request)
 }
 
 /* Takes a key's count out of the lock-free paths' reach, or finds that there is nothing to do. */
-static int start(struct xp__request *request)
+static int key_begin(struct xp__request *request)
 {
 	struct xp_static_key *key = key_of(request);
 	int count = load_count(key);
@@ -81,7 +81,7 @@ static int start(struct xp__request *request)
 }
 
 /* Undone, the count of a key that was going off is given back. */
-static void finish(struct xp__request *request, bool done)
+static void key_end(struct xp__request *request, bool done)
 {
 	if (done)
 		store_count(key_of(request), request->on);
@@ -89,7 +89,7 @@ static void finish(struct xp__request *request, bool done)
 		store_count(key_of(request), 1);
 }
 
-static void current(struct xp__request *request)
+static void key_get_state(struct xp__request *request)
 {
 	request->on = load_count(key_of(request)) != 0; /* -1: it is going off, and not yet */
 }
@@ -99,7 +99,7 @@ static struct xp__request request_of(struct xp_static_key *key, bool on)
 	return (struct xp__request){.kind = &xp__key_kind, .object = xp__real(&key->object), .on = on};
 }
 
-static int wish(struct xp__request *request, struct xp_object *object, uint64_t value)
+static int key_parse(struct xp__request *request, struct xp_object *object, uint64_t value)
 {
 	*request = request_of((struct xp_static_key *)object, value);
 	return value > 1 ? -XP__EINVAL : 0;
@@ -109,13 +109,15 @@ const struct xp__kind xp__key_kind = {
 	.record_size = sizeof(struct xp_branch_site),
 	.object_at = offsetof(struct xp_branch_site, key),
 	.nr_relative = 3,
-	.start = start,
-	.finish = finish,
-	.current = current,
-	.wish = wish,
-	.measure = xp__branch_measure,
-	.add = xp__branch_add,
-	.look = xp__branch_look,
+	.begin = key_begin,
+	.end = key_end,
+	.get_state = key_get_state,
+	.parse = key_parse,
+	.as_built = xp__branch_as_built,
+	.count = xp__branch_count,
+	.emit = xp__branch_emit,
+	.site = xp__branch_site,
+	.form = xp__branch_form,
 };
 
 static int switch_key(struct xp_static_key *key, bool on)

@@ -12,14 +12,13 @@
  * that text, or a later one. It is not only a release: sites that load the choice shall find it when the call returns,
  * not when the patcher's store buffer lets go of it.
  */
-#include "arch/x86/insn.h"
+#include "arch/x86/forms.h"
 #include "core/batch.h"
 #include "core/deps.h"
 #include "core/engine.h"
 
 #include <crosspatch/static_switch.h>
 
-#define JMP_LEN 5
 #define UD1_LEN 7
 #define FIRST_CHOICE 0 /* which the compiler emits */
 
@@ -83,7 +82,7 @@ static const int32_t *follow(uintptr_t *code)
 static uintptr_t target_of(const struct xp_switch_site *site, uint32_t choice, uint32_t nr)
 {
 	const int32_t *targets = (const int32_t *)xp__relative(&site->targets);
-	uintptr_t code = xp__relative(&site->code) + JMP_LEN;
+	uintptr_t code = xp__relative(&site->code) + XP__JUMP_LEN;
 	struct part part = {NULL, 0, 0};
 	const int32_t *load = NULL;
 
@@ -102,137 +101,66 @@ static uintptr_t target_of(const struct xp_switch_site *site, uint32_t choice, u
 
 /* ---- sites ---- */
 
-static bool is_as_built(const struct xp__request *request)
+/* The first choice is what the compiler emits. */
+static bool switch_as_built(const struct xp__request *request, const struct xp__group *group)
 {
-	return request->from == XP__FROM_BUILT && request->choice == FIRST_CHOICE;
+	(void)group;
+	return request->choice == FIRST_CHOICE;
 }
 
-static void measure(const struct xp__request *request, const struct xp__group *group, struct xp__size *size)
+static int switch_site(const struct xp__group *group, size_t i, struct xp__site *site)
 {
-	if (is_as_built(request))
-		return;
-	size->sites += group->nr;
-	size->plans += group->nr; /* each has its own displacements */
-}
-
-static int fail(const struct xp__request *request, uintptr_t code, struct xp_diag *diag)
-{
-	if (diag)
-		diag->key = request->object->name;
-	return xp__fail(diag, -XP_E_CORRUPT, XP_PHASE_VALIDATE, (const void *)code,
-			"compiled with another number of choices");
-}
-
-/*
- * The choice whose jump stands at the site, as far as it matters: the switch's, that of the compiler, or any if the
- * module was here before. @jmp is that jump. A code if there is none; it is told to @diag.
- */
-static int find_old(const struct xp__request *request, const struct xp_switch_site *site, uint8_t *jmp,
-		    struct xp_diag *diag)
-{
-	const struct xp_static_switch *key = switch_of(request);
-	uintptr_t code = xp__relative(&site->code);
-	uint32_t first = request->from == XP__FROM_STATE ? key->choice : FIRST_CHOICE;
-	uint32_t last = request->from == XP__FROM_ANY ? key->nr - 1 : first;
-
-	for (uint32_t choice = first; choice <= last; choice++) {
-		uintptr_t target = target_of(site, choice, key->nr);
-
-		if (target == 0 || !xp__insn_rel32(jmp, 0xe9, code, target))
-			return fail(request, code, diag);
-		if (memcmp((const void *)code, jmp, JMP_LEN) == 0)
-			return 0;
-	}
-	if (diag)
-		diag->key = request->object->name;
-	return xp__fail_text(diag, (const void *)code, jmp, (const uint8_t *)code, JMP_LEN);
-}
-
-static int add_site(const struct xp__request *request, const struct xp_switch_site *site, struct xp__commit *commit,
-		    struct xp_diag *diag)
-{
-	uint8_t old[JMP_LEN], new[JMP_LEN];
-	uintptr_t code = xp__relative(&site->code);
-	uintptr_t target = target_of(site, request->choice, switch_of(request)->nr);
-	struct xp__change change = {
-		.addr = code,
-		.old = old,
-		.new = new,
-		.len = JMP_LEN,
-		.known = JMP_LEN,
-		.resume = XP_RESUME_EMULATE,
-	};
-	int error;
-
-	if (!xp__text_readable(&commit->page, code, JMP_LEN)) {
-		if (diag)
-			diag->key = request->object->name;
-		return xp__fail_unreadable(diag, code);
-	}
-	if (target == 0 || !xp__insn_rel32(new, 0xe9, code, target))
-		return fail(request, code, diag);
-	error = find_old(request, site, old, diag);
-	if (error || memcmp(old, new, JMP_LEN) == 0)
-		return error; /* choices may share a block */
-	return xp__commit_change(commit, &change, XP__PLAN_OWN, diag);
-}
-
-static int add(const struct xp__request *request, const struct xp__group *group, struct xp__commit *commit,
-	       struct xp_diag *diag)
-{
-	const struct xp_switch_site *sites = group->records;
-	int error = 0;
-
-	if (is_as_built(request))
-		return 0;
-	for (uint32_t i = 0; i < group->nr && !error; i++)
-		error = add_site(request, &sites[group->numbers[i]], commit, diag);
-	return error;
-}
-
-static int look(const struct xp__request *request, const struct xp__group *group, size_t i, struct xp__look *look)
-{
-	const struct xp_switch_site *site =
-		(const struct xp_switch_site *)group->records + (i < group->nr ? group->numbers[i] : 0);
-	const uint32_t nr = switch_of(request)->nr;
-	uintptr_t target;
-	uint8_t jmp[JMP_LEN];
+	const struct xp_switch_site *record;
 
 	if (i >= group->nr)
 		return -1;
-	if (!xp__look_at(look, xp__relative(&site->code), JMP_LEN))
-		return 1;
-	target = target_of(site, request->choice, nr);
-	look->known = target && xp__insn_rel32(look->wanted, 0xe9, look->code, target);
-	for (uint32_t choice = 0; look->known && choice < nr && !look->form; choice++) {
-		target = target_of(site, choice, nr);
-		look->form = target && xp__insn_rel32(jmp, 0xe9, look->code, target) &&
-			     memcmp((const void *)look->code, jmp, JMP_LEN) == 0;
-	}
+	record = (const struct xp_switch_site *)group->records + group->numbers[i];
+	*site = (struct xp__site){.code = xp__relative(&record->code), .record = record, .len = XP__JUMP_LEN};
+	return 1;
+}
+
+/* A jump to the target of a choice. Choices may share a block. */
+static int switch_form(const struct xp__request *request, const struct xp__site *site, const uint8_t *text,
+		       enum xp__which which, unsigned n, struct xp__form *form, struct xp_diag *diag)
+{
+	const struct xp_static_switch *key = switch_of(request);
+	uint32_t choice = which == XP__FROM_STATE   ? key->choice
+			  : which == XP__FROM_BUILT ? FIRST_CHOICE
+			  : which == XP__FROM_ANY   ? n
+						    : request->choice;
+	uintptr_t target;
+
+	(void)text;
+	if (n > 0 && (which != XP__FROM_ANY || n >= key->nr))
+		return 0;
+	target = target_of(site->record, choice, key->nr);
+	if (target == 0 || !xp__form_jump(form->bytes, site->code, target))
+		return xp__fail(diag, -XP_E_CORRUPT, XP_PHASE_VALIDATE, (const void *)site->code,
+				"compiled with another number of choices");
 	return 1;
 }
 
 /* ---- the choice ---- */
 
-static int start(struct xp__request *request)
+static int switch_begin(struct xp__request *request)
 {
 	request->skip = request->choice == switch_of(request)->choice;
 	return 0;
 }
 
-static void finish(struct xp__request *request, bool done)
+static void switch_end(struct xp__request *request, bool done)
 {
 	if (done)
 		/* ordering: (N1) pairs with (N2) */
 		__atomic_store_n(&switch_of(request)->choice, request->choice, __ATOMIC_SEQ_CST);
 }
 
-static void current(struct xp__request *request)
+static void switch_get_state(struct xp__request *request)
 {
 	request->choice = switch_of(request)->choice;
 }
 
-static int wish(struct xp__request *request, struct xp_object *object, uint64_t choice)
+static int switch_parse(struct xp__request *request, struct xp_object *object, uint64_t choice)
 {
 	if (choice >= ((struct xp_static_switch *)object)->nr)
 		return -XP__EINVAL;
@@ -244,13 +172,14 @@ const struct xp__kind xp__switch_kind = {
 	.record_size = sizeof(struct xp_switch_site),
 	.object_at = offsetof(struct xp_switch_site, key),
 	.nr_relative = 3,
-	.start = start,
-	.finish = finish,
-	.current = current,
-	.wish = wish,
-	.measure = measure,
-	.add = add,
-	.look = look,
+	.own_plans = true,
+	.begin = switch_begin,
+	.end = switch_end,
+	.get_state = switch_get_state,
+	.parse = switch_parse,
+	.as_built = switch_as_built,
+	.site = switch_site,
+	.form = switch_form,
 };
 
 /* Fills @request: -EINVAL for a choice that there is not. */
@@ -258,7 +187,7 @@ static int fill(struct xp__request *request, struct xp_static_switch *key, int c
 {
 	if (key == NULL || choice < 0)
 		return -XP__EINVAL;
-	return wish(request, xp__real(&key->object), (uint64_t)choice);
+	return switch_parse(request, xp__real(&key->object), (uint64_t)choice);
 }
 
 int xp__static_switch_set(struct xp_static_switch *key, int choice)

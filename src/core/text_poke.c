@@ -5,16 +5,8 @@
 #include "core/deps.h"
 #include "core/engine.h"
 
-static void measure(const struct xp__request *request, const struct xp__group *group, struct xp__size *size)
-{
-	(void)request;
-	(void)group;
-	size->sites++;
-	size->plans++;
-}
-
-static int add(const struct xp__request *request, const struct xp__group *group, struct xp__commit *commit,
-	       struct xp_diag *diag)
+static int raw_emit(const struct xp__request *request, const struct xp__group *group, struct xp__commit *commit,
+		    struct xp_diag *diag)
 {
 	const struct xp__poke *poke = &request->poke;
 	const void *site = (const void *)poke->addr;
@@ -56,8 +48,7 @@ static int add(const struct xp__request *request, const struct xp__group *group,
 }
 
 const struct xp__kind xp__raw_kind = {
-	.measure = measure,
-	.add = add,
+	.emit = raw_emit,
 };
 
 int xp_text_gen_insn(uint8_t *out, uint8_t opcode, const void *addr, const void *target)

@@ -187,7 +187,7 @@ static void put_state(struct out *out, const struct xp__kind *kind, struct xp_ob
 		put(out, "asked for");
 		return;
 	}
-	kind->current(&request);
+	kind->get_state(&request);
 	if (kind == &xp__key_kind) {
 		put(out, request.on ? "on" : "off");
 	} else if (kind == &xp__switch_kind) {
@@ -405,8 +405,8 @@ static bool is_of_type(const struct xp_imv *imv, struct word word, uint64_t valu
 	return !(imv->type & XP_IMV_TYPED) || !minus || value == 0;
 }
 
-/* The wish that the object found be @value. @why: if it cannot be. */
-static int wish(struct xp__request *request, const struct xp__group *groups, struct word word, const char **why)
+/* The request that the object found be @value. @why: if it cannot be. */
+static int parse(struct xp__request *request, const struct xp__group *groups, struct word word, const char **why)
 {
 	const struct xp__kind *kind = groups->kind;
 	bool on = word.len == 2 && memcmp(word.start, "on", 2) == 0;
@@ -414,7 +414,7 @@ static int wish(struct xp__request *request, const struct xp__group *groups, str
 	uint64_t value = on;
 	int error;
 
-	if (kind->wish == NULL) {
+	if (kind->parse == NULL) {
 		*why = "only keys, switches and values are set from outside: where a call or gate goes is for the program to say";
 		return -EOPNOTSUPP;
 	}
@@ -424,7 +424,7 @@ static int wish(struct xp__request *request, const struct xp__group *groups, str
 	if (kind == &xp__value_kind && !is_of_type((const struct xp_imv *)groups->object, word, value, why))
 		return -EINVAL;
 	*why = range_of(kind);
-	error = kind->wish(request, groups->object, value);
+	error = kind->parse(request, groups->object, value);
 	if (error == -XP_E_VALUE)
 		*why = "the number is outside of the value's range, which list shows; nothing was changed";
 	return error;
@@ -469,7 +469,7 @@ static size_t set_locked(struct word which, struct word value, char *to, size_t 
 	parse_wanted(&wanted, which);
 	error = find(&wanted, &why);
 	if (!error)
-		error = wish(&request, wanted.groups, value, &why);
+		error = parse(&request, wanted.groups, value, &why);
 	if (error)
 		return xp__answer_error(error, why, to, size);
 	put(&out, "crosspatch 1 ok\nbefore");

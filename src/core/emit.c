@@ -1,0 +1,367 @@
+// SPDX-License-Identifier: MIT
+/*
+ * Builds commits and has them run.
+ *
+ * I1  Everything that can be refused is refused while a commit is built or in the port's prepare(), before the first
+ *     store.
+ * I2  The text of a site is one of the forms that it may have before, or the commit is refused. It becomes the first form
+ *     that the request wants, for which there is a plan.
+ * I3  Breakpoints that a thread's mask forbids. The commit is built once more, of stores that need none, for which the port may
+ *     have another writer than the one in force. If one site cannot be changed so, the commit is refused as it was, and nothing
+ *     was stored.
+ * I4  Breakpoints ask for a handler, and that no thread blocks its signal. A program that begins, alone, shall not have to do
+ *     with that because it has a value that does not begin as 0: a module that comes is changed by plain stores then.
+ */
+#include "core/emit.h"
+
+#include "core/deps.h"
+#include "core/engine.h"
+#include "core/poke.h"
+
+/* ---- one site ---- */
+
+int xp__form_find(const struct xp__request *request, const struct xp__site *site, const uint8_t *text,
+		  enum xp__which which, struct xp__form *form, struct xp_diag *diag)
+{
+	for (unsigned n = 0;; n++) {
+		int there;
+
+		memset(form, 0, sizeof(*form));
+		there = request->kind->form(request, site, text, which, n, form, diag);
+		if (there <= 0 || memcmp(text, form->bytes, site->len) == 0)
+			return there;
+	}
+}
+
+struct xp__change xp__site_change(const struct xp__site *site, const uint8_t *text, const struct xp__form *form,
+				  struct xp__insn *insn)
+{
+	struct xp__change change = {
+		.addr = site->code,
+		.old = text,
+		.new = form->bytes,
+		.len = form->change ? form->change : site->len,
+		.resume = form->resume,
+		.resume_at = form->resume_at,
+	};
+
+	change.known = change.len;
+	if (form->whole) {
+		xp__insn_decode(form->bytes, site->len, insn);
+		change.as = insn;
+	}
+	return change;
+}
+
+static int fail_key(const struct xp__request *request, int error, struct xp_diag *diag)
+{
+	if (diag && request->object)
+		diag->key = request->object->name;
+	return error;
+}
+
+/* The text is none that the site may have: told beside the form that begins as it does, or the first. */
+static int fail_text(const struct xp__request *request, const struct xp__site *site, const uint8_t *text,
+		     struct xp_diag *diag)
+{
+	struct xp__form expected = {0}, form;
+
+	for (unsigned n = 0;; n++) {
+		memset(&form, 0, sizeof(form));
+		if (request->kind->form(request, site, text, request->from, n, &form, NULL) <= 0)
+			break;
+		if (n == 0 || form.bytes[0] == text[0])
+			expected = form;
+		if (form.bytes[0] == text[0])
+			break;
+	}
+	return fail_key(request, xp__fail_text(diag, (const void *)site->code, expected.bytes, text, site->len), diag);
+}
+
+/* The site has its form; what the form jumps through may still have to change. */
+static void emit_word(struct xp__commit *commit, const struct xp__form *form)
+{
+	if (form->word)
+		xp__commit_pointer(commit, form->word, form->word_to);
+}
+
+/* Adds the change of a site to the form that is wanted, if there is any. */
+static int emit_form(const struct xp__request *request, const struct xp__site *site, const uint8_t *text,
+		     struct xp__commit *commit, size_t first, struct xp_diag *diag)
+{
+	struct xp__form form = {0}, stays;
+	struct xp__insn insn;
+	struct xp__change change;
+	int there = request->kind->form(request, site, text, XP__WANTED, 0, &form, diag);
+	int error;
+
+	if (there <= 0)
+		return there;
+	if (memcmp(text, form.bytes, form.change ? form.change : site->len) == 0) {
+		emit_word(commit, &form);
+		return 0;
+	}
+	change = xp__site_change(site, text, &form, &insn);
+	error = xp__commit_change(commit, &change, request->kind->own_plans ? XP__PLAN_OWN : first, diag);
+	/* Under shadow stacks a call is not emulated: if that is the only way, the site stays as it is. */
+	if (error == -XP_E_SHADOW_STACK && xp__form_find(request, site, text, XP__WANTED, &stays, NULL) > 0) {
+		if (diag)
+			memset(diag, 0, sizeof(*diag));
+		form = stays;
+		error = 0;
+	}
+	if (error)
+		return fail_key(request, error, diag);
+	emit_word(commit, &form);
+	return 0;
+}
+
+static int emit_site(const struct xp__request *request, const struct xp__site *site, struct xp__commit *commit,
+		     size_t first, struct xp_diag *diag)
+{
+	uint8_t text[XP_MAX_LEN];
+	struct xp__form form;
+	int there;
+
+	if (!xp__text_readable(&commit->page, site->code, site->len))
+		return fail_key(request, xp__fail_unreadable(diag, site->code), diag);
+	memcpy(text, (const void *)site->code, site->len);
+	there = xp__form_find(request, site, text, request->from, &form, diag);
+	if (there < 0)
+		return fail_key(request, there, diag);
+	if (there == 0)
+		return fail_text(request, site, text, diag);
+	return emit_form(request, site, text, commit, first, diag);
+}
+
+/* ---- the sites of a request ---- */
+
+static void count_group(const struct xp__request *request, const struct xp__group *group, struct xp__size *size)
+{
+	if (request->from == XP__FROM_BUILT && group && group->kind->as_built && group->kind->as_built(request, group))
+		return;
+	if (request->kind->count) {
+		request->kind->count(request, group, size);
+		return;
+	}
+	size->sites += group ? group->nr : 1;
+	size->plans += group ? group->nr : 1;
+}
+
+static int emit_group(const struct xp__request *request, const struct xp__group *group, struct xp__commit *commit,
+		      struct xp_diag *diag)
+{
+	const size_t first = commit->nr_plans;
+	struct xp__site site;
+	int there = 1, error = 0;
+
+	if (request->from == XP__FROM_BUILT && group && group->kind->as_built && group->kind->as_built(request, group))
+		return 0;
+	if (request->kind->emit)
+		return request->kind->emit(request, group, commit, diag);
+	for (size_t i = 0; there >= 0 && !error; i++) {
+		there = request->kind->site(group, i, &site);
+		if (there > 0)
+			error = emit_site(request, &site, commit, first, diag);
+	}
+	return error;
+}
+
+static bool patches(const struct xp__request *request)
+{
+	return !request->skip && !request->added_to;
+}
+
+static void count_request(const struct xp__request *request, struct xp__size *size)
+{
+	if (request->only) {
+		size->sites++;
+		size->plans++;
+	} else if (request->object == NULL) {
+		count_group(request, NULL, size);
+	} else {
+		for (const struct xp__group *group = request->object->groups; group; group = group->next)
+			count_group(request, group, size);
+	}
+}
+
+static int emit_request(const struct xp__request *request, struct xp__commit *commit, struct xp_diag *diag)
+{
+	int error = 0;
+
+	if (request->early)
+		commit->policy = XP_POLICY_EARLY;
+	if (request->only)
+		return emit_site(request, request->only, commit, commit->nr_plans, diag);
+	if (request->object == NULL)
+		return emit_group(request, NULL, commit, diag);
+	for (const struct xp__group *group = request->object->groups; group && !error; group = group->next)
+		error = emit_group(request, group, commit, diag);
+	return error;
+}
+
+struct xp__request xp__request_state(const struct xp__group *group, enum xp__which from)
+{
+	struct xp__request request = {.kind = group->kind, .object = group->object, .from = (uint8_t)from};
+
+	if (group->kind->get_state)
+		group->kind->get_state(&request);
+	return request;
+}
+
+/* ---- all of them ---- */
+
+static void count(const struct xp__work *work, struct xp__size *size)
+{
+	for (size_t i = 0; i < work->nr; i++) {
+		if (work->groups) {
+			struct xp__request request = xp__request_state(&work->groups[i], work->from);
+
+			count_group(&request, &work->groups[i], size);
+		} else if (patches(&work->requests[i])) {
+			count_request(&work->requests[i], size);
+		}
+	}
+}
+
+static int emit(const struct xp__work *work, struct xp__commit *commit, struct xp_diag *diag)
+{
+	int error = 0;
+
+	for (size_t i = 0; i < work->nr && !error; i++) {
+		if (work->groups) {
+			struct xp__request request = xp__request_state(&work->groups[i], work->from);
+
+			error = emit_group(&request, &work->groups[i], commit, diag);
+		} else if (patches(&work->requests[i])) {
+			error = emit_request(&work->requests[i], commit, diag);
+		}
+	}
+	return error;
+}
+
+/* After the commit: the text is as the requests say. */
+static void applied(const struct xp__request *request, const struct xp__group *group)
+{
+	if (group->kind->applied)
+		group->kind->applied(request, group);
+}
+
+static void apply(const struct xp__work *work)
+{
+	for (size_t i = 0; i < work->nr; i++) {
+		const struct xp__request *request = &work->requests[i];
+
+		if (work->groups) {
+			struct xp__request state = xp__request_state(&work->groups[i], work->from);
+
+			applied(&state, &work->groups[i]);
+		} else if (patches(request) && request->object && request->only == NULL) {
+			for (const struct xp__group *group = request->object->groups; group; group = group->next)
+				applied(request, group);
+		}
+	}
+}
+
+/* The commit, or NULL and an error. @policy, @can: not those in force, if they are not 0. */
+static struct xp__commit *build(const struct xp__work *work, const struct xp__size *size, enum xp_policy policy,
+				unsigned can, int *error, struct xp_diag *diag)
+{
+	struct xp__commit *commit = xp__commit_new(size);
+
+	*error = -XP__ENOMEM;
+	if (commit == NULL) {
+		xp__fail(diag, -XP__ENOMEM, XP_PHASE_VALIDATE, NULL, NULL);
+		return NULL;
+	}
+	commit->policy = policy;
+	if (can)
+		commit->can = can;
+	*error = emit(work, commit, diag);
+	if (!*error)
+		return commit;
+	xp__commit_free(commit);
+	return NULL;
+}
+
+/* ---- commits that breakpoints are forbidden, or dear (I3) ---- */
+
+static bool traps(const struct xp__commit *commit)
+{
+	return commit->policy == XP_POLICY_AUTO && xp__commit_needs(commit) & XP_NEED_TRAP;
+}
+
+/* What the port can serve of a commit that it refused, if it refused the breakpoints; 0: it did not, or there is no way. */
+static unsigned without_traps(const struct xp__commit *commit, int error)
+{
+	if (error != -XP__EBUSY || !traps(commit))
+		return 0;
+	/* It may have been something else: the port is asked for breakpoints alone. */
+	return xp__port->prepare(XP_NEED_TRAP, NULL) == -XP__EBUSY ? xp__port->can(~(unsigned)XP_NEED_TRAP) : 0;
+}
+
+/* The same changes without breakpoints, ready to be run; NULL: not all of them are possible, and @diag says nothing. */
+static struct xp__commit *rebuild(const struct xp__work *work, const struct xp__size *size, unsigned can,
+				  struct xp_diag *diag)
+{
+	int error;
+	struct xp__commit *commit;
+
+	if (diag)
+		memset(diag, 0, sizeof(*diag));
+	commit = build(work, size, XP_POLICY_AUTO, can, &error, NULL);
+	if (commit && xp__commit_ready(commit, diag) == 0)
+		return commit;
+	if (commit)
+		xp__commit_free(commit);
+	if (diag)
+		memset(diag, 0, sizeof(*diag));
+	return NULL;
+}
+
+/* Runs the commit, or the same changes without breakpoints. */
+static int run(struct xp__commit *commit, const struct xp__work *work, const struct xp__size *size,
+	       struct xp_diag *diag)
+{
+	bool dear = traps(commit) && !xp__port->can(XP_NEED_TRAP);
+	struct xp__commit *other = dear ? rebuild(work, size, xp__port->can(~(unsigned)XP_NEED_TRAP), diag) : NULL;
+	int error = other ? 0 : xp__commit_ready(commit, diag);
+	unsigned can = error ? without_traps(commit, error) : 0;
+	struct xp_diag refused;
+
+	if (can) {
+		if (diag)
+			refused = *diag;
+		other = rebuild(work, size, can, diag);
+		if (other == NULL && diag)
+			*diag = refused;
+	}
+	if (other || error)
+		xp__commit_free(commit);
+	if (other)
+		return xp__commit_run(other, diag);
+	return error ? error : xp__commit_run(commit, diag);
+}
+
+int xp__work_commit(const struct xp__work *work, struct xp_diag *diag)
+{
+	struct xp__size size = {0};
+	struct xp__commit *commit;
+	int error = 0;
+
+	count(work, &size);
+	if (size.sites > 0) {
+		commit = build(work, &size, xp_policy(), 0, &error, diag);
+		/* I4 */
+		if (commit && work->groups && xp__commit_needs(commit) & XP_NEED_TRAP &&
+		    xp__port->prepare(XP_NEED_ALONE, NULL) == 0) {
+			xp__commit_free(commit);
+			commit = build(work, &size, XP_POLICY_EARLY, 0, &error, diag);
+		}
+		if (commit)
+			error = run(commit, work, &size, diag);
+	}
+	if (!error)
+		apply(work);
+	return error;
+}

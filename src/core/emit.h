@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: MIT */
+/* From requests to one commit: what each site's text is, what it has to become, and by which writers. */
+#ifndef XP_CORE_EMIT_H
+#define XP_CORE_EMIT_H
+
+#include "core/kind.h"
+
+/*
+ * What makes a commit: requests, for all sites of their objects; or groups, whose module comes, and whose sites are brought to
+ * what their objects are. One of the two is NULL.
+ */
+struct xp__work {
+	const struct xp__request *requests;
+	const struct xp__group *groups;
+	size_t nr;
+	enum xp__which from; /* of the groups' sites */
+};
+
+/* xp__work_commit - builds the commit and runs it. Context: text lock. Errors: as xp_batch_commit(). */
+int xp__work_commit(const struct xp__work *work, struct xp_diag *diag);
+
+/* xp__request_state - the request that says what the object of @group is now. */
+struct xp__request xp__request_state(const struct xp__group *group, enum xp__which from);
+
+/*
+ * xp__form_find - the first of the forms that @which says which @text is: 1, and @form is it; 0: none is. Errors: those of
+ * form(), told to @diag.
+ */
+int xp__form_find(const struct xp__request *request, const struct xp__site *site, const uint8_t *text,
+		  enum xp__which which, struct xp__form *form, struct xp_diag *diag);
+
+/* xp__site_change - what takes a site from @text to @form. Valid as long as both are. */
+struct xp__change xp__site_change(const struct xp__site *site, const uint8_t *text, const struct xp__form *form,
+				  struct xp__insn *insn);
+
+#endif
