@@ -96,7 +96,7 @@ static int emit_form(const struct xp__request *request, const struct xp__site *s
 	int error;
 
 	if (there <= 0)
-		return there;
+		return there < 0 ? fail_key(request, there, diag) : 0;
 	if (memcmp(text, form.bytes, form.change ? form.change : site->len) == 0) {
 		emit_word(commit, &form);
 		return 0;

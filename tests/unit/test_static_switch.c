@@ -329,9 +329,16 @@ XP_TEST(parts_are_found_through_the_text)
 
 static void many_refused(int choice)
 {
-	CHECK_EQ(xp__static_switch_set(&many, choice), -XP_E_CORRUPT);
+	struct xp_batch *batch = xp_batch_new();
+	struct xp_diag diag;
+
+	CHECK_EQ(xp__batch_add_switch(batch, &many, choice), 0);
+	CHECK_EQ(xp_batch_commit(batch, &diag), -XP_E_CORRUPT);
+	CHECK(diag.site == rec_text + 0x80);
+	CHECK_STR(diag.key, "many");
 	CHECK_EQ(jumps_to(0x80), 0);
 	CHECK_EQ(xp__static_switch_choice(&many), 0);
+	xp_batch_free(batch);
 }
 
 XP_TEST(parts_that_do_not_follow_are_refused)
