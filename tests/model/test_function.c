@@ -282,6 +282,57 @@ XP_TEST(refusals)
 	CHECK_EQ(xp_function_trace(function(1), &handler, NULL), -XP_E_NO_ENTRY);
 	CHECK_EQ(xp_function_redirect(function(1), replacement), 0);
 	stop();
+#ifdef __x86_64__
+	/* Farther than a jump leads: by the stub, which keeps something for each thread. */
+	REQUIRE(start(2, true, false) == 0);
+	replacement = (xp__any_function *)((uintptr_t)rec_text + (1ull << 40));
+	rec_port.function_thread = NULL;
+	CHECK_EQ(xp_function_redirect(function(1), replacement), -XP_E_NO_METHOD);
+	rec_port.function_thread = function_thread;
+	CHECK_EQ(xp_function_redirect(function(1), replacement), 0);
+	stop();
+	/* A stub 2 GiB away from its records, on the other side. */
+	REQUIRE(start(2, true, false) == 0);
+	CHECK_EQ(xp_module_unregister(&module), 0);
+	sites[2].code = (uintptr_t)rec_text < (uintptr_t)sites ? INT32_MAX : INT32_MIN;
+	REQUIRE(xp_module_register(&module) == 0);
+	CHECK_EQ(xp_function_trace(function(1), &handler, NULL), -XP_E_RANGE);
+	CHECK(entry_is(1, nop[0], 0));
+	stop();
+#endif
+}
+
+/* What an entry may have had before: a nop of whatever form, the call, the jump. */
+XP_TEST(an_entry_is_repaired)
+{
+	uint8_t call_[5], jump[5];
+
+	REQUIRE(start(2, true, false) == 0);
+	CHECK_EQ(xp_function_trace(function(1), &handler, NULL), 0);
+	memcpy(call_, rec_text + place(1), sizeof(call_));
+	CHECK_EQ(xp_repair(NULL), 0);
+	put(1, "\x66\x0f\x1f\x40\x00");
+	CHECK_EQ(xp_repair(NULL), 1);
+	CHECK(entry_is(1, 0xe8, STUB));
+	put(1, "\x90\x90\x90\x90\x90");
+	CHECK_EQ(xp_repair(NULL), 1);
+	CHECK(entry_is(1, 0xe8, STUB));
+	CHECK_EQ(xp_function_redirect(function(1), (xp__any_function *)(uintptr_t)(rec_text + REPLACEMENT)), 0);
+	CHECK_EQ(xp_text_gen_insn(jump, 0xe9, rec_text + place(1), rec_text + REPLACEMENT), 0);
+	rec_put(place(1), jump, sizeof(jump));
+	CHECK_EQ(xp_repair(NULL), 1);
+	CHECK(entry_is(1, 0xe8, STUB));
+	CHECK_EQ(xp_function_untrace(function(1), &handler, NULL), 0);
+	rec_put(place(1), call_, sizeof(call_));
+	CHECK_EQ(xp_repair(NULL), 1);
+	CHECK(entry_is(1, 0xe9, REPLACEMENT));
+	CHECK_EQ(xp_function_restore(function(1)), 0);
+	rec_put(place(1), jump, sizeof(jump)); /* which it has in no state any more */
+	CHECK_EQ(xp_repair(NULL), -XP_E_MISMATCH);
+	rec_put(place(1), call_, sizeof(call_));
+	CHECK_EQ(xp_repair(NULL), 1);
+	CHECK(entry_is(1, nop[0], 0));
+	stop();
 }
 
 /* Number 4 begins a function, 5 does not, and of 6 it is known or not. */

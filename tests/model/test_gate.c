@@ -125,6 +125,22 @@ XP_TEST(three_phases_where_no_store_is_single)
 	stop();
 }
 
+/* The fault is one instruction: a thread that rests at its first byte need not be moved. */
+XP_TEST(nobody_rests_inside_a_fault)
+{
+	struct xp_regs regs;
+
+	REQUIRE(start(UD2) == 0);
+	REQUIRE(xp__gate_provide("g", text_at(PROVIDER)) == 0);
+	CHECK_EQ(xp_set_policy(XP_POLICY_QUIESCE), 0);
+	rec_forget();
+	CHECK_EQ(fault(&regs), XP_TRAP_RETRY);
+	CHECK_EQ(target(UD2 + 3), PROVIDER);
+	CHECK_EQ(rec.calls[REC_PARK], 1);
+	CHECK(strstr(rec_trace(), "park 0x") == NULL);
+	stop();
+}
+
 /* Whatever fails: the site is as it was, and the call that faulted goes where the gate leads. */
 static void binding_fails(enum rec_op op, unsigned nth)
 {
@@ -254,6 +270,49 @@ XP_TEST(a_stub_that_is_a_site)
 	stop();
 }
 
+/* Of another executable. */
+static struct xp_gate another;
+static struct xp_gate_site others[2];
+static struct xp_module module_of_other;
+
+static void record_of_other(unsigned i, size_t code, unsigned flags)
+{
+	others[i].code = (int32_t)((uintptr_t)(rec_text + code) - (uintptr_t)&others[i].code);
+	others[i].gate = (int32_t)((uintptr_t)&another + flags - (uintptr_t)&others[i].gate);
+}
+
+/* A call that no record names is unbound when its executable goes; calls of others stay bound, and that is known. */
+XP_TEST(a_site_that_is_unbound_alone)
+{
+	enum { FOUND = 192, CALL_OF_OTHER = 320, STUB_OF_OTHER = 384 };
+
+	REQUIRE(start(UD2) == 0);
+	put_call(FOUND, STUB);
+	memset(&another, 0, sizeof(another));
+	another.object.name = "g";
+	another.through = another.fallback = text_at(FALLBACK);
+	another.stub = text_at(STUB_OF_OTHER);
+	record_of_other(0, STUB_OF_OTHER, XP_SITE_STUB);
+	record_of_other(1, CALL_OF_OTHER, 0);
+	put_call(CALL_OF_OTHER, STUB_OF_OTHER);
+	module_of_other = (struct xp_module){.abi = XP_MODULE_ABI, .nr_tables = XP_NR_SITE_KINDS};
+	module_of_other.tables[XP_SITE_GATE] = (struct xp_site_table){others, others + 2};
+	REQUIRE(xp_module_register(&module_of_other) == 0);
+	REQUIRE(xp__gate_provide("g", text_at(PROVIDER)) == 0);
+	CHECK(resolve(FOUND) == rec_text + PROVIDER);
+	CHECK(xp__gate_resolve(&another.object, (uintptr_t)(rec_text + CALL_OF_OTHER + 5)) == rec_text + PROVIDER);
+	CHECK_EQ(target(FOUND), PROVIDER);
+	CHECK_EQ(target(CALL_OF_OTHER), PROVIDER);
+	CHECK_EQ(xp_module_unregister(&module), 0);
+	CHECK_EQ(target(FOUND), STUB);
+	CHECK_EQ(target(CALL_OF_OTHER), PROVIDER);
+	CHECK_EQ(xp__gate_replace("g", text_at(OTHER)), 0);
+	CHECK_EQ(target(CALL_OF_OTHER), OTHER);
+	CHECK_EQ(xp_gate_withdraw("g"), 0);
+	CHECK_EQ(target(CALL_OF_OTHER), STUB_OF_OTHER);
+	CHECK_EQ(xp_module_unregister(&module_of_other), 0);
+}
+
 XP_TEST(registration_refuses)
 {
 	static const uint8_t neither[8] = {0x0f, 0x0b, 0x2e, 0xe9};
@@ -267,6 +326,11 @@ XP_TEST(registration_refuses)
 	CHECK_EQ(xp_gate_withdraw("another"), 0);
 	CHECK_EQ(start(UD2), 0);
 	stop();
+#ifdef __x86_64__
+	handle.stub = (xp__gate_func *)((uintptr_t)rec_text + (1ull << 40));
+	CHECK_EQ(xp_module_register(&module), -XP_E_CORRUPT);
+	handle.stub = text_at(STUB);
+#endif
 
 	rec_put(UD2, neither, sizeof(neither));
 	CHECK_EQ(xp_module_register(&module), -XP_E_CORRUPT);
@@ -340,6 +404,44 @@ XP_TEST(a_batch_says_where_a_gate_leads)
 	CHECK_EQ(xp_batch_commit(batch, NULL), 0);
 	CHECK_EQ(xp__gate_provide("not yet declared", text_at(OTHER)), -XP_E_PROVIDED);
 	CHECK_EQ(xp_gate_withdraw("not yet declared"), 0);
+	xp_batch_free(batch);
+	stop();
+}
+
+XP_TEST(a_stub_that_faults_becomes_a_jump_over_itself)
+{
+	static const uint8_t jump[8] = {0x0f, 0x0b, 0x2e, 0xe9};
+	struct xp_batch *batch;
+
+	REQUIRE(start(UD2) == 0);
+	REQUIRE(xp_module_unregister(&module) == 0);
+	record(1, STUB, XP_SITE_UD2);
+	rec_put(STUB, jump, sizeof(jump));
+	REQUIRE(xp_module_register(&module) == 0);
+	batch = xp_batch_new();
+	commit_gate(batch, PROVIDER, 0);
+	CHECK_MEM(rec_text + STUB, "\x2e\x2e\x2e\xe9\0\0\0\0", 8);
+	CHECK_EQ(target(CALL), PROVIDER);
+	xp_batch_free(batch);
+	stop();
+}
+
+/* Unbound, as the compiler left it, or bound, a site is right; with the first byte of another form it is made whole. */
+XP_TEST(a_site_is_repaired)
+{
+	struct xp_batch *batch;
+
+	REQUIRE(start(UD2) == 0);
+	CHECK_EQ(xp_repair(NULL), 0);
+	batch = xp_batch_new();
+	commit_gate(batch, PROVIDER, 0);
+	CHECK_EQ(xp_repair(NULL), 0);
+	rec_put(UD2, virgin, 1);
+	CHECK_EQ(xp_repair(NULL), 1);
+	check_sites(PROVIDER);
+	rec_put(UD2, virgin, sizeof(virgin));
+	put_call(CALL, STUB);
+	CHECK_EQ(xp_repair(NULL), 0);
 	xp_batch_free(batch);
 	stop();
 }

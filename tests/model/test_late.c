@@ -3,6 +3,7 @@
  * Traps that arrive when they should not: late, early, nested, or not ours. Two threads, a writer W who commits and a
  * handler H who was trapped; each waits at the points of inject.h until the other has got where the case wants him.
  */
+#include "core/commit.h"
 #include "recorder.h"
 #include "xp_test.h"
 
@@ -445,6 +446,35 @@ XP_TEST(table_memory_is_given_back)
 	for (int i = 0; i < 2; i++)
 		CHECK_EQ(commit(ELSEWHERE, i % 2 ? jmp : other_jmp), 0);
 	CHECK_EQ(rec.live, live);
+}
+
+/* Where memory is little, a commit waits until the handler is gone, and has that memory given back, before it is refused. */
+static size_t live_while_held;
+
+static void end_handler(const struct rec_step *step)
+{
+	if (step->op == REC_ALLOC && step->result)
+		handler_finish();
+	else if (step->op == REC_ALLOC)
+		CHECK_EQ(rec.live, live_while_held); /* one less, and one more */
+}
+
+XP_TEST(table_memory_is_awaited_where_there_is_little)
+{
+	hold_in_table();
+	CHECK_EQ(rec_port.lock(), 0);
+	xp__commit_trim();
+	rec_port.unlock();
+	rec_port.bounded = true;
+	live_while_held = rec.live;
+	rec_forget();
+	rec_fail(REC_ALLOC, 1, 1, -ENOMEM);
+	rec.step = end_handler;
+	CHECK_EQ(commit(ELSEWHERE, other_jmp), 0);
+	rec.step = NULL;
+	CHECK_EQ(rec.calls[REC_ALLOC], 2);
+	check_done(handler.trap, SITE, jmp);
+	rec_heal();
 }
 
 /* Others that come and go in the meantime, in every shard, do not release what H looks at, nor hold it back after. */

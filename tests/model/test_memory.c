@@ -114,11 +114,32 @@ XP_TEST(keys)
 		rec_branch(&sites[i], SITE + i * STRIDE, TARGET, &key, i % 2 ? XP_SITE_LIKELY : 0);
 	begin(XP_SITE_BRANCH, sites, sites + NR);
 	grows(enable);
+	CHECK(xp_memory_needed() < 1024);
 	rec_bound(xp_memory_needed());
 	CHECK_EQ(xp_static_key_disable(&key), 0);
 	rec_bound(xp_memory_needed() - 1);
 	CHECK_EQ(xp_static_key_enable(&key), -ENOMEM);
 	CHECK_EQ(key.count, 0);
+	rec_bound(0);
+	CHECK_EQ(xp_module_unregister(&module), 0);
+}
+
+/* A commit that left a block too small for this one: the port is asked once more when that has been given back. */
+XP_TEST(what_is_kept_is_given_back_first)
+{
+	static struct xp_branch_site sites[NR];
+
+	rec_start();
+	key = (struct xp_static_key){.object = {.name = "key"}};
+	for (unsigned i = 0; i < NR; i++)
+		rec_branch(&sites[i], SITE + i * STRIDE, TARGET, &key, 0);
+	begin(XP_SITE_BRANCH, sites, sites + NR);
+	rec_bound(1 << 20);
+	rec_forget();
+	rec_fail(REC_ALLOC, 1, 1, -ENOMEM);
+	CHECK_EQ(xp_static_key_enable(&key), 0);
+	rec_heal();
+	CHECK_EQ(key.count, 1);
 	rec_bound(0);
 	CHECK_EQ(xp_module_unregister(&module), 0);
 }

@@ -323,6 +323,38 @@ XP_TEST(a_module_comes_back_changed)
 	end();
 }
 
+/* Each has a plan of its own then. */
+XP_TEST(a_module_comes_back_with_many_values)
+{
+	start_at(0x40);
+	module_start(&one, 0x40);
+	for (unsigned i = 0; i < MAX_SITES; i++)
+		module_add(&one, &forms[FOUR], &value[FOUR]);
+	CHECK_EQ(xp_module_register(&one.module), 0);
+	CHECK_EQ(xp_module_unregister(&one.module), 0);
+	for (unsigned i = 0; i < MAX_SITES; i++) {
+		const uint32_t bits = 0x01000193u * (i + 1);
+
+		rec_put(site_at(&one, i) + 1, (const uint8_t *)&bits, sizeof(bits));
+	}
+	CHECK_EQ(set(FOUR, 0x51525354), 0);
+	CHECK_EQ(xp_module_register(&one.module), 0);
+	for (unsigned i = 0; i < MAX_SITES; i++)
+		CHECK_EQ(operand(&one, i), 0x51525354);
+	end();
+}
+
+/* Its sites are as the compiler left them, or have the value already: those are right. */
+XP_TEST(a_module_has_the_value_already)
+{
+	start_at(0x40);
+	variable[FOUR] = 9;
+	rec_put(site_at(&one, 10) + 2, &(uint8_t){9}, 1);
+	CHECK_EQ(xp_module_register(&one.module), 0);
+	check_sites(&one);
+	end();
+}
+
 XP_TEST(shared_values)
 {
 	static struct xp_imv handle; /* within reach of its record */
@@ -368,6 +400,10 @@ XP_TEST(corrupt_records)
 	CHECK_EQ(xp_module_register(&one.module), -XP_E_MISMATCH);
 	one.records[FOUR].len = 0;
 	CHECK_EQ(xp_module_register(&one.module), -XP_E_MISMATCH);
+	one.records[FOUR].len = XP_MAX_LEN + 1;
+	check_corrupt();
+	one.records[FOUR].len = 255;
+	check_corrupt();
 	one.records[FOUR].len = 5;
 	CHECK_EQ(xp_module_register(&one.module), 0);
 	end();

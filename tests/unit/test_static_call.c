@@ -148,18 +148,25 @@ XP_TEST(no_target_goes_to_the_stub)
 /* One commit, with the syncs of its longest plan; what is so already costs none. */
 XP_TEST(costs)
 {
+	struct xp_stats before, after;
+
 	start(NEAR_A);
 	rec.can &= ~(unsigned)XP_NEED_SINGLE;
 	update(NEAR_B);
 	CHECK_EQ(rec.calls[REC_PREPARE], 1);
 	CHECK_EQ(rec.calls[REC_SYNC], 3);
 	rec_forget();
+	xp_stats_read(&before);
 	update(NEAR_B);
+	xp_stats_read(&after);
 	CHECK_EQ(rec.calls[REC_PREPARE] + rec.calls[REC_WRITE] + rec.calls[REC_SYNC], 0);
+	CHECK_EQ(after.sites, before.sites);
 	rec.can |= XP_NEED_SINGLE;
 	update(NEAR_A);
+	xp_stats_read(&after);
 	CHECK_EQ(rec.calls[REC_SYNC], 1); /* everything by words */
 	CHECK_EQ(rec.calls[REC_WRITE], 3);
+	CHECK_EQ(after.sites - before.sites, 3); /* the one that stays on its trampoline is none */
 	rec_forget();
 	update(FAR_A);
 	CHECK_EQ(rec.calls[REC_SYNC], 1);
@@ -251,23 +258,29 @@ XP_TEST(policies)
 
 /* ---- what must not be there ---- */
 
-static void refused(size_t offset, int error)
+static struct xp_diag told; /* of the last one that was refused */
+
+static void update_refused(xp__call_func *func, size_t offset, int error)
 {
 	struct xp_batch *batch = xp_batch_new();
-	struct xp_diag diag;
 	uint8_t before[0x400];
 
 	memcpy(before, rec_text, sizeof(before));
 	rec_forget();
-	CHECK_EQ(xp__batch_add_call(batch, &call, NEAR_B), 0);
-	CHECK_EQ(xp_batch_commit(batch, &diag), error);
-	CHECK_EQ(diag.error, error);
-	CHECK(diag.site == rec_text + offset);
-	CHECK_STR(diag.key, "call");
+	CHECK_EQ(xp__batch_add_call(batch, &call, func), 0);
+	CHECK_EQ(xp_batch_commit(batch, &told), error);
+	CHECK_EQ(told.error, error);
+	CHECK(told.site == rec_text + offset);
+	CHECK_STR(told.key, "call");
 	CHECK_MEM(before, rec_text, sizeof(before));
 	CHECK_EQ(rec.calls[REC_WRITE] + rec.calls[REC_SYNC], 0);
 	CHECK(xp__static_call_query(&call) == NEAR_A);
 	xp_batch_free(batch);
+}
+
+static void refused(size_t offset, int error)
+{
+	update_refused(NEAR_B, offset, error);
 }
 
 XP_TEST(foreign_text_is_refused)
@@ -296,6 +309,59 @@ XP_TEST(foreign_text_is_refused_in_the_direct_form)
 		refused(places[i] < FITS ? TRAMPOLINE : FITS, -XP_E_MISMATCH);
 		end();
 	}
+}
+
+/* Of several forms the one that begins so, or the first of them: for a call the one by the trampoline. */
+XP_TEST(foreign_text_is_told_beside_its_form)
+{
+	uint8_t expected[REC_CALL_LEN];
+
+	start(NEAR_B);
+	memcpy(expected, rec_text + FITS, REC_CALL_LEN);
+	update(NEAR_A);
+	rec_put(FITS + 2, &(uint8_t){0x77}, 1);
+	refused(FITS, -XP_E_MISMATCH);
+	CHECK_EQ(told.len, REC_CALL_LEN);
+	CHECK_MEM(told.expected, expected, REC_CALL_LEN);
+	end();
+	start(NEAR_B);
+	update(NEAR_A);
+	rec_put(TRAMPOLINE + 7, &(uint8_t){0x77}, 1);
+	refused(TRAMPOLINE, -XP_E_MISMATCH);
+	CHECK_EQ(told.expected[0], 0xe9); /* in 64-bit code the first form begins with ff */
+	CHECK_EQ(told.expected[7], 0x0b);
+	end();
+}
+
+XP_TEST(a_change_that_is_refused_is_told)
+{
+	start(NEAR_A);
+	update(NEAR_A);
+	rec.can &= ~(unsigned)(XP_NEED_CALL | XP_NEED_SINGLE);
+	refused(FITS, -XP_E_SHADOW_STACK);
+	end();
+	/* The site may stay on its trampoline, but only under shadow stacks. */
+	start(NEAR_A);
+	rec.can &= ~(unsigned)(XP_NEED_CALL | XP_NEED_SINGLE);
+	update(NEAR_A);
+	CHECK_EQ(rec_goes_to(FITS), at(TRAMPOLINE));
+	rec.can &= ~(unsigned)XP_NEED_TRAP;
+	CHECK_EQ(xp_set_policy(XP_POLICY_AUTO), 0);
+	update_refused(NEAR_A, FITS, -XP_E_NO_METHOD);
+	end();
+}
+
+/* A call that goes by its trampoline, one that goes to the target itself, and a trampoline that jumps through its word. */
+XP_TEST(what_is_right_is_not_repaired)
+{
+	start(NEAR_A);
+	CHECK_EQ(xp_repair(NULL), 0);
+	update(NEAR_B);
+	CHECK_EQ(xp_repair(NULL), 0);
+	check_goes((uintptr_t)NEAR_B, true);
+	update(FAR_A);
+	CHECK_EQ(xp_repair(NULL), 0);
+	end();
 }
 
 XP_TEST(a_call_of_somebody_else_is_refused)

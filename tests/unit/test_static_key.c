@@ -437,6 +437,28 @@ XP_TEST(corrupt_text_is_named)
 	end();
 }
 
+/* In whichever of several modules it is. */
+XP_TEST(one_corrupt_site_refuses_the_change)
+{
+	struct made *const modules[] = {&one, &two};
+
+	for (unsigned m = 0; m < 2; m++) {
+		start();
+		module_add(&two, &key_a, 0);
+		CHECK_EQ(xp_module_register(&one.module), 0);
+		CHECK_EQ(xp_module_register(&two.module), 0);
+		rec_forget();
+		rec_text[modules[m]->offset + 2] ^= 1;
+		CHECK_EQ(xp_static_key_enable(&key_a), -XP_E_MISMATCH);
+		CHECK_EQ(key_a.count, 0);
+		CHECK_EQ(rec.calls[REC_WRITE], 0);
+		rec_text[modules[m]->offset + 2] ^= 1;
+		check_sites(&one, "tjtjt");
+		check_sites(&two, "t");
+		end();
+	}
+}
+
 /* ---- batches ---- */
 
 /* Adds wishes as "a+ b- t+": key, on or off. */

@@ -185,6 +185,16 @@ XP_TEST(sites_come_to_the_initial_choice)
 	end();
 }
 
+/* Of a module that comes as its switches are, no site is looked at. */
+XP_TEST(what_is_as_built_is_not_looked_at)
+{
+	start_with(0, &other);
+	rec_put(SITE(1), &(uint8_t){0xcc}, 1);
+	CHECK_EQ(xp_module_register(&module), 0);
+	CHECK_EQ(xp__static_switch_set(&three, 1), -EBUSY);
+	end();
+}
+
 XP_TEST(sites_that_return)
 {
 	start();
