@@ -164,14 +164,18 @@ static int repair_site(struct xp__commit *commit, const struct finding *finding,
 {
 	struct xp__insn insn;
 	struct xp__change change = xp__site_change(&finding->site, finding->text, &finding->right, &insn);
+	int error = xp__commit_change(commit, &change, 0, diag);
 
-	return xp__commit_change(commit, &change, 0, diag);
+	/* The text may be right, and the word that it jumps through not. */
+	if (!error && finding->right.word)
+		xp__commit_pointer(commit, finding->right.word, finding->right.word_to);
+	return error;
 }
 
 /* A commit of as many drifted sites as there is room for; @parked: by the quiesce policy. NULL and 0: there are none. */
 static int build(const struct xp__group *groups, bool parked, struct xp__commit **result, struct xp_diag *diag)
 {
-	const struct xp__size size = {.sites = SITES_AT_ONCE, .plans = SITES_AT_ONCE};
+	const struct xp__size size = {.sites = SITES_AT_ONCE, .plans = SITES_AT_ONCE, .pointers = SITES_AT_ONCE};
 	struct xp__commit *commit = xp__commit_new(&size);
 	struct finding finding;
 	int error = 0;

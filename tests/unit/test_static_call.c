@@ -364,6 +364,18 @@ XP_TEST(what_is_right_is_not_repaired)
 	end();
 }
 
+/* The text is right only as long as the word is. */
+XP_TEST(a_word_is_repaired)
+{
+	start(NEAR_A);
+	update(FAR_A);
+	call.through = FAR_B;
+	CHECK_EQ(xp_repair(NULL), FAR_IN_PLACE ? 0 : 1);
+	check_goes((uintptr_t)FAR_A, FAR_IN_PLACE);
+	CHECK_EQ(xp_repair(NULL), 0);
+	end();
+}
+
 XP_TEST(a_call_of_somebody_else_is_refused)
 {
 	static const uint8_t elsewhere[] = {0xe8, 1, 2, 3, 0};
