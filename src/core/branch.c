@@ -137,7 +137,7 @@ static uint32_t add_row(struct xp__commit *commit, const struct xp_branch_site *
 		uintptr_t code = xp__relative(&site->code);
 
 		/* What cannot be read is left to the caller, which says so. */
-		if (code - commit->page > PAGE - BRANCH_LEN && !xp__text_readable(&commit->page, code, BRANCH_LEN))
+		if (code - commit->page > PAGE - BRANCH_LEN && !xp__commit_readable(commit, code, BRANCH_LEN))
 			break;
 		if (!branch_is(site, opcode))
 			break;
@@ -184,7 +184,7 @@ int xp__branch_add(const struct xp__item *item, const struct xp__use *use, struc
 		/* As it was built, and so it was left. */
 		if (undo && !change && on == !!(xp__site_flags(&site->key) & XP_SITE_TRUE))
 			continue;
-		if (!xp__text_readable(&commit->page, xp__relative(&site->code), BRANCH_LEN)) {
+		if (!xp__commit_readable(commit, xp__relative(&site->code), BRANCH_LEN)) {
 			if (diag)
 				diag->key = xp__site_object(&site->key)->name;
 			return xp__fail_unreadable(diag, xp__relative(&site->code));

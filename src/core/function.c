@@ -769,7 +769,7 @@ static int add(const struct xp__item *item, const struct xp__use *use, struct xp
 	error = wanted(function, diag);
 	if (error)
 		return error;
-	if (!xp__text_readable(&commit->page, function->code, LEN))
+	if (!xp__commit_readable(commit, function->code, LEN))
 		return refuse(function, xp__fail_unreadable(diag, function->code), diag ? diag->detail : NULL, diag);
 	if (memcmp(text, stands, LEN) != 0) {
 		error = xp__fail_text(diag, text, stands, text, LEN);

@@ -293,7 +293,7 @@ static int add(const struct xp__item *item, const struct xp__use *use, struct xp
 	if (item->gate.handle) {
 		struct site site;
 
-		if (!xp__text_readable(&commit->page, item->gate.site, item->gate.ud2 ? UD2_LEN : SITE_LEN))
+		if (!xp__commit_readable(commit, item->gate.site, item->gate.ud2 ? UD2_LEN : SITE_LEN))
 			return fail_unreadable(handle, item->gate.site, diag);
 		site = site_at(item->gate.site, item->gate.ud2);
 
@@ -308,7 +308,7 @@ static int add(const struct xp__item *item, const struct xp__use *use, struct xp
 
 		if (!xp__commit_takes(commit) || flags & XP_SITE_STUB)
 			continue;
-		if (!xp__text_readable(&commit->page, code, flags & XP_SITE_UD2 ? UD2_LEN : SITE_LEN))
+		if (!xp__commit_readable(commit, code, flags & XP_SITE_UD2 ? UD2_LEN : SITE_LEN))
 			return fail_unreadable(handle, code, diag);
 		site = site_at(code, flags & XP_SITE_UD2);
 		error = add_site(item, handle, &site, commit, first, diag);
@@ -318,7 +318,7 @@ static int add(const struct xp__item *item, const struct xp__use *use, struct xp
 
 		if (!xp__commit_takes(commit))
 			continue;
-		if (!xp__text_readable(&commit->page, found->code, SITE_LEN))
+		if (!xp__commit_readable(commit, found->code, SITE_LEN))
 			return fail_unreadable(handle, found->code, diag);
 		error = add_site(item, handle, &site, commit, first, diag);
 	}

@@ -168,7 +168,7 @@ static int add_site(struct pass *pass, const struct xp_imv_site *site, struct xp
 	uint64_t found;
 	int error;
 
-	if (!xp__text_readable(&pass->commit->page, (uintptr_t)text, site->len)) {
+	if (!xp__commit_readable(pass->commit, (uintptr_t)text, site->len)) {
 		if (diag)
 			diag->key = imv->object.name;
 		return xp__fail_unreadable(diag, (uintptr_t)text);

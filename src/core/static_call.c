@@ -156,7 +156,7 @@ static int add_trampoline(const struct xp__item *item, const struct xp_call_site
 
 	if (code % TRAMPOLINE_LEN != 0)
 		return xp__fail_record(diag, &handle->object, code, "a trampoline that is not aligned");
-	if (!xp__text_readable(&commit->page, code, TRAMPOLINE_LEN))
+	if (!xp__commit_readable(commit, code, TRAMPOLINE_LEN))
 		return fail_unreadable(handle, code, diag);
 	if (item->undo)
 		return undo_trampoline(item, handle, code, commit, first, diag);
@@ -228,7 +228,7 @@ static int add_site(const struct xp__item *item, const struct xp_static_call *ha
 
 	if (!xp__insn_rel32(by_trampoline, opcode, code, (uintptr_t)handle->trampoline))
 		return xp__fail_record(diag, &handle->object, code, "a call out of reach of its trampoline");
-	if (!xp__text_readable(&commit->page, code, SITE_LEN))
+	if (!xp__commit_readable(commit, code, SITE_LEN))
 		return fail_unreadable(handle, code, diag);
 	if (item->undo)
 		return undo_site(item, handle, &change, by_trampoline, commit, first, diag);

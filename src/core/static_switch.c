@@ -178,7 +178,7 @@ static int add_site(const struct xp__item *item, const struct xp_switch_site *si
 	};
 	int error;
 
-	if (!xp__text_readable(&commit->page, code, JMP_LEN)) {
+	if (!xp__commit_readable(commit, code, JMP_LEN)) {
 		if (diag)
 			diag->key = item->object->name;
 		return xp__fail_unreadable(diag, code);
