@@ -224,9 +224,9 @@ static int fill_bytes(const struct xp__commit *c, unsigned phase, size_t i, stru
 
 /*
  * The stores of one phase, grouped into as few writes as their distance allows. @back: the bytes from before the
- * phase instead, in a rollback.
+ * phase instead, in a rollback. @last: nothing is stored after this phase.
  */
-static int store_phase(const struct xp__commit *c, unsigned phase, bool back, struct xp_diag *diag)
+static int store_phase(const struct xp__commit *c, unsigned phase, bool back, bool last, struct xp_diag *diag)
 {
 	const bool bytes = c->plan_of == NULL && !back && phase < c->plans->nr_stores &&
 			   c->plans->store[phase].len == 1 && !(c->plans->store[phase].flags & XP_WRITE_SINGLE);
@@ -247,6 +247,8 @@ static int store_phase(const struct xp__commit *c, unsigned phase, bool back, st
 		if (span.start == span.end)
 			continue;
 		xp__count(&counters.writes, 1);
+		if (last && span.to == c->nr)
+			span.flags |= XP_WRITE_LAST;
 		error = xp__port->text_write((void *)span.start, span_buffer, span.end - span.start,
 					     back ? span.flags | XP_WRITE_UNDO : span.flags);
 		if (error)
@@ -296,7 +298,7 @@ static void roll_back(const struct xp__commit *c, unsigned phase, struct xp_diag
 	do {
 		unsigned long writes = counters.writes.low;
 
-		if (store_phase(c, phase, true, NULL) || (counters.writes.low != writes && sync_phase(NULL))) {
+		if (store_phase(c, phase, true, false, NULL) || (counters.writes.low != writes && sync_phase(NULL))) {
 			wedge(diag);
 			return;
 		}
@@ -310,7 +312,7 @@ static int run_phases(const struct xp__commit *c, unsigned nr_phases, struct xp_
 {
 	store_pointers(c, false);
 	for (unsigned phase = 0; phase < nr_phases; phase++) {
-		int error = store_phase(c, phase, false, diag);
+		int error = store_phase(c, phase, false, phase + 1 == nr_phases, diag);
 
 		if (!error) {
 			XP__INJECT(XP__POINT_STORED);
@@ -331,11 +333,11 @@ static int run_at_once(const struct xp__commit *c, struct xp_diag *diag)
 	int error;
 
 	store_pointers(c, false);
-	error = store_phase(c, 0, false, diag);
+	error = store_phase(c, 0, false, true, diag);
 	if (!error)
 		return 0;
 	xp__count(&counters.rollbacks, 1);
-	if (store_phase(c, 0, true, NULL))
+	if (store_phase(c, 0, true, false, NULL))
 		wedge(diag);
 	else
 		store_pointers(c, true);
@@ -358,10 +360,10 @@ static int run_early(const struct xp__commit *c, struct xp_diag *diag)
 /* Takes back what run_at_once() stored. What cannot be is new again: each site old or new, not a part of both. */
 static int undo_at_once(const struct xp__commit *c)
 {
-	int error = store_phase(c, 0, true, NULL);
+	int error = store_phase(c, 0, true, false, NULL);
 
 	if (error)
-		(void)store_phase(c, 0, false, NULL);
+		(void)store_phase(c, 0, false, false, NULL);
 	return error;
 }
 
@@ -536,17 +538,18 @@ static int check_private(const struct xp__commit *c, struct xp_diag *diag)
 
 int xp__commit_ready(struct xp__commit *c, struct xp_diag *diag)
 {
-	unsigned nr_phases, needs = needs_of(c, &nr_phases);
-	int error = 0;
+	unsigned nr_phases, needs;
+	int error;
 
-	if (!c->ready) {
-		error = xp__commit_order(c, diag);
-		error = error ? error : xp__poke_start(diag);
-		error = error ? error : check_private(c, diag);
-		if (!error && nr_phases > 0 && !c->prepared)
-			error = xp__poke_prepare(needs, diag);
-		c->ready = error == 0;
-	}
+	if (c->ready)
+		return 0;
+	needs = needs_of(c, &nr_phases);
+	error = xp__commit_order(c, diag);
+	error = error ? error : xp__poke_start(diag);
+	error = error ? error : check_private(c, diag);
+	if (!error && nr_phases > 0 && !c->prepared)
+		error = xp__poke_prepare(needs, diag);
+	c->ready = error == 0;
 	return error;
 }
 
