@@ -36,6 +36,8 @@ enum xp_need {
 #define XP_WRITE_SINGLE 1u
 /* What a failed commit stored is being taken back. Each way in is worth a try, and more than one: else the engine is wedged. */
 #define XP_WRITE_UNDO 2u
+/* Unless the commit fails, nothing is written after this: what was opened for it is no longer needed. A hint. */
+#define XP_WRITE_LAST 4u
 
 /*
  * Integer registers of an interrupted x86 bystander, in the order of their encoding (rax, rcx, rdx, rbx, rsp, rbp, rsi,
@@ -89,7 +91,7 @@ struct xp_port {
 
 	/*
 	 * prepare - called once per commit under the text lock, before its first store, with XP_NEED_ bits.
-	 * Opens the writer, registers the sync, installs the trap handler, checks that no thread blocks or
+	 * Sees that the writer works, registers the sync, installs the trap handler, checks that no thread blocks or
 	 * ignores the trap. Errors: a code, with @diag telling tid, system error and detail. Text untouched.
 	 */
 	int (*prepare)(unsigned needs, struct xp_diag *diag);

@@ -134,7 +134,7 @@ static uint32_t add_row(struct xp__commit *commit, const struct xp_branch_site *
 		uintptr_t code = xp__relative(&site->code);
 
 		/* What cannot be read is left to the caller, which says so. */
-		if (code - commit->page > PAGE - BRANCH_LEN && !xp__text_readable(&commit->page, code, BRANCH_LEN))
+		if (code - commit->page > PAGE - BRANCH_LEN && !xp__commit_readable(commit, code, BRANCH_LEN))
 			break;
 		if (!branch_is(site, opcode))
 			break;
@@ -173,7 +173,7 @@ int xp__branch_emit(const struct xp__request *request, const struct xp__group *g
 		const struct xp_branch_site *site = &sites[group->numbers[i]];
 		bool to_jmp = jumps(site, on);
 
-		if (!xp__text_readable(&commit->page, xp__relative(&site->code), BRANCH_LEN)) {
+		if (!xp__commit_readable(commit, xp__relative(&site->code), BRANCH_LEN)) {
 			if (diag)
 				diag->key = xp__site_object(&site->key)->name;
 			return xp__fail_unreadable(diag, xp__relative(&site->code));

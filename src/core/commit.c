@@ -11,6 +11,8 @@
 #include "core/deps.h"
 #include "core/engine.h"
 
+#define PAGE ((uintptr_t)4096)
+#define PAGES_MAX 8192u /* remembered as readable: sites of a commit on 32 MiB of text */
 #define CACHE_MAX (32u << 20) /* memory kept for the next commit: one of a million sites fits */
 
 static struct xp__commit *cache;   /* one block, free to use */
@@ -90,14 +92,47 @@ void xp__commit_retire(struct xp__commit *commit)
 	reclaim();
 }
 
+/* Places for the pages of @sites sites: one for each four. A few sites are asked about one by one. */
+static size_t pages_for(size_t sites)
+{
+	size_t nr = 8;
+
+	if (xp__port->data_read == NULL || sites < 4 * nr)
+		return 0;
+	while (nr < PAGES_MAX && nr < sites / 4)
+		nr *= 2;
+	return nr;
+}
+
+bool xp__commit_readable(struct xp__commit *c, uintptr_t addr, size_t len)
+{
+	const uintptr_t page = addr & ~(PAGE - 1);
+	uintptr_t *place;
+
+	if (page == c->page && addr - page <= PAGE - len)
+		return true;
+	if (c->nr_pages == 0 || addr - page > PAGE - len)
+		return xp__text_readable(&c->page, addr, len);
+	place = &c->pages[page / PAGE & (c->nr_pages - 1)];
+	if (*place != page) {
+		if (!xp__text_readable(&c->page, addr, len))
+			return false;
+		*place = page;
+	}
+	c->page = page;
+	return true;
+}
+
 struct xp__commit *xp__commit_new(const struct xp__size *room)
 {
+	size_t nr_pages = pages_for(room->sites), pages_size = nr_pages * sizeof(uintptr_t);
 	size_t addr_size = room->sites * sizeof(uintptr_t);
 	size_t plan_of_size = room->plans > 1 ? room->sites * sizeof(uint32_t) : 0;
 	size_t plans_size = room->plans * sizeof(struct xp__plan);
 	size_t pointers_size = room->pointers * sizeof(struct xp__pointer);
 	size_t scratch_size = room->sites * sizeof(struct xp_range);
-	size_t size = sizeof(struct xp__commit) + addr_size + plans_size + pointers_size + scratch_size + plan_of_size;
+	size_t size = sizeof(struct xp__commit) + addr_size + plans_size + pages_size + pointers_size + scratch_size +
+		      plan_of_size;
 	struct xp__commit *commit;
 	uint8_t *at;
 
@@ -121,6 +156,10 @@ struct xp__commit *xp__commit_new(const struct xp__size *room)
 	at = (uint8_t *)(commit + 1);
 	commit->addr = (uintptr_t *)at;
 	at += addr_size;
+	commit->pages = (uintptr_t *)at;
+	commit->nr_pages = nr_pages;
+	memset(commit->pages, 0, pages_size);
+	at += pages_size;
 	commit->plans = (struct xp__plan *)at;
 	at += plans_size;
 	commit->pointers = (struct xp__pointer *)at;

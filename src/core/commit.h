@@ -46,13 +46,21 @@ struct xp__commit {
 	void *scratch;            /* 16 bytes for each site: to sort them, and to say where no thread may rest */
 	bool ready;               /* xp__commit_ready() was asked, and found nothing */
 	size_t size;              /* of this block of memory */
-	uintptr_t page;           /* that can be read, xp__text_readable() */
+	uintptr_t page;           /* that can be read, xp__commit_readable() */
+	uintptr_t *pages;         /* more of them, each where its number says */
+	size_t nr_pages;          /* places for them, a power of two, or 0 */
 	struct xp__commit *next;
 	unsigned long waiting[XP__TRAP_WORDS]; /* shards not yet seen without a handler, once retired */
 };
 
 /* xp__commit_new - room for so many sites and plans, or NULL. Context: text lock, here and below. */
 struct xp__commit *xp__commit_new(const struct xp__size *size);
+
+/*
+ * xp__commit_readable - whether [addr, addr + len) can be read, as xp__text_readable() says, which is asked about a page once
+ * as long as there is room to remember it: the sites of keys that are changed together lie on the same pages.
+ */
+bool xp__commit_readable(struct xp__commit *commit, uintptr_t addr, size_t len);
 
 /* xp__commit_free - gives the memory back at once; no handler has seen it. One block is kept for the next commit. */
 void xp__commit_free(struct xp__commit *commit);

@@ -123,7 +123,7 @@ static int emit_site(const struct xp__request *request, const struct xp__site *s
 	struct xp__form form;
 	int there;
 
-	if (!xp__text_readable(&commit->page, site->code, site->len))
+	if (!xp__commit_readable(commit, site->code, site->len))
 		return fail_key(request, xp__fail_unreadable(diag, site->code), diag);
 	memcpy(text, (const void *)site->code, site->len);
 	there = xp__form_find(request, site, text, request->from, &form, diag);

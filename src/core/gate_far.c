@@ -209,7 +209,7 @@ static int add_site(const struct xp__request *request, const struct xp_far_site 
 	unsigned at;
 	int error;
 
-	if (!xp__text_readable(&commit->page, (uintptr_t)text, len))
+	if (!xp__commit_readable(commit, (uintptr_t)text, len))
 		return xp__fail_unreadable(diag, (uintptr_t)text);
 	error = check(site, diag);
 	if (error)

@@ -221,9 +221,9 @@ static int fill_bytes(const struct xp__commit *c, unsigned phase, size_t i, stru
 
 /*
  * The stores of one phase, grouped into as few writes as their distance allows. @back: the bytes from before the
- * phase instead, in a rollback.
+ * phase instead, in a rollback. @last: nothing is stored after this phase.
  */
-static int store_phase(const struct xp__commit *c, unsigned phase, bool back, struct xp_diag *diag)
+static int store_phase(const struct xp__commit *c, unsigned phase, bool back, bool last, struct xp_diag *diag)
 {
 	const bool bytes = c->plan_of == NULL && !back && phase < c->plans->nr_stores &&
 			   c->plans->store[phase].len == 1 && !(c->plans->store[phase].flags & XP_WRITE_SINGLE);
@@ -244,6 +244,8 @@ static int store_phase(const struct xp__commit *c, unsigned phase, bool back, st
 		if (span.start == span.end)
 			continue;
 		xp__count(&counters.writes, 1);
+		if (last && span.to == c->nr)
+			span.flags |= XP_WRITE_LAST;
 		error = xp__port->text_write((void *)span.start, span_buffer, span.end - span.start,
 					     back ? span.flags | XP_WRITE_UNDO : span.flags);
 		if (error)
@@ -293,7 +295,7 @@ static void roll_back(const struct xp__commit *c, unsigned phase, struct xp_diag
 	do {
 		unsigned long writes = counters.writes.low;
 
-		if (store_phase(c, phase, true, NULL) || (counters.writes.low != writes && sync_phase(NULL))) {
+		if (store_phase(c, phase, true, false, NULL) || (counters.writes.low != writes && sync_phase(NULL))) {
 			wedge(diag);
 			return;
 		}
@@ -307,7 +309,7 @@ static int run_phases(const struct xp__commit *c, unsigned nr_phases, struct xp_
 {
 	store_pointers(c, false);
 	for (unsigned phase = 0; phase < nr_phases; phase++) {
-		int error = store_phase(c, phase, false, diag);
+		int error = store_phase(c, phase, false, phase + 1 == nr_phases, diag);
 
 		if (!error) {
 			XP__INJECT(XP__POINT_STORED);
@@ -328,11 +330,11 @@ static int run_at_once(const struct xp__commit *c, struct xp_diag *diag)
 	int error;
 
 	store_pointers(c, false);
-	error = store_phase(c, 0, false, diag);
+	error = store_phase(c, 0, false, true, diag);
 	if (!error)
 		return 0;
 	xp__count(&counters.rollbacks, 1);
-	if (store_phase(c, 0, true, NULL))
+	if (store_phase(c, 0, true, false, NULL))
 		wedge(diag);
 	else
 		store_pointers(c, true);

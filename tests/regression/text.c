@@ -3,6 +3,8 @@
 #include "xp_child.h"
 #include "xp_subject.h"
 
+#include "core/commit.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
@@ -284,6 +286,30 @@ static void all_execute_only(void)
 XP_TEST(execute_only_sites)
 {
 	xp_child(all_execute_only);
+}
+
+/* What a commit remembers of pages that it was told can be read, in fewer places than there are pages. */
+XP_TEST(pages_are_told_apart)
+{
+	enum { PLACES = 8, NR = 4 * PLACES };
+	uintptr_t places[PLACES] = {0};
+	struct xp__commit commit = {.pages = places, .nr_pages = PLACES};
+	uint8_t *pages = mmap(NULL, NR * 4096, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	REQUIRE(pages != MAP_FAILED);
+	/* Of those that have the same place, every second is not there. */
+	for (unsigned i = 0; i < NR; i++)
+		if (i / PLACES % 2)
+			CHECK_EQ(munmap(pages + i * 4096, 4096), 0);
+	for (unsigned round = 0; round < 3; round++)
+		for (unsigned place = 0; place < PLACES; place++)
+			for (unsigned i = place; i < NR; i += PLACES)
+				CHECK_EQ(xp__commit_readable(&commit, (uintptr_t)pages + i * 4096 + 100, 5),
+					 i / PLACES % 2 == 0);
+	/* Across two pages. */
+	CHECK(xp__commit_readable(&commit, (uintptr_t)pages + 4096 - 2, 5));
+	CHECK(!xp__commit_readable(&commit, (uintptr_t)pages + PLACES * 4096 - 2, 5));
+	CHECK(xp__commit_readable(&commit, (uintptr_t)pages + PLACES * 4096 - 5, 5));
 }
 
 /* ---- text that other processes execute, too; and pages that one of the writers cannot write ---- */

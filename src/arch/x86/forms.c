@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: MIT
 #include "arch/x86/forms.h"
 
-#include "core/deps.h"
-
 #define CALL 0xe8
 #define JMP 0xe9
 
@@ -40,7 +38,7 @@ void xp__form_trampoline_indirect(uint8_t *bytes, uintptr_t code, const void *wo
 
 	bytes[0] = 0xff;
 	bytes[1] = 0x25;
-	memcpy(bytes + 2, &disp, sizeof(disp));
+	__builtin_memcpy(bytes + 2, &disp, sizeof(disp));
 	bytes[6] = 0x0f;
 	bytes[7] = 0x0b;
 #else
@@ -60,8 +58,8 @@ bool xp__form_is_value(const uint8_t *text, unsigned len, unsigned size)
 
 void xp__form_value(uint8_t *bytes, const uint8_t *text, unsigned len, unsigned size, uint64_t bits)
 {
-	memcpy(bytes, text, len);
-	memcpy(bytes + len - size, &bits, size);
+	__builtin_memcpy(bytes, text, len);
+	__builtin_memcpy(bytes + len - size, &bits, size);
 }
 
 /* ---- sites that fault ---- */
@@ -70,13 +68,13 @@ void xp__form_fault(uint8_t *bytes, bool jump)
 {
 	const uint8_t form[XP__FAULT_LEN] = {0x0f, 0x0b, 0x2e, jump ? JMP : CALL};
 
-	memcpy(bytes, form, sizeof(form));
+	__builtin_memcpy(bytes, form, sizeof(form));
 }
 
 /* Three prefixes that change nothing, and the call. */
 bool xp__form_fault_call(uint8_t *bytes, uintptr_t code, uintptr_t target, bool jump)
 {
-	memset(bytes, 0x2e, XP__FAULT_CALL);
+	__builtin_memset(bytes, 0x2e, XP__FAULT_CALL);
 	return xp__insn_rel32(bytes + XP__FAULT_CALL, jump ? JMP : CALL, code + XP__FAULT_CALL, target);
 }
 
@@ -88,7 +86,7 @@ bool xp__form_entry_built(uint8_t *bytes, unsigned n)
 {
 	if (n >= sizeof(entries) / sizeof(entries[0]))
 		return false;
-	memcpy(bytes, entries[n], XP__ENTRY_LEN);
+	__builtin_memcpy(bytes, entries[n], XP__ENTRY_LEN);
 	return true;
 }
 
@@ -99,7 +97,7 @@ void xp__form_entry_nop(uint8_t *bytes)
 
 bool xp__form_is_entry_nops(const uint8_t *text)
 {
-	return memcmp(text, entries[1], XP__ENTRY_LEN) == 0;
+	return __builtin_memcmp(text, entries[1], XP__ENTRY_LEN) == 0;
 }
 
 bool xp__form_is_entry_nop(const uint8_t *text)

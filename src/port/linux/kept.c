@@ -21,6 +21,8 @@
  * K5  No file of a thread stays from one commit to the next: when its thread has ended, nothing tells ours from another.
  * K6  The files of the process are those of its first thread. Where that one has ended and others run on, those of memory
  *     cannot be opened, or say nothing (-ESRCH, or zero bytes, as kernels go); those of any other thread are as good.
+ * K7  A file that is opened for one call, and closed at once, needs no position and no high number: the call's own effect
+ *     shows that the number was ours when it was made (xp__kept_write(); threads.c for what is read).
  * Between the look and the use another thread may close the number and get it back: nothing closes that moment.
  */
 #include "port/linux/port.h"
@@ -68,6 +70,13 @@ bool xp__kept_first_ended(struct xp__kept *kept)
 	return news;
 }
 
+/* What was not placed yet is: of a memory file at its beginning, by the thread that opened it or by a child of its moment. */
+static bool place(const struct xp__kept *kept)
+{
+	return kept->placed || (xp__seek(kept->fd, 0, SEEK_CUR) == 0 &&
+				xp__seek(kept->fd, kept->place, SEEK_SET) == kept->place);
+}
+
 bool xp__kept_ours(const struct xp__kept *kept)
 {
 	return kept->fd >= 0 && xp__seek(kept->fd, 0, SEEK_CUR) == kept->place &&
@@ -76,9 +85,24 @@ bool xp__kept_ours(const struct xp__kept *kept)
 
 void xp__kept_drop(struct xp__kept *kept)
 {
-	if (xp__kept_ours(kept))
+	if (kept->fd >= 0 && place(kept) && xp__kept_ours(kept))
 		XP__SYS1(SYS_close, kept->fd);
 	kept->fd = -1;
+}
+
+void xp__kept_close(struct xp__kept *kept)
+{
+	XP__SYS1(SYS_close, kept->fd);
+	kept->fd = -1;
+}
+
+static void enlist(struct xp__kept *kept)
+{
+	if (!kept->listed) {
+		kept->listed = true;
+		kept->next = opened;
+		opened = kept;
+	}
 }
 
 static int open_blocked(struct xp__kept *kept, const char *path, int flags, int64_t place)
@@ -105,6 +129,7 @@ static int open_blocked(struct xp__kept *kept, const char *path, int flags, int6
 	kept->inode = st.st_ino;
 	kept->place = place;
 	kept->of_thread = strncmp(path, OF_THREAD, sizeof(OF_THREAD) - 1) == 0;
+	kept->placed = true;
 	kept->fd = fd;
 	return 0;
 }
@@ -115,11 +140,7 @@ int xp__kept_open(struct xp__kept *kept, uint32_t *mark, const char *path, int f
 	uint64_t before;
 	int error;
 
-	if (!kept->listed) {
-		kept->listed = true;
-		kept->next = opened;
-		opened = kept;
-	}
+	enlist(kept);
 	XP__SYS4(SYS_rt_sigprocmask, SIG_BLOCK, &mask, &before, XP__NSIG_SIZE);
 	xp__kept_drop(kept);
 	error = open_blocked(kept, path, flags, place);
@@ -127,6 +148,48 @@ int xp__kept_open(struct xp__kept *kept, uint32_t *mark, const char *path, int f
 		*mark = 1;
 	XP__SYS4(SYS_rt_sigprocmask, SIG_SETMASK, &before, NULL, XP__NSIG_SIZE);
 	return error;
+}
+
+/* The text is as it was to be: it was this process' memory that was written to. */
+static bool is_there(const void *addr, const void *bytes, size_t len)
+{
+	return memcmp(addr, bytes, len) == 0;
+}
+
+/*
+ * Three calls, and two for the signals. It takes no longer than to bring the descriptor to a high number, and is not brought
+ * there. That the text has changed shows that the number was still ours when it was written to; the close follows at once.
+ */
+static long write_blocked(struct xp__kept *kept, const char *path, void *addr, const void *bytes, size_t len)
+{
+	long done;
+
+	kept->fd = (int)XP__SYS4(SYS_openat, AT_FDCWD, path, O_RDWR | O_CLOEXEC, 0);
+	if (kept->fd < 0)
+		return kept->fd;
+	/* ordering: (W1) pairs with (S1), (S3) */
+	done = xp__pwrite(kept->fd, bytes, len, (uintptr_t)addr);
+	if (done == (long)len && is_there(addr, bytes, len)) {
+		xp__kept_close(kept);
+		return done;
+	}
+	xp__kept_drop(kept);
+	return done == (long)len ? -EBADF : done;
+}
+
+long xp__kept_write(struct xp__kept *kept, const char *path, int64_t place, void *addr, const void *bytes, size_t len)
+{
+	uint64_t mask = xp__signals_sent();
+	uint64_t before;
+	long done;
+
+	enlist(kept);
+	kept->place = place;
+	kept->placed = false;
+	XP__SYS4(SYS_rt_sigprocmask, SIG_BLOCK, &mask, &before, XP__NSIG_SIZE);
+	done = write_blocked(kept, path, addr, bytes, len);
+	XP__SYS4(SYS_rt_sigprocmask, SIG_SETMASK, &before, NULL, XP__NSIG_SIZE);
+	return done;
 }
 
 void xp__kept_drop_all(void)

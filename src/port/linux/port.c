@@ -14,6 +14,7 @@
 
 #include <asm/prctl.h>
 #include <errno.h>
+#include <linux/futex.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -60,6 +61,7 @@ static bool use_signal;  /* the rendezvous is the sync in force */
 static bool shadow_stack;
 /* Of the commit that prepare() was last asked for. */
 static const struct xp__writer *commit_writer; /* in force, or one for this commit that makes single stores */
+static unsigned found_own;                    /* pages of the next commit, by page_is_own() */
 static bool undoing;                           /* something failed: whatever is written now gives back old bytes */
 static struct xp_diag *commit_diag;            /* its caller's, for text_write(), which is given none */
 
@@ -334,7 +336,8 @@ static int prepare(unsigned needs, struct xp_diag *diag)
 
 	commit_diag = diag;
 	undoing = false;
-	if (writes && (writer == NULL || writer->probe() != 0)) {
+	found_own = 0;
+	if (writes && (writer == NULL || !writer->ready())) {
 		error = choose_writer();
 		if (error == -XP_E_TRANSLATED)
 			return xp__refuse(diag, error, 0,
@@ -414,13 +417,30 @@ static int text_check(const void *addr, size_t len)
 	return 0;
 }
 
+/*
+ * Whether the page is this process' own copy, as each is that was written to through /proc/self/mem. A futex that other
+ * processes could share is named by file and place, or in anonymous memory by address: but not if that is read-only, where it
+ * never changes, and the kernel says EFAULT (get_futex_key, since Linux 3.1). Nobody waits there, so nothing comes of the call.
+ * Any other answer says nothing, and /proc/self/maps is asked, whose opening takes ten times as long. What cannot be read at all
+ * gets the same answer, but has no sites; so do the registers of a device, from which nobody executes, and secret memory
+ * (memfd_secret), from which nobody can.
+ */
+static bool page_is_own(const void *addr)
+{
+	return XP__SYS4(SYS_futex, (uintptr_t)addr & ~(uintptr_t)3, FUTEX_WAKE, 1, NULL) == -EFAULT;
+}
+
+#define OWN_MAX 4u /* pages of a commit that are asked about one by one */
+
 static int text_private(const void *addr, uintptr_t *end)
 {
-	struct xp__mapping mapping;
-	int error = xp__maps_find((uintptr_t)addr, &mapping);
+	struct xp__mapping mapping = {.end = ((uintptr_t)addr | 4095) + 1};
+	bool own = writer == &xp__writer_procmem && found_own < OWN_MAX && page_is_own(addr);
+	int error = own ? 0 : xp__maps_find((uintptr_t)addr, &mapping);
 
 	if (error)
 		return error;
+	found_own += own;
 	*end = mapping.end;
 	if (mapping.shared)
 		return -XP_E_NO_METHOD;
@@ -470,6 +490,12 @@ static int text_write(void *addr, const void *bytes, size_t len, unsigned flags)
 	return error;
 }
 
+static void unlock(void)
+{
+	found_own = 0; /* of a commit that was refused */
+	xp__text_unlock();
+}
+
 static int sync_core(void)
 {
 	int error = use_signal ? 0 : xp__membarrier_sync();
@@ -491,7 +517,7 @@ static const struct xp_port port = {
 	.abi = XP_PORT_ABI,
 	.name = "linux",
 	.lock = xp__text_lock,
-	.unlock = xp__text_unlock,
+	.unlock = unlock,
 	.alloc = xp__alloc,
 	.release = xp__release,
 	.can = can,

@@ -38,6 +38,7 @@ struct xp__kept {
 	int fd; /* -1: none */
 	uint64_t device, inode;
 	int64_t place;
+	bool placed; /* or it stands where it was opened */
 	bool listed, of_thread;
 	struct xp__kept *next;
 };
@@ -53,10 +54,16 @@ const char *xp__kept_path(const char *of_process, const char *of_thread);
  * what there was is dropped, and is to be opened by the other name.
  */
 bool xp__kept_first_ended(struct xp__kept *kept);
+/*
+ * xp__kept_write - opens @path, writes there, and closes it: as a whole, no signal comes between. The result of the write, or
+ * -errno; -EBADF: it was closed or replaced meanwhile. @place: negative. Context: text lock; nothing is open.
+ */
+long xp__kept_write(struct xp__kept *kept, const char *path, int64_t place, void *addr, const void *bytes, size_t len);
 /* xp__kept_ours - whether it is what was opened; xp__kept_same - whether it is the same file, and its links. */
 bool xp__kept_ours(const struct xp__kept *kept);
 bool xp__kept_same(const struct xp__kept *kept, unsigned *links);
-void xp__kept_drop(struct xp__kept *kept); /* closes it if it is ours */
+void xp__kept_drop(struct xp__kept *kept);  /* closes it if it is ours */
+void xp__kept_close(struct xp__kept *kept); /* it is: the caller has just seen it */
 void xp__kept_drop_all(void);              /* all that xp__kept_open() opened */
 /* xp__kept_commit_ends - the same, unless they stay open. Context: text lock, about to be given back. */
 void xp__kept_commit_ends(void);
@@ -72,8 +79,10 @@ bool xp__handlers_read(uintptr_t addr);
 struct xp__writer {
 	const char *name;
 	bool single; /* stores of up to 8 bytes inside an aligned quadword are one store */
-	/* probe - 0 if it works here and now, else an error. Called before each commit. */
+	/* probe - 0 if it works here and now, else an error. */
 	int (*probe)(void);
+	/* ready - the same before each commit, as far as it costs nothing: what the write itself will show may wait. */
+	bool (*ready)(void);
 	int (*write)(void *addr, const void *bytes, size_t len, unsigned flags);
 };
 extern const struct xp__writer xp__writer_procmem;

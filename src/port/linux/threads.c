@@ -18,7 +18,9 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/sched.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 
 struct entry {
@@ -73,13 +75,25 @@ int xp__threads_open(void)
 	return fd < 0 ? fd : 0;
 }
 
+/*
+ * Whether this is the only thread, at a tenth of the cost. unshare(2) refuses to take a thread out of its group if there is
+ * another one, and else has nothing to do. A filter might kill for that call: it is not made where there is one.
+ */
+static bool is_only_thread(void)
+{
+	return XP__SYS1(SYS_prctl, PR_GET_SECCOMP) == 0 && XP__SYS1(SYS_unshare, CLONE_THREAD) == 0;
+}
+
 /* How many threads there are, or -errno. To ask by the name costs half as much as to open what is not open. */
 static int count_threads(void)
 {
+	static bool others; /* there were, the last time: it saves a question */
 	unsigned links = 0;
 	struct stat st;
 	int fd;
 
+	if (directory.fd < 0 && !others && is_only_thread())
+		return 1;
 	if (directory.fd < 0 && XP__SYS4(XP__SYS_FSTATAT, AT_FDCWD, DIRECTORY, &st, 0) == 0) {
 		links = (unsigned)st.st_nlink;
 	} else {
@@ -88,12 +102,13 @@ static int count_threads(void)
 			return fd;
 	}
 	/* A task directory has two links of its own and one per thread. */
+	others = links > 3;
 	return links > 2 ? (int)links - 2 : -EIO;
 }
 
 /*
  * A file of the directory: from there if it is open, or stays open, so that it is found after chroot too; else by its whole
- * name, which costs less than to open both. Under a high number: others close and reuse the low ones at any time.
+ * name, which costs less than to open both.
  */
 static int open_task(const char *path, int flags)
 {
@@ -102,6 +117,14 @@ static int open_task(const char *path, int flags)
 
 	if (whole || at >= 0)
 		fd = (int)XP__SYS4(SYS_openat, at, whole ? path : path + sizeof(DIRECTORY), flags | O_CLOEXEC, 0);
+	return fd;
+}
+
+/* Under a high number, if it takes a while: others close and reuse the low ones at any time. */
+static int open_high(const char *path, int flags)
+{
+	int fd = open_task(path, flags);
+
 	return fd < 0 ? fd : xp__move_high(fd);
 }
 
@@ -119,7 +142,7 @@ int xp__threads_next(struct xp__threads *t)
 	if (!t->open) {
 		int error = xp__threads_open(); /* what tells ours from others */
 
-		t->fd = error ? error : open_task(DIRECTORY "/.", O_RDONLY | O_DIRECTORY);
+		t->fd = error ? error : open_high(DIRECTORY "/.", O_RDONLY | O_DIRECTORY);
 		if (t->fd < 0)
 			return t->fd;
 		t->open = true;
@@ -208,18 +231,43 @@ static const char *task_path(char path[PATH_MAX_TASK], int tid, const char *file
 	return path - (sizeof(DIRECTORY) - 1);
 }
 
-/* The length, or -errno; -ESRCH: there is no such thread any more. */
-static int read_task(int tid, const char *file, char *buffer, size_t size)
+/* Whether it begins with the thread's number, as a stat file does. */
+static bool is_stat_of(int tid, const char *text, const char *end)
+{
+	int number = 0;
+
+	for (; text < end && *text >= '0' && *text <= '9'; text++)
+		number = number * 10 + (*text - '0');
+	return text < end && *text == ' ' && number == tid;
+}
+
+/*
+ * The length, or -errno. It takes no longer than to bring the descriptor to a high number, and is not brought there: what is
+ * read shows that the number was still ours. If not, it is not closed.
+ */
+static long read_stat_once(int tid, char *buffer, size_t size)
 {
 	char path[PATH_MAX_TASK];
-	int fd = open_task(task_path(path, tid, file), O_RDONLY);
+	int fd = open_task(task_path(path, tid, "/stat"), O_RDONLY);
 	long len;
 
-	len = fd;
-	if (fd >= 0) {
-		len = xp__pread(fd, buffer, size, 0);
+	if (fd < 0)
+		return fd;
+	len = xp__pread(fd, buffer, size, 0);
+	if (len > 0 && !is_stat_of(tid, buffer, buffer + len))
+		return -EBADF;
+	if (len != -EBADF)
 		XP__SYS1(SYS_close, fd);
-	}
+	return len;
+}
+
+/* The length, or -errno; -ESRCH: there is no such thread any more. */
+static int read_stat(int tid, char *buffer, size_t size)
+{
+	long len = -EBADF;
+
+	for (int tries = 0; len == -EBADF && tries < 3; tries++)
+		len = read_stat_once(tid, buffer, size);
 	if (len == -ENOENT || len == -ESRCH) {
 		nr_kept = 0; /* K2 */
 		return -ESRCH;
@@ -247,7 +295,7 @@ static void take_line(const char *line, const char *end, struct xp__thread *thre
 int xp__thread_look(int tid, struct xp__thread *thread)
 {
 	char path[PATH_MAX_TASK], buffer[512], line[64];
-	int fd = open_task(task_path(path, tid, "/status"), O_RDONLY);
+	int fd = open_high(task_path(path, tid, "/status"), O_RDONLY);
 	unsigned len = 0;
 	long n;
 
@@ -320,7 +368,7 @@ static const char *stat_state(const char *buffer, const char *end)
 bool xp__thread_is_kernels(int tid)
 {
 	char buffer[512];
-	int len = read_task(tid, "/stat", buffer, sizeof(buffer));
+	int len = read_stat(tid, buffer, sizeof(buffer));
 	const char *state = len > 0 ? stat_state(buffer, buffer + len) : NULL;
 
 	/* proc(5): flags, field 9 */
@@ -345,7 +393,7 @@ static int blocks(int tid, int signal, bool self)
 		return len ? len : (thread.blocked & xp__sigbit(signal)) != 0;
 	}
 	/* The first 31 signals stand in the stat file too, which the kernel makes in a fraction of the time. */
-	len = read_task(tid, "/stat", buffer, sizeof(buffer));
+	len = read_stat(tid, buffer, sizeof(buffer));
 	if (len < 0)
 		return len;
 	state = stat_state(buffer, buffer + len);

@@ -207,9 +207,15 @@ static int probe(void)
 	return write_window((void *)(uintptr_t)xp__probe_text, xp__probe_text, 1, 0);
 }
 
+static bool ready(void)
+{
+	return probe() == 0;
+}
+
 const struct xp__writer xp__writer_mprotect = {
 	.name = "mprotect",
 	.single = true,
 	.probe = probe,
+	.ready = ready,
 	.write = write_window,
 };

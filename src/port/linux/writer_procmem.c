@@ -9,16 +9,21 @@
  *     bytes in a file of the program's would be worse than any error. One that was closed or replaced in the middle of a
  *     commit is opened again.
  * I3  A mapping that is shared and not writable, or of huge pages, is not written so: -EIO. port.c then asks the other writer.
+ * I4  What is closed was looked at, or has just written: the text has changed, so the number was ours at that moment. A
+ *     commit of one write opens, writes and closes in one go; a later one that undoes it opens again.
  * Not a single store, except for one byte: the kernel copies as it likes.
  */
 #include "port/linux/port.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <string.h>
 
 #define PLACE ((int64_t)0x8000000070726f63ull) /* kept.c, K1: nobody's but a memory file's */
 
+#define PATHS "/proc/self/mem", "/proc/thread-self/mem"
 #define TRIES 4
+#define SHORT 64u /* bytes that are compared in less time than a call takes */
 
 static struct xp__kept mem = {.fd = -1};
 static bool works; /* the last write did */
@@ -32,31 +37,45 @@ static int open_mem(void)
 	if (*mark && xp__kept_ours(&mem))
 		return 0;
 	do
-		error = xp__kept_open(&mem, mark, xp__kept_path("/proc/self/mem", "/proc/thread-self/mem"), O_RDWR,
-				      PLACE);
+		error = xp__kept_open(&mem, mark, xp__kept_path(PATHS), O_RDWR, PLACE);
 	while (error == -ESRCH && xp__kept_first_ended(&mem));
 	return error;
 }
 
+/* The number of bytes written, or -errno; -EBADF: closed between the look and the use, or by a handler that forked there. */
+static long write_once(void *addr, const void *bytes, size_t len, bool last)
+{
+	int error;
+	long done;
+
+	if (last && mem.fd < 0) {
+		do
+			done = xp__kept_write(&mem, xp__kept_path(PATHS), PLACE, addr, bytes, len);
+		while ((done == -ESRCH || done == 0) && xp__kept_first_ended(&mem));
+		return done;
+	}
+	error = open_mem();
+	if (error)
+		return error;
+	/* ordering: (W1) pairs with (S1), (S3) */
+	done = xp__pwrite(mem.fd, bytes, len, (uintptr_t)addr);
+	if (done == 0 && xp__kept_first_ended(&mem))
+		return -EBADF;
+	/* I4 */
+	if (last && done == (long)len && memcmp(addr, bytes, len) == 0)
+		xp__kept_close(&mem);
+	return done;
+}
+
 static int write_mem(void *addr, const void *bytes, size_t len, unsigned flags)
 {
+	const bool last = flags & XP_WRITE_LAST && len <= SHORT && !xp__kept_stay();
 	long done = -EBADF;
 
 	if (flags & XP_WRITE_SINGLE && len > 1)
 		return -ENOTSUP;
-	/* Closed between the look and the use, or by a handler that forked there: once more. */
-	for (int tries = 0; done == -EBADF && tries < TRIES; tries++) {
-		int error = open_mem();
-
-		if (error) {
-			works = false;
-			return error;
-		}
-		/* ordering: (W1) pairs with (S1), (S3) */
-		done = xp__pwrite(mem.fd, bytes, len, (uintptr_t)addr);
-		if (done == 0 && xp__kept_first_ended(&mem))
-			done = -EBADF;
-	}
+	for (int tries = 0; done == -EBADF && tries < TRIES; tries++)
+		done = write_once(addr, bytes, len, last);
 	works = done >= 0 && (size_t)done == len;
 	return works ? 0 : done < 0 ? (int)done : -EIO;
 }
@@ -71,9 +90,16 @@ static int probe(void)
 	return error;
 }
 
+/* Opened by the first write: nothing has changed yet if that fails, and under auto the other writer serves. */
+static bool ready(void)
+{
+	return works;
+}
+
 const struct xp__writer xp__writer_procmem = {
 	.name = "procmem",
 	.single = false,
 	.probe = probe,
+	.ready = ready,
 	.write = write_mem,
 };
