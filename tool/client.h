@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The other end of a process' control socket: finds it, asks, takes the answer apart (src/port/linux/answer.c says what is
+ * The other end of a process' control socket: finds it, asks, takes the answer apart (src/control/proto.c says what is
  * asked and answered).
  */
 #ifndef XP_TOOL_CLIENT_H

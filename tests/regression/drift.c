@@ -5,6 +5,7 @@
  */
 #include "xp_test.h"
 
+#include "control/proto.h"
 #include "port/linux/port.h"
 
 #include <crosspatch/crosspatch.h>
@@ -240,7 +241,7 @@ XP_TEST(what_is_left_alone)
 static const char *answer(const char *request)
 {
 	static char text[1 << 16];
-	size_t len = xp__answer(request, strlen(request), text, sizeof(text) - 1);
+	size_t len = xp__proto_answer(request, strlen(request), text, sizeof(text) - 1);
 
 	text[len < sizeof(text) ? len : sizeof(text) - 1] = '\0';
 	return text;

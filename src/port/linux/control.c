@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 /*
- * Operation from outside: a socket, and the thread that answers who asks there. What is asked and answered: answer.c.
+ * Operation from outside: a socket, and the thread that answers who asks there. What is asked and answered: control/proto.c.
  *
  * I1  Nothing is there unless the program, or who started it, asks for it.
  * I2  Answered are this process' own effective user and root, whatever the socket's file says; both are asked.
@@ -19,6 +19,7 @@
  * I7  What the system refuses is tried again, later and later, once a second in the end. Shortages pass; after TRIES of
  *     anything else in a row the service ends, its name goes, and xp_control_path() says why.
  */
+#include "control/proto.h"
 #include "port/linux/port.h"
 
 #include <errno.h>
@@ -705,7 +706,7 @@ static void refuse(int error, const char *why)
 {
 	char answer[256];
 
-	send_answer(answer, xp__answer_error(error, why, answer, sizeof(answer)));
+	send_answer(answer, xp__proto_error(error, why, answer, sizeof(answer)));
 }
 
 static void answer(const char *request, size_t len)
@@ -714,7 +715,7 @@ static void answer(const char *request, size_t len)
 
 	for (;;) {
 		char *room = xp__alloc(size);
-		size_t need = room ? xp__answer(request, len, room, size) : 0;
+		size_t need = room ? xp__proto_answer(request, len, room, size) : 0;
 
 		if (room == NULL) {
 			refuse(-ENOMEM, "no memory for the answer");

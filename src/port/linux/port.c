@@ -9,6 +9,7 @@
  */
 #include "arch/x86/store.h"
 #include "arch/x86/sync.h"
+#include "control/proto.h"
 #include "core/engine.h"
 #include "port/linux/port.h"
 
@@ -188,7 +189,7 @@ static int choose_sync(enum xp_sync wanted, bool *signal)
 	return can_membarrier() ? 0 : -XP_E_NO_SYNC;
 }
 
-void xp__port_report(struct xp__report *report)
+static void report_next(struct xp__report *report)
 {
 	int why;
 	const struct xp__writer *would =
@@ -200,6 +201,8 @@ void xp__port_report(struct xp__report *report)
 	report->sync = signal ? "signal" : can_membarrier() ? "membarrier" : "none";
 	report->shadow_stack = shadow_stack;
 }
+
+const struct xp__proto_port xp__proto_port = {xp__text_lock, xp__text_unlock, report_next};
 
 int xp_set_writer(enum xp_writer wanted)
 {

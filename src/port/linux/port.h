@@ -15,14 +15,6 @@ void xp__release(void *memory, size_t size);
 /* xp__refuse - fills @diag and returns @error. */
 int xp__refuse(struct xp_diag *diag, int error, int system, const char *detail);
 
-/* xp__port_report - what the next commit would be made with; "none" if it would be refused. Context: text lock. */
-struct xp__report {
-	const char *writer, *sync;
-	bool single;       /* the writer stores up to 8 bytes at once */
-	bool shadow_stack; /* calls and returns are not emulated */
-};
-void xp__port_report(struct xp__report *report);
-
 /* ---- fork.c ---- */
 int xp__fork_start(void);
 /* Marks that are zero at first and after every fork, however it was made: who sets one knows when it is in a child. */
@@ -237,15 +229,5 @@ void xp__defer_wake(void);
 /* ---- control.c: operation from outside ---- */
 void xp__control_wake(void);
 void xp__control_fork(void); /* in the child: it serves nobody */
-
-/* ---- answer.c: what is asked there ---- */
-/*
- * xp__answer - carries out a request of @len bytes, without its end of line, and writes the answer to @out. Returns the
- * size that the whole answer needs: if that is more than @size, nothing was done but reading, and it can be asked again
- * with more room. Context: a thread that holds no lock; takes the text lock. @out: not memory whose first touch is long.
- */
-size_t xp__answer(const char *request, size_t len, char *out, size_t size);
-/* xp__answer_error - the answer that says @error and why; as above. */
-size_t xp__answer_error(int error, const char *why, char *out, size_t size);
 
 #endif

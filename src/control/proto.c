@@ -19,11 +19,12 @@
  * I2  What is asked for is found and changed under one text lock; between the two nothing can go away.
  * I3  What is not understood, ambiguous or impossible changes nothing, and is told why.
  */
+#include "control/proto.h"
+
 #include "core/batch.h"
 #include "core/drift.h"
 #include "core/engine.h"
 #include "core/function.h"
-#include "port/linux/port.h"
 
 #include <errno.h>
 #include <string.h>
@@ -110,7 +111,7 @@ static void field_text(struct out *out, const char *name, const char *text)
 	put_value(out, text);
 }
 
-size_t xp__answer_error(int error, const char *why, char *to, size_t size)
+size_t xp__proto_error(int error, const char *why, char *to, size_t size)
 {
 	struct out out = {to, size, 0};
 
@@ -260,12 +261,12 @@ static size_t list(char *to, size_t size)
 	int error;
 
 	put(&out, "crosspatch 1 ok\n");
-	error = xp__text_lock(); /* not the engine's: where it is wedged there is still much to be seen */
+	error = xp__proto_port.lock(); /* not the engine's: where it is wedged there is still much to be seen */
 	if (error)
-		return xp__answer_error(error, xp_strerror(error), to, size);
+		return xp__proto_error(error, xp_strerror(error), to, size);
 	(void)xp__objects_each(list_one, &out);
 	(void)xp__functions_each(list_function, &out);
-	xp__text_unlock();
+	xp__proto_port.unlock();
 	put(&out, "end\n");
 	return out.len;
 }
@@ -471,7 +472,7 @@ static size_t set_locked(struct word which, struct word value, char *to, size_t 
 	if (!error)
 		error = parse(&request, wanted.groups, value, &why);
 	if (error)
-		return xp__answer_error(error, why, to, size);
+		return xp__proto_error(error, why, to, size);
 	put(&out, "crosspatch 1 ok\nbefore");
 	field(&out, "state");
 	put_state(&out, wanted.groups->kind, wanted.groups->object);
@@ -485,7 +486,7 @@ static size_t set_locked(struct word which, struct word value, char *to, size_t 
 	if (error) {
 		diag.error = error;
 		xp_diag_format(&diag, text, sizeof(text));
-		return xp__answer_error(error, text, to, size);
+		return xp__proto_error(error, text, to, size);
 	}
 	out.len = before;
 	(void)list_one(wanted.groups, &out);
@@ -501,10 +502,10 @@ static size_t set(struct word which, char *to, size_t size)
 	int error;
 
 	if (value.len == 0 || which.len == 0)
-		return xp__answer_error(-EINVAL, "set wants a name and a value", to, size);
+		return xp__proto_error(-EINVAL, "set wants a name and a value", to, size);
 	error = xp__lock(&diag);
 	if (error)
-		return xp__answer_error(error, xp_strerror(error), to, size);
+		return xp__proto_error(error, xp_strerror(error), to, size);
 	need = set_locked(which, value, to, size);
 	xp__unlock();
 	return need;
@@ -522,7 +523,7 @@ static size_t repair(char *to, size_t size)
 	if (result < 0) {
 		diag.error = result;
 		xp_diag_format(&diag, text, sizeof(text));
-		return xp__answer_error(result, text, to, size);
+		return xp__proto_error(result, text, to, size);
 	}
 	put(&out, "crosspatch 1 ok\nrepaired");
 	field_number(&out, "sites", (uint64_t)result);
@@ -553,13 +554,13 @@ static size_t status(char *to, size_t size)
 	struct xp__report report;
 	struct xp_stats stats;
 	size_t drifted = 0;
-	int error = xp__text_lock();
+	int error = xp__proto_port.lock();
 
 	if (error)
-		return xp__answer_error(error, xp_strerror(error), to, size);
-	xp__port_report(&report);
+		return xp__proto_error(error, xp_strerror(error), to, size);
+	xp__proto_port.report(&report);
 	(void)xp__drift_each(count_drifted, &drifted);
-	xp__text_unlock();
+	xp__proto_port.unlock();
 	xp_stats_read(&stats);
 	put(&out, "crosspatch 1 ok\nstatus");
 	field_text(&out, "state", state_name(xp_state()));
@@ -580,14 +581,14 @@ static size_t status(char *to, size_t size)
 	return out.len;
 }
 
-size_t xp__answer(const char *request, size_t len, char *to, size_t size)
+size_t xp__proto_answer(const char *request, size_t len, char *to, size_t size)
 {
 	static const char hello[] = "crosspatch 1 ";
 	static const char set_word[] = "set ";
 	struct word rest = {request + sizeof(hello) - 1, len - (sizeof(hello) - 1)};
 
 	if (memchr(request, '\0', len) || len < sizeof(hello) - 1 || memcmp(request, hello, sizeof(hello) - 1) != 0)
-		return xp__answer_error(-EPROTO, "a request begins with \"crosspatch 1 \"", to, size);
+		return xp__proto_error(-EPROTO, "a request begins with \"crosspatch 1 \"", to, size);
 	if (rest.len == 4 && memcmp(rest.start, "list", 4) == 0)
 		return list(to, size);
 	if (rest.len == 6 && memcmp(rest.start, "status", 6) == 0)
@@ -596,5 +597,5 @@ size_t xp__answer(const char *request, size_t len, char *to, size_t size)
 		return repair(to, size);
 	if (rest.len >= sizeof(set_word) && memcmp(rest.start, set_word, sizeof(set_word) - 1) == 0)
 		return set((struct word){rest.start + 4, rest.len - 4}, to, size);
-	return xp__answer_error(-EPROTO, "there is no such request; there are list, set, repair and status", to, size);
+	return xp__proto_error(-EPROTO, "there is no such request; there are list, set, repair and status", to, size);
 }
