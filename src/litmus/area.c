@@ -15,8 +15,9 @@
  *     the window path, which nothing else uses and which is gone after the run.
  */
 #include "litmus/litmus.h"
+#include "port/linux/writer.h"
 
-#include "port/linux/port.h"
+#include <crosspatch/port.h>
 
 #include <errno.h>
 #include <signal.h>

@@ -14,8 +14,7 @@
  * I1  A breakpoint that the handler does not find any more is late: the instruction is executed again.
  */
 #include "litmus/order.h"
-
-#include "port/linux/port.h"
+#include "port/linux/sync_membarrier.h"
 
 #include <errno.h>
 #include <string.h>

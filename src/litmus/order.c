@@ -21,8 +21,7 @@
  *     executing thread that stands still (litmus_await), so that 16-bit counters are compared rightly, too.
  */
 #include "litmus/order.h"
-
-#include "port/linux/port.h"
+#include "port/linux/sync_membarrier.h"
 
 #include <errno.h>
 #include <stdlib.h>

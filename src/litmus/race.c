@@ -9,10 +9,9 @@
  * The patcher waits a random while after each store: a fixed rhythm would meet the loop of the other thread always at
  * the same place.
  */
-#include "litmus/litmus.h"
-
 #include "arch/x86/sync.h"
-#include "port/linux/port.h"
+#include "litmus/litmus.h"
+#include "port/linux/sync_membarrier.h"
 
 #include <errno.h>
 #include <pthread.h>

@@ -10,8 +10,7 @@
  */
 #include "litmus/litmus.h"
 #include "litmus/order.h"
-
-#include "port/linux/port.h"
+#include "port/linux/sync_membarrier.h"
 
 #include <errno.h>
 #include <sched.h>

@@ -5,9 +5,12 @@
  */
 #include "arch/x86/cpuid.h"
 #include "arch/x86/store.h"
-#include "port/linux/port.h"
+#include "port/linux/sys.h"
+#include "port/linux/writer.h"
 #include "xp_child.h"
 #include "xp_subject.h"
+
+#include <crosspatch/port.h>
 
 #include <fcntl.h>
 #include <signal.h>

@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: MIT
 /* Operation from outside: who may ask, what is answered, what stands in nobody's way, and what is left behind. */
-#include "xp_child.h"
-
 #include "core/engine.h"
 #include "core/inject.h"
-#include "port/linux/port.h"
+#include "port/linux/sync_signal.h"
+#include "xp_child.h"
 
 #include <crosspatch/crosspatch.h>
 #include <crosspatch/linux.h>

@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: MIT
 /* Deferred keys in real time: the last decrement waits, an increment meanwhile makes it harmless. */
+#include "port/linux/lock.h"
 #include "xp_child.h"
-
-#include "port/linux/port.h"
 
 #include <crosspatch/crosspatch.h>
 #include <crosspatch/linux.h>

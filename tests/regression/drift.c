@@ -3,10 +3,8 @@
  * Somebody else writes to sites: bytes of the file, as probes do that go, or what it found. That is found by every change of
  * the object, told apart from what a site never has, and mended on request.
  */
-#include "xp_test.h"
-
 #include "control/proto.h"
-#include "port/linux/port.h"
+#include "xp_test.h"
 
 #include <crosspatch/crosspatch.h>
 #include <errno.h>

@@ -3,11 +3,12 @@
  * The text lock beside other locks: libc takes its own inside fork, in an order that is not ours, and who holds one of them
  * may commit meanwhile. In place of malloc's lock stands one that the test takes in a handler of fork, as malloc does.
  */
+#include "core/inject.h"
+#include "port/linux/function.h"
+#include "port/linux/lock.h"
+#include "port/linux/sys.h"
 #include "xp_child.h"
 #include "xp_subject.h"
-
-#include "core/inject.h"
-#include "port/linux/port.h"
 
 #include <pthread.h>
 #include <sched.h>

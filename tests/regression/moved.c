@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: MIT
 /* What is taken for a file whose functions were moved: files made here, mapped as a module's first segment is. */
-#include "port/linux/port.h"
+#include "port/linux/moved.h"
 #include "xp_test.h"
+
+#include <crosspatch/error.h>
 
 #include <elf.h>
 #include <link.h>

@@ -19,8 +19,18 @@
  * I7  What the system refuses is tried again, later and later, once a second in the end. Shortages pass; after TRIES of
  *     anything else in a row the service ends, its name goes, and xp_control_path() says why.
  */
+#include "port/linux/control.h"
+
 #include "control/proto.h"
-#include "port/linux/port.h"
+#include "port/linux/kept.h"
+#include "port/linux/lifetime.h"
+#include "port/linux/lock.h"
+#include "port/linux/memory.h"
+#include "port/linux/sys.h"
+#include "port/linux/worker.h"
+
+#include <crosspatch/error.h>
+#include <crosspatch/linux.h>
 
 #include <errno.h>
 #include <fcntl.h>

@@ -4,7 +4,12 @@
  * deadline. libc takes locks and allocates to make a thread: so that is done without the text lock, and not in a signal
  * handler. A decrement that a handler asks for while there is no thread is refused here, and happens at once.
  */
-#include "port/linux/port.h"
+#include "port/linux/defer.h"
+
+#include "port/linux/sys.h"
+#include "port/linux/worker.h"
+
+#include <crosspatch/port.h>
 
 #include <errno.h>
 
@@ -18,13 +23,6 @@
 static uint32_t deadline_low = UINT32_MAX, deadline_high = UINT32_MAX;
 static uint32_t changed; /* futex: counts new deadlines */
 static bool made;        /* the thread, or a thread is about to */
-
-uint64_t xp__clock_ms(void)
-{
-	struct xp__time now = xp__monotonic();
-
-	return (uint64_t)now.seconds * 1000 + (uint64_t)now.nanoseconds / 1000000;
-}
 
 static uint64_t load_deadline(void)
 {

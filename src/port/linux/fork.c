@@ -32,11 +32,20 @@
  * - fork called by the handler of a foreign trap, while another thread commits. That commit may wait for this thread, so
  *   this thread does not wait for it; the child finds the lock held by nobody, and is refused. The same where F did not get
  *   the lock, or did not get it back, because somebody's commit does not end.
- *
- * The marks stand in a page that the kernel empties in every child (MADV_WIPEONFORK, Linux 4.14), so that children made
- * without fork's handlers are noticed too.
  */
-#include "port/linux/port.h"
+#include "port/linux/fork.h"
+
+#include "port/linux/control.h"
+#include "port/linux/defer.h"
+#include "port/linux/kept.h"
+#include "port/linux/lock.h"
+#include "port/linux/marks.h"
+#include "port/linux/sigtrap.h"
+#include "port/linux/sync_signal.h"
+#include "port/linux/sys.h"
+#include "port/linux/writer.h"
+
+#include <crosspatch/port.h>
 
 #include <pthread.h>
 #include <signal.h>
@@ -47,9 +56,6 @@
 #else
 #define ALONE 0
 #endif
-
-static uint32_t fallback_marks[XP__NR_MARKS];
-uint32_t *xp__fork_marks = fallback_marks;
 
 /*
  * What prepare() did with the lock. A stack of two bits each: libc lets signals in between prepare() and the other two,
@@ -142,13 +148,7 @@ static void child(void)
 
 int xp__fork_start(void)
 {
-	long page = XP__SYS6(XP__SYS_MMAP, 0, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-
-	if (!xp__is_error(page)) {
-		xp__fork_marks = (uint32_t *)page; /* NOLINT: an address */
-		/* Without it, children of fork() are still noticed, by child(). */
-		XP__SYS3(SYS_madvise, page, 4096, MADV_WIPEONFORK);
-	}
+	xp__marks_start();
 	xp__fork_marks[XP__MARK_LOCK] = 1;
 	return -pthread_atfork(prepare, parent, child);
 }

@@ -8,9 +8,12 @@
  * I3  Any function may be traced, malloc too, and be called by any signal handler: nothing here allocates. For a high key glibc
  *     allocates when a thread sets it first: the key is made at start, and a high one is not used.
  */
-#include "port/linux/port.h"
+#include "port/linux/function.h"
 
 #include "arch/x86/insn.h"
+#include "port/linux/sys.h"
+
+#include <crosspatch/port.h>
 
 #include <elf.h>
 #include <errno.h>
@@ -78,14 +81,6 @@ int xp__function_keep(struct xp_function_thread *self)
 	if (!key_made)
 		return -EAGAIN;
 	return -pthread_setspecific(key, self);
-}
-
-GENERAL_REGS int xp__data_read(uintptr_t *to, const void *addr)
-{
-	if (!xp__can_read(addr))
-		return -EFAULT;
-	*to = *(const volatile uintptr_t *)addr;
-	return 0;
 }
 
 /*

@@ -25,7 +25,9 @@
  *     shows that the number was ours when it was made (xp__kept_write(); threads.c for what is read).
  * Between the look and the use another thread may close the number and get it back: nothing closes that moment.
  */
-#include "port/linux/port.h"
+#include "port/linux/kept.h"
+
+#include "port/linux/sys.h"
 
 #include <errno.h>
 #include <fcntl.h>

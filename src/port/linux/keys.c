@@ -7,8 +7,10 @@
  * by a look at the text, and a displacement is read from there. Whether it could is asked for the thread that commits: the
  * system is asked under the value of a handler.
  */
+#include "port/linux/keys.h"
+
 #include "arch/x86/cpuid.h"
-#include "port/linux/port.h"
+#include "port/linux/sys.h"
 
 #include <errno.h>
 #include <stdint.h>

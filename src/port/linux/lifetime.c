@@ -15,7 +15,9 @@
  * I4  The library may itself be in an object that is closed. Then our handler is run between its destructors, which the
  *     flag tells: the destructor that sets it runs first.
  */
-#include "port/linux/port.h"
+#include "port/linux/lifetime.h"
+
+#include <crosspatch/port.h>
 
 #include <link.h>
 #include <stdlib.h>

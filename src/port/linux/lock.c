@@ -20,8 +20,20 @@
  *
  * After a fork, only the child's one thread is left: see fork.c.
  */
+#include "port/linux/lock.h"
+
 #include "core/engine.h"
-#include "port/linux/port.h"
+#include "port/linux/control.h"
+#include "port/linux/defer.h"
+#include "port/linux/fork.h"
+#include "port/linux/kept.h"
+#include "port/linux/marks.h"
+#include "port/linux/sigtrap.h"
+#include "port/linux/sys.h"
+#include "port/linux/worker.h"
+
+#include <crosspatch/error.h>
+#include <crosspatch/port.h>
 
 #include <errno.h>
 
@@ -44,14 +56,6 @@ uint32_t xp__lock_patience_ms = 20000;
 static uint32_t word;
 static uint32_t turns; /* how often the owner found that others waited */
 static uint32_t lent;  /* of the owner: how many times it took the lock inside its own fork */
-static __thread int cached_tid __attribute__((tls_model("initial-exec")));
-
-int xp__gettid(void)
-{
-	if (cached_tid == 0)
-		cached_tid = (int)XP__SYS1(SYS_gettid, 0);
-	return cached_tid;
-}
 
 /*
  * In the child of a fork that ran no handlers (_Fork, clone): the thread that held the lock is not there. If one did, its
@@ -256,7 +260,7 @@ bool xp__text_lock_yield(void)
 
 void xp__text_lock_fork(bool held)
 {
-	cached_tid = 0;
+	xp__gettid_fork();
 	lent = 0;
 	xp__fork_marks[XP__MARK_LOCK] = 1;
 	__atomic_store_n(&word, held ? (uint32_t)xp__gettid() : 0, __ATOMIC_RELAXED);

@@ -8,7 +8,13 @@
  * shared objects is known from their program headers, without a lock: what a module brings can be patched, if it can be
  * written without /proc. They say how it was mapped, not how it is. Text that no program header describes stays unknown.
  */
-#include "port/linux/port.h"
+#include "port/linux/maps.h"
+
+#include "port/linux/kept.h"
+#include "port/linux/marks.h"
+#include "port/linux/sys.h"
+
+#include <crosspatch/error.h>
 
 #include <dlfcn.h>
 #include <elf.h>

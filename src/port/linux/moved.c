@@ -9,7 +9,12 @@
  * I2  A linker may write two such segments, and patchelf moves the headers. So then the file is read, by the path under
  *     which it is mapped: BOLT renames sections it replaced. A module whose file cannot be read then is refused too.
  */
-#include "port/linux/port.h"
+#include "port/linux/moved.h"
+
+#include "port/linux/maps.h"
+#include "port/linux/sys.h"
+
+#include <crosspatch/error.h>
 
 #include <elf.h>
 #include <errno.h>

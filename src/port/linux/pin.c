@@ -10,11 +10,14 @@
  * I3  A shared object that the static library is part of stays for ever: threads, signal handlers and fork handlers lead
  *     into it. The shared library is linked so.
  */
-#include "port/linux/port.h"
+#include "port/linux/pin.h"
+
+#include "port/linux/probe.h"
 
 #include <dlfcn.h>
 #include <errno.h>
 #include <link.h>
+#include <stddef.h>
 
 /* A static executable has no dynamic linker, and must not pull in half of one. */
 #pragma weak dlopen

@@ -11,7 +11,30 @@
 #include "arch/x86/sync.h"
 #include "control/proto.h"
 #include "core/engine.h"
-#include "port/linux/port.h"
+#include "port/linux/defer.h"
+#include "port/linux/diag.h"
+#include "port/linux/fork.h"
+#include "port/linux/function.h"
+#include "port/linux/kept.h"
+#include "port/linux/keys.h"
+#include "port/linux/lifetime.h"
+#include "port/linux/lock.h"
+#include "port/linux/maps.h"
+#include "port/linux/memory.h"
+#include "port/linux/moved.h"
+#include "port/linux/pin.h"
+#include "port/linux/probe.h"
+#include "port/linux/quiesce.h"
+#include "port/linux/sigtrap.h"
+#include "port/linux/sync_membarrier.h"
+#include "port/linux/sync_signal.h"
+#include "port/linux/sys.h"
+#include "port/linux/threads.h"
+#include "port/linux/writer.h"
+
+#include <crosspatch/error.h>
+#include <crosspatch/linux.h>
+#include <crosspatch/port.h>
 
 #include <asm/prctl.h>
 #include <errno.h>
@@ -34,20 +57,6 @@ extern int __tsan_atomic32_fetch_add(volatile int *word, int value, int order) _
 #define ARCH_SHSTK_STATUS 0x5005
 #endif
 
-/* mov $0, %eax; ret. See takes_effect(). */
-__asm__(".pushsection .text\n"
-	".balign 16\n"
-	".hidden xp__probe_text\n"
-	".globl xp__probe_text\n"
-	".type xp__probe_text, @function\n"
-	"xp__probe_text:\n"
-	".cfi_startproc\n"
-	".byte 0xb8, 0, 0, 0, 0, 0xc3\n"
-	".cfi_endproc\n"
-	".size xp__probe_text, . - xp__probe_text\n"
-	".balign 16, 0xcc\n"
-	".popsection");
-
 static const struct xp__writer *const writer_table[] = {
 	[XP_WRITER_PROCMEM] = &xp__writer_procmem,
 	[XP_WRITER_MPROTECT] = &xp__writer_mprotect,
@@ -65,39 +74,6 @@ static const struct xp__writer *commit_writer; /* in force, or one for this comm
 static unsigned found_own;                    /* pages of the next commit, by page_is_own() */
 static bool undoing;                           /* something failed: whatever is written now gives back old bytes */
 static struct xp_diag *commit_diag;            /* its caller's, for text_write(), which is given none */
-
-int xp__refuse(struct xp_diag *diag, int error, int system, const char *detail)
-{
-	if (diag) {
-		diag->error = error;
-		diag->system = system;
-		diag->detail = detail;
-	}
-	return error;
-}
-
-/* Small blocks come from the system too: they are few, and malloc may be what a signal handler interrupted. */
-static size_t round_up(size_t size)
-{
-	return (size + 4095) & ~(size_t)4095;
-}
-
-void *xp__alloc(size_t size)
-{
-	long memory =
-		XP__SYS6(XP__SYS_MMAP, 0, round_up(size), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-
-	if (xp__is_error(memory))
-		return NULL;
-	if (size >= 2u << 20)
-		XP__SYS3(SYS_madvise, memory, round_up(size), MADV_HUGEPAGE); /* one fault instead of 512 */
-	return (void *)memory;
-}
-
-void xp__release(void *memory, size_t size)
-{
-	XP__SYS2(SYS_munmap, memory, round_up(size));
-}
 
 /* ---- which writer, which sync ---- */
 

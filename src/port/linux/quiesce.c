@@ -7,10 +7,17 @@
  *     pointer to the end of its mapping: a stale word may refuse, never permit.
  * I2  Nobody is parked when park() returns an error.
  */
+#include "port/linux/quiesce.h"
+
 #include "arch/x86/sync.h"
 #include "core/range.h"
-#include "port/linux/port.h"
-#include "port/linux/rendezvous.h"
+#include "port/linux/diag.h"
+#include "port/linux/maps.h"
+#include "port/linux/sync_signal.h"
+#include "port/linux/sys.h"
+
+#include <crosspatch/error.h>
+#include <crosspatch/port.h>
 
 #include <errno.h>
 

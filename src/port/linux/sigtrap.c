@@ -13,7 +13,13 @@
  * Ordering. (J1) a handler that ours passes on to is written before it counts; (J2) who finds it counted reads it whole. A slot
  * that counts is not written, but for a handler that runs once, and the last of MOST, which a thread may read in halves then.
  */
-#include "port/linux/port.h"
+#include "port/linux/sigtrap.h"
+
+#include "port/linux/diag.h"
+#include "port/linux/sys.h"
+
+#include <crosspatch/error.h>
+#include <crosspatch/port.h>
 
 #include <errno.h>
 #include <signal.h>

@@ -4,7 +4,11 @@
  * of this memory, whose return executes a core-serializing instruction; a thread that does not run gets it from its
  * context switch. Linux 5.10 is asked for: before it, the calling processor itself was left out.
  */
-#include "port/linux/port.h"
+#include "port/linux/sync_membarrier.h"
+
+#include "port/linux/sys.h"
+
+#include <crosspatch/error.h>
 
 #include <errno.h>
 #include <linux/membarrier.h>

@@ -31,9 +31,17 @@
  * A round that is given up takes its questions back by an exchange before (R5): the thread's compare-and-exchange came
  * before that, and it is parked until (R5), or it fails.
  */
+#include "port/linux/sync_signal.h"
+
 #include "arch/x86/sync.h"
-#include "port/linux/port.h"
-#include "port/linux/rendezvous.h"
+#include "port/linux/diag.h"
+#include "port/linux/fork.h"
+#include "port/linux/memory.h"
+#include "port/linux/sys.h"
+#include "port/linux/threads.h"
+#include "port/linux/worker.h"
+
+#include <crosspatch/error.h>
 
 #include <errno.h>
 #include <signal.h>

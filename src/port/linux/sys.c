@@ -212,3 +212,32 @@ int xp__move_high(int low)
 	XP__SYS1(SYS_close, low);
 	return high;
 }
+
+uint64_t xp__clock_ms(void)
+{
+	struct xp__time now = xp__monotonic();
+
+	return (uint64_t)now.seconds * 1000 + (uint64_t)now.nanoseconds / 1000000;
+}
+
+static __thread int cached_tid __attribute__((tls_model("initial-exec")));
+
+int xp__gettid(void)
+{
+	if (cached_tid == 0)
+		cached_tid = (int)XP__SYS1(SYS_gettid, 0);
+	return cached_tid;
+}
+
+void xp__gettid_fork(void)
+{
+	cached_tid = 0;
+}
+
+__attribute__((target("general-regs-only"))) int xp__data_read(uintptr_t *to, const void *addr)
+{
+	if (!xp__can_read(addr))
+		return -EFAULT;
+	*to = *(const volatile uintptr_t *)addr;
+	return 0;
+}

@@ -131,6 +131,7 @@ struct xp__time {
 	int64_t seconds, nanoseconds;
 };
 struct xp__time xp__monotonic(void);
+uint64_t xp__clock_ms(void); /* in milliseconds */
 
 /*
  * xp__sigsys_catch - a system call that a filter answers with SIGSYS (SECCOMP_RET_TRAP), which kills unless handled,
@@ -160,7 +161,11 @@ int64_t xp__seek(int fd, int64_t offset, int whence);
 /* xp__move_high - @fd under a number that programs do not close and reuse; @fd itself if there is none. */
 int xp__move_high(int fd);
 
-/* xp__gettid - the caller's thread id, cached. Context: any. */
+/* xp__gettid - the caller's thread id, cached. Context: any. xp__gettid_fork - in the child: it is another one. */
 int xp__gettid(void);
+void xp__gettid_fork(void);
+
+/* xp__data_read - the port's data_read(). */
+int xp__data_read(uintptr_t *to, const void *addr);
 
 #endif

@@ -14,7 +14,12 @@
  *     number is another thread's, or nobody's, and a thread that cannot be sent to looks like one that is gone. So who sends
  *     asks first (xp__threads_ours()), and who meets its own number in the listing looks whether it is itself.
  */
-#include "port/linux/port.h"
+#include "port/linux/threads.h"
+
+#include "port/linux/diag.h"
+#include "port/linux/kept.h"
+#include "port/linux/marks.h"
+#include "port/linux/sys.h"
 
 #include <errno.h>
 #include <fcntl.h>

@@ -9,7 +9,13 @@
  *     each sets its mask again before it waits (D1, D2; the bell of control.c). One that waits for the lock itself does so every
  *     millisecond: less than what a commit gives a thread whose mask stands in its way.
  */
-#include "port/linux/port.h"
+#include "port/linux/worker.h"
+
+#include "port/linux/control.h"
+#include "port/linux/defer.h"
+#include "port/linux/maps.h"
+#include "port/linux/sync_signal.h"
+#include "port/linux/sys.h"
 
 #include <errno.h>
 #include <pthread.h>

@@ -14,8 +14,15 @@
  *     pages). The system is asked first, page by page, to change nothing there.
  * Single stores of up to 8 bytes inside an aligned quadword, where the processor has them (port.c asks).
  */
+#include "port/linux/writer.h"
+
 #include "arch/x86/store.h"
-#include "port/linux/port.h"
+#include "port/linux/maps.h"
+#include "port/linux/probe.h"
+#include "port/linux/sys.h"
+
+#include <crosspatch/error.h>
+#include <crosspatch/port.h>
 
 #include <errno.h>
 #include <linux/futex.h>

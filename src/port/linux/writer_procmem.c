@@ -13,7 +13,14 @@
  *     commit of one write opens, writes and closes in one go; a later one that undoes it opens again.
  * Not a single store, except for one byte: the kernel copies as it likes.
  */
-#include "port/linux/port.h"
+#include "port/linux/writer.h"
+
+#include "port/linux/kept.h"
+#include "port/linux/marks.h"
+#include "port/linux/probe.h"
+#include "port/linux/sys.h"
+
+#include <crosspatch/port.h>
 
 #include <errno.h>
 #include <fcntl.h>

@@ -1,13 +1,26 @@
 /* SPDX-License-Identifier: MIT */
-/* The inside of the rendezvous, for quiesce.c. */
-#ifndef XP_LINUX_RENDEZVOUS_H
-#define XP_LINUX_RENDEZVOUS_H
-
-#include "port/linux/port.h"
+/* Syncs by a signal. */
+#ifndef XP_LINUX_SYNC_SIGNAL_H
+#define XP_LINUX_SYNC_SIGNAL_H
 
 #include <stdbool.h>
 #include <stdint.h>
 
+struct xp_diag;
+
+/*
+ * The rendezvous: every other thread comes into a signal handler and executes a serializing instruction there.
+ * Threads of other processes that share the memory (children of vfork) are not reached.
+ */
+int xp__rendezvous_start(void); /* chooses and installs the signal; 0 if usable */
+int xp__rendezvous_signal(void);
+void xp__rendezvous_ask_forking(int tid); /* its handler calls xp__fork_asked() there */
+/* How long a round may take that cannot succeed as it looks: nothing is stored yet, text is half new, it is being undone. */
+enum xp__hurry { XP__BEFORE, XP__MIDWAY, XP__UNDOING };
+/* xp__rendezvous_sync - 0; -EBUSY, with the thread that did not come in @diag (may be NULL); -errno. */
+int xp__rendezvous_sync(enum xp__hurry hurry, struct xp_diag *diag);
+
+/* ---- the inside, for quiesce.c ---- */
 struct xp__slot {
 	int tid;
 	bool suspect;     /* it did not answer a round before, whose signal may still be pending */

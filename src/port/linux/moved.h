@@ -1,0 +1,8 @@
+/* SPDX-License-Identifier: MIT */
+/* Whether a module is what its file says. */
+#ifndef XP_LINUX_MOVED_H
+#define XP_LINUX_MOVED_H
+
+int xp__module_check(const void *header);
+
+#endif

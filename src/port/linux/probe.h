@@ -1,0 +1,11 @@
+/* SPDX-License-Identifier: MIT */
+/* Text of our own. */
+#ifndef XP_LINUX_PROBE_H
+#define XP_LINUX_PROBE_H
+
+#include <stdint.h>
+
+/* xp__probe_text - text of our own, to try a writer on: its first byte, as it is. */
+extern const uint8_t xp__probe_text[] __attribute__((visibility("hidden")));
+
+#endif

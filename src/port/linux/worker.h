@@ -1,0 +1,18 @@
+/* SPDX-License-Identifier: MIT */
+/* The library's own threads. */
+#ifndef XP_LINUX_WORKER_H
+#define XP_LINUX_WORKER_H
+
+#include <stdbool.h>
+
+/* xp__worker_start - makes one, detached, that runs @body. 0 or -errno. Context: thread; no lock held: libc takes some. */
+int xp__worker_start(void *(*body)(void *));
+/* xp__in_handler - whether the caller may be a signal handler, where libc makes no thread. Context: text lock. */
+bool xp__in_handler(void);
+/* xp__worker_mask - called by such a thread before it waits: its mask, as the rendezvous wants it now. */
+void xp__worker_mask(void);
+/* xp__worker_follow - the same, by whoever waits for the text lock: whether the caller is one. */
+bool xp__worker_follow(void);
+void xp__workers_wake(void); /* they look again: the signal of the rendezvous is another one. Context: text lock */
+
+#endif
