@@ -854,6 +854,7 @@ XP_TEST(the_same_tables_twice)
 /* Whose sites would they be? */
 XP_TEST(tables_that_overlap)
 {
+	static const struct xp_imv_site value = {.imv = 4096}; /* of an object elsewhere */
 	struct xp_diag diag;
 	struct xp_batch *batch;
 	struct xp_module part;
@@ -871,9 +872,15 @@ XP_TEST(tables_that_overlap)
 	xp_batch_free(batch);
 	/* The same table and another one that the first has not. */
 	part = (struct xp_module){.abi = XP_MODULE_ABI, .nr_tables = XP_SITE_GATE, .tables = {one.module.tables[0]}};
-	part.tables[XP_SITE_IMV] = (struct xp_site_table){two.records, two.records + 1};
+	part.tables[XP_SITE_IMV] = (struct xp_site_table){&value, &value + 1};
 	CHECK_EQ(xp_module_register(&part), -XP_E_CORRUPT);
+	batch = xp_batch_new();
+	REQUIRE(batch != NULL);
+	CHECK_EQ(xp_batch_add_key(batch, &key_a, false), 0);
+	CHECK_EQ(xp_batch_commit(batch, &diag), -XP_E_CORRUPT);
+	CHECK_STR(diag.detail, "its tables are in part those of another module");
 	CHECK_EQ(xp_module_unregister(&part), 0);
+	xp_batch_free(batch);
 	end();
 }
 
