@@ -246,9 +246,9 @@ void xp__function_entered(void);
 }
 #endif
 
-#if defined(__x86_64__) && !defined(__ILP32__) && !defined(XP_NO_MODULE) && !defined(XP_NO_PATCHING)
-#include <crosspatch/arch/x86.h>
-#if __STDC_HOSTED__
+#if !defined(XP_NO_MODULE) && !defined(XP_NO_PATCHING)
+#include <crosspatch/arch.h>
+#if defined(XP__FUNCTION_STUB) && __STDC_HOSTED__
 XP__FUNCTION_STUB();
 #endif
 #endif

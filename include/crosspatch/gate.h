@@ -38,6 +38,7 @@
 #ifndef XP_GATE_H
 #define XP_GATE_H
 
+#include <crosspatch/arch.h>
 #include <crosspatch/error.h>
 #include <crosspatch/site.h>
 #include <stdbool.h>
@@ -88,17 +89,17 @@ struct xp_gate {
 
 #define XP__GATE_HIDDEN __attribute__((visibility("hidden")))
 #if defined(XP_NO_PATCHING)
+#undef XP__GATE_STUB
+#undef XP__GATE_STUB_UD2
 #define XP__GATE_STUB(stub, gate) XP__GATE_ASSERT(1, "")
 #define XP__GATE_STUB_UD2(stub, gate) XP__GATE_ASSERT(1, "")
-#else
-#include <crosspatch/arch/x86.h>
 #endif
 #if defined(XP__GATES_LOAD)
 #define XP__GATE_STUB_OF(name) NULL
 #else
 #define XP__GATE_STUB_OF(name) ((xp__gate_func *)xp_gate_stub_##name)
 XP__GATE_ASSERT(offsetof(struct xp_gate, through) == XP__GATE_THROUGH, "the stubs know it");
-#ifdef __i386__
+#ifdef XP__GATE_RESOLVER
 XP__GATE_ASSERT(offsetof(struct xp_gate, resolver) == XP__GATE_RESOLVER, "the stubs know it");
 #endif
 #endif

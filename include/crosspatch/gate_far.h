@@ -29,6 +29,7 @@
 #ifndef XP_GATE_FAR_H
 #define XP_GATE_FAR_H
 
+#include <crosspatch/arch.h>
 #include <crosspatch/error.h>
 #include <crosspatch/site.h>
 #include <stddef.h>
@@ -77,7 +78,7 @@ struct xp_gate_far {
 		{XP__OBJECT(NULL, #name, __FILE__, __LINE__)}, NULL, {{0, 0, 0}, {0, 0, 0}}, 0, 0, 0}
 #define XP_DECLARE_GATE_FAR(name) extern XP__STRUCT xp_gate_far name __attribute__((visibility("hidden")))
 
-#if defined(__i386__)
+#ifdef XP__FAR_SITES
 /*
  * Assembly of a site: a label that is new, the names of gate and segment (both visible to the linker: not static), the
  * number that a reader of the dump finds. 16_16 and 16_32 in .code16, 32_32 in .code32.

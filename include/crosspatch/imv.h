@@ -86,7 +86,7 @@ struct xp_imv {
 #endif
 
 /* In 32-bit code no mov has 8 bytes; with XP_NO_PATCHING there is no mov. */
-#if defined(__i386__) && !defined(XP_NO_PATCHING)
+#if __SIZEOF_POINTER__ < 8 && !defined(XP_NO_PATCHING)
 #define XP__IMV_SIZES "an immediate value has 1, 2 or 4 bytes in 32-bit code"
 #define XP__IMV_LARGEST 4
 #else
@@ -255,7 +255,7 @@ static inline const struct xp_imv *xp__imv_real(const struct xp_imv *imv)
 	__atomic_load((XP__IMV_TYPE_OF(name) *)xp__imv_real(&name)->value, &xp__imv_value, __ATOMIC_RELAXED);          \
 	(void)XP__SAW(0, &name.object);
 #else
-#include <crosspatch/arch/x86.h>
+#include <crosspatch/arch.h>
 #define XP__IMV_BODY(name)                                                                                             \
 	XP__IMV_TYPE_OF(name) xp__imv_value;                                                                           \
 	uintptr_t xp__imv_bits;                                                                                        \

@@ -39,17 +39,8 @@ enum xp_need {
 /* Unless the commit fails, nothing is written after this: what was opened for it is no longer needed. A hint. */
 #define XP_WRITE_LAST 4u
 
-/*
- * Integer registers of an interrupted x86 bystander, in the order of their encoding (rax, rcx, rdx, rbx, rsp, rbp, rsi,
- * rdi, r8…). One of 32-bit code has the first eight; its values are zero-extended, going in and coming out.
- */
-struct xp_regs {
-	uint64_t gpr[16];
-	uint64_t ip;
-	uint64_t flags;
-	uint32_t cs;    /* where code is not flat: the selector, whose offset ip is; a call may change it. Else 0 */
-	uint32_t error; /* xp_trap_fault(): the error code that the processor pushed */
-};
+/* The registers of an interrupted bystander: the architecture's, see <crosspatch/arch.h>. */
+struct xp_regs;
 
 struct xp_range {
 	uintptr_t start; /* first byte */

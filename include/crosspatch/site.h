@@ -92,7 +92,7 @@ struct xp_call_site {
 /*
  * A switch site: 12 bytes in section xp_switch_sites. The targets are an array of int32_t, one for each choice, each
  * relative to its own address; the word before it says how many there are, the word behind it is that word's complement.
- * Where not all choices fit in one array, the others follow through the text: see arch/x86.h.
+ * Where not all choices fit in one array, the others follow through the text: see the architecture's header.
  */
 struct xp_switch_site {
 	int32_t code;    /* jmp rel32 to one of the targets, at first to that of choice 0 */

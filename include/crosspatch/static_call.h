@@ -28,6 +28,7 @@
 #ifndef XP_STATIC_CALL_H
 #define XP_STATIC_CALL_H
 
+#include <crosspatch/arch.h>
 #include <crosspatch/error.h>
 #include <crosspatch/site.h>
 #include <stddef.h>
@@ -63,7 +64,7 @@ struct xp_static_call {
 #define XP__CALLS_LOAD
 #endif
 
-#ifdef __i386__
+#if __SIZEOF_POINTER__ < 8
 #define XP__CALL_THROUGH 28
 #else
 #define XP__CALL_THROUGH 48
@@ -127,7 +128,7 @@ extern "C" {
 	}
 
 #if defined(XP__CALLS_LOAD)
-#if defined(__i386__)
+#ifdef XP__RETURNS_IN_MEMORY
 /* A structure would be stored through an argument that nobody passed, a real number left on a stack that nobody pops. */
 static inline long long xp__call_return0(void)
 {
@@ -147,13 +148,15 @@ static inline struct xp__call_zero xp__call_return0(void)
 }
 #endif
 #define xp__call_stub (*(xp__call_func *)xp__call_return0)
+#undef XP__TRAMPOLINE
+#undef XP__TRAMPOLINE_SHARED
+#undef XP__TRAMPOLINE_ENTRY
 #define XP__TRAMPOLINE(trampoline, call) XP__CALL_ASSERT(1, "")
 #define XP__TRAMPOLINE_SHARED(trampoline, call) XP__CALL_ASSERT(1, "")
 #define XP__TRAMPOLINE_ENTRY(entry, trampoline) XP__CALL_ASSERT(1, "")
 #define XP__TRAMPOLINE_OF(name) NULL
 #define XP__ENTRY_OF(name) NULL
 #else
-#include <crosspatch/arch/x86.h>
 /* Returns 0, whatever it is called as: see XP_DEFINE_STATIC_CALL_RET0. Emitted with the trampolines. */
 extern xp__call_func xp__call_stub XP__CALL_HIDDEN;
 #define XP__TRAMPOLINE_OF(name) ((xp__call_func *)xp_trampoline_##name)
@@ -198,7 +201,7 @@ extern xp__call_func xp__call_stub XP__CALL_HIDDEN;
  * update returns. Needs the calling conventions of C: r11 does not survive the call. In 32-bit code, and with
  * XP_NO_PATCHING, XP_DEFINE_STATIC_CALL(). Code made at run time that calls the trampoline stays mapped as long as the call.
  */
-#if defined(XP__CALLS_LOAD) || defined(__i386__)
+#if defined(XP__CALLS_LOAD) || !defined(XP__CALL_DISCOVERER)
 #define XP_DEFINE_STATIC_CALL_LAZY(name, function) XP_DEFINE_STATIC_CALL(name, function)
 #else
 XP__CALL_ASSERT(offsetof(struct xp_static_call, discoverer) == XP__CALL_DISCOVERER, "the stubs know it");

@@ -293,7 +293,7 @@ static inline int xp__static_key_count(const struct xp_static_key *key)
 #define xp_static_branch_likely(x) __builtin_expect(xp_static_key_enabled(x), 1)
 #define xp_static_branch_unlikely(x) __builtin_expect(xp_static_key_enabled(x), 0)
 #else
-#include <crosspatch/arch/x86.h>
+#include <crosspatch/arch.h>
 #define XP__INITIALLY(x) (sizeof((x)->xp__initially) == 2)
 #define xp_static_branch_likely(x)                                                                                     \
 	__builtin_expect(!XP__SAW(XP__BRANCH(&(x)->key, XP__INITIALLY(x) ? XP__OPCODE_TEST : XP__OPCODE_JMP,           \

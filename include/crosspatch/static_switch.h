@@ -201,7 +201,7 @@ int xp__switch_beyond(void) __attribute__((error("the static switch has no such 
 #if defined(XP_NO_PATCHING) || (defined(XP_NO_ASM_GOTO) && !defined(__cplusplus))
 #define xp_static_switch(x) xp_static_switch_choice(x)
 #else
-#include <crosspatch/arch/x86.h>
+#include <crosspatch/arch.h>
 #define xp_static_switch(x) XP__SAW(XP__SWITCH(XP__SWITCH_KEY(x), XP__SWITCH_NR(x)), &XP__SWITCH_KEY(x)->object)
 #endif
 

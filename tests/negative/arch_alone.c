@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 /*
- * The architecture's part of a header is no header.
+ * An architecture's header is no header: another one chooses it.
  *
  * gcc: do not include <crosspatch/arch/x86.h>
  * clang: do not include <crosspatch/arch/x86.h>
@@ -8,6 +8,6 @@
  * clang++: do not include <crosspatch/arch/x86.h>
  */
 #ifdef RIGHT
-#include <crosspatch/static_key.h>
+#include <crosspatch/arch.h>
 #endif
 #include <crosspatch/arch/x86.h>

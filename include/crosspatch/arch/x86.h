@@ -1,17 +1,25 @@
 /* SPDX-License-Identifier: MIT */
-/* The instructions that the front ends emit on x86, 64 and 32 bits. */
+/* Registers, and the instructions that the front ends emit, on x86, 64 and 32 bits. */
 #ifndef XP_ARCH_X86_H
 #define XP_ARCH_X86_H
 
-#ifndef XP_SITE_H
-#error "do not include <crosspatch/arch/x86.h>; include <crosspatch/static_key.h> or <crosspatch/crosspatch.h>"
+#ifndef XP_ARCH_H
+#error "do not include <crosspatch/arch/x86.h>; include <crosspatch/arch.h>"
 #endif
 
-#if !(defined(__x86_64__) && !defined(__ILP32__)) && !defined(__i386__)
-#error "crosspatch: this architecture is not supported yet; define XP_NO_PATCHING for plain loads and branches"
-#endif
+/*
+ * Integer registers of an interrupted bystander, in the order of their encoding (rax, rcx, rdx, rbx, rsp, rbp, rsi, rdi,
+ * r8…). One of 32-bit code has the first eight; its values are zero-extended, going in and coming out.
+ */
+struct xp_regs {
+	uint64_t gpr[16];
+	uint64_t ip;
+	uint64_t flags;
+	uint32_t cs;    /* where code is not flat: the selector, whose offset ip is; a call may change it. Else 0 */
+	uint32_t error; /* xp_trap_fault(): the error code that the processor pushed */
+};
 
-#if defined(__clang__)
+#if defined(__clang__) && !defined(XP_NO_PATCHING)
 #if __has_feature(hwaddress_sanitizer)
 #error "crosspatch: no site can name an object whose address is tagged; compile without -fsanitize=hwaddress, or define XP_NO_PATCHING"
 #endif
@@ -198,6 +206,7 @@
 		".popsection\n"                                                                                        \
 		".popsection\n"                                                                                        \
 		".endif\n")
+#if defined(__x86_64__)
 /* Where the word of a lazy call leads at first: lea call(%rip), %r11; jmp *discoverer(%rip). */
 #define XP__CALL_DISCOVERER 104
 #define XP__CALL_LAZY(stub, call) XP__CALL_LAZY_ASM(#stub, #call)
@@ -217,6 +226,10 @@
 		".size " stub ", . - " stub "\n"                                                                       \
 		".popsection\n"                                                                                       \
 		".endif\n")
+#else
+/* What returns 0 returns an integer: a structure would be stored through an argument that nobody passed. */
+#define XP__RETURNS_IN_MEMORY
+#endif
 #define XP__STRING(x) XP__STRING_OF(x)
 #define XP__STRING_OF(x) #x
 
@@ -560,7 +573,9 @@ xp__chosen:
  * Where the call at a traced function's entry goes, in each executable or shared object: through the global offset table to
  * the library. The address of the entry is on the stack. Bytes: as above.
  * Nothing refers to it, and --gc-sections would drop it: so a constructor stands behind it, which returns at once.
+ * In 64-bit code only, as tracing is.
  */
+#ifdef __x86_64__
 #define XP__FUNCTION_STUB()                                                                                            \
 	__asm__(".ifndef xp__function_stub\n"                                                                          \
 		".pushsection .text.xp__function_stub,\"axG\",@progbits,xp__function_stub,comdat\n"                    \
@@ -587,5 +602,8 @@ xp__chosen:
 		".popsection\n"                                                                                        \
 		".popsection\n"                                                                                        \
 		".endif\n")
+#else
+#define XP__FAR_SITES /* segments may hold sites: gate_far.h */
+#endif
 
 #endif

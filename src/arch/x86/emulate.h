@@ -5,7 +5,8 @@
 
 #include "arch/x86/insn.h"
 
-#include <crosspatch/port.h>
+#include <crosspatch/arch.h>
+#include <stdbool.h>
 
 /* xp__can_emulate - whether xp__emulate() knows the instruction. */
 bool xp__can_emulate(const struct xp__insn *insn);

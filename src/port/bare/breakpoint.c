@@ -12,6 +12,8 @@
  */
 #include "port/bare/port.h"
 
+#include <crosspatch/arch.h>
+
 #define VECTOR_NMI 2
 #define VECTOR_BREAKPOINT 3
 #define VECTOR_ILLEGAL 6

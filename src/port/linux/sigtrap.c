@@ -21,6 +21,8 @@
 #include <crosspatch/error.h>
 #include <crosspatch/port.h>
 
+#include <crosspatch/arch.h>
+
 #include <errno.h>
 #include <signal.h>
 #include <string.h>
