@@ -2,20 +2,17 @@
 /*
  * Branch sites.
  *
- * I1  The sites of all keys share two plans, jmp and test: what differs between them, the displacement, stays.
+ * I1  Where the architecture has forms for it (XP__BRANCH_SHARED), the sites of all keys share two plans, to jump and not to:
+ *     what differs between sites, the displacement, stays.
  */
 #include "core/branch.h"
 
 #include "core/deps.h"
 #include "core/engine.h"
 
-#define BRANCH_LEN 5
 #define PAGE 4096
 
 enum { LIKELY, TRUE }; /* of xp__group.nr_flag */
-
-static const uint8_t branch_test[BRANCH_LEN] = {0xa9};
-static const uint8_t branch_jmp[BRANCH_LEN] = {0xe9};
 
 /* Whether the site jumps when its key is @on. */
 static inline bool jumps(const struct xp_branch_site *site, bool on)
@@ -23,27 +20,19 @@ static inline bool jumps(const struct xp_branch_site *site, bool on)
 	return on != ((xp__site_flags(&site->key) & XP_SITE_LIKELY) != 0);
 }
 
-/* What stands at a branch site that must agree with its record: opcode as given, displacement to the target. */
-static inline bool branch_is(const struct xp_branch_site *site, uint8_t opcode)
+/* What stands at a branch site that must agree with its record: whether it jumps, and where. */
+static inline bool branch_is(const struct xp_branch_site *site, bool jumps)
 {
-	uintptr_t code = xp__relative(&site->code);
-	const uint8_t *text = (const uint8_t *)code;
-	int32_t disp;
-
-	/* One load. In freestanding code the plain name is a call, here for every site of a key. */
-	__builtin_memcpy(&disp, text + 1, sizeof(disp));
-	return text[0] == opcode && (int32_t)(xp__relative(&site->target) - (code + BRANCH_LEN)) == disp;
+	return xp__branch_is(xp__relative(&site->code), xp__relative(&site->target), jumps);
 }
 
 static int fail_branch(const struct xp_branch_site *site, bool to_jmp, struct xp_diag *diag)
 {
 	uintptr_t code = xp__relative(&site->code);
-	uint8_t expected[BRANCH_LEN];
-	int32_t disp = (int32_t)(xp__relative(&site->target) - (code + BRANCH_LEN));
+	uint8_t expected[XP__BRANCH_LEN] = {0};
 
-	expected[0] = to_jmp ? branch_test[0] : branch_jmp[0];
-	memcpy(expected + 1, &disp, sizeof(disp));
-	return xp__fail_site(diag, xp__site_object(&site->key), code, expected, BRANCH_LEN);
+	(void)xp__form_branch(expected, code, xp__relative(&site->target), !to_jmp);
+	return xp__fail_site(diag, xp__site_object(&site->key), code, expected, XP__BRANCH_LEN);
 }
 
 bool xp__branch_as_built(const struct xp__request *request, const struct xp__group *group)
@@ -80,12 +69,8 @@ static int shared_plan(struct xp__commit *commit, bool to_jmp, struct xp_diag *d
 	} last[2];
 	uint32_t *shared = to_jmp ? &commit->to_jmp : &commit->to_test;
 	bool known = last[to_jmp].built && last[to_jmp].policy == commit->policy && last[to_jmp].can == commit->can;
-	struct xp__change change = {
-		.old = to_jmp ? branch_test : branch_jmp,
-		.new = to_jmp ? branch_jmp : branch_test,
-		.len = BRANCH_LEN,
-		.known = 1,
-	};
+	uint8_t old[XP__BRANCH_LEN], new[XP__BRANCH_LEN];
+	struct xp__change change = {.old = old, .new = new, .len = XP__BRANCH_LEN, .known = XP__BRANCH_SHARED};
 	int number;
 
 	if (*shared)
@@ -94,6 +79,8 @@ static int shared_plan(struct xp__commit *commit, bool to_jmp, struct xp_diag *d
 		number = (int)commit->nr_plans++;
 		memcpy(&commit->plans[number], &last[to_jmp].plan, sizeof(struct xp__plan));
 	} else {
+		(void)xp__form_branch(old, 0, XP__BRANCH_LEN, !to_jmp);
+		(void)xp__form_branch(new, 0, XP__BRANCH_LEN, to_jmp);
 		number = xp__commit_plan_add(commit, &change, NULL, diag);
 		if (number < 0)
 			return number;
@@ -120,9 +107,9 @@ static int shared_plans(const struct xp__request *request, const struct xp__grou
 
 /*
  * Adds the first sites of a group whose records stand in a row and whose sites all go one way, up to one whose text is not
- * @opcode. A key may have a million sites: this loop keeps all it needs in registers. Returns how many.
+ * as it must be. A key may have a million sites: this loop keeps all it needs in registers. Returns how many.
  */
-static uint32_t add_row(struct xp__commit *commit, const struct xp_branch_site *site, uint32_t nr, uint8_t opcode,
+static uint32_t add_row(struct xp__commit *commit, const struct xp_branch_site *site, uint32_t nr, bool jumps,
 			uint32_t plan)
 {
 	const struct xp_branch_site *const first = site, *const last = site + nr;
@@ -134,12 +121,12 @@ static uint32_t add_row(struct xp__commit *commit, const struct xp_branch_site *
 		uintptr_t code = xp__relative(&site->code);
 
 		/* What cannot be read is left to the caller, which says so. */
-		if (code - commit->page > PAGE - BRANCH_LEN && !xp__commit_readable(commit, code, BRANCH_LEN))
+		if (code - commit->page > PAGE - XP__BRANCH_LEN && !xp__commit_readable(commit, code, XP__BRANCH_LEN))
 			break;
-		if (!branch_is(site, opcode))
+		if (!branch_is(site, jumps))
 			break;
 		unordered |= code < end;
-		end = code + BRANCH_LEN;
+		end = code + XP__BRANCH_LEN;
 		*addr++ = code;
 	}
 	nr = (uint32_t)(site - first);
@@ -166,21 +153,20 @@ int xp__branch_emit(const struct xp__request *request, const struct xp__group *g
 	    (group->nr_flag[LIKELY] == 0 || group->nr_flag[LIKELY] == group->nr)) {
 		bool to_jmp = jumps(&sites[group->numbers[0]], on);
 
-		i = add_row(commit, &sites[group->numbers[0]], group->nr, to_jmp ? branch_test[0] : branch_jmp[0],
-			    (uint32_t)plan[to_jmp]);
+		i = add_row(commit, &sites[group->numbers[0]], group->nr, !to_jmp, (uint32_t)plan[to_jmp]);
 	}
 	for (; i < group->nr; i++) {
 		const struct xp_branch_site *site = &sites[group->numbers[i]];
 		bool to_jmp = jumps(site, on);
 
-		if (!xp__commit_readable(commit, xp__relative(&site->code), BRANCH_LEN)) {
+		if (!xp__commit_readable(commit, xp__relative(&site->code), XP__BRANCH_LEN)) {
 			if (diag)
 				diag->key = xp__site_object(&site->key)->name;
 			return xp__fail_unreadable(diag, xp__relative(&site->code));
 		}
-		if (branch_is(site, to_jmp ? branch_test[0] : branch_jmp[0]))
+		if (branch_is(site, !to_jmp))
 			xp__commit_add(commit, xp__relative(&site->code), (uint32_t)plan[to_jmp]);
-		else if (change || !branch_is(site, to_jmp ? branch_jmp[0] : branch_test[0]))
+		else if (change || !branch_is(site, to_jmp))
 			return fail_branch(site, to_jmp, diag);
 	}
 	return 0;
@@ -193,7 +179,7 @@ int xp__branch_site(const struct xp__group *group, size_t i, struct xp__site *si
 	if (i >= group->nr)
 		return -1;
 	record = (const struct xp_branch_site *)group->records + group->numbers[i];
-	*site = (struct xp__site){.code = xp__relative(&record->code), .record = record, .len = BRANCH_LEN};
+	*site = (struct xp__site){.code = xp__relative(&record->code), .record = record, .len = XP__BRANCH_LEN};
 	return 1;
 }
 
@@ -201,14 +187,13 @@ int xp__branch_form(const struct xp__request *request, const struct xp__site *si
 		    enum xp__which which, unsigned n, struct xp__form *form, struct xp_diag *diag)
 {
 	const struct xp_branch_site *record = site->record;
-	bool to_jmp = jumps(record, request->on) != (n > 0);
-	int32_t disp = (int32_t)(xp__relative(&record->target) - (site->code + BRANCH_LEN));
+	bool was = which == XP__FROM_STATE || n > 0;
 
 	(void)text;
-	(void)diag;
-	if (n > (which < XP__RIGHT))
+	if (n > (which == XP__FROM_BUILT || which == XP__FROM_ANY))
 		return 0;
-	form->bytes[0] = to_jmp ? branch_jmp[0] : branch_test[0];
-	memcpy(form->bytes + 1, &disp, sizeof(disp));
+	if (!xp__form_branch(form->bytes, site->code, xp__relative(&record->target), jumps(record, request->on) != was))
+		return xp__fail(diag, -XP_E_CORRUPT, XP_PHASE_VALIDATE, (const void *)site->code,
+				"a branch out of reach of its target");
 	return 1;
 }

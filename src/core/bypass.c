@@ -20,23 +20,21 @@
  */
 #include "core/bypass.h"
 
-#include "arch/x86/insn.h"
-#include "arch/x86/relocate.h"
+#include "arch/arch.h"
 #include "core/deps.h"
 #include "core/engine.h"
 
 #define AREA_SIZE 4096u
 #define SLOT_SIZE 32u
-#define JMP_LEN 5u
-#define MAX_LEN 15u /* of an instruction */
-_Static_assert(MAX_LEN + JMP_LEN <= SLOT_SIZE, "an instruction and the way back");
+_Static_assert(XP__SLOT_MAX <= SLOT_SIZE, "an instruction and the way back");
 
 struct slot {
 	uintptr_t site;
 	bool filled;
-	uint8_t len;
-	uint8_t insn[MAX_LEN];
-	uint8_t code[MAX_LEN + JMP_LEN];
+	uint8_t len; /* of the instruction */
+	uint8_t code_len;
+	uint8_t insn[XP_MAX_LEN];
+	uint8_t code[XP__SLOT_MAX];
 };
 
 /* A page to execute from, and what is in it. */
@@ -77,8 +75,8 @@ static bool take(struct area *area, uintptr_t site, const uint8_t *insn, unsigne
 	if (area->nr == AREA_SIZE / SLOT_SIZE)
 		return false;
 	*at = place(area, area->nr);
-	if (!xp__insn_relocate(insn, len, site, *at, slot.code) ||
-	    !xp__insn_rel32(slot.code + len, 0xe9, *at + len, site + len))
+	slot.code_len = (uint8_t)xp__slot_build(slot.code, insn, len, site, *at);
+	if (slot.code_len == 0)
 		return false;
 	memcpy(slot.insn, insn, len);
 	area->slot[area->nr++] = slot;
@@ -106,11 +104,11 @@ static struct area *new_area(uintptr_t site, int *error, const char **detail)
 
 int xp__bypass_slot(uintptr_t site, const uint8_t *insn, unsigned len, uintptr_t *slot, const char **detail)
 {
-	uint8_t copy[MAX_LEN];
+	uint8_t copy[XP__SLOT_MAX];
 	struct area *area;
 	int error;
 
-	if (len > MAX_LEN || !xp__insn_relocate(insn, len, site, site, copy)) {
+	if (xp__slot_build(copy, insn, len, site, site) == 0) {
 		*detail = "the new instruction cannot be executed out of line: it branches, calls, traps or is none";
 		return -XP_E_EMULATE;
 	}
@@ -142,7 +140,7 @@ int xp__bypass_fill(struct xp_diag *diag)
 
 			if (slot->filled)
 				continue;
-			error = xp__port->text_write((void *)place(area, i), slot->code, slot->len + JMP_LEN, 0);
+			error = xp__port->text_write((void *)place(area, i), slot->code, slot->code_len, 0);
 			if (error)
 				return xp__fail(diag, error, XP_PHASE_PREPARE, (const void *)slot->site,
 						"the copy out of line could not be written");

@@ -7,7 +7,6 @@
  */
 #include "core/commit.h"
 
-#include "arch/x86/sync.h"
 #include "core/deps.h"
 #include "core/engine.h"
 
@@ -203,6 +202,17 @@ int xp__commit_change(struct xp__commit *commit, struct xp__change *change, size
 	}
 	xp__commit_add(commit, change->addr, (uint32_t)number);
 	return 0;
+}
+
+void xp__plan_before(const struct xp__plan *plan, unsigned phase, uint8_t *bytes)
+{
+	const struct xp__store *store = &plan->store[phase];
+	uint8_t state[XP_MAX_LEN];
+
+	memcpy(state, plan->old, sizeof(state));
+	for (unsigned i = 0; i < phase; i++)
+		memcpy(state + plan->store[i].off, plan->store[i].bytes, plan->store[i].len);
+	memcpy(bytes, state + store->off, store->len);
 }
 
 void xp__commit_pointer(struct xp__commit *commit, void (**at)(void), void (*new)(void))

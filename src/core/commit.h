@@ -3,7 +3,7 @@
 #ifndef XP_CORE_COMMIT_H
 #define XP_CORE_COMMIT_H
 
-#include "core/method.h"
+#include "arch/arch.h"
 #include "core/trap.h"
 
 #include <crosspatch/error.h>

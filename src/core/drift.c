@@ -69,7 +69,7 @@ static enum verdict judge(const struct xp__request *request, struct finding *fin
 	finding->has_right = request->kind->form(request, site, finding->text, XP__RIGHT, 0, &finding->right, NULL) > 0;
 	if (xp__form_find(request, site, finding->text, XP__RIGHT, &form, NULL) > 0 && form.word == NULL)
 		return RIGHT;
-	if (finding->text[0] == XP__INSN_INT3_BYTE)
+	if (xp__is_trap(finding->text))
 		return HELD;
 	if (!finding->has_right)
 		return FOREIGN;
@@ -143,7 +143,7 @@ int xp__drift_each(int (*visit)(const struct xp__group *groups, void *data), voi
 {
 	int result = xp__objects_each(visit, data);
 
-	return result ? result : xp__functions_each(visit, data);
+	return result || !XP__HAS_ENTRIES ? result : xp__functions_each(visit, data);
 }
 
 /* ---- repair ---- */

@@ -6,7 +6,7 @@
  */
 #include "core/engine.h"
 
-#include "arch/x86/insn.h"
+#include "arch/arch.h"
 #include "core/deps.h"
 #include "core/site.h"
 
@@ -58,7 +58,7 @@ int xp__fail(struct xp_diag *diag, int error, enum xp_phase phase, const void *s
 
 int xp__fail_text(struct xp_diag *diag, const void *site, const uint8_t *expected, const uint8_t *found, unsigned len)
 {
-	bool breakpoint = found[0] == XP__INSN_INT3_BYTE && expected[0] != XP__INSN_INT3_BYTE;
+	bool breakpoint = xp__is_trap(found) && !xp__is_trap(expected);
 
 	if (diag) {
 		diag->len = (uint8_t)len;

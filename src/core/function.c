@@ -2,7 +2,7 @@
 /*
  * Functions with patchable entries: which there are, what is asked of them, and what their entries become.
  *
- * I1  An entry is a 5-byte nop, a call of its module's stub, or a jmp to a replacement: function->text says which. Any other
+ * I1  An entry is a nop, a call of its module's stub, or a jmp to a replacement: function->text says which. Any other
  *     text is refused, and nothing is changed. A function that is asked for the first time has what the compiler left.
  * I2  Handlers and the replacement change after the text did, both in one store: until then a call by the new text runs
  *     what was there before, so that a commit that fails was never seen.
@@ -17,8 +17,7 @@
  */
 #include "core/function.h"
 
-#include "arch/x86/forms.h"
-#include "arch/x86/thunk_trace.h"
+#include "arch/arch.h"
 #include "core/batch.h"
 #include "core/deps.h"
 #include "core/engine.h"
@@ -27,8 +26,6 @@
 #define CHUNK_SIZE (64u << 10)
 #define NR_CLASSES 8u /* of small blocks: 32, 64, … 4096 */
 #define CLASS_MIN 32u
-
-static const uint8_t endbr[4] = {0xf3, 0x0f, 0x1e, 0xfa};
 
 /* The records of one module, of one kind. */
 struct xp__entries {
@@ -243,16 +240,16 @@ static uint32_t size_of(const struct xp__entries *module, uint32_t record)
 	return module->site ? module->site[record].size >> 8 : 0;
 }
 
-/* The bytes of the function before its entry. -fpatchable-function-entry does not say: an endbr64 may stand there. */
+/* The bytes of the function before its entry. -fpatchable-function-entry does not say: a landing instruction may stand there. */
 static unsigned before_of(const struct xp__entries *module, uint32_t record)
 {
 	uintptr_t code = code_of(module, record), page = 0;
 
 	if (module->site)
 		return module->site[record].size >> 4 & BEFORE_MAX;
-	return code % 4096 >= sizeof(endbr) && xp__text_readable(&page, code - sizeof(endbr), sizeof(endbr)) &&
-			       memcmp((const void *)(code - sizeof(endbr)), endbr, sizeof(endbr)) == 0
-		       ? sizeof(endbr)
+	return code % 4096 >= XP__LANDING_LEN && xp__text_readable(&page, code - XP__LANDING_LEN, XP__LANDING_LEN) &&
+			       xp__form_is_landing((const uint8_t *)(code - XP__LANDING_LEN))
+		       ? XP__LANDING_LEN
 		       : 0;
 }
 
@@ -430,15 +427,14 @@ static struct xp__function *make(struct xp__entries *module, uint32_t record)
 /*
  * Where the jump through a word leads that stands at @start; @start itself if none does. A program that is not
  * position-independent takes for the address of a shared object's function that of such a jump of its own: in its procedure
- * linkage table, behind an endbr64, or an instruction that says which it is.
+ * linkage table.
  */
 static uintptr_t behind_jump(uintptr_t start)
 {
-	uint8_t text[17] = {0};
+	uint8_t text[XP__JUMP_WORD] = {0};
 	const size_t left = 4096 - start % 4096; /* in its page: what is behind it may be none */
 	uintptr_t target, word, page = 0;
-	int32_t distance;
-	size_t len = sizeof(text), at = 0;
+	size_t len = sizeof(text);
 
 	if (xp__port->data_read == NULL || !xp__text_readable(&page, start, 1))
 		return start;
@@ -446,16 +442,8 @@ static uintptr_t behind_jump(uintptr_t start)
 		len = left;
 	if (xp__port->text_read(text, (const void *)start, len))
 		return start;
-	if (memcmp(text, endbr, sizeof(endbr)) == 0)
-		at += sizeof(endbr);
-	if (text[at] == 0x41 && text[at + 1] == 0xbb) /* mov $number, %r11d */
-		at += 6;
-	if (text[at] == 0xf2) /* bnd */
-		at++;
-	if (text[at] != 0xff || text[at + 1] != 0x25)
+	if (!xp__jump_word(text, start, &word))
 		return start;
-	memcpy(&distance, text + at + 2, sizeof(distance));
-	word = start + at + 6 + (uintptr_t)(intptr_t)distance;
 	/* Two pages are never asked about, so it may not lie in two. */
 	if (word % sizeof(target) || xp__port->data_read(&target, (const void *)word))
 		return start;

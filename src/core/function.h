@@ -3,7 +3,7 @@
 #ifndef XP_CORE_FUNCTION_H
 #define XP_CORE_FUNCTION_H
 
-#include "arch/x86/thunk_trace.h"
+#include "arch/arch.h"
 #include "core/kind.h"
 #include "core/trap.h"
 
@@ -41,14 +41,14 @@ struct xp__function {
 	struct xp__group group;
 	struct xp__function *next; /* of the same module */
 	struct xp__entries *module;
-	uintptr_t code;                    /* the entry's 5 bytes */
+	uintptr_t code;                    /* of the entry */
 	struct xp__handlers *handlers;     /* NULL: none, and no replacement */
 	struct xp__handlers *new_handlers; /* what the commit under way makes of it */
 	bool changes;
 	void *pin;       /* of the replacement */
 	uint32_t size;   /* in bytes; 0: unknown */
 	uint8_t before;  /* bytes of the function before the entry */
-	uint8_t text[5]; /* what stands there */
+	uint8_t text[XP__ENTRY_LEN]; /* what stands there */
 };
 
 /* By address: open addressing, at most half full. */

@@ -23,9 +23,7 @@
  * when the provider runs. Through text that was changed it is the sync that says so.
  * The table of sites in UD2 form is fault.c's.
  */
-#include "arch/x86/emulate.h"
-#include "arch/x86/forms.h"
-#include "arch/x86/thunk.h"
+#include "arch/arch.h"
 #include "core/batch.h"
 #include "core/deps.h"
 #include "core/engine.h"
@@ -37,7 +35,6 @@
 #define XP_NO_PATCHING /* the library calls no gates of its own */
 #include <crosspatch/gate.h>
 
-#define ASKS_LEN 17  /* bytes of 32-bit code in kind of a stub */
 #define VAIN_MAX 16u /* calls that could not be bound, before their handle's stub leads straight to the provider */
 
 struct gate {
@@ -109,12 +106,7 @@ XP__THUNK(xp__gate_resolver, xp__gate_resolve);
 /* Where `through` leads for the resolver to be asked. */
 static xp__gate_func *asking(const struct xp_gate *handle)
 {
-#ifdef __x86_64__
-	(void)handle;
-	return xp__gate_resolver;
-#else
-	return (xp__gate_func *)((uintptr_t)handle->stub - ASKS_LEN);
-#endif
+	return XP__GATE_ASKS ? (xp__gate_func *)((uintptr_t)handle->stub - XP__GATE_ASKS) : xp__gate_resolver;
 }
 
 static void store_through(struct xp_gate *handle, xp__gate_func *func)
@@ -373,15 +365,6 @@ static void drop_faults(const struct xp_site_table *table)
 	xp__faults_publish(&faults, sites);
 }
 
-static bool is_fault(uintptr_t code)
-{
-	const volatile uint8_t *text = (const volatile uint8_t *)code;
-	uint8_t fault[XP__FAULT_LEN];
-
-	xp__form_fault(fault, false);
-	return text[0] == fault[0] && text[1] == fault[1];
-}
-
 /* 0: the site faults no more. */
 static int patch_fault(struct xp_gate *handle, uintptr_t code)
 {
@@ -391,7 +374,7 @@ static int patch_fault(struct xp_gate *handle, uintptr_t code)
 
 	if (error)
 		return error;
-	if (is_fault(code)) {
+	if (xp__fault_stands(code)) {
 		request.gate.provider = ((struct gate *)request.object)->gate.placed;
 		request.gate.bind = true;
 		error = xp__patch_locked(&request, 1, NULL);
@@ -408,35 +391,37 @@ static int patch_fault(struct xp_gate *handle, uintptr_t code)
  * The call, or the stub's jump, as if it were bound: the resolver would try what was just tried. Without a provider, or one
  * that it cannot reach, as if it were unbound, and likewise under ThreadSanitizer, where calls ask.
  */
-static void finish_fault(struct xp_gate *handle, uintptr_t code, struct xp_regs *regs)
+static void finish_fault(struct xp_gate *handle, const struct xp__trapped *at, struct xp_regs *regs)
 {
 	const struct gate *gate = (const struct gate *)handle->object.real;
 	/* ordering: (G2) pairs with (G1) */
 	xp__gate_func *provider = gate ? __atomic_load_n(&gate->gate.placed, __ATOMIC_ACQUIRE) : NULL;
-	const struct xp__site site = site_at(handle, code, true);
+	const struct xp__site site = site_at(handle, at->addr, true);
 	uint8_t bytes[XP__FAULT_LEN];
 	struct xp__insn insn;
 
 	if (provider == NULL || xp__sanitizer || !leads_to(bytes, &site, (uintptr_t)provider))
 		(void)leads_to(bytes, &site, unbound_target(handle, &site));
 	xp__insn_decode(bytes, XP__FAULT_LEN, &insn);
-	xp__emulate(&insn, code, code + XP__FAULT_LEN, regs);
+	xp__trap_finish(&insn, at, XP__FAULT_LEN, regs);
 }
 
 enum xp_trap_verdict xp_trap_illegal(struct xp_regs *regs, unsigned shard)
 {
-	uintptr_t code = (uintptr_t)regs->ip;
+	struct xp__trapped at;
 	struct xp_gate *handle;
 
+	if (!xp__fault_taken(regs, &at))
+		return XP_TRAP_FOREIGN;
 	xp__trap_enter(shard);
-	handle = xp__faults_find(&faults, code);
+	handle = xp__faults_find(&faults, at.addr);
 	xp__trap_leave(shard);
 	if (handle == NULL)
 		return XP_TRAP_FOREIGN;
 	XP__INJECT(XP__POINT_FAULT_FOUND);
-	if (!is_fault(code) || (xp__faults_try(&handle->faults) && patch_fault(handle, code) == 0))
+	if (!xp__fault_stands(at.addr) || (xp__faults_try(&handle->faults) && patch_fault(handle, at.addr) == 0))
 		return XP_TRAP_RETRY;
-	finish_fault(handle, code, regs);
+	finish_fault(handle, &at, regs);
 	return XP_TRAP_DONE;
 }
 
@@ -604,28 +589,7 @@ void *xp__gate_resolve(struct xp_object *object, uintptr_t return_address)
 	return (void *)(uintptr_t)(provider ? provider : handle->fallback);
 }
 
-/* xor eax, edx, xmm0, xmm1; the last two not in 32-bit code, nor in a kernel's, where they may be a user's. */
-__asm__(".pushsection .text\n\t"
-	".balign 16\n\t"
-	".globl xp__gate_return0\n\t"
-	".type xp__gate_return0, @function\n"
-	"xp__gate_return0:\n\t"
-	".cfi_startproc\n\t"
-#ifdef __x86_64__
-	"endbr64\n\t"
-#ifdef __SSE2__
-	"pxor %xmm0, %xmm0\n\t"
-	"pxor %xmm1, %xmm1\n\t"
-#endif
-#else
-	"endbr32\n\t"
-#endif
-	"xorl %eax, %eax\n\t"
-	"xorl %edx, %edx\n\t"
-	"ret\n\t"
-	".cfi_endproc\n\t"
-	".size xp__gate_return0, . - xp__gate_return0\n\t"
-	".popsection");
+XP__RETURN0(xp__gate_return0);
 
 /* ---- the interface ---- */
 

@@ -8,7 +8,7 @@
  * I2  What changes at a site is its operand. The method is the selection's choice; a value that stays makes no commit.
  * I3  A site's record is believed in nothing: the text must be a mov of its length with an operand of its size.
  */
-#include "arch/x86/forms.h"
+#include "arch/arch.h"
 #include "core/batch.h"
 #include "core/deps.h"
 #include "core/engine.h"
@@ -25,11 +25,6 @@ _Static_assert(PLANS_MAX > 16 * 3 * 2, "plans of one value");
 static struct xp_imv *imv_of(const struct xp_object *object)
 {
 	return (struct xp_imv *)(uintptr_t)object;
-}
-
-static bool is_size(size_t size)
-{
-	return size == 1 || size == 2 || size == 4 || size == sizeof(uintptr_t); /* 32-bit code has no mov of 8 bytes */
 }
 
 /*
@@ -74,7 +69,7 @@ static void store(void *value, size_t size, uint64_t bits)
 
 static bool is_whole(const struct xp_imv *imv)
 {
-	return is_size(imv->size) && imv->value != NULL;
+	return xp__value_size(imv->size) && imv->value != NULL;
 }
 
 static uint64_t value_of(const struct xp_imv *imv)
@@ -103,7 +98,7 @@ static void value_get_state(struct xp__request *request)
 
 static int fail_text(const struct xp__site *site, const uint8_t *text, struct xp_diag *diag)
 {
-	if (text[0] == XP__INSN_INT3_BYTE)
+	if (xp__is_trap(text))
 		return xp__fail(diag, -XP__EBUSY, XP_PHASE_VALIDATE, (const void *)site->code,
 				"a debugger or probe has a breakpoint there");
 	return xp__fail(diag, -XP_E_MISMATCH, XP_PHASE_VALIDATE, (const void *)site->code,
@@ -170,7 +165,7 @@ static bool allows(const struct xp_imv *imv, uint64_t bits)
 
 static int fill(struct xp__request *request, struct xp_imv *imv, const void *value, size_t size)
 {
-	if (imv == NULL || value == NULL || !is_size(size))
+	if (imv == NULL || value == NULL || !xp__value_size(size))
 		return -XP__EINVAL;
 	imv = imv_of(xp__real(&imv->object));
 	if (!is_whole(imv) || imv->size != size)
@@ -188,7 +183,7 @@ static int value_parse(struct xp__request *request, struct xp_object *object, ui
 	size_t size = imv_of(object)->size;
 	unsigned sign = 8 * (unsigned)size - 1;
 
-	if (!is_size(size))
+	if (!xp__value_size(size))
 		return -XP__EINVAL;
 	if (size < sizeof(value) && value >> sign > 1 && value >> sign != UINT64_MAX >> sign)
 		return -XP__EINVAL;

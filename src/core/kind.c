@@ -2,13 +2,25 @@
 /* Which kind a table of records belongs to. */
 #include "core/kind.h"
 
+/* Sites for which the architecture has no forms: a module that has any is refused. */
+static int absent_arrive(const struct xp_site_table *table)
+{
+	return table->start == table->end ? 0 : -XP_E_NO_METHOD;
+}
+
+static const struct xp__kind absent = {.arrive = absent_arrive};
+
 const struct xp__kind *xp__kind_of(unsigned kind)
 {
 	static const struct xp__kind *const kinds[XP_NR_SITE_KINDS] = {
-		[XP_SITE_BRANCH] = &xp__key_kind,    [XP_SITE_CALL] = &xp__call_kind,
-		[XP_SITE_SWITCH] = &xp__switch_kind, [XP_SITE_IMV] = &xp__value_kind,
-		[XP_SITE_GATE] = &xp__gate_kind,     [XP_SITE_FAR] = &xp__gate_far_kind,
-		[XP_SITE_ENTRY] = &xp__entry_kind,   [XP_SITE_PATCHABLE] = &xp__patchable_kind,
+		[XP_SITE_BRANCH] = &xp__key_kind,
+		[XP_SITE_CALL] = &xp__call_kind,
+		[XP_SITE_SWITCH] = XP__HAS_SWITCHES ? &xp__switch_kind : &absent,
+		[XP_SITE_IMV] = &xp__value_kind,
+		[XP_SITE_GATE] = XP__HAS_GATES ? &xp__gate_kind : &absent,
+		[XP_SITE_FAR] = XP__HAS_FAR ? &xp__gate_far_kind : &absent,
+		[XP_SITE_ENTRY] = XP__HAS_ENTRIES ? &xp__entry_kind : &absent,
+		[XP_SITE_PATCHABLE] = XP__HAS_ENTRIES ? &xp__patchable_kind : &absent,
 		[XP_SITE_HEADER] = &xp__header_kind,
 	};
 

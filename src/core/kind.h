@@ -93,13 +93,7 @@ struct xp__request {
 			bool bind;     /* unbound sites too, as far as they are known */
 			bool straight; /* and what else calls the stub does not ask the resolver */
 		} gate;
-		struct {
-			const struct xp_far_site *site; /* not NULL: only this one */
-			uint32_t offset;
-			uint16_t selector; /* 0: no provider */
-			uint8_t op;        /* enum xp__gate_op */
-			bool bind;         /* unbound sites too */
-		} far;
+		struct xp__far_request far;
 		struct {
 			const struct xp_function_handler *handler;
 			void *data;

@@ -39,7 +39,6 @@
  */
 #include "core/poke.h"
 
-#include "arch/x86/sync.h"
 #include "core/counter.h"
 #include "core/bypass.h"
 #include "core/deps.h"
@@ -102,7 +101,7 @@ static inline bool has_store(const struct xp__plan *plan, unsigned phase, bool b
 	if (plan->one_way && memcmp((const void *)addr, plan->new, plan->len) == 0)
 		return false;
 	if (plan->traps && store->off == 0)
-		return *text == store->bytes[0];
+		return memcmp(text, store->bytes, store->len) == 0;
 	xp__plan_before(plan, phase, before);
 	return memcmp(text, before, store->len) != 0;
 }
@@ -133,10 +132,10 @@ static struct span next_span(const struct xp__commit *c, unsigned phase, bool ba
 	return span;
 }
 
-/* I5. What the store of @phase must find, read as data: a store that this thread made would look like it; -1: anything. */
-static inline int wanted(const struct xp__plan *plan, unsigned phase)
+/* I5. Whether the store of @phase must find our breakpoint, read as data: a store that this thread made would look like it. */
+static inline bool wants_trap(const struct xp__plan *plan, unsigned phase)
 {
-	return plan->traps && phase + 1 == plan->nr_stores ? XP__INSN_INT3_BYTE : -1;
+	return plan->traps && phase + 1 == plan->nr_stores;
 }
 
 static int fail_lost(struct xp_diag *diag, uintptr_t site)
@@ -167,7 +166,7 @@ static int fill_span(const struct xp__commit *c, unsigned phase, bool back, cons
 		if (back) {
 			xp__plan_before(plan, phase, before);
 			bytes = before;
-		} else if (wanted(plan, phase) >= 0 && *at != wanted(plan, phase)) {
+		} else if (wants_trap(plan, phase) && !xp__is_trap(at)) {
 			return fail_lost(diag, c->addr[i]);
 		}
 		if (store->len == 1)
@@ -186,7 +185,7 @@ static int fill_span(const struct xp__commit *c, unsigned phase, bool back, cons
 static int fill_bytes(const struct xp__commit *c, unsigned phase, size_t i, struct span *span, struct xp_diag *diag)
 {
 	const struct xp__store *store = &c->plans->store[phase];
-	const int want = wanted(c->plans, phase);
+	const bool trap = wants_trap(c->plans, phase);
 	const uint8_t byte = store->bytes[0];
 	const uintptr_t *site = c->addr + i, *const last = c->addr + c->nr;
 	const uintptr_t start = *site + store->off;
@@ -210,7 +209,7 @@ static int fill_bytes(const struct xp__commit *c, unsigned phase, size_t i, stru
 		for (; site < to; site++) {
 			uint8_t *copy = (uint8_t *)(*site + shift);
 
-			if (want >= 0 && *copy != want)
+			if (trap && !xp__is_trap(copy))
 				return fail_lost(diag, *site);
 			*copy = byte;
 		}

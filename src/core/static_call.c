@@ -20,8 +20,7 @@
  *     it was asked, so a tail call that is executed again and again would be asked for ever.
  *     As long as there are questions the trampoline stays as it is, and what goes by it finds the target in call->func.
  */
-#include "arch/x86/forms.h"
-#include "arch/x86/thunk.h"
+#include "arch/arch.h"
 #include "core/batch.h"
 #include "core/deps.h"
 #include "core/engine.h"
@@ -229,7 +228,7 @@ static void call_leave(const struct xp_site_table *table)
 
 /* ---- sites that are found when they are executed ---- */
 
-#ifdef __x86_64__
+#if XP__HAS_THUNKS
 
 #define VAIN_MAX 16u /* calls that could not be changed, before nobody asks any more */
 
@@ -304,7 +303,7 @@ static void call_arrived(const struct xp_site_table *table)
 
 		if (!(xp__site_flags(&site->call) & XP_SITE_TRAMPOLINE) || !call->lazy || call->vain >= VAIN_MAX ||
 		    !xp__text_readable(&page, xp__relative(&site->code), XP__TRAMPOLINE_LEN) ||
-		    *(const uint8_t *)xp__relative(&site->code) != 0xff)
+		    !xp__form_trampoline_is_indirect((const uint8_t *)xp__relative(&site->code)))
 			continue;
 		call->discoverer = xp__call_discoverer;
 		store_through(call, call->lazy);
@@ -345,7 +344,7 @@ const struct xp__kind xp__call_kind = {
 	.applied = call_applied,
 	.drop = call_drop,
 	.leave = call_leave,
-#ifdef __x86_64__
+#if XP__HAS_THUNKS
 	.arrived = call_arrived,
 	.depart = call_depart,
 #endif

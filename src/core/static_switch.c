@@ -12,14 +12,13 @@
  * that text, or a later one. It is not only a release: sites that load the choice shall find it when the call returns,
  * not when the patcher's store buffer lets go of it.
  */
-#include "arch/x86/forms.h"
+#include "arch/arch.h"
 #include "core/batch.h"
 #include "core/deps.h"
 #include "core/engine.h"
 
 #include <crosspatch/static_switch.h>
 
-#define UD1_LEN 7
 #define FIRST_CHOICE 0 /* which the compiler emits */
 
 static struct xp_static_switch *switch_of(const struct xp__request *request)
@@ -47,35 +46,20 @@ static bool read_part(struct part *part, const int32_t *targets, uint32_t first,
 	return true;
 }
 
-/*
- * The part behind the code at @code, an UD1 whose operand it is. The compiler may have put jumps between, or padding.
- * Nobody ever executes it. NULL: something else lies between.
- */
+/* The part behind the code at *@code, and what is behind that. NULL: something else than jumps and padding lies between. */
 static const int32_t *follow(uintptr_t *code)
 {
 	enum { STEPS = 16 };
-	static const uint8_t ud1[] = {0x0f, 0xb9, 0x05};
+	const int32_t *targets = NULL;
 	uintptr_t page = 0;
+	int there = 0;
 
-	for (int i = 0; i < STEPS; i++) {
-		const uint8_t *text = (const uint8_t *)*code;
-		struct xp__insn insn;
-		int32_t distance;
-
-		if (!xp__text_readable(&page, *code, UD1_LEN))
+	for (int i = 0; i < STEPS && there == 0; i++) {
+		if (!xp__text_readable(&page, *code, XP__SWITCH_STEP))
 			break;
-		if (memcmp(text, ud1, sizeof(ud1)) == 0) {
-			memcpy(&distance, text + sizeof(ud1), sizeof(distance));
-			*code += UD1_LEN;
-			return (const int32_t *)(*code + (uintptr_t)(intptr_t)distance);
-		}
-		*code += xp__insn_decode(text, XP_MAX_LEN, &insn);
-		if (insn.kind == XP__INSN_JMP)
-			*code += (uintptr_t)(intptr_t)insn.imm;
-		else if (insn.kind != XP__INSN_NOP)
-			break;
+		there = xp__switch_step((const uint8_t *)*code, code, &targets);
 	}
-	return NULL;
+	return there > 0 ? targets : NULL;
 }
 
 /* Where the site jumps with @choice, of @nr (I3); 0: its targets are not those of a switch of @nr choices. */

@@ -51,13 +51,6 @@ const struct xp__kind xp__raw_kind = {
 	.emit = raw_emit,
 };
 
-int xp_text_gen_insn(uint8_t *out, uint8_t opcode, const void *addr, const void *target)
-{
-	if (opcode != 0xe8 && opcode != 0xe9)
-		return -XP__EINVAL;
-	return xp__insn_rel32(out, opcode, (uintptr_t)addr, (uintptr_t)target) ? 0 : -XP_E_RANGE;
-}
-
 static int fill(struct xp__request *request, const struct xp_poke *poke)
 {
 	uintptr_t resume_at;

@@ -34,10 +34,10 @@
  */
 #include "core/function.h"
 
-#include "arch/x86/thunk_trace.h"
+#include "arch/arch.h"
 #include "core/engine.h"
 
-#ifdef __x86_64__
+#if XP__HAS_TRACING
 
 #define NR_WORDS XP_FUNCTION_LEAVES
 #define NR_SHARDS XP__TRAP_SHARDS
@@ -115,14 +115,14 @@ static XP__GENERAL_REGS void count_in(struct xp_function_thread *thread)
 	/* ordering: (F3) pairs with (F5) */
 	__atomic_fetch_add(&shard_of(thread)->entered, 1, __ATOMIC_SEQ_CST);
 	if (!owns_shard(thread))
-		__asm__ volatile("addl $1, %0" : "+m"(thread->inside) : : "memory", "cc");
+		xp__own_add(&thread->inside, 1);
 }
 
 /* Of a call inside another's handler. */
 static XP__GENERAL_REGS void count_out(struct xp_function_thread *thread)
 {
 	if (!owns_shard(thread))
-		__asm__ volatile("subl $1, %0" : "+m"(thread->inside) : : "memory", "cc");
+		xp__own_add(&thread->inside, -1);
 	count(thread, &shard_of(thread)->left);
 }
 
@@ -506,7 +506,7 @@ XP__GENERAL_REGS void xp__function_run(struct xp__call *call, const void *area)
 		if (handler->handler->entry == NULL)
 			continue;
 		nowhere = 0;
-		public.vector = area && !is_general(handler) ? (const uint8_t *)area + XP__AREA_XMM : NULL;
+		public.vector = area && !is_general(handler) ? (const uint8_t *)area + XP__AREA_VECTOR : NULL;
 		public.word = NULL;
 		if (handler->handler->leave)
 		public.word = frame ? &frame->word[handler->word] : &nowhere;
@@ -556,7 +556,7 @@ XP__GENERAL_REGS void xp__function_run_leave(struct xp__call *call, const void *
 	const struct xp__handlers *handlers = call->own[OWN_HANDLERS];
 	struct xp_function_thread *thread = call->own[OWN_THREAD];
 	struct frame *frame = call->own[OWN_FRAME];
-	uint64_t results[2] = {call->integer[XP__RAX], call->integer[XP__RDX]};
+	uint64_t results[2] = {call->integer[XP__RESULT], call->integer[XP__RESULT_2]};
 	uintptr_t floor = (uintptr_t)thread;
 	bool first = thread->busy == (uintptr_t)call;
 	struct xp_function_call public;
@@ -573,8 +573,8 @@ XP__GENERAL_REGS void xp__function_run_leave(struct xp__call *call, const void *
 		if (!wants(handler, frame))
 			continue;
 		if (area && !is_general(handler)) {
-			public.vector = (const uint8_t *)area + XP__AREA_XMM;
-			public.x87 = (const uint8_t *)area + XP__AREA_ST;
+			public.vector = (const uint8_t *)area + XP__AREA_VECTOR;
+			public.x87 = (const uint8_t *)area + XP__AREA_X87;
 		} else {
 			public.vector = public.x87 = NULL;
 		}

@@ -32,16 +32,11 @@
  */
 #include "core/trap.h"
 
-#include "arch/x86/emulate.h"
 #include "core/commit.h"
 #include "core/counter.h"
 #include "core/deps.h"
 #include "core/engine.h"
 #include "core/inject.h"
-#include "core/segment.h"
-
-/* One structure for 64 and 32 bits. */
-_Static_assert(sizeof(struct xp_regs) == 152, "struct xp_regs");
 
 struct shard {
 	unsigned long active; /* handlers running now */
@@ -119,17 +114,17 @@ static const struct xp__plan *search(const struct xp__commit *commit, uintptr_t 
 }
 
 /* Finishes the new instruction. Old and new are both right while the commit runs; new needs no copy of the old. */
-static void resume(const struct xp__plan *plan, uintptr_t addr, uintptr_t base, struct xp_regs *regs)
+static void resume(const struct xp__plan *plan, const struct xp__trapped *at, struct xp_regs *regs)
 {
 	struct xp__insn insn = plan->insn;
 
 	if (plan->resume != 0) {
-		regs->ip = plan->resume;
+		xp__trap_goto(regs, plan->resume);
 		return;
 	}
 	/* The bytes that the plan does not give stay as they are in the text: a branch site's displacement. */
 	if (plan->known < plan->len) {
-		const volatile uint8_t *text = (const volatile uint8_t *)addr;
+		const volatile uint8_t *text = (const volatile uint8_t *)at->addr;
 		uint8_t bytes[XP_MAX_LEN];
 
 		/* volatile: the loop would become memcpy (I1) */
@@ -137,7 +132,7 @@ static void resume(const struct xp__plan *plan, uintptr_t addr, uintptr_t base, 
 			bytes[i] = i < plan->known ? plan->new[i] : text[i];
 		xp__insn_decode(bytes, plan->len, &insn);
 	}
-	xp__emulate(&insn, addr - base, addr - base + plan->len, regs);
+	xp__trap_finish(&insn, at, plan->len, regs);
 }
 
 /* The byte of text at @addr, -1 if nobody can read it. */
@@ -146,45 +141,30 @@ static int peek(uintptr_t addr)
 	return xp__port->text_peek ? xp__port->text_peek((const void *)addr) : *(const volatile uint8_t *)addr;
 }
 
-/*
- * Is the trap at @addr late? Not if the text there still is a breakpoint, or the second byte of the two-byte form of
- * int3 (CD 03), which leaves the same registers behind. At the start of a page the byte before may not be mapped. Text
- * that cannot be read was never ours.
- */
-static bool is_late(uintptr_t addr)
-{
-	int byte = peek(addr);
-
-	if (byte < 0 || byte == XP__INSN_INT3_BYTE)
-		return false;
-	return !(byte == 0x03 && addr % 4096 != 0 && peek(addr - 1) == 0xcd);
-}
-
 static enum xp_trap_verdict decide(struct xp_regs *regs, struct shard *shard)
 {
-	uintptr_t base, addr;
+	struct xp__trapped at;
 
-	if (!xp__segment_base((uint16_t)regs->cs, &base))
+	if (!xp__trap_taken(regs, &at))
 		return XP_TRAP_FOREIGN;
-	addr = base + (uintptr_t)regs->ip - 1;
 	for (;;) {
 		/* ordering: (T8) pairs with (T7) */
 		unsigned long before = __atomic_load_n(&generation, __ATOMIC_ACQUIRE);
 		/* ordering: (T4) pairs with (T1), (P1), (P5) */
 		const struct xp__commit *commit = __atomic_load_n(&table, __ATOMIC_SEQ_CST);
-		const struct xp__plan *plan = commit ? search(commit, addr) : NULL;
+		const struct xp__plan *plan = commit ? search(commit, at.addr) : NULL;
 
 		if (plan) {
 			XP__INJECT(XP__POINT_TRAP_FOUND);
-			resume(plan, addr, base, regs);
+			resume(plan, &at, regs);
 			xp__count(&shard->traps, 1);
 			return XP_TRAP_DONE;
 		}
 		XP__INJECT(XP__POINT_TRAP_MISSED);
 		if (before == 0)
 			return XP_TRAP_FOREIGN;
-		if (is_late(addr)) {
-			regs->ip = addr - base;
+		if (xp__trap_is_late(at.addr, peek)) {
+			xp__trap_again(regs, &at);
 			xp__count(&shard->late, 1);
 			return XP_TRAP_RETRY;
 		}

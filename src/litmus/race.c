@@ -9,7 +9,7 @@
  * The patcher waits a random while after each store: a fixed rhythm would meet the loop of the other thread always at
  * the same place.
  */
-#include "arch/x86/sync.h"
+#include "arch/arch.h"
 #include "litmus/litmus.h"
 #include "port/linux/sync_membarrier.h"
 

@@ -6,7 +6,7 @@
 #ifndef XP_VERIFY_COURSE_H
 #define XP_VERIFY_COURSE_H
 
-#include "core/method.h"
+#include "arch/arch.h"
 
 #include <stdbool.h>
 #include <stdint.h>

@@ -3,7 +3,7 @@
 #ifndef XP_VERIFY_MODEL_H
 #define XP_VERIFY_MODEL_H
 
-#include "core/method.h"
+#include "arch/arch.h"
 
 #include <stdbool.h>
 

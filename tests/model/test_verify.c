@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 /*
- * The explorer, rule by rule; and the table of what is proven in src/core/method.c, cell by cell. It stands on Zydis.
+ * The explorer, rule by rule; and the table of what is proven in src/arch/x86/method.c, cell by cell. It stands on Zydis.
  */
 #include "verify/decode.h"
 #include "verify/explore.h"

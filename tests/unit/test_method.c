@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 /* Which method is chosen for what, at every offset of a cache line; and that every plan leads from old to new and back. */
-#include "core/method.h"
+#include "arch/arch.h"
 #include "xp_test.h"
 
 #define LINE 64u

@@ -61,7 +61,7 @@ static void store_watched(unsigned offset, unsigned len)
 	steps = seen_old = seen_new = torn = 0;
 	CHECK_EQ(sigaction(SIGTRAP, &act, &before), 0);
 	set_trap_flag(true);
-	xp__store_quadword((uint8_t *)&area.text + offset, bytes, len);
+	xp__store_single((uint8_t *)&area.text + offset, bytes, len);
 	set_trap_flag(false);
 	sigaction(SIGTRAP, &before, NULL);
 	CHECK_EQ(area.text, new_text);
@@ -72,7 +72,7 @@ static void store_watched(unsigned offset, unsigned len)
 
 XP_TEST(never_in_halves)
 {
-	CHECK(xp__can_store_quadword());
+	CHECK(xp__can_store_single());
 	for (unsigned offset = 0; offset < 8; offset++)
 		for (unsigned len = 1; offset + len <= 8; len++)
 			store_watched(offset, len);
@@ -96,9 +96,9 @@ XP_TEST(a_processor_without)
 	uint8_t known = xp__cmpxchg8b;
 
 	xp__cmpxchg8b = XP__FEATURE_ABSENT;
-	CHECK(!xp__can_store_quadword());
+	CHECK(!xp__can_store_single());
 	xp__cmpxchg8b = XP__FEATURE_UNTRIED;
-	CHECK_EQ(xp__can_store_quadword(), (xp__cpuid_edx(1) >> 8 & 1) != 0);
+	CHECK_EQ(xp__can_store_single(), (xp__cpuid_edx(1) >> 8 & 1) != 0);
 	xp__cmpxchg8b = known;
 }
 

@@ -9,9 +9,14 @@
  *     pointer faults here as it would have faulted there. The handler must not run on the bytes right below the
  *     interrupted stack pointer: a CALL writes them.
  * I3. Shadow stacks are not followed: a CALL or RET must not be emulated while they are on. The caller sees to it.
- * I4. Never calls anything outside this file, not even memcpy: it runs in the trap handler.
+ * I4. Never calls anything but the port's text_peek() and segment.c, not even memcpy: it runs in the trap handler.
  */
 #include "arch/x86/emulate.h"
+
+#include "arch/arch.h"
+
+/* One structure for 64 and 32 bits. */
+_Static_assert(sizeof(struct xp_regs) == 152, "struct xp_regs");
 
 enum {
 	GPR_RAX = 0,
@@ -182,4 +187,27 @@ void xp__emulate(const struct xp__insn *insn, uintptr_t addr, uintptr_t fallthro
 	default: /* xp__can_emulate() said no: whoever calls nevertheless finds the registers untouched */
 		break;
 	}
+}
+
+/* ---- where a thread trapped ---- */
+
+bool xp__trap_taken(const struct xp_regs *regs, struct xp__trapped *at)
+{
+	if (!xp__segment_base((uint16_t)regs->cs, &at->base))
+		return false;
+	at->addr = at->base + (uintptr_t)regs->ip - XP__TRAP_LEN;
+	return true;
+}
+
+/*
+ * Not late if the text there still is a breakpoint, or the second byte of the two-byte form of int3 (CD 03), which leaves the
+ * same registers behind. At the start of a page the byte before may not be mapped.
+ */
+bool xp__trap_is_late(uintptr_t addr, int (*peek)(uintptr_t addr))
+{
+	int byte = peek(addr);
+
+	if (byte < 0 || byte == XP__INSN_INT3_BYTE)
+		return false;
+	return !(byte == 0x03 && addr % 4096 != 0 && peek(addr - 1) == 0xcd);
 }

@@ -1,8 +1,18 @@
 // SPDX-License-Identifier: MIT
-#include "arch/x86/forms.h"
+/* The instructions that sites of each kind have. */
+#include "arch/arch.h"
+#include "core/deps.h"
 
 #define CALL 0xe8
 #define JMP 0xe9
+
+bool xp__form_branch(uint8_t *bytes, uintptr_t code, uintptr_t target, bool jumps)
+{
+	if (!xp__insn_rel32(bytes, XP__BRANCH_JMP, code, target))
+		return false;
+	bytes[0] = jumps ? XP__BRANCH_JMP : XP__BRANCH_TEST;
+	return true;
+}
 
 bool xp__form_jump(uint8_t *bytes, uintptr_t code, uintptr_t target)
 {
@@ -38,13 +48,18 @@ void xp__form_trampoline_indirect(uint8_t *bytes, uintptr_t code, const void *wo
 
 	bytes[0] = 0xff;
 	bytes[1] = 0x25;
-	__builtin_memcpy(bytes + 2, &disp, sizeof(disp));
+	memcpy(bytes + 2, &disp, sizeof(disp));
 	bytes[6] = 0x0f;
 	bytes[7] = 0x0b;
 #else
 	(void)word;
 	(void)xp__form_trampoline(bytes, code, code + XP__TRAMPOLINE_LEN);
 #endif
+}
+
+bool xp__form_trampoline_is_indirect(const uint8_t *text)
+{
+	return text[0] == 0xff;
 }
 
 /* ---- values ---- */
@@ -58,8 +73,31 @@ bool xp__form_is_value(const uint8_t *text, unsigned len, unsigned size)
 
 void xp__form_value(uint8_t *bytes, const uint8_t *text, unsigned len, unsigned size, uint64_t bits)
 {
-	__builtin_memcpy(bytes, text, len);
-	__builtin_memcpy(bytes + len - size, &bits, size);
+	memcpy(bytes, text, len);
+	memcpy(bytes + len - size, &bits, size);
+}
+
+/* ---- switches ---- */
+
+/* The part behind is the operand of an UD1. The compiler may have put jumps between, or padding. */
+int xp__switch_step(const uint8_t *text, uintptr_t *code, const int32_t **to)
+{
+	static const uint8_t ud1[] = {0x0f, 0xb9, 0x05};
+	struct xp__insn insn;
+	int32_t distance;
+
+	if (memcmp(text, ud1, sizeof(ud1)) == 0) {
+		memcpy(&distance, text + sizeof(ud1), sizeof(distance));
+		*code += XP__SWITCH_STEP;
+		*to = (const int32_t *)(*code + (uintptr_t)(intptr_t)distance);
+		return 1;
+	}
+	*code += xp__insn_decode(text, XP_MAX_LEN, &insn);
+	if (insn.kind == XP__INSN_JMP)
+		*code += (uintptr_t)(intptr_t)insn.imm;
+	else if (insn.kind != XP__INSN_NOP)
+		return -1;
+	return 0;
 }
 
 /* ---- sites that fault ---- */
@@ -68,14 +106,21 @@ void xp__form_fault(uint8_t *bytes, bool jump)
 {
 	const uint8_t form[XP__FAULT_LEN] = {0x0f, 0x0b, 0x2e, jump ? JMP : CALL};
 
-	__builtin_memcpy(bytes, form, sizeof(form));
+	memcpy(bytes, form, sizeof(form));
 }
 
 /* Three prefixes that change nothing, and the call. */
 bool xp__form_fault_call(uint8_t *bytes, uintptr_t code, uintptr_t target, bool jump)
 {
-	__builtin_memset(bytes, 0x2e, XP__FAULT_CALL);
+	memset(bytes, 0x2e, XP__FAULT_CALL);
 	return xp__insn_rel32(bytes + XP__FAULT_CALL, jump ? JMP : CALL, code + XP__FAULT_CALL, target);
+}
+
+bool xp__fault_stands(uintptr_t code)
+{
+	const volatile uint8_t *text = (const volatile uint8_t *)code;
+
+	return text[0] == 0x0f && text[1] == 0x0b;
 }
 
 /* ---- entries ---- */
@@ -86,7 +131,7 @@ bool xp__form_entry_built(uint8_t *bytes, unsigned n)
 {
 	if (n >= sizeof(entries) / sizeof(entries[0]))
 		return false;
-	__builtin_memcpy(bytes, entries[n], XP__ENTRY_LEN);
+	memcpy(bytes, entries[n], XP__ENTRY_LEN);
 	return true;
 }
 
@@ -97,7 +142,7 @@ void xp__form_entry_nop(uint8_t *bytes)
 
 bool xp__form_is_entry_nops(const uint8_t *text)
 {
-	return __builtin_memcmp(text, entries[1], XP__ENTRY_LEN) == 0;
+	return memcmp(text, entries[1], XP__ENTRY_LEN) == 0;
 }
 
 bool xp__form_is_entry_nop(const uint8_t *text)
@@ -106,4 +151,39 @@ bool xp__form_is_entry_nop(const uint8_t *text)
 
 	xp__insn_decode(text, XP__ENTRY_LEN, &insn);
 	return (insn.kind == XP__INSN_NOP && insn.len == XP__ENTRY_LEN) || xp__form_is_entry_nops(text);
+}
+
+/* endbr64 */
+bool xp__form_is_landing(const uint8_t *text)
+{
+	static const uint8_t endbr[XP__LANDING_LEN] = {0xf3, 0x0f, 0x1e, 0xfa};
+
+	return memcmp(text, endbr, sizeof(endbr)) == 0;
+}
+
+bool xp__jump_word(const uint8_t *text, uintptr_t code, uintptr_t *word)
+{
+	int32_t distance;
+	unsigned at = 0;
+
+	if (xp__form_is_landing(text))
+		at += XP__LANDING_LEN;
+	if (text[at] == 0x41 && text[at + 1] == 0xbb) /* mov $number, %r11d */
+		at += 6;
+	if (text[at] == 0xf2) /* bnd */
+		at++;
+	if (text[at] != 0xff || text[at + 1] != 0x25)
+		return false;
+	memcpy(&distance, text + at + 2, sizeof(distance));
+	*word = code + at + 6 + (uintptr_t)(intptr_t)distance;
+	return true;
+}
+
+/* ---- raw pokes ---- */
+
+int xp_text_gen_insn(uint8_t *out, uint8_t opcode, const void *addr, const void *target)
+{
+	if (opcode != CALL && opcode != JMP)
+		return -XP__EINVAL;
+	return xp__insn_rel32(out, opcode, (uintptr_t)addr, (uintptr_t)target) ? 0 : -XP_E_RANGE;
 }

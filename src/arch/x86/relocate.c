@@ -8,7 +8,7 @@
  */
 #include "arch/x86/relocate.h"
 
-#include "arch/x86/insn.h"
+#include "arch/arch.h"
 
 enum map { MAP_ONE, MAP_0F, MAP_OTHER };
 
@@ -143,4 +143,12 @@ bool xp__insn_relocate(const uint8_t *insn, unsigned len, uintptr_t from, uintpt
 	for (unsigned i = 0; i < 4; i++)
 		out[modrm + 1 + i] = (uint8_t)((uint32_t)moved >> 8 * i);
 	return true;
+}
+
+unsigned xp__slot_build(uint8_t *out, const uint8_t *insn, unsigned len, uintptr_t from, uintptr_t to)
+{
+	if (len > XP__INSN_MAX || !xp__insn_relocate(insn, len, from, to, out) ||
+	    !xp__insn_rel32(out + len, 0xe9, to + len, from + len))
+		return 0;
+	return len + 5;
 }

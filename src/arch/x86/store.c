@@ -19,7 +19,7 @@
 
 uint8_t xp__cmpxchg8b; /* relaxed atomic */
 
-bool xp__can_store_quadword(void)
+bool xp__can_store_single(void)
 {
 #ifdef __x86_64__
 	return true;
@@ -58,7 +58,7 @@ static bool replace(quadword_t *quadword, uint64_t *expected, uint64_t desired)
 }
 #endif
 
-void xp__store_quadword(void *addr, const void *bytes, size_t len)
+void xp__store_single(void *addr, const void *bytes, size_t len)
 {
 	uintptr_t at = (uintptr_t)addr;
 	quadword_t *quadword = (quadword_t *)(at & ~(uintptr_t)7);

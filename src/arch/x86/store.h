@@ -8,21 +8,21 @@
 #include <stdint.h>
 
 /*
- * xp__can_store_quadword - whether this processor has such a store. Every 64-bit one has; a 32-bit one needs CMPXCHG8B
+ * xp__can_store_single - whether this processor has such a store. Every 64-bit one has; a 32-bit one needs CMPXCHG8B
  * (CPUID.1:EDX[8], Intel SDM vol. 2).
  * Context: any. Ordering: none. Progress: wait-free.
  */
-bool xp__can_store_quadword(void);
+bool xp__can_store_single(void);
 
 /*
- * xp__store_quadword - @len bytes to @addr, all inside one aligned quadword of writable memory, by one store of that
+ * xp__store_single - @len bytes to @addr, all inside one aligned quadword of writable memory, by one store of that
  * quadword. The bytes around are written back as they were found.
- * Context: under the text lock, where xp__can_store_quadword(). Ordering: release (W2). Progress: wait-free on 64-bit
+ * Context: under the text lock, where xp__can_store_single(). Ordering: release (W2). Progress: wait-free on 64-bit
  * processors, lock-free on others: starts over only if somebody else wrote to the same quadword meanwhile.
  */
-void xp__store_quadword(void *addr, const void *bytes, size_t len);
+void xp__store_single(void *addr, const void *bytes, size_t len);
 
-/* What xp__can_store_quadword() found, for tests to pretend. */
+/* What xp__can_store_single() found, for tests to pretend. */
 extern uint8_t xp__cmpxchg8b; /* enum xp__feature */
 
 #endif

@@ -191,4 +191,29 @@
 		".popsection")
 #endif
 
+/*
+ * XP__RETURN0(symbol) - defines the function @symbol: xor eax, edx, xmm0, xmm1; the last two not in 32-bit code, nor in a
+ * kernel's, where they may be a user's.
+ */
+#if defined(__x86_64__) && defined(__SSE2__)
+#define XP__CLEAR "endbr64\n\tpxor %xmm0, %xmm0\n\tpxor %xmm1, %xmm1\n\t"
+#elif defined(__x86_64__)
+#define XP__CLEAR "endbr64\n\t"
+#else
+#define XP__CLEAR "endbr32\n\t"
+#endif
+#define XP__RETURN0(symbol)                                                                                            \
+	__asm__(".pushsection .text\n\t"                                                                               \
+		".balign 16\n\t"                                                                                       \
+		".globl " #symbol "\n\t"                                                                               \
+		".type " #symbol ", @function\n"                                                                       \
+		#symbol ":\n\t"                                                                                        \
+		".cfi_startproc\n\t" XP__CLEAR                                                                         \
+		"xorl %eax, %eax\n\t"                                                                                  \
+		"xorl %edx, %edx\n\t"                                                                                  \
+		"ret\n\t"                                                                                              \
+		".cfi_endproc\n\t"                                                                                     \
+		".size " #symbol ", . - " #symbol "\n\t"                                                               \
+		".popsection")
+
 #endif

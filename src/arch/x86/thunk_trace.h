@@ -22,6 +22,12 @@ static inline XP__GENERAL_REGS void xp__own_increment(unsigned long *counter)
 #endif
 }
 
+/* xp__own_add - the same with a counter of 32 bits, up or down; without ordering. */
+static inline XP__GENERAL_REGS void xp__own_add(uint32_t *counter, int32_t value)
+{
+	__asm__ volatile("addl %1, %0" : "+m"(*counter) : "i"(value) : "memory", "cc");
+}
+
 /*
  * What the two thunks leave on the stack. `resume` is where they return to: the code behind the entry, or the caller; it
  * may be changed. At the entry of a function the two words behind are its return address and its first argument on the
@@ -37,8 +43,8 @@ struct xp__call {
 };
 
 enum {
-	XP__RDX = 2,
-	XP__RAX = 6,
+	XP__RESULT_2 = 2, /* rdx */
+	XP__RESULT = 6,   /* rax */
 };
 
 /*
@@ -66,8 +72,8 @@ bool xp__function_leave(struct xp__call *call);
 void xp__function_run_leave(struct xp__call *call, const void *area);
 
 /* Where in that area xmm0 and st0 stand. Source: Intel SDM vol. 1, 10.5.1. */
-#define XP__AREA_XMM 160
-#define XP__AREA_ST 32
+#define XP__AREA_VECTOR 160
+#define XP__AREA_X87 32
 
 /* Returns that can be waited for at a time in a process. A kernel may do with fewer. */
 #ifndef XP_FUNCTION_FRAMES

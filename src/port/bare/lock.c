@@ -9,7 +9,7 @@
  */
 #include "port/bare/port.h"
 
-#include "arch/x86/sync.h"
+#include "arch/arch.h"
 
 static uint32_t owner;
 

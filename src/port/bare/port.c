@@ -10,7 +10,7 @@
  */
 #include "port/bare/port.h"
 
-#include "arch/x86/sync.h"
+#include "arch/arch.h"
 #include "core/deps.h"
 
 #define CR4_CET (1ull << 23)

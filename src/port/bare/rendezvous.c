@@ -23,7 +23,7 @@
  */
 #include "port/bare/port.h"
 
-#include "arch/x86/sync.h"
+#include "arch/arch.h"
 #include "core/deps.h"
 #include "core/range.h"
 

@@ -10,7 +10,7 @@
  */
 #include "port/linux/function.h"
 
-#include "arch/x86/insn.h"
+#include "arch/arch.h"
 #include "port/linux/sys.h"
 
 #include <crosspatch/port.h>

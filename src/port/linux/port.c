@@ -7,8 +7,7 @@
  *     that needs it. What a setting rules out is not even tried: a filter may kill for it.
  * I2  Nothing here needs malloc or a lock of libc's, so that a commit may run where they are held.
  */
-#include "arch/x86/store.h"
-#include "arch/x86/sync.h"
+#include "arch/arch.h"
 #include "control/proto.h"
 #include "core/engine.h"
 #include "port/linux/defer.h"
@@ -173,7 +172,7 @@ static void report_next(struct xp__report *report)
 	bool signal = by_signal(sync_wanted);
 
 	report->writer = would ? would->name : "none";
-	report->single = would && would->single && xp__can_store_quadword();
+	report->single = would && would->single && xp__can_store_single();
 	report->sync = signal ? "signal" : can_membarrier() ? "membarrier" : "none";
 	report->shadow_stack = shadow_stack;
 }
@@ -277,7 +276,7 @@ static const struct xp__writer *single_writer(bool other)
 {
 	int error;
 
-	if (!xp__can_store_quadword())
+	if (!xp__can_store_single())
 		return NULL;
 	if (writer && writer->single)
 		return writer;

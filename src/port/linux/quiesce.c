@@ -9,7 +9,7 @@
  */
 #include "port/linux/quiesce.h"
 
-#include "arch/x86/sync.h"
+#include "arch/arch.h"
 #include "core/range.h"
 #include "port/linux/diag.h"
 #include "port/linux/maps.h"

@@ -33,7 +33,7 @@
  */
 #include "port/linux/sync_signal.h"
 
-#include "arch/x86/sync.h"
+#include "arch/arch.h"
 #include "port/linux/diag.h"
 #include "port/linux/fork.h"
 #include "port/linux/memory.h"

@@ -16,7 +16,7 @@
  */
 #include "port/linux/writer.h"
 
-#include "arch/x86/store.h"
+#include "arch/arch.h"
 #include "port/linux/maps.h"
 #include "port/linux/probe.h"
 #include "port/linux/sys.h"
@@ -141,7 +141,7 @@ static bool can_store(uintptr_t addr, size_t len)
 static void store(void *addr, const void *bytes, size_t len, unsigned flags)
 {
 	if (flags & XP_WRITE_SINGLE)
-		xp__store_quadword(addr, bytes, len);
+		xp__store_single(addr, bytes, len);
 	else
 		memcpy(addr, bytes, len);
 }
@@ -178,7 +178,7 @@ static int write_window(void *addr, const void *bytes, size_t len, unsigned flag
 	uintptr_t at = (uintptr_t)addr;
 	const uint8_t *from = bytes;
 
-	if (flags & XP_WRITE_SINGLE && !xp__can_store_quadword())
+	if (flags & XP_WRITE_SINGLE && !xp__can_store_single())
 		return -ENOTSUP;
 	if (flags & XP_WRITE_SINGLE && (len > 8 || at / 8 != (at + len - 1) / 8))
 		return -EINVAL;

@@ -16,13 +16,12 @@
  * reads both again if the version changed meanwhile. Only who may not take the text lock needs it: a signal handler in the
  * middle of a commit.
  */
-#include "arch/x86/emulate.h"
+#include "arch/arch.h"
 #include "core/batch.h"
 #include "core/deps.h"
 #include "core/engine.h"
 #include "core/fault.h"
 #include "core/inject.h"
-#include "core/segment.h"
 #include "core/trap.h"
 
 #include <crosspatch/gate_far.h>

@@ -9,9 +9,9 @@
  *     whose last sync fails is undone under bystanders that may have begun it.
  * I3  Nothing here reads the text or calls the port: the verifier runs the same function.
  */
-#include "core/method.h"
+#include "arch/x86/method.h"
 
-#include "arch/x86/emulate.h"
+#include "arch/arch.h"
 #include "core/deps.h"
 
 #define FETCH(model) (1u << XP__FETCH_##model)
@@ -255,15 +255,4 @@ int xp__plan_build(const struct xp__change *c, struct xp__plan *plan, const char
 	if (span.nr == 0)
 		return 0;
 	return build(c, &span, plan, detail);
-}
-
-void xp__plan_before(const struct xp__plan *plan, unsigned phase, uint8_t *bytes)
-{
-	const struct xp__store *store = &plan->store[phase];
-	uint8_t state[XP_MAX_LEN];
-
-	memcpy(state, plan->old, sizeof(state));
-	for (unsigned i = 0; i < phase; i++)
-		memcpy(state + plan->store[i].off, plan->store[i].bytes, plan->store[i].len);
-	memcpy(bytes, state + store->off, store->len);
 }

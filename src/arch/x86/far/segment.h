@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* Code segments other than the flat one: where their offset 0 is. */
-#ifndef XP_CORE_SEGMENT_H
-#define XP_CORE_SEGMENT_H
+#ifndef XP_ARCH_X86_FAR_SEGMENT_H
+#define XP_ARCH_X86_FAR_SEGMENT_H
 
 #include <stdbool.h>
 #include <stdint.h>

@@ -7,7 +7,7 @@
  *
  * Ordering. (E1) stores the base before the selector, (E2) reads the selector first: who finds a selector finds its base.
  */
-#include "core/segment.h"
+#include "arch/x86/far/segment.h"
 
 #define NR_SEGMENTS 64
 #define OF_LDT 4 /* the table indicator of a selector */
