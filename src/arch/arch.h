@@ -31,7 +31,7 @@
  * kind, at most XP_MAX_LEN. XP__TRAMPOLINE_CHANGE - leading bytes of a trampoline that differ between its forms.
  * XP__TRAP_LEN - bytes of the instruction that traps.
  * XP__BRANCH_SHARED - the two forms of a key's site differ in their first XP__BRANCH_SHARED bytes alone, wherever it leads:
- * two plans serve all sites. 0: each has a plan of its own.
+ * two plans serve all sites, and a commit of a million keeps to a loop over them. 0: each site has a plan of its own.
  * XP__TRAMPOLINE_STAYS - whether a trampoline that jumps through the word may stay so where the word leads to the right place
  * already. Not if that takes several instructions: a thread that rested between them would enter the old target later.
  * XP__SLOT_MAX - bytes of the longest instruction out of line with the way back.
@@ -247,6 +247,9 @@ unsigned xp__slot_build(uint8_t *out, const uint8_t *insn, unsigned len, uintptr
 void xp__serialize(void);
 void xp__cpu_relax(void);
 
+/* xp__data_keys - whether what a thread may read depends on the protection keys of pages, which handlers do not have. */
+bool xp__data_keys(void);
+
 /*
  * For ports. xp__store_single - @len bytes to @addr by one store, which instruction fetch sees whole: all inside one aligned
  * quadword of writable memory. The bytes around are written back as they were found. Context: under the text lock, where
@@ -267,8 +270,10 @@ void xp__store_single(void *addr, const void *bytes, size_t len);
  * function passes, vector state included, is as before; a shadow stack stays balanced; unwinders go through.
  * XP__RETURN0(symbol) - a function that returns zero in each register that a value comes back in. Gates' fallback.
  *
+ * XP__GENERAL_REGS - if XP__HAS_ENTRIES, an attribute: what is compiled with it touches neither vector nor floating-point
+ * registers.
+ *
  * If XP__HAS_TRACING:
- * XP__GENERAL_REGS - an attribute: what is compiled with it touches neither vector nor floating-point registers.
  * struct xp__call - what a thunk leaves on the stack: `own`, four words of the core's; `resume`, where it returns to, which may be
  * changed: the code behind the entry, or the caller; `caller`, the return address of the function, at its place; `integer`,
  * the registers as struct xp_function_call has them; `stack`.

@@ -87,7 +87,7 @@ static bool is_requested(const struct xp_object *object, unsigned kind, const vo
 	if (object->scratch || kind != XP_SITE_GATE || object->real)
 		return object->scratch;
 	for (size_t i = 0; i < requested->nr; i++)
-		if (requested->requests[i].kind == &xp__gate_kind &&
+		if (requested->requests[i].kind == xp__kind_of(kind) &&
 		    same_name(requested->requests[i].object->name, object->name))
 			return true;
 	return false;

@@ -45,6 +45,10 @@ void xp__branch_count(const struct xp__request *request, const struct xp__group 
 	uint32_t nr_to_jmp = request->on ? group->nr - group->nr_flag[LIKELY] : group->nr_flag[LIKELY];
 
 	size->sites += group->nr;
+	if (!XP__BRANCH_SHARED) {
+		size->plans += group->nr;
+		return;
+	}
 	if (nr_to_jmp > 0 && !size->to_jmp) {
 		size->to_jmp = true;
 		size->plans++;
@@ -121,7 +125,8 @@ static uint32_t add_row(struct xp__commit *commit, const struct xp_branch_site *
 		uintptr_t code = xp__relative(&site->code);
 
 		/* What cannot be read is left to the caller, which says so. */
-		if (code - commit->page > PAGE - XP__BRANCH_LEN && !xp__commit_readable(commit, code, XP__BRANCH_LEN))
+		if (code - commit->page > PAGE - XP__BRANCH_LEN &&
+		    !xp__commit_readable(commit, code, XP__BRANCH_LEN))
 			break;
 		if (!branch_is(site, jumps))
 			break;

@@ -22,6 +22,8 @@
 #include "core/deps.h"
 #include "core/engine.h"
 
+#if XP__HAS_ENTRIES
+
 #define BEFORE_MAX 15u
 #define CHUNK_SIZE (64u << 10)
 #define NR_CLASSES 8u /* of small blocks: 32, 64, … 4096 */
@@ -1409,3 +1411,5 @@ unsigned long xp_function_counted(const struct xp_function_counter *counter)
 		nr += __atomic_load_n(&counter->shard[i].nr, __ATOMIC_RELAXED);
 	return nr;
 }
+
+#endif

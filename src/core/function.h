@@ -10,6 +10,11 @@
 #define XP_NO_MODULE
 #include <crosspatch/function.h>
 
+/* xp__functions_each - calls @visit for each function that was asked for, until it returns something else than 0. Context: text lock. */
+int xp__functions_each(int (*visit)(const struct xp__group *groups, void *data), void *data);
+
+#if XP__HAS_ENTRIES
+
 /* A block that may be replaced while somebody reads it: what its writer keeps in it, for when it is. First in the block. */
 struct xp__dead {
 	struct xp__dead *next;
@@ -61,9 +66,6 @@ struct xp__functions {
 
 extern const struct xp__functions *xp__functions;
 
-/* xp__functions_each - calls @visit for each function that was asked for, until it returns something else than 0. Context: text lock. */
-int xp__functions_each(int (*visit)(const struct xp__group *groups, void *data), void *data);
-
 static inline XP__GENERAL_REGS size_t xp__function_hash(uintptr_t code, unsigned shift)
 {
 	return (size_t)(((uint64_t)code * 0x9e3779b97f4a7c15u) >> shift);
@@ -92,5 +94,7 @@ bool xp__trace_quiescent(unsigned long waiting[XP__TRAP_WORDS]);
 bool xp__trace_frames(const struct xp_range *ranges, size_t nr);
 bool xp__trace_busy(void);
 void xp__trace_count(struct xp_function_stats *stats);
+
+#endif
 
 #endif

@@ -35,6 +35,8 @@
 #define XP_NO_PATCHING /* the library calls no gates of its own */
 #include <crosspatch/gate.h>
 
+#if XP__HAS_GATES
+
 #define VAIN_MAX 16u /* calls that could not be bound, before their handle's stub leads straight to the provider */
 
 struct gate {
@@ -691,3 +693,5 @@ int xp_gate_bind_all(void)
 {
 	return xp__apply_listed(list_gates);
 }
+
+#endif

@@ -115,7 +115,7 @@ const struct xp__kind xp__key_kind = {
 	.parse = key_parse,
 	.as_built = xp__branch_as_built,
 	.count = xp__branch_count,
-	.emit = xp__branch_emit,
+	.emit = XP__BRANCH_SHARED ? xp__branch_emit : NULL,
 	.site = xp__branch_site,
 	.form = xp__branch_form,
 };

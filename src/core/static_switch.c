@@ -19,6 +19,8 @@
 
 #include <crosspatch/static_switch.h>
 
+#if XP__HAS_SWITCHES
+
 #define FIRST_CHOICE 0 /* which the compiler emits */
 
 static struct xp_static_switch *switch_of(const struct xp__request *request)
@@ -189,3 +191,5 @@ int xp__batch_add_switch(struct xp_batch *batch, struct xp_static_switch *key, i
 
 	return error ? error : xp__batch_add(batch, &request);
 }
+
+#endif

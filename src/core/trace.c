@@ -756,7 +756,7 @@ void xp_function_fork_child(void)
 		}
 }
 
-#else
+#elif XP__HAS_ENTRIES
 
 bool xp__trace_quiescent(unsigned long waiting[XP__TRAP_WORDS])
 {

@@ -67,7 +67,8 @@ static inline bool xp__branch_is(uintptr_t code, uintptr_t target, bool jumps)
 
 	/* One load. In freestanding code the plain name is a call, here for every site of a key. */
 	__builtin_memcpy(&disp, text + 1, sizeof(disp));
-	return text[0] == (jumps ? XP__BRANCH_JMP : XP__BRANCH_TEST) && (int32_t)(target - (code + XP__BRANCH_LEN)) == disp;
+	return text[0] == (jumps ? XP__BRANCH_JMP : XP__BRANCH_TEST) &&
+	       (int32_t)(target - (code + XP__BRANCH_LEN)) == disp;
 }
 
 /* 32-bit code has no mov of 8 bytes. */

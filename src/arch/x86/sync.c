@@ -98,3 +98,17 @@ void xp__serialize(void)
 	else
 		xp__cpuid(0, &eax, &edx);
 }
+
+bool xp__data_keys(void)
+{
+	static uint8_t known = XP__FEATURE_UNTRIED;
+	uint8_t is = __atomic_load_n(&known, __ATOMIC_RELAXED);
+
+	if (is == XP__FEATURE_UNTRIED) {
+		const uint32_t ospke = 1u << 4; /* Intel SDM vol. 2, CPUID, leaf 7, ECX */
+
+		is = xp__cpuid_ecx(7) & ospke ? XP__FEATURE_PRESENT : XP__FEATURE_ABSENT;
+		__atomic_store_n(&known, is, __ATOMIC_RELAXED);
+	}
+	return is == XP__FEATURE_PRESENT;
+}

@@ -3,6 +3,8 @@
 #ifndef XP_ARCH_X86_SYNC_H
 #define XP_ARCH_X86_SYNC_H
 
+#include <stdbool.h>
+
 /*
  * xp__serialize - executes a serializing instruction at user or kernel level.
  *
@@ -12,6 +14,9 @@
  * Context: any; takes no lock, writes only below the red zone of its own stack. Progress: wait-free.
  */
 void xp__serialize(void);
+
+/* xp__data_keys - whether the processor has protection keys and the system uses them. Context: any. */
+bool xp__data_keys(void);
 
 static inline void xp__cpu_relax(void)
 {

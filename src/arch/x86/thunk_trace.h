@@ -25,7 +25,7 @@ static inline XP__GENERAL_REGS void xp__own_increment(unsigned long *counter)
 /* xp__own_add - the same with a counter of 32 bits, up or down; without ordering. */
 static inline XP__GENERAL_REGS void xp__own_add(uint32_t *counter, int32_t value)
 {
-	__asm__ volatile("addl %1, %0" : "+m"(*counter) : "i"(value) : "memory", "cc");
+	__asm__ volatile("addl %1, %0" : "+m"(*counter) : "ri"(value) : "memory", "cc");
 }
 
 /*

@@ -9,26 +9,11 @@
  */
 #include "port/linux/keys.h"
 
-#include "arch/x86/cpuid.h"
+#include "arch/arch.h"
 #include "port/linux/sys.h"
 
 #include <errno.h>
 #include <stdint.h>
-
-/* Whether the processor has them and the system uses them: RDPKRU is an invalid instruction without. */
-static bool in_use(void)
-{
-	static uint8_t known = XP__FEATURE_UNTRIED;
-	uint8_t is = __atomic_load_n(&known, __ATOMIC_RELAXED);
-
-	if (is == XP__FEATURE_UNTRIED) {
-		const uint32_t ospke = 1u << 4; /* Intel SDM vol. 2, CPUID, leaf 7, ECX */
-
-		is = xp__cpuid_ecx(7) & ospke ? XP__FEATURE_PRESENT : XP__FEATURE_ABSENT;
-		__atomic_store_n(&known, is, __ATOMIC_RELAXED);
-	}
-	return is == XP__FEATURE_PRESENT;
-}
 
 #define HANDLERS 0x55555554u /* PKRU: access to what has key 0 only; arch/x86/mm/pkeys.c of Linux */
 
@@ -82,5 +67,5 @@ static long read_as_handler(uintptr_t addr)
 
 bool xp__handlers_read(uintptr_t addr)
 {
-	return !in_use() || read_as_handler(addr & ~(uintptr_t)7) != -EFAULT;
+	return !xp__data_keys() || read_as_handler(addr & ~(uintptr_t)7) != -EFAULT;
 }

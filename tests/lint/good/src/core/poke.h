@@ -1,2 +1,2 @@
 /* SPDX-License-Identifier: MIT */
-#include "arch/x86/insn.h"
+#include "arch/arch.h"
