@@ -211,13 +211,13 @@ static void progress(void *data, unsigned done, unsigned all)
 		fprintf(stderr, "verify: %u of %u kinds of sites\n", done, all);
 }
 
-static void report_wrong(void *data, const struct xp__course *course, unsigned addr, const struct xp__model *model,
+static void report_wrong(void *data, const struct xp__schedule *schedule, unsigned addr, const struct xp__model *model,
 			 const struct xp__result *result)
 {
 	unsigned *nr_shown = data;
 
 	if ((*nr_shown)++ < 5)
-		xp__report_result(stderr, course, addr, model, result);
+		xp__report_result(stderr, schedule, addr, model, result);
 }
 
 static int verify_all(struct xp__explorer *explorer, const struct arguments *a)
@@ -273,7 +273,7 @@ static char *slurp(const char *path, size_t *len)
 }
 
 /* One plan under one model, at every address asked for; the first counterexample is shown. */
-static int verify_plan(struct xp__explorer *explorer, const struct arguments *a, const struct xp__course *course,
+static int verify_plan(struct xp__explorer *explorer, const struct arguments *a, const struct xp__schedule *schedule,
 		       const struct xp__model *model, const char *separator)
 {
 	unsigned first = a->address < 0 ? 0 : (unsigned)a->address, last = a->address < 0 ? 63 : first;
@@ -283,10 +283,10 @@ static int verify_plan(struct xp__explorer *explorer, const struct arguments *a,
 	char text[160];
 
 	for (unsigned addr = first; addr <= last; addr++) {
-		int error = xp__explore(explorer, course, addr, model, &result);
+		int error = xp__explore(explorer, schedule, addr, model, &result);
 
 		if (error)
-			return fail(course->name, error);
+			return fail(schedule->name, error);
 		*(result.proven ? &proven : &failed) |= 1ull << addr;
 		if (addr == first || (shown.proven && !result.proven)) {
 			shown = result;
@@ -299,17 +299,17 @@ static int verify_plan(struct xp__explorer *explorer, const struct arguments *a,
 			if (proven >> addr & 1)
 				printf("%s%u", nr++ ? "," : "", addr);
 		fputs("],\"first\":", stdout);
-		xp__report_result_json(stdout, course, shown_at, model, &shown);
+		xp__report_result_json(stdout, schedule, shown_at, model, &shown);
 		fputc('}', stdout);
 	} else {
 		if (a->address < 0)
 			xp__report_addresses(text, sizeof(text), proven, model->granule);
 		else
 			snprintf(text, sizeof(text), proven ? "address %u" : "no address", first);
-		printf("%s: %s: proven at %s\n", course->name, model->name, text);
+		printf("%s: %s: proven at %s\n", schedule->name, model->name, text);
 		if (failed) {
 			fputc('\n', stdout);
-			xp__report_result(stdout, course, shown_at, model, &shown);
+			xp__report_result(stdout, schedule, shown_at, model, &shown);
 			fputc('\n', stdout);
 		}
 	}
@@ -343,7 +343,7 @@ static int verify_file(struct xp__explorer *explorer, const struct arguments *a,
 	}
 	for (size_t i = 0; i < file.nr && !error; i++)
 		for (unsigned m = 0; m < a->nr_models; m++) {
-			status = worse(status, verify_plan(explorer, a, &file.courses[i], &a->models[m], *separator));
+			status = worse(status, verify_plan(explorer, a, &file.schedules[i], &a->models[m], *separator));
 			*separator = ",";
 		}
 	xp__planfile_free(&file);

@@ -16,7 +16,7 @@
  *
  * and in 32-bit code the same without a register, over the stack.
  *
- * `through` leads to the fallback while there is no provider, else to a resolver. That looks at the call that it came
+ * `slot` leads to the fallback while there is no provider, else to a resolver. That looks at the call that it came
  * from; if it is a call of the stub, the library changes it into a call of the provider, so that it costs what a direct
  * call costs from then on. A call that is none (a tail call, a call through a pointer), or that cannot be changed, goes on
  * through the stub: once the resolver was asked in vain often enough, straight to the provider. The same holds for a
@@ -55,14 +55,14 @@ typedef void xp__gate_func(void);
 /* A gate in one executable or shared object, or the one behind them all. All fields are the library's. */
 struct xp_gate {
 	struct xp_object object;
-	xp__gate_func *through;  /* where the stub jumps; its assembly knows the place */
+	xp__gate_func *slot;  /* where the stub jumps; its assembly knows the place */
 	xp__gate_func *fallback; /* NULL in the one behind them all */
-	xp__gate_func *stub;     /* NULL: calls load `through` */
-	xp__gate_func *placed;   /* what bound sites call; in the one behind them all: the provider */
+	xp__gate_func *stub;     /* NULL: calls load `slot` */
+	xp__gate_func *text_target;   /* what bound sites call; in the one behind them all: the provider */
 	struct xp_gate *next;    /* of the same name; in the one behind them all: the next name */
-	struct xp__found *found; /* call sites without a record that were bound */
+	struct xp__discovered *discovered; /* call sites without a record that were bound */
 	xp__gate_func *resolver; /* 32-bit code: where a stub's part goes that asks; its assembly knows the place */
-	uint16_t vain;   /* questions of the resolver that bound nothing */
+	uint16_t misses;   /* questions of the resolver that bound nothing */
 	uint16_t faults; /* of sites in UD2 form, since one was bound */
 } __attribute__((aligned(8))); /* whatever the size of a pointer: XP_SITE_FLAGS */
 
@@ -98,7 +98,7 @@ struct xp_gate {
 #define XP__GATE_STUB_OF(name) NULL
 #else
 #define XP__GATE_STUB_OF(name) ((xp__gate_func *)xp_gate_stub_##name)
-XP__GATE_ASSERT(offsetof(struct xp_gate, through) == XP__GATE_THROUGH, "the stubs know it");
+XP__GATE_ASSERT(offsetof(struct xp_gate, slot) == XP__GATE_SLOT, "the stubs know it");
 #ifdef XP__GATE_RESOLVER
 XP__GATE_ASSERT(offsetof(struct xp_gate, resolver) == XP__GATE_RESOLVER, "the stubs know it");
 #endif
@@ -151,7 +151,7 @@ void xp__gate_return0(void);
 static inline xp__gate_func *xp__gate_through(const struct xp_gate *gate)
 {
 	/* ordering: (G2) pairs with (G1) */
-	return __atomic_load_n(&gate->through, __ATOMIC_ACQUIRE);
+	return __atomic_load_n(&gate->slot, __ATOMIC_ACQUIRE);
 }
 #define XP__GATE(in, name) ((__typeof__(&in xp_gate_stub_##name))xp__gate_through(&in xp_gate_##name))
 #else
@@ -164,7 +164,7 @@ static inline bool xp__gate_available(const struct xp_gate *gate)
 	const struct xp_gate *real = (const struct xp_gate *)gate->object.real;
 
 	/* ordering: (G2) pairs with (G1) */
-	return real && XP__SAW(__atomic_load_n(&real->placed, __ATOMIC_ACQUIRE) != NULL, &real->object);
+	return real && XP__SAW(__atomic_load_n(&real->text_target, __ATOMIC_ACQUIRE) != NULL, &real->object);
 }
 
 /*

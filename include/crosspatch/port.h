@@ -157,7 +157,7 @@ struct xp_port {
 	 * function_thread - the calling thread's (processor's) own, zeroed at first but for `shard`, which differs between
 	 * threads: below 192 between all that ever were. Context: any; vector and x87 registers hold somebody's arguments and
 	 * are not touched.
-	 * function_keep - asked once of each thread, before it runs a handler: that xp_function_thread_exit() is called at its
+	 * hook_exit - asked once of each thread, before it runs a handler: that xp_function_thread_exit() is called at its
 	 * end. 0 or an error. Vector registers may be touched.
 	 * data_read - reads a word that may be gone, or text that may only be executed: 0, or an error. Context: as
 	 * function_thread(). NULL: all can be read.
@@ -169,7 +169,7 @@ struct xp_port {
 	 * unwind_ip - _Unwind_GetIP(), or 0. NULL: no exceptions here, or calls that they leave are awaited for ever.
 	 */
 	struct xp_function_thread *(*function_thread)(void);
-	int (*function_keep)(struct xp_function_thread *thread);
+	int (*hook_exit)(struct xp_function_thread *thread);
 	int (*data_read)(uintptr_t *to, const void *addr);
 	int (*stack_check)(const void *from, const struct xp_range *ranges, size_t nr_ranges, struct xp_diag *diag);
 	void (*wait)(void);
@@ -213,7 +213,7 @@ struct xp_function_thread {
 	uintptr_t busy;   /* where on the stack the thunk stands that runs a handler; 0: none does */
 	uintptr_t floor;  /* calls of that handler lie below; 0: as busy */
 	uint32_t looks;   /* at calls inside a handler's */
-	uint32_t kept;    /* function_keep() was asked */
+	uint32_t kept;    /* hook_exit() was asked */
 	uint32_t opened;  /* it awaited a return at least once */
 	uint32_t in_vain; /* how often in a row there was no frame to take */
 	uint32_t passing; /* the frame that an unwinder told of last: number + 1 */

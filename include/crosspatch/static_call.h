@@ -43,20 +43,20 @@ typedef void xp__call_func(void);
 
 /*
  * The state of a call, or of the handle that an executable or shared object keeps for a shared one. All fields are the
- * library's. The trampoline's assembly knows the place of `through`.
+ * library's. The trampoline's assembly knows the place of `slot`.
  */
 struct xp_static_call {
 	struct xp_object object;
-	xp__call_func *through;    /* where the trampoline jumps while it is indirect */
+	xp__call_func *slot;    /* where the trampoline jumps while it is indirect */
 	xp__call_func *func;       /* the target, NULL: none; in a handle: the entry of the shared call */
 	xp__call_func *trampoline; /* of this executable or shared object */
 	xp__call_func *stub;       /* likewise: returns 0, and is what NULL jumps to */
-	xp__call_func *placed;     /* what text that does not jump `through` jumps to; NULL: there is none such */
+	xp__call_func *text_target;     /* what text that does not jump `slot` jumps to; NULL: there is none such */
 	void *pin;                /* keeps the target's shared object mapped */
 	xp__call_func *lazy;       /* of a call that is to find its sites: a stub that jumps to the discoverer. Else NULL */
 	xp__call_func *discoverer; /* the stub's assembly knows the place */
-	struct xp__found *found;   /* sites without a record */
-	uint32_t vain;             /* questions that found none */
+	struct xp__discovered *discovered;   /* sites without a record */
+	uint32_t misses;             /* questions that found none */
 } __attribute__((aligned(8))); /* whatever the size of a pointer: XP_SITE_FLAGS */
 
 /* Without trampolines a call is a load and an indirect call. */
@@ -65,9 +65,9 @@ struct xp_static_call {
 #endif
 
 #if __SIZEOF_POINTER__ < 8
-#define XP__CALL_THROUGH 28
+#define XP__CALL_SLOT 28
 #else
-#define XP__CALL_THROUGH 48
+#define XP__CALL_SLOT 48
 #endif
 #ifdef __cplusplus
 #define XP__CALL_ASSERT(condition, text) static_assert(condition, text)
@@ -81,7 +81,7 @@ struct xp_static_call {
 #define XP__CALL_END _Static_assert(1, "")
 #endif
 #if !defined(XP__CALLS_LOAD)
-XP__CALL_ASSERT(offsetof(struct xp_static_call, through) == XP__CALL_THROUGH, "the trampolines know it");
+XP__CALL_ASSERT(offsetof(struct xp_static_call, slot) == XP__CALL_SLOT, "the trampolines know it");
 #endif
 
 /* The type of the functions that a call may have as target. @in: nothing, or in C++ a namespace or class and ::. */

@@ -14,7 +14,7 @@
 
 static bool patches(const struct xp__request *request)
 {
-	return !request->skip && !request->added_to;
+	return !request->skip && !request->merged;
 }
 
 /* Text was not what it had to be. It may be of another form that the site may have, which can be mended. */
@@ -54,7 +54,7 @@ static void skip_superseded(struct xp__request *requests, size_t nr)
 		bool again = requests[i].object && requests[i].object->scratch != 0;
 
 		requests[i].skip = again && !requests[i].kind->cumulative;
-		requests[i].added_to = again && requests[i].kind->cumulative;
+		requests[i].merged = again && requests[i].kind->cumulative;
 		if (requests[i].object)
 			requests[i].object->scratch = 1;
 	}

@@ -169,7 +169,7 @@ static int emit_group(const struct xp__request *request, const struct xp__group 
 
 static bool patches(const struct xp__request *request)
 {
-	return !request->skip && !request->added_to;
+	return !request->skip && !request->merged;
 }
 
 static void count_request(const struct xp__request *request, struct xp__size *size)

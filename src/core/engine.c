@@ -131,14 +131,14 @@ void xp__unlock(void)
 	xp__port->unlock();
 }
 
-void *xp__keep(void (*func)(void), const void *user)
+void *xp__pin(void (*func)(void), const void *user)
 {
 	bool can = func && xp_state() != XP_STATE_NO_PORT && xp__port->pin;
 
 	return can ? xp__port->pin((const void *)(uintptr_t)func, user) : NULL;
 }
 
-void xp__let_go(void *pin)
+void xp__unpin(void *pin)
 {
 	if (pin)
 		xp__port->unpin(pin);

@@ -31,11 +31,11 @@ int xp__lock(struct xp_diag *diag);
 void xp__unlock(void);
 
 /*
- * xp__keep - asks the port to keep the shared object of @func mapped, because what lies at @user goes there; NULL: nothing
- * to keep. xp__let_go - the opposite, of NULL too. Context: as the port's pin(): no lock held.
+ * xp__pin - asks the port to keep the shared object of @func mapped, because what lies at @user goes there; NULL: nothing
+ * to keep. xp__unpin - the opposite, of NULL too. Context: as the port's pin(): no lock held.
  */
-void *xp__keep(void (*func)(void), const void *user);
-void xp__let_go(void *pin);
+void *xp__pin(void (*func)(void), const void *user);
+void xp__unpin(void *pin);
 
 /* xp__wedge - a commit could be neither finished nor undone: from now on xp__lock() refuses. Context: text lock. */
 void xp__wedge(void);

@@ -821,12 +821,12 @@ static int arrive(const struct xp_site_table *records, bool patchable)
 	return 0;
 }
 
-static int entry_arrive(const struct xp_site_table *records)
+static int entry_coming(const struct xp_site_table *records)
 {
 	return arrive(records, false);
 }
 
-static int patchable_arrive(const struct xp_site_table *records)
+static int patchable_coming(const struct xp_site_table *records)
 {
 	return arrive(records, true);
 }
@@ -844,7 +844,7 @@ static struct xp__entries *unlink_module(struct xp__entries **list, const struct
 }
 
 /* The text goes away: nobody is in these functions, or comes through their entries. */
-static void entry_depart(const struct xp_site_table *records)
+static void entry_going(const struct xp_site_table *records)
 {
 	struct xp__entries *module = unlink_module(&modules, records);
 
@@ -864,7 +864,7 @@ static void entry_depart(const struct xp_site_table *records)
 }
 
 /* Without the lock: pins. */
-static void entry_leave(const struct xp_site_table *records)
+static void entry_gone(const struct xp_site_table *records)
 {
 	struct xp__entries *module;
 	struct xp__function *function;
@@ -904,15 +904,15 @@ const struct xp__kind xp__entry_kind = {
 	.form = entry_form,
 	.applied = entry_applied,
 	.drop = entry_drop,
-	.leave = entry_leave,
-	.arrive = entry_arrive,
-	.depart = entry_depart,
+	.gone = entry_gone,
+	.coming = entry_coming,
+	.going = entry_going,
 };
 
 const struct xp__kind xp__patchable_kind = {
-	.leave = entry_leave,
-	.arrive = patchable_arrive,
-	.depart = entry_depart,
+	.gone = entry_gone,
+	.coming = patchable_coming,
+	.going = entry_going,
 };
 
 /* ---- one function ---- */

@@ -5,11 +5,11 @@
  * The gate of a name stands in the registry; each executable or shared object that calls it has a handle, whose `real`
  * pointer leads there from its registration on.
  *
- * I1  A site calls its handle's stub (unbound) or handle->placed (bound). Any other text is refused, and nothing is changed.
- * I2  handle->through leads to the fallback while there is no provider, else to the resolver, or straight to the provider
+ * I1  A site calls its handle's stub (unbound) or handle->text_target (bound). Any other text is refused, and nothing is changed.
+ * I2  handle->slot leads to the fallback while there is no provider, else to the resolver, or straight to the provider
  *     (where sites cannot be bound; after all were). In 32-bit code to the resolver through the part of the stub that asks.
- * I3  gate->placed, the provider, changes after the text did when it is taken away or replaced. What leads away from it,
- *     `through`, changes before, so that a call that begins after the commit finds neither.
+ * I3  gate->text_target, the provider, changes after the text did when it is taken away or replaced. What leads away from it,
+ *     `slot`, changes before, so that a call that begins after the commit finds neither.
  * I4  A site is bound under the text lock, after a look at its text: of several threads that execute it one finds it unbound.
  * I5  A site in UD2 form is an UD2 until it is executed or bound, and then a call like any other; one that a stub begins
  *     with becomes a jump over itself. What raised a fault is ours if the published table has its address; then it is
@@ -18,7 +18,7 @@
  * I6  Names are never forgotten: what is looked at without the lock stays.
  * I7  A provider stays mapped: the port is asked to keep it before the text lock is taken, as for static calls.
  *
- * Ordering. (G1) the stores of `through` and of the provider are releases; (G2) their loads are acquires, or the jump
+ * Ordering. (G1) the stores of `slot` and of the provider are releases; (G2) their loads are acquires, or the jump
  * through a word that x86 does not reorder with what comes before it. What the registrar wrote before it provided is there
  * when the provider runs. Through text that was changed it is the sync that says so.
  * The table of sites in UD2 form is fault.c's.
@@ -27,7 +27,7 @@
 #include "core/batch.h"
 #include "core/deps.h"
 #include "core/engine.h"
-#include "core/found.h"
+#include "core/discovered.h"
 #include "core/fault.h"
 #include "core/inject.h"
 #include "core/trap.h"
@@ -37,7 +37,7 @@
 
 #if XP__HAS_GATES
 
-#define VAIN_MAX 16u /* calls that could not be bound, before their handle's stub leads straight to the provider */
+#define MISSES_MAX 16u /* calls that could not be bound, before their handle's stub leads straight to the provider */
 
 struct gate {
 	struct xp_gate gate;
@@ -105,27 +105,27 @@ void *xp__gate_resolve(struct xp_object *object, uintptr_t return_address);
 extern xp__gate_func xp__gate_resolver __attribute__((visibility("hidden")));
 XP__THUNK(xp__gate_resolver, xp__gate_resolve);
 
-/* Where `through` leads for the resolver to be asked. */
-static xp__gate_func *asking(const struct xp_gate *handle)
+/* Where `slot` leads for the resolver to be asked. */
+static xp__gate_func *resolver_entry(const struct xp_gate *handle)
 {
 	return XP__GATE_ASKS ? (xp__gate_func *)((uintptr_t)handle->stub - XP__GATE_ASKS) : xp__gate_resolver;
 }
 
-static void store_through(struct xp_gate *handle, xp__gate_func *func)
+static void store_slot(struct xp_gate *handle, xp__gate_func *func)
 {
 	/* ordering: (G1) pairs with (G2) */
-	__atomic_store_n(&handle->through, func, __ATOMIC_RELEASE);
+	__atomic_store_n(&handle->slot, func, __ATOMIC_RELEASE);
 }
 
-/* Lets calls run the fallback, ask the resolver, or go @straight to the provider; under ThreadSanitizer they ask. */
-static void lead(struct xp_gate *handle, xp__gate_func *provider, bool straight)
+/* Lets calls run the fallback, ask the resolver, or go @direct to the provider; under ThreadSanitizer they ask. */
+static void set_slot(struct xp_gate *handle, xp__gate_func *provider, bool direct)
 {
-	handle->vain = 0;
+	handle->misses = 0;
 	xp__faults_ended(&handle->faults);
-	if (provider && handle->stub && (!straight || xp__sanitizer))
-		store_through(handle, asking(handle));
+	if (provider && handle->stub && (!direct || xp__sanitizer))
+		store_slot(handle, resolver_entry(handle));
 	else
-		store_through(handle, provider ? provider : handle->fallback);
+		store_slot(handle, provider ? provider : handle->fallback);
 }
 
 /* ---- sites ---- */
@@ -174,7 +174,8 @@ static void gate_count(const struct xp__request *request, const struct xp__group
 	size_t nr = group->nr;
 
 	(void)request;
-	for (const struct xp__found *found = handle_of(site_of(group, 0))->found; found; found = found->next)
+	for (const struct xp__discovered *discovered = handle_of(site_of(group, 0))->discovered; discovered;
+	     discovered = discovered->next)
 		nr++;
 	size->sites += nr;
 	size->plans += nr;
@@ -183,7 +184,7 @@ static void gate_count(const struct xp__request *request, const struct xp__group
 static int gate_site(const struct xp__group *group, size_t i, struct xp__site *site)
 {
 	struct xp_gate *handle = handle_of(site_of(group, 0));
-	const struct xp__found *found = handle->found;
+	const struct xp__discovered *discovered = handle->discovered;
 
 	if (i < group->nr) {
 		const struct xp_gate_site *record = site_of(group, (uint32_t)i);
@@ -193,11 +194,11 @@ static int gate_site(const struct xp__group *group, size_t i, struct xp__site *s
 		site->record = record;
 		return handle->stub && !(flags & XP_SITE_STUB);
 	}
-	for (size_t at = group->nr; found && at < i; at++)
-		found = found->next;
-	if (found == NULL)
+	for (size_t at = group->nr; discovered && at < i; at++)
+		discovered = discovered->next;
+	if (discovered == NULL)
 		return -1;
-	*site = site_at(handle, found->code, false);
+	*site = site_at(handle, discovered->code, false);
 	return handle->stub != NULL;
 }
 
@@ -228,7 +229,7 @@ static int gate_form(const struct xp__request *request, const struct xp__site *s
 	uint8_t unbound[XP__FAULT_LEN], fault[XP__FAULT_LEN], bound[XP__FAULT_LEN];
 	const uint8_t *forms[3] = {unbound};
 	unsigned nr = 1;
-	uintptr_t to = (uintptr_t)(which < XP__RIGHT ? handle->placed : request->gate.provider);
+	uintptr_t to = (uintptr_t)(which < XP__RIGHT ? handle->text_target : request->gate.provider);
 	bool is_fault, is_unbound, has_bound;
 	int error = check(site, text, diag);
 
@@ -265,15 +266,15 @@ static int gate_form(const struct xp__request *request, const struct xp__site *s
 static int gate_begin(struct xp__request *request)
 {
 	const struct gate *gate = gate_of(request);
-	bool has = gate->gate.placed != NULL;
+	bool has = gate->gate.text_target != NULL;
 
-	request->skip = !has && request->gate.provider == NULL && request->gate.op == XP__GATE_LEAD;
+	request->skip = !has && request->gate.provider == NULL && request->gate.op == XP__GATE_SET;
 	if (request->gate.op == XP__GATE_PROVIDE && has)
 		return -XP_E_PROVIDED;
 	if ((request->gate.op == XP__GATE_REPLACE || request->gate.op == XP__GATE_WITHDRAW) && !has)
 		return -XP_E_NO_PROVIDER;
 	for (struct xp_gate *handle = gate->handles; handle && has; handle = handle->next)
-		lead(handle, request->gate.provider, false);
+		set_slot(handle, request->gate.provider, false);
 	return 0;
 }
 
@@ -285,30 +286,30 @@ static void gate_end(struct xp__request *request, bool done)
 		void *pin = gate->pin;
 
 		/* ordering: (G1) pairs with (G2) */
-		__atomic_store_n(&gate->gate.placed, request->gate.provider, __ATOMIC_RELEASE);
+		__atomic_store_n(&gate->gate.text_target, request->gate.provider, __ATOMIC_RELEASE);
 		if (request->gate.op != XP__GATE_BIND) {
 			gate->pin = request->gate.pin;
 			request->gate.pin = pin;
 		}
 	}
 	for (struct xp_gate *handle = gate->handles; handle; handle = handle->next)
-		lead(handle, gate->gate.placed, done && request->gate.straight);
+		set_slot(handle, gate->gate.text_target, done && request->gate.direct);
 }
 
 static void gate_applied(const struct xp__request *request, const struct xp__group *group)
 {
-	handle_of(site_of(group, 0))->placed = request->gate.provider;
+	handle_of(site_of(group, 0))->text_target = request->gate.provider;
 }
 
 static void gate_drop(struct xp__request *request)
 {
-	xp__let_go(request->gate.pin);
+	xp__unpin(request->gate.pin);
 	request->gate.pin = NULL;
 }
 
 static void gate_get_state(struct xp__request *request)
 {
-	request->gate.provider = gate_of(request)->gate.placed;
+	request->gate.provider = gate_of(request)->gate.text_target;
 	request->gate.bind = __atomic_load_n(&eager, __ATOMIC_RELAXED);
 }
 
@@ -377,11 +378,11 @@ static int patch_fault(struct xp_gate *handle, uintptr_t code)
 	if (error)
 		return error;
 	if (xp__fault_stands(code)) {
-		request.gate.provider = ((struct gate *)request.object)->gate.placed;
+		request.gate.provider = ((struct gate *)request.object)->gate.text_target;
 		request.gate.bind = true;
 		error = xp__patch_locked(&request, 1, NULL);
 		if (!error)
-			handle->placed = request.gate.provider;
+			handle->text_target = request.gate.provider;
 	}
 	xp__unlock();
 	if (!error)
@@ -397,7 +398,7 @@ static void finish_fault(struct xp_gate *handle, const struct xp__trapped *at, s
 {
 	const struct gate *gate = (const struct gate *)handle->object.real;
 	/* ordering: (G2) pairs with (G1) */
-	xp__gate_func *provider = gate ? __atomic_load_n(&gate->gate.placed, __ATOMIC_ACQUIRE) : NULL;
+	xp__gate_func *provider = gate ? __atomic_load_n(&gate->gate.text_target, __ATOMIC_ACQUIRE) : NULL;
 	const struct xp__site site = site_at(handle, at->addr, true);
 	uint8_t bytes[XP__FAULT_LEN];
 	struct xp__insn insn;
@@ -429,7 +430,7 @@ enum xp_trap_verdict xp_trap_illegal(struct xp_regs *regs, unsigned shard)
 
 /* ---- executables and shared objects come and go ---- */
 
-static int gate_arrive(const struct xp_site_table *table)
+static int gate_coming(const struct xp_site_table *table)
 {
 	for (const struct xp_gate_site *site = table->start; site < (const struct xp_gate_site *)table->end; site++) {
 		struct xp_gate *handle = handle_of(site);
@@ -449,30 +450,30 @@ static int gate_arrive(const struct xp_site_table *table)
 }
 
 /* Before its sites are known their calls run the fallback; from now on they may be bound. */
-static void gate_arrived(const struct xp_site_table *table)
+static void gate_live(const struct xp_site_table *table)
 {
 	for (const struct xp_gate_site *site = table->start; site < (const struct xp_gate_site *)table->end; site++) {
 		struct xp_gate *handle = handle_of(site);
-		xp__gate_func *provider = ((struct gate *)handle->object.real)->gate.placed;
+		xp__gate_func *provider = ((struct gate *)handle->object.real)->gate.text_target;
 
 		if (xp__site_flags(&site->gate) & XP_SITE_STUB)
-			lead(handle, provider, __atomic_load_n(&eager, __ATOMIC_RELAXED));
+			set_slot(handle, provider, __atomic_load_n(&eager, __ATOMIC_RELAXED));
 	}
 }
 
 /* Sites that no record names are unbound: should the table come back, nobody would know them. */
-static void forget_found(struct xp_gate *handle)
+static void forget_discovered(struct xp_gate *handle)
 {
-	for (const struct xp__found *found = handle->found; found; found = found->next) {
-		const struct xp__site site = site_at(handle, found->code, false);
+	for (const struct xp__discovered *discovered = handle->discovered; discovered; discovered = discovered->next) {
+		const struct xp__site site = site_at(handle, discovered->code, false);
 		struct xp__request request = {.kind = &xp__gate_kind, .object = handle->object.real, .only = &site};
 
 		(void)xp__patch_locked(&request, 1, NULL);
 	}
-	xp__found_drop(&handle->found);
+	xp__discovered_drop(&handle->discovered);
 }
 
-static void gate_depart(const struct xp_site_table *table)
+static void gate_going(const struct xp_site_table *table)
 {
 	drop_faults(table);
 	for (const struct xp_gate_site *site = table->start; site < (const struct xp_gate_site *)table->end; site++) {
@@ -480,8 +481,8 @@ static void gate_depart(const struct xp_site_table *table)
 
 		if (handle->object.real == NULL)
 			continue;
-		forget_found(handle);
-		store_through(handle, handle->fallback);
+		forget_discovered(handle);
+		store_slot(handle, handle->fallback);
 		link = &((struct gate *)handle->object.real)->handles;
 		while (*link != handle)
 			link = &(*link)->next;
@@ -504,9 +505,9 @@ const struct xp__kind xp__gate_kind = {
 	.form = gate_form,
 	.applied = gate_applied,
 	.drop = gate_drop,
-	.arrive = gate_arrive,
-	.arrived = gate_arrived,
-	.depart = gate_depart,
+	.coming = gate_coming,
+	.live = gate_live,
+	.going = gate_going,
 };
 
 /* ---- binding at the first execution ---- */
@@ -526,7 +527,7 @@ static struct xp__site known_site(struct xp_gate *handle, uintptr_t call)
 				return site_at(handle, xp__relative(&record->code), ud2);
 		}
 	}
-	if (xp__found_has(handle->found, call))
+	if (xp__discovered_has(handle->discovered, call))
 		return site_at(handle, call, false);
 	return (struct xp__site){0};
 }
@@ -535,16 +536,16 @@ static struct xp__site known_site(struct xp_gate *handle, uintptr_t call)
 static int bind(struct xp_gate *handle, uintptr_t code, xp__gate_func *provider)
 {
 	struct xp__request request = {.kind = &xp__gate_kind, .object = handle->object.real};
-	uint8_t direct[XP__CALL_LEN];
+	uint8_t near[XP__CALL_LEN];
 	struct xp__site site;
 	int error;
 
-	error = xp__found_readable(code, XP__CALL_LEN);
+	error = xp__discovered_readable(code, XP__CALL_LEN);
 	if (error)
 		return error;
-	if (!xp__form_call(direct, code, (uintptr_t)provider, false))
+	if (!xp__form_call(near, code, (uintptr_t)provider, false))
 		return -XP_E_RANGE;
-	if (memcmp((const void *)code, direct, XP__CALL_LEN) == 0)
+	if (memcmp((const void *)code, near, XP__CALL_LEN) == 0)
 		return 0;
 	site = known_site(handle, code);
 	if (site.len == 0) {
@@ -554,7 +555,7 @@ static int bind(struct xp_gate *handle, uintptr_t code, xp__gate_func *provider)
 		if (!xp__form_call(call, code, (uintptr_t)handle->stub, false) ||
 		    memcmp((const void *)code, call, XP__CALL_LEN) != 0)
 			return -XP_E_MISMATCH;
-		if (!xp__found_add(&handle->found, code))
+		if (!xp__discovered_add(&handle->discovered, code))
 			return -XP__ENOMEM;
 		site = site_at(handle, code, false);
 	}
@@ -563,7 +564,7 @@ static int bind(struct xp_gate *handle, uintptr_t code, xp__gate_func *provider)
 	request.gate.bind = true;
 	error = xp__patch_locked(&request, 1, NULL);
 	if (!error)
-		handle->placed = provider;
+		handle->text_target = provider;
 	return error;
 }
 
@@ -573,7 +574,7 @@ void *xp__gate_resolve(struct xp_object *object, uintptr_t return_address)
 	struct xp_gate *handle = (struct xp_gate *)object;
 	struct gate *gate = (struct gate *)object->real;
 	/* ordering: (G2) pairs with (G1) */
-	xp__gate_func *provider = gate ? __atomic_load_n(&gate->gate.placed, __ATOMIC_ACQUIRE) : NULL;
+	xp__gate_func *provider = gate ? __atomic_load_n(&gate->gate.text_target, __ATOMIC_ACQUIRE) : NULL;
 
 	if (provider == NULL)
 		return (void *)(uintptr_t)handle->fallback;
@@ -584,9 +585,9 @@ void *xp__gate_resolve(struct xp_object *object, uintptr_t return_address)
 	}
 	if (xp__lock(NULL))
 		return (void *)(uintptr_t)provider;
-	provider = gate->gate.placed;
-	if (provider && bind(handle, return_address - XP__CALL_LEN, provider) && ++handle->vain >= VAIN_MAX)
-		lead(handle, provider, true);
+	provider = gate->gate.text_target;
+	if (provider && bind(handle, return_address - XP__CALL_LEN, provider) && ++handle->misses >= MISSES_MAX)
+		set_slot(handle, provider, true);
 	xp__unlock();
 	return (void *)(uintptr_t)(provider ? provider : handle->fallback);
 }
@@ -603,7 +604,7 @@ static int change(const char *name, enum xp__gate_op op, xp__gate_func *provider
 
 	if (name == NULL || name[0] == '\0' || (op != XP__GATE_WITHDRAW && provider == NULL))
 		return -XP__EINVAL;
-	request.gate.pin = xp__keep(provider, NULL);
+	request.gate.pin = xp__pin(provider, NULL);
 	error = xp__lock(NULL);
 	if (!error) {
 		gate = op == XP__GATE_PROVIDE ? name_gate(name) : find(name);
@@ -614,7 +615,7 @@ static int change(const char *name, enum xp__gate_op op, xp__gate_func *provider
 			request.gate.op = (uint8_t)op;
 			request.gate.provider = provider;
 			request.gate.bind = provider && __atomic_load_n(&eager, __ATOMIC_RELAXED);
-			request.gate.straight = request.gate.bind;
+			request.gate.direct = request.gate.bind;
 			error = xp__apply_locked(&request, 1, NULL);
 		}
 		xp__unlock();
@@ -639,11 +640,11 @@ int xp__batch_add_gate(struct xp_batch *batch, const char *name, xp__gate_func *
 	if (gate == NULL)
 		return -XP__ENOMEM;
 	request.object = &gate->gate.object;
-	request.gate.op = XP__GATE_LEAD;
+	request.gate.op = XP__GATE_SET;
 	request.gate.provider = function;
 	request.gate.bind = function != NULL;
-	request.gate.straight = function && __atomic_load_n(&eager, __ATOMIC_RELAXED);
-	request.gate.pin = xp__keep(function, NULL);
+	request.gate.direct = function && __atomic_load_n(&eager, __ATOMIC_RELAXED);
+	request.gate.pin = xp__pin(function, NULL);
 	error = xp__batch_add(batch, &request);
 	if (error)
 		gate_drop(&request);
@@ -676,13 +677,13 @@ static size_t list_gates(struct xp__request *requests)
 	size_t nr = 0;
 
 	for (struct gate *gate = gates; gate; gate = (struct gate *)gate->gate.next) {
-		if (gate->gate.placed == NULL)
+		if (gate->gate.text_target == NULL)
 			continue;
 		if (requests) {
 			requests[nr] = (struct xp__request){.kind = &xp__gate_kind, .object = &gate->gate.object};
 			requests[nr].gate.op = XP__GATE_BIND;
-			requests[nr].gate.provider = gate->gate.placed;
-			requests[nr].gate.bind = requests[nr].gate.straight = true;
+			requests[nr].gate.provider = gate->gate.text_target;
+			requests[nr].gate.bind = requests[nr].gate.direct = true;
 		}
 		nr++;
 	}

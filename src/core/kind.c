@@ -8,7 +8,7 @@ static int absent_arrive(const struct xp_site_table *table)
 	return table->start == table->end ? 0 : -XP_E_NO_METHOD;
 }
 
-static const struct xp__kind absent = {.arrive = absent_arrive};
+static const struct xp__kind absent = {.coming = absent_arrive};
 
 const struct xp__kind *xp__kind_of(unsigned kind)
 {

@@ -60,7 +60,7 @@ enum xp__gate_op {
 	XP__GATE_PROVIDE,  /* there must be none */
 	XP__GATE_REPLACE,  /* there must be one */
 	XP__GATE_WITHDRAW, /* likewise */
-	XP__GATE_LEAD,     /* whatever there is */
+	XP__GATE_SET,      /* whatever there is */
 	XP__GATE_BIND,     /* the one that there is stays */
 };
 
@@ -73,9 +73,9 @@ struct xp__request {
 	struct xp_object *object;    /* the real one; NULL: bytes at an address */
 	const struct xp__site *only; /* not NULL: only this site of it */
 	uint8_t from;                /* enum xp__which */
-	bool skip;     /* nothing to do: it is so already, or a later request for the same object takes its place */
-	bool added_to; /* a later request of a cumulative kind changes the text for this one, too */
-	bool early;    /* no other thread executes these sites: the caller says so */
+	bool skip;   /* nothing to do: it is so already, or a later request for the same object takes its place */
+	bool merged; /* a later request of a cumulative kind changes the text for this one, too */
+	bool early;  /* no other thread executes these sites: the caller says so */
 	union {
 		bool on;
 		uint32_t choice;
@@ -88,10 +88,10 @@ struct xp__request {
 		} call;
 		struct {
 			void (*provider)(void);
-			void *pin;     /* of the provider; after the commit of the one before */
-			uint8_t op;    /* enum xp__gate_op */
-			bool bind;     /* unbound sites too, as far as they are known */
-			bool straight; /* and what else calls the stub does not ask the resolver */
+			void *pin;   /* of the provider; after the commit of the one before */
+			uint8_t op;  /* enum xp__gate_op */
+			bool bind;   /* unbound sites too, as far as they are known */
+			bool direct; /* and what else calls the stub does not ask the resolver */
 		} gate;
 		struct xp__far_request far;
 		struct {
@@ -105,7 +105,7 @@ struct xp__request {
 };
 
 struct xp__kind {
-	uint8_t record_size; /* of a site; 0: the kind has no records, or looks after them itself, from arrive() to depart() */
+	uint8_t record_size; /* of a site; 0: the kind has no records, or looks after them itself, from coming() to going() */
 	bool cumulative;      /* several requests for one object add up: begin() sees to it, and each is ended */
 	bool own_plans;       /* no two sites have equal plans: none is looked for */
 	uint8_t object_at;    /* where in the record the reference to the object stands */
@@ -160,19 +160,19 @@ struct xp__kind {
 	void (*applied)(const struct xp__request *request, const struct xp__group *group);
 
 	/*
-	 * drop - the request is needed no more. leave - the objects of the table go away. Both may be NULL.
+	 * drop - the request is needed no more. gone - the objects of the table go away. Both may be NULL.
 	 * Context: no lock held.
 	 */
 	void (*drop)(struct xp__request *request);
-	void (*leave)(const struct xp_site_table *table);
+	void (*gone)(const struct xp_site_table *table);
 
 	/*
-	 * arrive - a table comes: what its records name is to be made an object. Errors: a code. arrived - it was
-	 * registered. depart - it goes, or did not come after all. All three may be NULL.
+	 * coming - a table comes: what its records name is to be made an object. Errors: a code. live - it was
+	 * registered. going - it goes, or did not come after all. All three may be NULL.
 	 */
-	int (*arrive)(const struct xp_site_table *table);
-	void (*arrived)(const struct xp_site_table *table);
-	void (*depart)(const struct xp_site_table *table);
+	int (*coming)(const struct xp_site_table *table);
+	void (*live)(const struct xp_site_table *table);
+	void (*going)(const struct xp_site_table *table);
 };
 
 extern const struct xp__kind xp__key_kind, xp__call_kind, xp__entry_kind, xp__gate_kind, xp__gate_far_kind,

@@ -340,23 +340,23 @@ static int arrive(const struct xp_module *public)
 	int error = 0;
 
 	for (unsigned kind = 0; kind < public->nr_tables && !error; kind++)
-		if (xp__kind_of(kind)->arrive)
-			error = xp__kind_of(kind)->arrive(&public->tables[kind]);
+		if (xp__kind_of(kind)->coming)
+			error = xp__kind_of(kind)->coming(&public->tables[kind]);
 	return error;
 }
 
 static void arrived(const struct xp_module *public)
 {
 	for (unsigned kind = 0; kind < public->nr_tables; kind++)
-		if (xp__kind_of(kind)->arrived)
-			xp__kind_of(kind)->arrived(&public->tables[kind]);
+		if (xp__kind_of(kind)->live)
+			xp__kind_of(kind)->live(&public->tables[kind]);
 }
 
 static void depart(const struct xp_module *public)
 {
 	for (unsigned kind = 0; kind < public->nr_tables; kind++)
-		if (xp__kind_of(kind)->depart)
-			xp__kind_of(kind)->depart(&public->tables[kind]);
+		if (xp__kind_of(kind)->going)
+			xp__kind_of(kind)->going(&public->tables[kind]);
 }
 
 /* ---- modules that wait ---- */
@@ -742,8 +742,8 @@ int xp_module_unregister(struct xp_module *public)
 	__atomic_store_n(&public->state, NEW | WAS_REGISTERED, __ATOMIC_RELAXED);
 	xp__unlock();
 	for (unsigned kind = 0; last && kind < public->nr_tables; kind++)
-		if (xp__kind_of(kind)->leave)
-			xp__kind_of(kind)->leave(&public->tables[kind]);
+		if (xp__kind_of(kind)->gone)
+			xp__kind_of(kind)->gone(&public->tables[kind]);
 	return 0;
 }
 
@@ -775,9 +775,9 @@ int xp_port_set(const struct xp_port *port)
 	return 0;
 }
 
-static int arrive_header(const struct xp_site_table *table)
+static int header_coming(const struct xp_site_table *table)
 {
 	return table->start && xp__port->module_check ? xp__port->module_check(table->start) : 0;
 }
 
-const struct xp__kind xp__header_kind = {.arrive = arrive_header};
+const struct xp__kind xp__header_kind = {.coming = header_coming};

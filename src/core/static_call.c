@@ -2,8 +2,8 @@
 /*
  * Static calls: targets, trampolines, call sites.
  *
- * I1  A site of an executable or shared object goes to the object's trampoline or to handle->placed; a trampoline jumps
- *     through handle->through, or directly to handle->placed. Any other text is refused, and nothing is changed.
+ * I1  A site of an executable or shared object goes to the object's trampoline or to handle->text_target; a trampoline jumps
+ *     through handle->slot, or directly to handle->text_target. Any other text is refused, and nothing is changed.
  * I2  Text that jumps through the word is right only as long as the word is: the word changes first, and a trampoline
  *     whose target comes into reach leaves it as it was.
  * I3  call->func changes after the text did: K3 is what K1 is to keys.
@@ -16,7 +16,7 @@
  *     was there before after it was given back. Whoever unmaps (dlclose) has the dynamic linker's lock and may want ours.
  * I6  A call defined as lazy has its sites found: once registered, its word leads to a stub that asks where the call came
  *     from. A call of the trampoline that one store can change is changed, and known from then on as if it had a record; any
- *     other costs a question, and after VAIN_MAX of them the word leads to the target: who returns where is not known before
+ *     other costs a question, and after MISSES_MAX of them the word leads to the target: who returns where is not known before
  *     it was asked, so a tail call that is executed again and again would be asked for ever.
  *     As long as there are questions the trampoline stays as it is, and what goes by it finds the target in call->func.
  */
@@ -24,7 +24,7 @@
 #include "core/batch.h"
 #include "core/deps.h"
 #include "core/engine.h"
-#include "core/found.h"
+#include "core/discovered.h"
 
 #define XP_NO_PATCHING /* the library has no calls of its own */
 #include <crosspatch/static_call.h>
@@ -49,7 +49,7 @@ static uintptr_t destination(const struct xp_static_call *handle, xp__call_func 
 /* Whether calls that come by the trampoline are asked where they come from (I6). */
 static bool discovers(const struct xp_static_call *handle)
 {
-	return handle->lazy && handle->through == handle->lazy;
+	return handle->lazy && handle->slot == handle->lazy;
 }
 
 /* ---- sites: calls, with a record or discovered, and trampolines ---- */
@@ -61,7 +61,7 @@ static void call_count(const struct xp__request *request, const struct xp__group
 	size_t nr = group->nr;
 
 	(void)request;
-	for (const struct xp__found *found = handle->found; found; found = found->next)
+	for (const struct xp__discovered *discovered = handle->discovered; discovered; discovered = discovered->next)
 		nr++;
 	size->sites += nr;
 	size->plans += nr;
@@ -73,7 +73,7 @@ static int call_site(const struct xp__group *group, size_t i, struct xp__site *s
 	const struct xp_call_site *record =
 		(const struct xp_call_site *)group->records + group->numbers[i < group->nr ? i : 0];
 	struct xp_static_call *handle = handle_of(record);
-	const struct xp__found *found = handle->found;
+	const struct xp__discovered *discovered = handle->discovered;
 
 	*site = (struct xp__site){.handle = handle, .len = XP__CALL_LEN};
 	if (i < group->nr) {
@@ -84,11 +84,11 @@ static int call_site(const struct xp__group *group, size_t i, struct xp__site *s
 			site->len = XP__TRAMPOLINE_LEN;
 		return 1;
 	}
-	for (size_t at = group->nr; found && at < i; at++)
-		found = found->next;
-	if (found == NULL)
+	for (size_t at = group->nr; discovered && at < i; at++)
+		discovered = discovered->next;
+	if (discovered == NULL)
 		return -1;
-	site->code = found->code;
+	site->code = discovered->code;
 	return 1;
 }
 
@@ -97,9 +97,9 @@ static void indirect_form(struct xp__form *form, const struct xp__site *site, ui
 {
 	struct xp_static_call *handle = site->handle;
 
-	xp__form_trampoline_indirect(form->bytes, site->code, &handle->through);
-	if (to && (uintptr_t)handle->through != to) {
-		form->word = &handle->through;
+	xp__form_trampoline_indirect(form->bytes, site->code, &handle->slot);
+	if (to && (uintptr_t)handle->slot != to) {
+		form->word = &handle->slot;
 		form->word_to = (xp__call_func *)to;
 	}
 }
@@ -107,8 +107,8 @@ static void indirect_form(struct xp__form *form, const struct xp__site *site, ui
 /* Whether what jumps through the word is right. That of a shared call's handle leads to the entry of the call itself. */
 static bool word_is_right(const struct xp_static_call *handle, uintptr_t to)
 {
-	return (uintptr_t)handle->through == to ||
-	       (handle->object.real && (uintptr_t)handle->through == (uintptr_t)handle->func);
+	return (uintptr_t)handle->slot == to ||
+	       (handle->object.real && (uintptr_t)handle->slot == (uintptr_t)handle->func);
 }
 
 /*
@@ -133,8 +133,8 @@ static int trampoline_form(const struct xp__request *request, const struct xp__s
 	form->resume_at = to;
 	if (which < XP__RIGHT) {
 		memcpy(form->bytes, indirect.bytes, XP__TRAMPOLINE_LEN);
-		return n == 0 || (n == 1 && handle->placed &&
-				  xp__form_trampoline(form->bytes, site->code, (uintptr_t)handle->placed));
+		return n == 0 || (n == 1 && handle->text_target &&
+				  xp__form_trampoline(form->bytes, site->code, (uintptr_t)handle->text_target));
 	}
 	if (n > 0)
 		return 0;
@@ -152,7 +152,7 @@ static int call_form(const struct xp__request *request, const struct xp__site *s
 {
 	const struct xp_static_call *handle = site->handle;
 	const bool tail = site->flags & XP_SITE_TAIL;
-	uintptr_t to = which < XP__RIGHT ? (uintptr_t)handle->placed : destination(handle, request->call.func);
+	uintptr_t to = which < XP__RIGHT ? (uintptr_t)handle->text_target : destination(handle, request->call.func);
 	uint8_t by_trampoline[XP__CALL_LEN], direct[XP__CALL_LEN];
 	bool has_direct, prefers;
 
@@ -183,7 +183,7 @@ static void call_applied(const struct xp__request *request, const struct xp__gro
 	for (uint32_t i = 0; i < group->nr; i++) {
 		struct xp_static_call *handle = handle_of(&sites[group->numbers[i]]);
 
-		handle->placed = (xp__call_func *)destination(handle, request->call.func);
+		handle->text_target = (xp__call_func *)destination(handle, request->call.func);
 	}
 }
 
@@ -209,18 +209,18 @@ static void call_get_state(struct xp__request *request)
 
 static void call_drop(struct xp__request *request)
 {
-	xp__let_go(request->call.pin);
+	xp__unpin(request->call.pin);
 	request->call.pin = NULL;
 }
 
 /* Calls that go away need their targets no more. Who updates one meanwhile is lost anyway. */
-static void call_leave(const struct xp_site_table *table)
+static void call_gone(const struct xp_site_table *table)
 {
 	for (const struct xp_call_site *site = table->start; site < (const struct xp_call_site *)table->end; site++) {
 		struct xp_static_call *call = handle_of(site);
 
 		if (xp__site_flags(&site->call) & XP_SITE_TRAMPOLINE) {
-			xp__let_go(call->pin);
+			xp__unpin(call->pin);
 			call->pin = NULL;
 		}
 	}
@@ -230,16 +230,16 @@ static void call_leave(const struct xp_site_table *table)
 
 #if XP__HAS_THUNKS
 
-#define VAIN_MAX 16u /* calls that could not be changed, before nobody asks any more */
+#define MISSES_MAX 16u /* calls that could not be changed, before nobody asks any more */
 
 extern xp__call_func xp__call_discoverer __attribute__((visibility("hidden")));
 XP__THUNK(xp__call_discoverer, xp__call_discover);
 void *xp__call_discover(struct xp_object *object, uintptr_t return_address);
 
-static void store_through(struct xp_static_call *call, xp__call_func *func)
+static void store_slot(struct xp_static_call *call, xp__call_func *func)
 {
 	/* ordering: (C1) pairs with (C2) */
-	__atomic_store_n(&call->through, func, __ATOMIC_RELEASE);
+	__atomic_store_n(&call->slot, func, __ATOMIC_RELEASE);
 }
 
 static bool has_record(const struct xp_static_call *call, uintptr_t code)
@@ -261,7 +261,7 @@ static bool place(struct xp_static_call *call, uintptr_t code)
 	uint8_t by_trampoline[XP__CALL_LEN], direct[XP__CALL_LEN];
 
 	/* The site may lie on a page of its own, or the return address may be no such thing. */
-	if (xp__found_readable(code, XP__CALL_LEN) || !xp__form_call_fits(code) ||
+	if (xp__discovered_readable(code, XP__CALL_LEN) || !xp__form_call_fits(code) ||
 	    !xp__form_call(direct, code, to, false))
 		return false;
 	if (memcmp((const void *)code, direct, XP__CALL_LEN) == 0)
@@ -269,7 +269,8 @@ static bool place(struct xp_static_call *call, uintptr_t code)
 	if (!xp__form_call(by_trampoline, code, (uintptr_t)call->trampoline, false) ||
 	    memcmp((const void *)code, by_trampoline, XP__CALL_LEN) != 0)
 		return false;
-	if (!has_record(call, code) && !xp__found_has(call->found, code) && !xp__found_add(&call->found, code))
+	if (!has_record(call, code) && !xp__discovered_has(call->discovered, code) &&
+	    !xp__discovered_add(&call->discovered, code))
 		return false;
 	request.call.func = call->func;
 	return xp__patch_locked(&request, 1, NULL) == 0 && memcmp((const void *)code, direct, XP__CALL_LEN) == 0;
@@ -287,46 +288,47 @@ void *xp__call_discover(struct xp_object *object, uintptr_t return_address)
 		return (void *)destination(call, func);
 	}
 	func = call->func;
-	if (discovers(call) && !place(call, return_address - XP__CALL_LEN) && ++call->vain >= VAIN_MAX)
-		store_through(call, (xp__call_func *)destination(call, func));
+	if (discovers(call) && !place(call, return_address - XP__CALL_LEN) && ++call->misses >= MISSES_MAX)
+		store_slot(call, (xp__call_func *)destination(call, func));
 	xp__unlock();
 	return (void *)destination(call, func);
 }
 
 /* Before its records are known no site is looked for. */
-static void call_arrived(const struct xp_site_table *table)
+static void call_live(const struct xp_site_table *table)
 {
 	uintptr_t page = 0;
 
 	for (const struct xp_call_site *site = table->start; site < (const struct xp_call_site *)table->end; site++) {
 		struct xp_static_call *call = handle_of(site);
 
-		if (!(xp__site_flags(&site->call) & XP_SITE_TRAMPOLINE) || !call->lazy || call->vain >= VAIN_MAX ||
+		if (!(xp__site_flags(&site->call) & XP_SITE_TRAMPOLINE) || !call->lazy || call->misses >= MISSES_MAX ||
 		    !xp__text_readable(&page, xp__relative(&site->code), XP__TRAMPOLINE_LEN) ||
 		    !xp__form_trampoline_is_indirect((const uint8_t *)xp__relative(&site->code)))
 			continue;
 		call->discoverer = xp__call_discoverer;
-		store_through(call, call->lazy);
+		store_slot(call, call->lazy);
 	}
 }
 
 /* Sites that no record names go back to the trampoline: should the table come back, nobody would know them. */
-static void call_depart(const struct xp_site_table *table)
+static void call_going(const struct xp_site_table *table)
 {
 	for (const struct xp_call_site *site = table->start; site < (const struct xp_call_site *)table->end; site++) {
 		struct xp_static_call *call = handle_of(site);
 
-		for (const struct xp__found *found = call->found; found; found = found->next) {
-			const struct xp__site only = {.code = found->code, .handle = call, .len = XP__CALL_LEN};
+		for (const struct xp__discovered *discovered = call->discovered; discovered;
+		     discovered = discovered->next) {
+			const struct xp__site only = {.code = discovered->code, .handle = call, .len = XP__CALL_LEN};
 			struct xp__request request = {.kind = &xp__call_kind, .object = &call->object, .only = &only};
 
 			request.call.func = call->func;
 			request.call.back = true;
 			(void)xp__patch_locked(&request, 1, NULL);
 		}
-		xp__found_drop(&call->found);
+		xp__discovered_drop(&call->discovered);
 		if (discovers(call))
-			store_through(call, (xp__call_func *)destination(call, call->func));
+			store_slot(call, (xp__call_func *)destination(call, call->func));
 	}
 }
 
@@ -343,10 +345,10 @@ const struct xp__kind xp__call_kind = {
 	.form = call_form,
 	.applied = call_applied,
 	.drop = call_drop,
-	.leave = call_leave,
+	.gone = call_gone,
 #if XP__HAS_THUNKS
-	.arrived = call_arrived,
-	.depart = call_depart,
+	.live = call_live,
+	.going = call_going,
 #endif
 };
 
@@ -355,7 +357,7 @@ static struct xp__request request_of(struct xp_static_call *call, xp__call_func 
 	struct xp__request request = {.kind = &xp__call_kind, .object = xp__real(&call->object)};
 
 	request.call.func = func;
-	request.call.pin = xp__keep(func, request.object);
+	request.call.pin = xp__pin(func, request.object);
 	return request;
 }
 

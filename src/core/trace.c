@@ -487,7 +487,7 @@ XP__GENERAL_REGS void xp__function_run(struct xp__call *call, const void *area)
 
 	thread->floor = (uintptr_t)&floor;
 	__asm__ volatile("" : : "m"(floor) : "memory");
-	if (!thread->kept && xp__port->function_keep(thread) == 0)
+	if (!thread->kept && xp__port->hook_exit(thread) == 0)
 		thread->kept = 1;
 	if (handlers->nr_leave > 0) {
 		if (thread->kept)

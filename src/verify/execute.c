@@ -110,20 +110,20 @@ static void execute_go(struct xp__explorer *x, struct state state, int64_t targe
 	}
 }
 
-static bool execute_is_invalid(const struct xp__course *course, unsigned selector)
+static bool execute_is_invalid(const struct xp__schedule *schedule, unsigned selector)
 {
-	for (unsigned i = 0; i < course->nr_invalid; i++)
-		if (selector >= course->invalid[i].first && selector <= course->invalid[i].last)
+	for (unsigned i = 0; i < schedule->nr_invalid; i++)
+		if (selector >= schedule->invalid[i].first && selector <= schedule->invalid[i].last)
 			return true;
 	return false;
 }
 
-bool xp__execute_traps(const struct xp__course *course, const struct xp__effect *effect)
+bool xp__execute_traps(const struct xp__schedule *schedule, const struct xp__effect *effect)
 {
 	if (effect->kind == XP__EFFECT_INT3)
 		return true;
-	return course->faults && (effect->kind == XP__EFFECT_UD2 ||
-				  (effect->kind == XP__EFFECT_FARCALL && execute_is_invalid(course, effect->selector)));
+	return schedule->faults && (effect->kind == XP__EFFECT_UD2 || (effect->kind == XP__EFFECT_FARCALL &&
+								       execute_is_invalid(schedule, effect->selector)));
 }
 
 /* Whether every byte of the instruction has stood there at some time since commit @returned - 1 returned. */
@@ -194,7 +194,7 @@ void xp__execute(struct xp__explorer *x, struct state state, const struct xp__ef
 	if (!state.begun)
 		state.returned = execute_nr_returned(x, state.time);
 	state.begun = true;
-	if (xp__execute_traps(x->course, effect)) {
+	if (xp__execute_traps(x->schedule, effect)) {
 		execute_trap(x, state, effect, parent, step);
 		return;
 	}

@@ -50,13 +50,13 @@ unsigned xp__boundaries(unsigned addr, unsigned len, unsigned granule)
 
 static void explore_pass_time(struct xp__explorer *x, struct state state, uint32_t parent)
 {
-	const struct xp__event *event = &x->course->event[state.time];
+	const struct xp__event *event = &x->schedule->event[state.time];
 	struct xp__step step = {.kind = XP__STEP_TIME, .time = state.time};
 	bool inside = state.begun && state.mode == RUN;
 
 	if (event->kind == XP__EVENT_PARK && (inside || state.mode != RUN) && event->looks)
 		return;
-	if (event->kind == XP__EVENT_RECLAIM && state.mode == FOUND && x->course->reclaim_waits &&
+	if (event->kind == XP__EVENT_RECLAIM && state.mode == FOUND && x->schedule->reclaim_waits &&
 	    x->commits[state.commit].reclaimed == state.time + 1u)
 		return;
 	if (event->kind == XP__EVENT_SYNC || event->kind == XP__EVENT_UNPARK)
@@ -70,7 +70,7 @@ static void explore_visit(struct xp__explorer *x, uint32_t number)
 {
 	struct state state = x->nodes[number].state;
 
-	if (state.time < x->course->nr_events && !x->recording)
+	if (state.time < x->schedule->nr_events && !x->recording)
 		explore_pass_time(x, state, number);
 	if (x->apart[state.time])
 		return;
@@ -154,10 +154,10 @@ static bool explore_begins_instruction(struct xp__explorer *x, const uint8_t *by
 
 static void explore_prepare(struct xp__explorer *x, unsigned addr)
 {
-	const struct xp__course *course = x->course;
+	const struct xp__schedule *schedule = x->schedule;
 	bool apart = false;
 
-	x->len = course->len;
+	x->len = schedule->len;
 	x->error = 0;
 	x->nr_fetches = 0;
 	x->nr_stores = x->nr_changing = 0;
@@ -172,10 +172,10 @@ static void explore_prepare(struct xp__explorer *x, unsigned addr)
 	x->resumed.nr = 0;
 	x->nr_commits = 0;
 	x->freed = NOT_SET;
-	explore_begin_commit(x, course->new);
+	explore_begin_commit(x, schedule->new);
 	x->raised[0] = x->record[0] = 0;
 	memset(x->changed, 0, sizeof(x->changed));
-	memcpy(x->image[0], course->old, XP_MAX_LEN);
+	memcpy(x->image[0], schedule->old, XP_MAX_LEN);
 	for (unsigned i = 0; i < x->len; i++) {
 		x->block[i] = 0;
 		for (unsigned j = 0; j < x->len; j++)
@@ -184,19 +184,19 @@ static void explore_prepare(struct xp__explorer *x, unsigned addr)
 	}
 	x->now[0] = 0;
 	x->apart[0] = false;
-	for (unsigned t = 0; t < course->nr_events; t++) {
+	for (unsigned t = 0; t < schedule->nr_events; t++) {
 		struct commit *commit = &x->commits[x->nr_commits - 1];
 		unsigned *when[XP__EVENT_COMMIT + 1] = {[XP__EVENT_RETURN] = &commit->returned,
 							[XP__EVENT_RECLAIM] = &commit->reclaimed,
 							[XP__EVENT_FREE] = &x->freed};
-		unsigned kind = course->event[t].kind;
+		unsigned kind = schedule->event[t].kind;
 
 		if (kind == XP__EVENT_STORE)
-			explore_add_store(x, &course->event[t]);
+			explore_add_store(x, &schedule->event[t]);
 		else if (kind == XP__EVENT_PARK || kind == XP__EVENT_UNPARK)
 			apart = kind == XP__EVENT_PARK;
 		else if (kind == XP__EVENT_COMMIT)
-			explore_begin_commit(x, course->event[t].bytes);
+			explore_begin_commit(x, schedule->event[t].bytes);
 		else if (when[kind] && *when[kind] == NOT_SET)
 			*when[kind] = t + 1;
 		x->now[t + 1] = (uint8_t)x->nr_stores;
@@ -213,9 +213,9 @@ static void explore_prepare(struct xp__explorer *x, unsigned addr)
 /* What executions that begin at @entry may do. False: in some code there is no instruction that begins there. */
 static bool explore_references(struct xp__explorer *x, unsigned entry)
 {
-	bool begins = explore_begins_instruction(x, x->course->old, entry);
+	bool begins = explore_begins_instruction(x, x->schedule->old, entry);
 
-	explore_reference(x, &x->reference[entry].old, x->course->old, entry);
+	explore_reference(x, &x->reference[entry].old, x->schedule->old, entry);
 	for (unsigned c = 0; c < x->nr_commits; c++) {
 		const struct commit *commit = &x->commits[c];
 
@@ -227,26 +227,26 @@ static bool explore_references(struct xp__explorer *x, unsigned entry)
 	return begins;
 }
 
-int xp__explore(struct xp__explorer *x, const struct xp__course *course, unsigned addr, const struct xp__model *model,
-		struct xp__result *result)
+int xp__explore(struct xp__explorer *x, const struct xp__schedule *schedule, unsigned addr,
+		const struct xp__model *model, struct xp__result *result)
 {
-	unsigned entries = (course->entries | 1u) & ((1u << course->len) - 1);
+	unsigned entries = (schedule->entries | 1u) & ((1u << schedule->len) - 1);
 	struct xp__step none = {.kind = XP__STEP_TIME};
 
 	memset(result, 0, sizeof(*result));
 	result->proven = true;
-	x->course = course;
+	x->schedule = schedule;
 	x->model = model;
 	x->result = result;
-	xp__decoder_set(&x->decoder, course->mode);
+	xp__decoder_set(&x->decoder, schedule->mode);
 	explore_prepare(x, addr);
 	for (unsigned i = 0; i < x->len; i++)
 		if (entries >> i & 1 && !explore_references(x, i))
 			xp__states_violation(x, NO_PARENT, &none, "a branch leads into the middle of an instruction");
-	if (course->resume >= 0 && course->resume < (int)x->len) {
-		explore_reference(x, &x->resumed, course->old, (unsigned)course->resume);
+	if (schedule->resume >= 0 && schedule->resume < (int)x->len) {
+		explore_reference(x, &x->resumed, schedule->old, (unsigned)schedule->resume);
 		for (unsigned c = 0; c < x->nr_commits; c++)
-			explore_reference(x, &x->resumed, x->commits[c].new, (unsigned)course->resume);
+			explore_reference(x, &x->resumed, x->commits[c].new, (unsigned)schedule->resume);
 	}
 	explore_from(x, entries);
 	result->nr_states = x->nr;

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
-/* The explorer: every execution of a site that a fetch model allows while a course runs. Hosted. */
+/* The explorer: every execution of a site that a fetch model allows while a schedule runs. Hosted. */
 #ifndef XP_VERIFY_EXPLORE_H
 #define XP_VERIFY_EXPLORE_H
 
-#include "verify/course.h"
+#include "verify/schedule.h"
 #include "verify/model.h"
 
 #include <stdbool.h>
@@ -11,9 +11,9 @@
 #include <stdint.h>
 
 enum xp__step_kind {
-	XP__STEP_TIME,    /* the course's next event */
+	XP__STEP_TIME,    /* the schedule's next event */
 	XP__STEP_EXECUTE, /* one instruction */
-	XP__STEP_TRAP,    /* an instruction that traps: fetched, not yet delivered; without bytes: its fault is handled */
+	XP__STEP_TRAP, /* an instruction that traps: fetched, not yet delivered; without bytes: its fault is handled */
 	XP__STEP_RESUME,  /* the handler is done */
 	XP__STEP_RESTART, /* the handler found nothing to do: execute again */
 	XP__STEP_ENTER,   /* the handler of a breakpoint begins */
@@ -52,11 +52,11 @@ struct xp__explorer *xp__explorer_new(void);
 void xp__explorer_free(struct xp__explorer *explorer);
 
 /*
- * xp__explore - @course at a site whose first byte stands at address @addr, under @model. The result depends on @addr
+ * xp__explore - @schedule at a site whose first byte stands at address @addr, under @model. The result depends on @addr
  * only through the granule boundaries inside the site (tests/model/test_verify.c shows it).
- * Returns 0, -ENOMEM, or -E2BIG if there are more states than any sensible course has.
+ * Returns 0, -ENOMEM, or -E2BIG if there are more states than any sensible schedule has.
  */
-int xp__explore(struct xp__explorer *explorer, const struct xp__course *course, unsigned addr,
+int xp__explore(struct xp__explorer *explorer, const struct xp__schedule *schedule, unsigned addr,
 		const struct xp__model *model, struct xp__result *result);
 
 /* xp__boundaries - bit i: byte i of a site at @addr is the first of its granule; bit 0 is not set. */

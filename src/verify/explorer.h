@@ -67,7 +67,7 @@ struct xp__explorer {
 	size_t nr_slots;
 
 	/* The question. */
-	const struct xp__course *course;
+	const struct xp__schedule *schedule;
 	const struct xp__model *model;
 	struct xp__result *result;
 	int error;

@@ -74,7 +74,7 @@ static void handler_copy(struct xp__explorer *x, const struct state *state, uint
 
 static void handler_found(struct xp__explorer *x, struct state state, uint32_t parent, struct xp__step *step)
 {
-	int resume = x->course->resume;
+	int resume = x->schedule->resume;
 
 	step->kind = XP__STEP_RESUME;
 	if (state.time >= x->commits[state.commit].reclaimed) {
@@ -99,7 +99,7 @@ static void handler_fault(struct xp__explorer *x, struct state state, uint32_t p
 	struct xp__effect effect = xp__decode(&x->decoder, text, x->len - at < 15 ? x->len - at : 15, at);
 	bool nop = text[0] == 0x90;
 
-	if (x->course->restart_on_nop ? nop : !xp__execute_traps(x->course, &effect))
+	if (x->schedule->restart_on_nop ? nop : !xp__execute_traps(x->schedule, &effect))
 		handler_restart(x, state, at, parent, step);
 	else if (at != state.entry)
 		xp__states_violation(x, parent, step,

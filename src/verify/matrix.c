@@ -143,27 +143,27 @@ static struct answer *find_answer(struct run *run, const struct question *questi
 	return &run->answers[(hash ^ hash >> 32) % NR_ANSWERS];
 }
 
-/* Whether the course of @question is proven at @addr. @wrong: it should be, so a counterexample is reported. */
+/* Whether the schedule of @question is proven at @addr. @wrong: it should be, so a counterexample is reported. */
 static bool ask(struct run *run, const struct question *question, const char *name, unsigned addr, bool wrong)
 {
 	const struct xp__plan *plan = question->plan;
 	const struct xp__model *model = &run->matrix->models[question->model];
 	struct answer *answer = find_answer(run, question);
-	struct xp__course course;
+	struct xp__schedule schedule;
 	struct xp__result result;
 	bool known = answer->known && memcmp(&answer->question, question, sizeof(*question)) == 0;
 
 	run->matrix->nr_asked++;
 	if (known && (answer->proven || !wrong))
 		return answer->proven;
-	xp__course_of_plan(&course, &plan[0], question->fail[0]);
+	xp__schedule_of_plan(&schedule, &plan[0], question->fail[0]);
 	if (plan[1].len)
-		xp__course_continue(&course, &plan[1], question->fail[1]);
-	snprintf(course.name, sizeof(course.name), "%s, %s%s%s%s%s", name, xp__method_names[plan[0].method],
+		xp__schedule_continue(&schedule, &plan[1], question->fail[1]);
+	snprintf(schedule.name, sizeof(schedule.name), "%s, %s%s%s%s%s", name, xp__method_names[plan[0].method],
 		 question->fail[0] == XP__NO_FAILURE ? "" : " rolled back", plan[1].len ? ", then " : "",
 		 plan[1].len ? xp__method_names[plan[1].method] : "",
 		 plan[1].len && question->fail[1] != XP__NO_FAILURE ? " rolled back" : "");
-	run->error = xp__explore(run->explorer, &course, addr, model, &result);
+	run->error = xp__explore(run->explorer, &schedule, addr, model, &result);
 	run->matrix->nr_explored++;
 	run->matrix->nr_states += result.nr_states;
 	answer->question = *question;
@@ -172,7 +172,7 @@ static bool ask(struct run *run, const struct question *question, const char *na
 	if (wrong && !result.proven) {
 		run->matrix->nr_wrong++;
 		if (run->watch->wrong)
-			run->watch->wrong(run->watch->data, &course, addr, model, &result);
+			run->watch->wrong(run->watch->data, &schedule, addr, model, &result);
 	}
 	return result.proven;
 }
@@ -204,10 +204,10 @@ static bool build(const struct xp__kind *kind, unsigned addr, enum xp_policy pol
 		.new = kind->new,
 		.len = kind->len,
 		.known = kind->known,
-		.resume = kind->flags & RESUME	 ? XP_RESUME_AT
-			  : kind->flags & BYPASS ? XP_RESUME_BYPASS
-						 : XP_RESUME_EMULATE,
-		.resume_at = kind->flags & RESUME ? 1 : 0,
+		.resume = kind->flags &RESUME   ? XP_RESUME_AT
+			  : kind->flags &BYPASS ? XP_RESUME_BYPASS
+						: XP_RESUME_EMULATE,
+		.resume_at = kind->flags &RESUME ? 1 : 0,
 		.policy = policy,
 		.can = can,
 		.fetch = fetch,
@@ -223,8 +223,8 @@ static unsigned judge(struct run *run, const struct xp__plan *plan, const char *
 	unsigned nr_proven = 0;
 
 	for (unsigned fail = 0; fail <= plan->nr_stores && !run->error; fail++) {
-		struct question question = make_question(run, plan, fail < plan->nr_stores ? fail : XP__NO_FAILURE,
-							 NULL, 0, addr, m);
+		struct question question =
+			make_question(run, plan, fail < plan->nr_stores ? fail : XP__NO_FAILURE, NULL, 0, addr, m);
 
 		nr_proven += ask(run, &question, name, addr, chosen);
 	}
@@ -300,9 +300,8 @@ static void judge_two(struct run *run, const struct xp__plan *first, const struc
 	for (unsigned fail = 0; fail < nr; fail++)
 		for (unsigned m = 0; m < run->matrix->nr_models && !run->error; m++) {
 			const struct xp__model *model = xp__model_find(run->matrix->models[m].name);
-			struct question question =
-				make_question(run, first, fail_first, second,
-					      fail + 1 < nr ? fail : XP__NO_FAILURE, addr, m);
+			struct question question = make_question(run, first, fail_first, second,
+								 fail + 1 < nr ? fail : XP__NO_FAILURE, addr, m);
 
 			if (!model || !proves(model, first) || !proves(model, second))
 				continue;
@@ -327,8 +326,7 @@ static void fill_two(struct run *run, unsigned k, unsigned addr, enum xp_policy 
 		if (next->len != kind->len || memcmp(next->old, kind->new, kind->len) != 0)
 			continue;
 		for (unsigned p = 0; p < sizeof(policies) / sizeof(policies[0]); p++)
-			if (offered(next, policies[p]) &&
-			    build(next, addr, policies[p], can, XP__FETCH_AMD, &second))
+			if (offered(next, policies[p]) && build(next, addr, policies[p], can, XP__FETCH_AMD, &second))
 				judge_two(run, &first, &second, XP__NO_FAILURE, kind->name, addr);
 	}
 }

@@ -13,10 +13,11 @@ struct xp__kind {
 	uint8_t old[XP_MAX_LEN], new[XP_MAX_LEN];
 };
 
-#define XP__KIND_RESUME 1  /* the caller gives a resume address; else the new instruction is emulated */
-#define XP__KIND_BYPASS 8  /* the new instruction is executed out of line where it is not emulated */
-#define XP__KIND_SEVERAL 2 /* several instructions, unknown to the library: the contract allows quiesce and early only */
-#define XP__KIND_REX 4     /* has a prefix that in 32-bit code is another instruction: 64-bit code only */
+#define XP__KIND_RESUME 1 /* the caller gives a resume address; else the new instruction is emulated */
+#define XP__KIND_BYPASS 8 /* the new instruction is executed out of line where it is not emulated */
+#define XP__KIND_SEVERAL                                                                                               \
+	2              /* several instructions, unknown to the library: the contract allows quiesce and early only */
+#define XP__KIND_REX 4 /* has a prefix that in 32-bit code is another instruction: 64-bit code only */
 
 #define XP__MAX_KINDS 80
 
@@ -44,7 +45,7 @@ struct xp__matrix {
 };
 
 typedef void xp__progress_fn(void *data, unsigned done, unsigned all);
-typedef void xp__wrong_fn(void *data, const struct xp__course *course, unsigned addr, const struct xp__model *model,
+typedef void xp__wrong_fn(void *data, const struct xp__schedule *schedule, unsigned addr, const struct xp__model *model,
 			  const struct xp__result *result);
 
 /* What to call meanwhile; each may be NULL. */

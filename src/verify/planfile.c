@@ -28,7 +28,7 @@ struct reader {
 	const char *at, *line, *end; /* end: of the line, or where its comment begins */
 	unsigned nr_line;
 	/* The plan being read. */
-	struct xp__course *course;
+	struct xp__schedule *schedule;
 	unsigned plan_line, nr_states, nr_symbols, nr_stores, store_line, store_column;
 	unsigned resume_line, resume_column, entry_line, entry_column;
 	unsigned first_event;                            /* of the commit being read */
@@ -154,29 +154,29 @@ static struct symbol *find_symbol(struct reader *r, struct word word)
 }
 
 /* A breakpoint at the first byte, in any state of a commit, has a record, as the library's have. */
-static void add_record(struct xp__course *course, unsigned first, const uint8_t *before)
+static void add_record(struct xp__schedule *schedule, unsigned first, const uint8_t *before)
 {
 	bool breaks = before[0] == XP__INSN_INT3_BYTE;
 
-	for (unsigned i = first; i < course->nr_events; i++)
-		breaks |= course->event[i].kind == XP__EVENT_STORE && course->event[i].off == 0 &&
-			  course->event[i].bytes[0] == XP__INSN_INT3_BYTE;
+	for (unsigned i = first; i < schedule->nr_events; i++)
+		breaks |= schedule->event[i].kind == XP__EVENT_STORE && schedule->event[i].off == 0 &&
+			  schedule->event[i].bytes[0] == XP__INSN_INT3_BYTE;
 	if (!breaks)
 		return;
-	xp__course_add(course, XP__EVENT_RETIRE);
-	xp__course_add(course, XP__EVENT_RECLAIM);
-	memmove(course->event + first + 2, course->event + first,
-		(course->nr_events - first) * sizeof(course->event[0]));
-	memset(&course->event[first], 0, 2 * sizeof(course->event[0]));
-	course->event[first].kind = XP__EVENT_PUBLISH;
-	course->event[first + 1].kind = XP__EVENT_RAISE;
-	course->nr_events += 2;
+	xp__schedule_add(schedule, XP__EVENT_RETIRE);
+	xp__schedule_add(schedule, XP__EVENT_RECLAIM);
+	memmove(schedule->event + first + 2, schedule->event + first,
+		(schedule->nr_events - first) * sizeof(schedule->event[0]));
+	memset(&schedule->event[first], 0, 2 * sizeof(schedule->event[0]));
+	schedule->event[first].kind = XP__EVENT_PUBLISH;
+	schedule->event[first + 1].kind = XP__EVENT_RAISE;
+	schedule->nr_events += 2;
 }
 
 /* The commit is complete: what it was for is known now. */
 static int end_commit(struct reader *r)
 {
-	struct xp__course *course = r->course;
+	struct xp__schedule *schedule = r->schedule;
 
 	if (r->nr_stores)
 		return fail_at(r, r->store_line, r->store_column, "no state follows this store");
@@ -184,10 +184,10 @@ static int end_commit(struct reader *r)
 		return fail_at(r, r->plan_line, 1, "a plan has at least two states: the old code and the new");
 	if (r->commit_line && r->nr_states == r->commit_states)
 		return fail_at(r, r->commit_line, 1, "a commit has at least one state: the new code");
-	memcpy(r->commit_line ? course->event[r->first_event - 1].bytes : course->new, r->state, XP_MAX_LEN);
+	memcpy(r->commit_line ? schedule->event[r->first_event - 1].bytes : schedule->new, r->state, XP_MAX_LEN);
 	if (r->ends_in_sync)
-		xp__course_add(course, XP__EVENT_RETURN);
-	add_record(course, r->first_event, r->before);
+		xp__schedule_add(schedule, XP__EVENT_RETURN);
+	add_record(schedule, r->first_event, r->before);
 	return 0;
 }
 
@@ -196,23 +196,23 @@ static int end_plan(struct reader *r)
 {
 	int error;
 
-	if (r->course == NULL)
+	if (r->schedule == NULL)
 		return 0;
 	error = end_commit(r);
 	if (error)
 		return error;
-	if (r->course->resume > r->course->len)
-		return fail_at(r, r->resume_line, r->resume_column, "the site ends at offset %u", r->course->len);
-	if (r->course->entries >> r->course->len)
-		return fail_at(r, r->entry_line, r->entry_column, "the site ends at offset %u", r->course->len);
-	r->course = NULL;
+	if (r->schedule->resume > r->schedule->len)
+		return fail_at(r, r->resume_line, r->resume_column, "the site ends at offset %u", r->schedule->len);
+	if (r->schedule->entries >> r->schedule->len)
+		return fail_at(r, r->entry_line, r->entry_column, "the site ends at offset %u", r->schedule->len);
+	r->schedule = NULL;
 	return 0;
 }
 
 /* Whether a name can be printed anywhere. */
 static bool shows(const char *name, size_t len)
 {
-	char text[sizeof(((struct xp__course *)0)->name)];
+	char text[sizeof(((struct xp__schedule *)0)->name)];
 	uint32_t code;
 
 	memcpy(text, name, len);
@@ -228,7 +228,7 @@ static bool shows(const char *name, size_t len)
 static int read_plan(struct reader *r, struct word directive)
 {
 	struct xp__planfile *file = r->file;
-	struct xp__course *courses;
+	struct xp__schedule *schedules;
 	const char *end = r->end;
 	struct word name;
 	int error = end_plan(r);
@@ -240,20 +240,20 @@ static int read_plan(struct reader *r, struct word directive)
 	name = next_word(r);
 	if (name.len == 0)
 		return FAIL(r, name.at, "a name is expected");
-	if ((size_t)(end - name.at) >= sizeof(courses->name))
-		return FAIL(r, name.at, "the name is longer than %zu characters", sizeof(courses->name) - 1);
+	if ((size_t)(end - name.at) >= sizeof(schedules->name))
+		return FAIL(r, name.at, "the name is longer than %zu characters", sizeof(schedules->name) - 1);
 	if (!shows(name.at, (size_t)(end - name.at)))
 		return FAIL(r, name.at, "the name has characters that do not show, or bytes that are no UTF-8");
-	courses = realloc(file->courses, (file->nr + 1) * sizeof(*courses));
-	if (courses == NULL)
+	schedules = realloc(file->schedules, (file->nr + 1) * sizeof(*schedules));
+	if (schedules == NULL)
 		return -ENOMEM;
-	file->courses = courses;
-	r->course = &courses[file->nr++];
-	memset(r->course, 0, sizeof(*r->course));
-	memcpy(r->course->name, name.at, (size_t)(end - name.at));
-	r->course->mode = 64;
-	r->course->resume = XP__RESUME_EMULATE;
-	r->course->faults = r->course->reclaim_waits = true;
+	file->schedules = schedules;
+	r->schedule = &schedules[file->nr++];
+	memset(r->schedule, 0, sizeof(*r->schedule));
+	memcpy(r->schedule->name, name.at, (size_t)(end - name.at));
+	r->schedule->mode = 64;
+	r->schedule->resume = XP__RESUME_EMULATE;
+	r->schedule->faults = r->schedule->reclaim_waits = true;
 	r->plan_line = r->nr_line;
 	r->nr_states = r->nr_symbols = r->nr_stores = 0;
 	r->first_event = r->commit_line = r->commit_states = r->nr_commits = 0;
@@ -272,7 +272,7 @@ static int read_mode(struct reader *r, struct word directive)
 		return FAIL(r, directive.at, "the mode stands before the first state");
 	if (mode != 16 && mode != 32 && mode != 64)
 		return FAIL(r, word.at, "16, 32 or 64 is expected");
-	r->course->mode = (uint8_t)mode;
+	r->schedule->mode = (uint8_t)mode;
 	return 0;
 }
 
@@ -309,7 +309,7 @@ static int read_let(struct reader *r, struct word directive)
 
 static int read_selectors(struct reader *r, struct word directive)
 {
-	struct xp__course *course = r->course;
+	struct xp__schedule *schedule = r->schedule;
 	struct word word = next_word(r);
 
 	(void)directive;
@@ -324,10 +324,10 @@ static int read_selectors(struct reader *r, struct word directive)
 		if (first < 0 || last < first)
 			return FAIL(r, word.at,
 				    "a selector, or FIRST-LAST, is expected, in up to four hexadecimal digits each");
-		if (course->nr_invalid == XP__MAX_RANGES)
+		if (schedule->nr_invalid == XP__MAX_RANGES)
 			return FAIL(r, word.at, "more than %u ranges", XP__MAX_RANGES);
-		course->invalid[course->nr_invalid].first = (uint16_t)first;
-		course->invalid[course->nr_invalid++].last = (uint16_t)last;
+		schedule->invalid[schedule->nr_invalid].first = (uint16_t)first;
+		schedule->invalid[schedule->nr_invalid++].last = (uint16_t)last;
 	}
 	return 0;
 }
@@ -337,7 +337,7 @@ static const char too_many[] = "more stores and syncs than the verifier takes";
 /* For one event, and the five that end_commit() adds. */
 static bool has_room(const struct reader *r)
 {
-	return r->course->nr_events + 6 <= XP__MAX_EVENTS;
+	return r->schedule->nr_events + 6 <= XP__MAX_EVENTS;
 }
 
 /* One store of the bytes [off, off+len) of @state. */
@@ -347,7 +347,7 @@ static int add_store(struct reader *r, struct word directive, const uint8_t *sta
 
 	if (!has_room(r))
 		return FAIL(r, directive.at, too_many);
-	event = xp__course_add(r->course, XP__EVENT_STORE);
+	event = xp__schedule_add(r->schedule, XP__EVENT_STORE);
 	event->off = (uint8_t)off;
 	event->len = (uint8_t)len;
 	event->single = true;
@@ -358,7 +358,7 @@ static int add_store(struct reader *r, struct word directive, const uint8_t *sta
 
 static int store_state(struct reader *r, struct word directive, const uint8_t *state)
 {
-	unsigned len = r->course->len, first = 0, last = len;
+	unsigned len = r->schedule->len, first = 0, last = len;
 	int error = 0;
 
 	while (first < len && state[first] == r->state[first])
@@ -394,7 +394,7 @@ static int read_state(struct reader *r, struct word directive)
 		struct symbol *symbol = find_symbol(r, word);
 		int byte = hex_byte(word);
 
-		if (len == XP_MAX_LEN || (r->nr_states && len == r->course->len))
+		if (len == XP_MAX_LEN || (r->nr_states && len == r->schedule->len))
 			return FAIL(r, word.at,
 				    r->nr_states ? "this state is longer than the first"
 						 : "a site has at most 16 bytes");
@@ -404,7 +404,7 @@ static int read_state(struct reader *r, struct word directive)
 			return FAIL(r, word.at, "%s has only %u bytes", symbol->name, symbol->len);
 		state[len] = symbol ? symbol->bytes[used[symbol - r->symbols]++] : (uint8_t)byte;
 	}
-	if (len == 0 || (r->nr_states && len != r->course->len))
+	if (len == 0 || (r->nr_states && len != r->schedule->len))
 		return FAIL(r, word.at,
 			    len ? "this state is shorter than the first" : "a byte or a symbol is expected");
 	r->ends_in_sync = false;
@@ -412,8 +412,8 @@ static int read_state(struct reader *r, struct word directive)
 		return store_state(r, directive, state);
 	if (r->nr_stores)
 		return FAIL(r, directive.at, "the first state is not reached by a store");
-	r->course->len = (uint8_t)len;
-	memcpy(r->course->old, state, sizeof(state));
+	r->schedule->len = (uint8_t)len;
+	memcpy(r->schedule->old, state, sizeof(state));
 	memcpy(r->before, state, sizeof(state));
 	memcpy(r->state, state, sizeof(state));
 	return 0;
@@ -443,7 +443,7 @@ static int read_sync(struct reader *r, struct word directive)
 		return FAIL(r, directive.at, "sync stands after a state");
 	if (!has_room(r))
 		return FAIL(r, directive.at, too_many);
-	xp__course_add(r->course, XP__EVENT_SYNC);
+	xp__schedule_add(r->schedule, XP__EVENT_SYNC);
 	r->ends_in_sync = r->nr_states > 1;
 	return 0;
 }
@@ -461,8 +461,8 @@ static int read_commit(struct reader *r, struct word directive)
 		return FAIL(r, directive.at, "more than %u commits", XP__MAX_COMMITS);
 	if (!has_room(r))
 		return FAIL(r, directive.at, too_many);
-	xp__course_add(r->course, XP__EVENT_COMMIT);
-	r->first_event = r->course->nr_events;
+	xp__schedule_add(r->schedule, XP__EVENT_COMMIT);
+	r->first_event = r->schedule->nr_events;
 	r->commit_line = r->nr_line;
 	r->commit_states = r->nr_states;
 	r->ends_in_sync = false;
@@ -472,11 +472,11 @@ static int read_commit(struct reader *r, struct word directive)
 
 static int read_free(struct reader *r, struct word directive)
 {
-	if (r->nr_states < 2 || r->nr_stores || r->course->resume != XP__RESUME_COPY)
+	if (r->nr_states < 2 || r->nr_stores || r->schedule->resume != XP__RESUME_COPY)
 		return FAIL(r, directive.at, "free-copy stands after a state, in a plan with `resume copy`");
 	if (!has_room(r))
 		return FAIL(r, directive.at, too_many);
-	xp__course_add(r->course, XP__EVENT_FREE);
+	xp__schedule_add(r->schedule, XP__EVENT_FREE);
 	return 0;
 }
 
@@ -490,7 +490,7 @@ static int read_entry(struct reader *r, struct word directive)
 
 		if (offset < 0)
 			return FAIL(r, word.at, "an offset in the site is expected");
-		r->course->entries |= (uint16_t)(1u << offset);
+		r->schedule->entries |= (uint16_t)(1u << offset);
 		r->entry_line = r->nr_line;
 		r->entry_column = column(r, word.at);
 		word = next_word(r);
@@ -501,7 +501,7 @@ static int read_entry(struct reader *r, struct word directive)
 static int read_restart(struct reader *r, struct word directive)
 {
 	(void)directive;
-	r->course->restart_on_nop = true;
+	r->schedule->restart_on_nop = true;
 	return 0;
 }
 
@@ -512,12 +512,12 @@ static int read_resume(struct reader *r, struct word directive)
 
 	(void)directive;
 	if (word_is(word, "copy")) {
-		r->course->resume = XP__RESUME_COPY;
+		r->schedule->resume = XP__RESUME_COPY;
 		return 0;
 	}
 	if (offset < 0)
 		return FAIL(r, word.at, "an offset in the site, its length, or `copy` is expected");
-	r->course->resume = (int8_t)offset;
+	r->schedule->resume = (int8_t)offset;
 	r->resume_line = r->nr_line;
 	r->resume_column = column(r, word.at);
 	return 0;
@@ -546,7 +546,7 @@ static int read_line(struct reader *r)
 
 		if (!word_is(word, directives[i].name))
 			continue;
-		if (r->course == NULL && i != 0)
+		if (r->schedule == NULL && i != 0)
 			return FAIL(r, word.at, "`plan NAME` is expected first");
 		error = directives[i].read(r, word);
 		return error ? error : end_of_line(r);
@@ -583,7 +583,7 @@ int xp__planfile_read(struct xp__planfile *file, const char *text, size_t len)
 
 void xp__planfile_free(struct xp__planfile *file)
 {
-	free(file->courses);
-	file->courses = NULL;
+	free(file->schedules);
+	file->schedules = NULL;
 	file->nr = 0;
 }

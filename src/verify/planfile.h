@@ -25,18 +25,18 @@
 #ifndef XP_VERIFY_PLANFILE_H
 #define XP_VERIFY_PLANFILE_H
 
-#include "verify/course.h"
+#include "verify/schedule.h"
 
 #include <stddef.h>
 
 struct xp__planfile {
 	size_t nr;
-	struct xp__course *courses; /* malloc()ed */
-	unsigned line, column;      /* of an error; from 1 */
+	struct xp__schedule *schedules; /* malloc()ed */
+	unsigned line, column;          /* of an error; from 1 */
 	char reason[120];
 };
 
-/* xp__planfile_read - 0; -EINVAL with line, column and reason set; -ENOMEM. The courses read so far are kept. */
+/* xp__planfile_read - 0; -EINVAL with line, column and reason set; -ENOMEM. The schedules read so far are kept. */
 int xp__planfile_read(struct xp__planfile *file, const char *text, size_t len);
 
 void xp__planfile_free(struct xp__planfile *file);

@@ -28,50 +28,50 @@ static void print_bytes(FILE *out, const uint8_t *bytes, unsigned len)
 }
 
 /* The text as it is after so many stores. */
-static void image(const struct xp__course *course, unsigned nr_stores, uint8_t bytes[XP_MAX_LEN])
+static void image(const struct xp__schedule *schedule, unsigned nr_stores, uint8_t bytes[XP_MAX_LEN])
 {
-	memcpy(bytes, course->old, XP_MAX_LEN);
-	for (unsigned i = 0; i < course->nr_events && nr_stores > 0; i++)
-		if (course->event[i].kind == XP__EVENT_STORE) {
-			memcpy(bytes + course->event[i].off, course->event[i].bytes, course->event[i].len);
+	memcpy(bytes, schedule->old, XP_MAX_LEN);
+	for (unsigned i = 0; i < schedule->nr_events && nr_stores > 0; i++)
+		if (schedule->event[i].kind == XP__EVENT_STORE) {
+			memcpy(bytes + schedule->event[i].off, schedule->event[i].bytes, schedule->event[i].len);
 			nr_stores--;
 		}
 }
 
 /* The versions of the text and where its blocks begin: "66 9a|12 34". */
-static void print_versions(FILE *out, const struct xp__course *course, unsigned addr, const struct xp__model *model)
+static void print_versions(FILE *out, const struct xp__schedule *schedule, unsigned addr, const struct xp__model *model)
 {
-	unsigned starts = xp__boundaries(addr, course->len, model->granule), version = 0;
+	unsigned starts = xp__boundaries(addr, schedule->len, model->granule), version = 0;
 
-	for (int i = -1; i < course->nr_events; i++) {
+	for (int i = -1; i < schedule->nr_events; i++) {
 		uint8_t bytes[XP_MAX_LEN];
 
-		if (i >= 0 && course->event[i].kind != XP__EVENT_STORE) {
-			fprintf(out, "             %s\n", event_names[course->event[i].kind]);
+		if (i >= 0 && schedule->event[i].kind != XP__EVENT_STORE) {
+			fprintf(out, "             %s\n", event_names[schedule->event[i].kind]);
 			continue;
 		}
-		image(course, version, bytes);
-		if (version == 0 && course->entries > 1) {
+		image(schedule, version, bytes);
+		if (version == 0 && schedule->entries > 1) {
 			fputs("  branches lead to", out);
-			for (unsigned b = 1; b < course->len; b++)
-				if (course->entries >> b & 1)
+			for (unsigned b = 1; b < schedule->len; b++)
+				if (schedule->entries >> b & 1)
 					fprintf(out, " +%u", b);
 			fputc('\n', out);
 		}
 		fprintf(out, "  version %-2u ", version++);
-		for (unsigned b = 0; b < course->len; b++)
+		for (unsigned b = 0; b < schedule->len; b++)
 			fprintf(out, "%s%02x", b == 0 ? "" : starts >> b & 1 ? "|" : " ", bytes[b]);
-		if (i >= 0 && !course->event[i].single)
+		if (i >= 0 && !schedule->event[i].single)
 			fputs("   byte by byte", out);
 		fputc('\n', out);
 	}
 }
 
-static void print_fetch(FILE *out, const struct xp__course *course, const struct xp__step *step)
+static void print_fetch(FILE *out, const struct xp__schedule *schedule, const struct xp__step *step)
 {
 	char text[96];
 
-	xp__disassemble(course->mode, step->bytes, step->len, step->at, text, sizeof(text));
+	xp__disassemble(schedule->mode, step->bytes, step->len, step->at, text, sizeof(text));
 	fprintf(out, "fetches at +%u: ", step->at);
 	print_bytes(out, step->bytes, step->len);
 	fputs("  of versions ", out);
@@ -81,22 +81,22 @@ static void print_fetch(FILE *out, const struct xp__course *course, const struct
 }
 
 /* Events that pass are told by how many stores have happened: the bystander does not see more of them. */
-static unsigned stores_before(const struct xp__course *course, unsigned time)
+static unsigned stores_before(const struct xp__schedule *schedule, unsigned time)
 {
 	unsigned nr = 0;
 
 	for (unsigned i = 0; i < time; i++)
-		nr += course->event[i].kind == XP__EVENT_STORE;
+		nr += schedule->event[i].kind == XP__EVENT_STORE;
 	return nr;
 }
 
-static void print_step(FILE *out, const struct xp__course *course, const struct xp__step *step)
+static void print_step(FILE *out, const struct xp__schedule *schedule, const struct xp__step *step)
 {
 	if (step->kind == XP__STEP_TIME) {
-		const struct xp__event *event = &course->event[step->time];
+		const struct xp__event *event = &schedule->event[step->time];
 
 		if (event->kind == XP__EVENT_STORE)
-			fprintf(out, "  version %u is stored\n", stores_before(course, step->time) + 1);
+			fprintf(out, "  version %u is stored\n", stores_before(schedule, step->time) + 1);
 		else
 			fprintf(out, "  %s\n", event_names[event->kind]);
 		return;
@@ -104,11 +104,11 @@ static void print_step(FILE *out, const struct xp__course *course, const struct 
 	fputs("    it ", out);
 	switch (step->kind) {
 	case XP__STEP_EXECUTE:
-		print_fetch(out, course, step);
+		print_fetch(out, schedule, step);
 		break;
 	case XP__STEP_TRAP:
 		if (step->len) {
-			print_fetch(out, course, step);
+			print_fetch(out, schedule, step);
 			fputs(", which traps", out);
 		} else {
 			fprintf(out, "enters the fault handler, for the fault at +%u", step->at);
@@ -146,19 +146,19 @@ static void print_model(FILE *out, const struct xp__model *model)
 		model->ascending ? ", ascending" : "", model->undefined ? ", unsynchronized is undefined" : "");
 }
 
-void xp__report_result(FILE *out, const struct xp__course *course, unsigned addr, const struct xp__model *model,
+void xp__report_result(FILE *out, const struct xp__schedule *schedule, unsigned addr, const struct xp__model *model,
 		       const struct xp__result *result)
 {
 	unsigned at = addr % 4096 < 64 ? addr % 4096 : addr % 64;
 
-	fprintf(out, "counterexample: %s\n%u-bit code, %u bytes at %u of 64, model ", course->name, course->mode,
-		course->len, at);
+	fprintf(out, "counterexample: %s\n%u-bit code, %u bytes at %u of 64, model ", schedule->name, schedule->mode,
+		schedule->len, at);
 	print_model(out, model);
 	fputs("\nThe text:\n", out);
-	print_versions(out, course, addr, model);
+	print_versions(out, schedule, addr, model);
 	fputs("A bystander:\n", out);
 	for (unsigned i = 0; i < result->nr_steps; i++)
-		print_step(out, course, &result->step[i]);
+		print_step(out, schedule, &result->step[i]);
 	fprintf(out, "Wrong: %s.\n", result->why);
 }
 
@@ -174,7 +174,7 @@ static void json_string(FILE *out, const char *text)
 	fputc('"', out);
 }
 
-static void json_step(FILE *out, const struct xp__course *course, const struct xp__step *step)
+static void json_step(FILE *out, const struct xp__schedule *schedule, const struct xp__step *step)
 {
 	static const char *const names[] = {"time",  "execute", "trap",   "resume", "restart",
 					    "enter", "found",   "missed", "int3",   "copy"};
@@ -182,12 +182,12 @@ static void json_step(FILE *out, const struct xp__course *course, const struct x
 
 	if (step->kind == XP__STEP_TIME) {
 		fprintf(out, "{\"step\":\"time\",\"event\":\"%s\",\"stores\":%u}",
-			event_names[course->event[step->time].kind], stores_before(course, step->time + 1u));
+			event_names[schedule->event[step->time].kind], stores_before(schedule, step->time + 1u));
 		return;
 	}
 	fprintf(out, "{\"step\":\"%s\",\"at\":%u", names[step->kind], step->at);
 	if (step->len) {
-		xp__disassemble(course->mode, step->bytes, step->len, step->at, text, sizeof(text));
+		xp__disassemble(schedule->mode, step->bytes, step->len, step->at, text, sizeof(text));
 		fputs(",\"bytes\":\"", out);
 		print_bytes(out, step->bytes, step->len);
 		fputs("\",\"versions\":[", out);
@@ -199,11 +199,11 @@ static void json_step(FILE *out, const struct xp__course *course, const struct x
 	fputc('}', out);
 }
 
-void xp__report_result_json(FILE *out, const struct xp__course *course, unsigned addr, const struct xp__model *model,
-			    const struct xp__result *result)
+void xp__report_result_json(FILE *out, const struct xp__schedule *schedule, unsigned addr,
+			    const struct xp__model *model, const struct xp__result *result)
 {
 	fputs("{\"plan\":", out);
-	json_string(out, course->name);
+	json_string(out, schedule->name);
 	fprintf(out,
 		",\"model\":\"%s\",\"address\":%u,\"proven\":%s,\"states\":%zu,\"old\":%zu,\"new\":%zu,\"trap\":%zu",
 		model->name, addr, result->proven ? "true" : "false", result->nr_states, result->nr_old, result->nr_new,
@@ -215,7 +215,7 @@ void xp__report_result_json(FILE *out, const struct xp__course *course, unsigned
 		for (unsigned i = 0; i < result->nr_steps; i++) {
 			if (i)
 				fputc(',', out);
-			json_step(out, course, &result->step[i]);
+			json_step(out, schedule, &result->step[i]);
 		}
 		fputc(']', out);
 	}

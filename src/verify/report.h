@@ -9,12 +9,12 @@
 #include <stdio.h>
 
 /* xp__report_result - the counterexample of @result: plan, address, model, versions, what was fetched, and why it is wrong. */
-void xp__report_result(FILE *out, const struct xp__course *course, unsigned addr, const struct xp__model *model,
+void xp__report_result(FILE *out, const struct xp__schedule *schedule, unsigned addr, const struct xp__model *model,
 		       const struct xp__result *result);
 
 /* The same as a JSON object; also of a proof. */
-void xp__report_result_json(FILE *out, const struct xp__course *course, unsigned addr, const struct xp__model *model,
-			    const struct xp__result *result);
+void xp__report_result_json(FILE *out, const struct xp__schedule *schedule, unsigned addr,
+			    const struct xp__model *model, const struct xp__result *result);
 
 /*
  * xp__report_addresses - "0-3, 8 mod 16": the addresses of @set (bit i: address i, modulo @period ≤ 64), in words if they

@@ -30,28 +30,28 @@ static void require(bool condition, const char *what)
 }
 
 /* What the explorer relies on. */
-static void check_course(const struct xp__course *course)
+static void check_schedule(const struct xp__schedule *schedule)
 {
 	uint8_t final[XP_MAX_LEN];
 
-	require(course->name[0] && memchr(course->name, 0, sizeof(course->name)), "a name");
-	require(course->len >= 1 && course->len <= XP_MAX_LEN, "a length");
-	require(course->mode == 16 || course->mode == 32 || course->mode == 64, "a mode");
-	require(course->nr_events >= 1 && course->nr_events <= XP__MAX_EVENTS, "events");
-	require(course->nr_invalid <= XP__MAX_RANGES, "ranges");
-	require(course->resume >= XP__RESUME_OUT && course->resume <= (int)course->len, "a resume offset");
-	for (unsigned i = 0; i < course->nr_events; i++) {
-		const struct xp__event *event = &course->event[i];
+	require(schedule->name[0] && memchr(schedule->name, 0, sizeof(schedule->name)), "a name");
+	require(schedule->len >= 1 && schedule->len <= XP_MAX_LEN, "a length");
+	require(schedule->mode == 16 || schedule->mode == 32 || schedule->mode == 64, "a mode");
+	require(schedule->nr_events >= 1 && schedule->nr_events <= XP__MAX_EVENTS, "events");
+	require(schedule->nr_invalid <= XP__MAX_RANGES, "ranges");
+	require(schedule->resume >= XP__RESUME_OUT && schedule->resume <= (int)schedule->len, "a resume offset");
+	for (unsigned i = 0; i < schedule->nr_events; i++) {
+		const struct xp__event *event = &schedule->event[i];
 
-		require(event->off + event->len <= course->len, "a store inside the site");
+		require(event->off + event->len <= schedule->len, "a store inside the site");
 		require((event->len > 0) == (event->kind == XP__EVENT_STORE), "a store of some bytes");
 	}
-	xp__course_final(course, final);
-	require(memcmp(final, course->new, course->len) == 0, "stores that lead to the last state");
+	xp__schedule_final(schedule, final);
+	require(memcmp(final, schedule->new, schedule->len) == 0, "stores that lead to the last state");
 }
 
 /* Small ones only: that a large one takes long is no discovery. */
-static void explore(const struct xp__course *course)
+static void explore(const struct xp__schedule *schedule)
 {
 	static struct xp__explorer *explorer;
 	static FILE *nowhere;
@@ -60,17 +60,17 @@ static void explore(const struct xp__course *course)
 		explorer = xp__explorer_new();
 		nowhere = fopen("/dev/null", "w");
 	}
-	if (!explorer || !nowhere || course->len > 6 || course->nr_events > 9)
+	if (!explorer || !nowhere || schedule->len > 6 || schedule->nr_events > 9)
 		return;
 	for (unsigned m = 0; m < XP__NR_MODELS; m++) {
 		struct xp__result result;
-		int error = xp__explore(explorer, course, 61, &xp__models[m], &result);
+		int error = xp__explore(explorer, schedule, 61, &xp__models[m], &result);
 
-		require(error == 0, "a small course is decided");
+		require(error == 0, "a small schedule is decided");
 		require(result.proven || (result.why && result.nr_steps > 0), "a counterexample says why");
 		if (!result.proven) {
-			xp__report_result(nowhere, course, 61, &xp__models[m], &result);
-			xp__report_result_json(nowhere, course, 61, &xp__models[m], &result);
+			xp__report_result(nowhere, schedule, 61, &xp__models[m], &result);
+			xp__report_result_json(nowhere, schedule, 61, &xp__models[m], &result);
 		}
 	}
 }
@@ -86,8 +86,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		require(file.line >= 1 && file.column >= 1 && file.column <= size + 1, "a place in the file");
 	}
 	for (size_t i = 0; i < file.nr && error == 0; i++) {
-		check_course(&file.courses[i]);
-		explore(&file.courses[i]);
+		check_schedule(&file.schedules[i]);
+		explore(&file.schedules[i]);
 	}
 	xp__planfile_free(&file);
 	return 0;

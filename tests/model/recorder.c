@@ -529,12 +529,12 @@ void rec_call(struct xp_static_call *call, struct xp_call_site *site, size_t tra
 {
 #ifdef __x86_64__
 	uint8_t bytes[REC_TRAMPOLINE_LEN] = {0xff, 0x25, 0, 0, 0, 0, 0x0f, 0x0b};
-	int32_t word = relative(rec_text + trampoline + 6, (uintptr_t)&call->through);
+	int32_t word = relative(rec_text + trampoline + 6, (uintptr_t)&call->slot);
 	size_t at = 2;
 #else
 	/* Behind it a jmp that the emitter of position-independent code does not have. */
 	uint8_t bytes[REC_TRAMPOLINE_LEN + 6] = {0xe9, 3, 0, 0, 0, 0x90, 0x0f, 0x0b, 0xff, 0x25};
-	uintptr_t word = (uintptr_t)&call->through;
+	uintptr_t word = (uintptr_t)&call->slot;
 	size_t at = REC_TRAMPOLINE_LEN + 2;
 #endif
 
@@ -546,7 +546,7 @@ void rec_call(struct xp_static_call *call, struct xp_call_site *site, size_t tra
 		.trampoline = (xp__call_func *)(uintptr_t)(rec_text + trampoline),
 		.stub = (xp__call_func *)(uintptr_t)(rec_text + stub),
 	};
-	call->through = func ? func : call->stub;
+	call->slot = func ? func : call->stub;
 	rec_call_record(site, trampoline, call, XP_SITE_TRAMPOLINE);
 }
 

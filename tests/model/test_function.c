@@ -25,7 +25,7 @@ static struct xp_function_thread *function_thread(void)
 	return current_thread;
 }
 
-static int function_keep(struct xp_function_thread *thread)
+static int hook_exit(struct xp_function_thread *thread)
 {
 	(void)thread;
 	return 0;
@@ -55,7 +55,7 @@ static int start(unsigned nr, bool stub, bool backwards)
 	threads[1].shard = 1;
 	current_thread = &threads[0];
 	rec_port.function_thread = function_thread;
-	rec_port.function_keep = function_keep;
+	rec_port.hook_exit = hook_exit;
 	for (unsigned i = 0; i < nr; i++) {
 		struct xp_entry_site *site = &sites[backwards ? nr - 1 - i : i];
 		unsigned before = i == 0 ? 3 : 0;

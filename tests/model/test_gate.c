@@ -44,7 +44,7 @@ static int start(size_t ud2)
 	memset(&handle, 0, sizeof(handle));
 	memset(&module, 0, sizeof(module));
 	handle.object.name = "g";
-	handle.through = handle.fallback = text_at(FALLBACK);
+	handle.slot = handle.fallback = text_at(FALLBACK);
 	handle.stub = text_at(STUB);
 	record(0, STUB, XP_SITE_STUB);
 	record(1, ud2, XP_SITE_UD2);
@@ -233,11 +233,11 @@ XP_TEST(withdrawal_fails)
 		rec_heal();
 		CHECK_EQ(target(CALL), PROVIDER);
 		CHECK(xp__gate_available(&handle));
-		CHECK(handle.through != handle.fallback);
+		CHECK(handle.slot != handle.fallback);
 		CHECK(resolve(CALL) == rec_text + PROVIDER);
 		stop();
 		CHECK(!xp__gate_available(&handle));
-		CHECK(handle.through == handle.fallback);
+		CHECK(handle.slot == handle.fallback);
 	}
 }
 
@@ -290,7 +290,7 @@ XP_TEST(a_site_that_is_unbound_alone)
 	put_call(FOUND, STUB);
 	memset(&another, 0, sizeof(another));
 	another.object.name = "g";
-	another.through = another.fallback = text_at(FALLBACK);
+	another.slot = another.fallback = text_at(FALLBACK);
 	another.stub = text_at(STUB_OF_OTHER);
 	record_of_other(0, STUB_OF_OTHER, XP_SITE_STUB);
 	record_of_other(1, CALL_OF_OTHER, 0);
@@ -385,7 +385,7 @@ XP_TEST(a_batch_says_where_a_gate_leads)
 	commit_gate(batch, PROVIDER, 0);
 	check_sites(PROVIDER);
 	CHECK_EQ(rec.calls[REC_SYNC], 1);
-	CHECK(handle.through != handle.fallback && handle.through != text_at(PROVIDER));
+	CHECK(handle.slot != handle.fallback && handle.slot != text_at(PROVIDER));
 	commit_gate(batch, OTHER, 0);
 	check_sites(OTHER);
 	commit_gate(batch, OTHER, 0);
@@ -396,7 +396,7 @@ XP_TEST(a_batch_says_where_a_gate_leads)
 	commit_gate(batch, 0, 0);
 	check_sites(STUB);
 	CHECK(!xp__gate_available(&handle));
-	CHECK(handle.through == handle.fallback);
+	CHECK(handle.slot == handle.fallback);
 	CHECK_EQ(xp__batch_add_gate(batch, NULL, text_at(OTHER)), -22);
 	CHECK_EQ(xp__batch_add_gate(batch, "", text_at(OTHER)), -22);
 	CHECK_EQ(xp__batch_add_gate(NULL, "g", text_at(OTHER)), -22);
@@ -469,12 +469,12 @@ XP_TEST(a_gate_of_a_failed_batch_is_as_before)
 		rec_heal();
 		if (step) {
 			check_sites(PROVIDER);
-			CHECK(handle.through != handle.fallback);
+			CHECK(handle.slot != handle.fallback);
 			CHECK(resolve(CALL) == rec_text + PROVIDER);
 		} else {
 			CHECK_EQ(target(CALL), STUB);
 			CHECK_MEM(rec_text + UD2, virgin, sizeof(virgin));
-			CHECK(handle.through == handle.fallback);
+			CHECK(handle.slot == handle.fallback);
 		}
 		CHECK_EQ(xp__gate_available(&handle), step > 0);
 		xp_batch_free(batch);

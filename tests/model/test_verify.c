@@ -20,28 +20,29 @@ static const uint8_t test5[5] = {0xa9, 0x11, 0x22, 0x33, 0x44};
 
 static struct xp__explorer *explorer;
 
-static struct xp__result explore(const struct xp__course *course, unsigned addr, const struct xp__model *model)
+static struct xp__result explore(const struct xp__schedule *schedule, unsigned addr, const struct xp__model *model)
 {
 	static struct xp__result result;
 
 	if (!explorer)
 		explorer = xp__explorer_new();
-	CHECK_EQ(xp__explore(explorer, course, addr, model, &result), 0);
+	CHECK_EQ(xp__explore(explorer, schedule, addr, model, &result), 0);
 	return result;
 }
 
-static void check_proven(const struct xp__course *course, unsigned addr, const struct xp__model *model)
+static void check_proven(const struct xp__schedule *schedule, unsigned addr, const struct xp__model *model)
 {
-	struct xp__result result = explore(course, addr, model);
+	struct xp__result result = explore(schedule, addr, model);
 
 	if (!result.proven)
 		XP_TEST_NOTE("%s at %u: %s", model->name, addr, result.why);
 	CHECK(result.proven);
 }
 
-static void check_wrong(const struct xp__course *course, unsigned addr, const struct xp__model *model, const char *why)
+static void check_wrong(const struct xp__schedule *schedule, unsigned addr, const struct xp__model *model,
+			const char *why)
 {
-	struct xp__result result = explore(course, addr, model);
+	struct xp__result result = explore(schedule, addr, model);
 
 	CHECK(!result.proven);
 	if (!result.proven)
@@ -56,23 +57,23 @@ static const char unknown_trap[] = "the trap handler has no record of this break
 static const char reclaimed[] = "the trap handler uses a record whose memory was given back";
 static const char unsynchronized[] = "it was changed, and this processor has not serialized since";
 
-static struct xp__course course_of(const uint8_t *old, const uint8_t *new, unsigned len)
+static struct xp__schedule course_of(const uint8_t *old, const uint8_t *new, unsigned len)
 {
-	struct xp__course course;
+	struct xp__schedule schedule;
 
-	memset(&course, 0, sizeof(course));
-	course.mode = 64;
-	course.len = (uint8_t)len;
-	course.resume = XP__RESUME_EMULATE;
-	course.reclaim_waits = true;
-	memcpy(course.old, old, len);
-	memcpy(course.new, new, len);
-	return course;
+	memset(&schedule, 0, sizeof(schedule));
+	schedule.mode = 64;
+	schedule.len = (uint8_t)len;
+	schedule.resume = XP__RESUME_EMULATE;
+	schedule.reclaim_waits = true;
+	memcpy(schedule.old, old, len);
+	memcpy(schedule.new, new, len);
+	return schedule;
 }
 
-static void store(struct xp__course *course, unsigned off, unsigned len, const uint8_t *bytes, bool single)
+static void store(struct xp__schedule *schedule, unsigned off, unsigned len, const uint8_t *bytes, bool single)
 {
-	struct xp__event *event = xp__course_add(course, XP__EVENT_STORE);
+	struct xp__event *event = xp__schedule_add(schedule, XP__EVENT_STORE);
 
 	event->off = (uint8_t)off;
 	event->len = (uint8_t)len;
@@ -80,75 +81,81 @@ static void store(struct xp__course *course, unsigned off, unsigned len, const u
 	memcpy(event->bytes, bytes, len);
 }
 
-/* The library's own course for a change under a policy. */
-static struct xp__course planned(const uint8_t *old, const uint8_t *new, unsigned len, unsigned addr,
-				 enum xp_policy policy)
+/* The library's own schedule for a change under a policy. */
+static struct xp__schedule planned(const uint8_t *old, const uint8_t *new, unsigned len, unsigned addr,
+				   enum xp_policy policy)
 {
-	struct xp__change change = {.addr = addr, .old = old, .new = new, .len = (uint8_t)len, .known = (uint8_t)len,
-				    .policy = policy, .can = ~0u};
-	struct xp__course course;
+	struct xp__change change = {.addr = addr,
+				    .old = old,
+				    .new = new,
+				    .len = (uint8_t)len,
+				    .known = (uint8_t)len,
+				    .policy = policy,
+				    .can = ~0u};
+	struct xp__schedule schedule;
 	struct xp__plan plan;
 	const char *detail = "";
 
 	CHECK_EQ(xp__plan_build(&change, &plan, &detail), 0);
-	xp__course_of_plan(&course, &plan, XP__NO_FAILURE);
-	return course;
+	xp__schedule_of_plan(&schedule, &plan, XP__NO_FAILURE);
+	return schedule;
 }
 
 /* The @nth event of @kind, from 0. */
-static unsigned find(const struct xp__course *course, enum xp__event_kind kind, unsigned nth)
+static unsigned find(const struct xp__schedule *schedule, enum xp__event_kind kind, unsigned nth)
 {
-	for (unsigned i = 0; i < course->nr_events; i++)
-		if (course->event[i].kind == kind && nth-- == 0)
+	for (unsigned i = 0; i < schedule->nr_events; i++)
+		if (schedule->event[i].kind == kind && nth-- == 0)
 			return i;
 	CHECK(!"no such event");
 	return 0;
 }
 
-static void drop(struct xp__course *course, unsigned at)
+static void drop(struct xp__schedule *schedule, unsigned at)
 {
-	course->nr_events--;
-	memmove(&course->event[at], &course->event[at + 1], (course->nr_events - at) * sizeof(course->event[0]));
+	schedule->nr_events--;
+	memmove(&schedule->event[at], &schedule->event[at + 1],
+		(schedule->nr_events - at) * sizeof(schedule->event[0]));
 }
 
 /* Moves event @from before event @to, which stands before it. */
-static void move_up(struct xp__course *course, unsigned from, unsigned to)
+static void move_up(struct xp__schedule *schedule, unsigned from, unsigned to)
 {
-	struct xp__event event = course->event[from];
+	struct xp__event event = schedule->event[from];
 
-	memmove(&course->event[to + 1], &course->event[to], (from - to) * sizeof(event));
-	course->event[to] = event;
+	memmove(&schedule->event[to + 1], &schedule->event[to], (from - to) * sizeof(event));
+	schedule->event[to] = event;
 }
 
 /* ---- stores and fetches ---- */
 
 XP_TEST(a_single_store_is_seen_whole_inside_a_block)
 {
-	struct xp__course course = course_of(nop5, jmp5, 5);
+	struct xp__schedule schedule = course_of(nop5, jmp5, 5);
 
-	store(&course, 0, 5, jmp5, true);
+	store(&schedule, 0, 5, jmp5, true);
 	for (unsigned addr = 0; addr < 64; addr++) {
-		struct xp__result amd = explore(&course, addr, AMD), line = explore(&course, addr, LINE64);
+		struct xp__result amd = explore(&schedule, addr, AMD), line = explore(&schedule, addr, LINE64);
 
 		CHECK_EQ(amd.proven, addr % 8 <= 3);
 		CHECK_EQ(line.proven, addr <= 59);
-		CHECK(!explore(&course, addr, BYTE).proven);
-		CHECK(!explore(&course, addr, REREAD).proven);
+		CHECK(!explore(&schedule, addr, BYTE).proven);
+		CHECK(!explore(&schedule, addr, REREAD).proven);
 	}
 }
 
 XP_TEST(what_is_no_single_store_falls_into_bytes)
 {
-	struct xp__course course = course_of(nop5, jmp5, 5);
+	struct xp__schedule schedule = course_of(nop5, jmp5, 5);
 
-	store(&course, 0, 5, jmp5, false);
-	CHECK(!explore(&course, 0, AMD).proven);
-	CHECK(!explore(&course, 0, LINE64).proven);
-	course = course_of(nop5, jmp5, 5);
-	store(&course, 0, 1, jmp5, false);
-	memcpy(course.new, nop5, 5);
-	course.new[0] = jmp5[0]; /* one byte has no halves */
-	check_proven(&course, 7, BYTE);
+	store(&schedule, 0, 5, jmp5, false);
+	CHECK(!explore(&schedule, 0, AMD).proven);
+	CHECK(!explore(&schedule, 0, LINE64).proven);
+	schedule = course_of(nop5, jmp5, 5);
+	store(&schedule, 0, 1, jmp5, false);
+	memcpy(schedule.new, nop5, 5);
+	schedule.new[0] = jmp5[0]; /* one byte has no halves */
+	check_proven(&schedule, 7, BYTE);
 }
 
 /* Two instructions, both changed by one store: the old first with the new second. */
@@ -156,10 +163,10 @@ XP_TEST(a_store_may_come_between_two_instructions)
 {
 	static const uint8_t old[4] = {0xb0, 0x11, 0xb4, 0x11}; /* mov $0x11, %al; mov $0x11, %ah */
 	static const uint8_t new[4] = {0xb0, 0x22, 0xb4, 0x22};
-	struct xp__course course = course_of(old, new, 4);
+	struct xp__schedule schedule = course_of(old, new, 4);
 
-	store(&course, 0, 4, new, true);
-	check_wrong(&course, 0, LINE64, neither);
+	store(&schedule, 0, 4, new, true);
+	check_wrong(&schedule, 0, LINE64, neither);
 }
 
 /* Unreachable code is written, then published by one store: right if what was seen is not unseen. */
@@ -167,20 +174,20 @@ XP_TEST(order_of_stores)
 {
 	static const uint8_t old[4] = {0xeb, 0x02, 0xb0, 0x11}; /* jmp over; mov $0x11, %al */
 	static const uint8_t new[4] = {0x66, 0x90, 0xb0, 0x22}; /* nop; mov $0x22, %al */
-	struct xp__course course = course_of(old, new, 4);
+	struct xp__schedule schedule = course_of(old, new, 4);
 	struct xp__model any = *AMD;
 
 	any.program_order = false;
-	store(&course, 2, 2, new + 2, true);
-	store(&course, 0, 2, new, true);
+	store(&schedule, 2, 2, new + 2, true);
+	store(&schedule, 0, 2, new, true);
 	for (unsigned addr = 0; addr < 8; addr += 2) {
-		check_proven(&course, addr, AMD);
-		check_wrong(&course, addr, &any, foreign);
+		check_proven(&schedule, addr, AMD);
+		check_wrong(&schedule, addr, &any, foreign);
 	}
-	course = course_of(old, new, 4);
-	store(&course, 0, 2, new, true);
-	store(&course, 2, 2, new + 2, true);
-	check_wrong(&course, 0, AMD, foreign);
+	schedule = course_of(old, new, 4);
+	store(&schedule, 0, 2, new, true);
+	store(&schedule, 2, 2, new + 2, true);
+	check_wrong(&schedule, 0, AMD, foreign);
 }
 
 /* The same by one store: right inside a block; across two blocks the first may be seen before the second is stored. */
@@ -188,13 +195,13 @@ XP_TEST(a_single_store_falls_into_blocks)
 {
 	static const uint8_t old[4] = {0xeb, 0x02, 0xb0, 0x11}; /* jmp over; mov $0x11, %al */
 	static const uint8_t new[4] = {0x66, 0x90, 0xb0, 0x22}; /* nop; mov $0x22, %al */
-	struct xp__course course = course_of(old, new, 4);
+	struct xp__schedule schedule = course_of(old, new, 4);
 
-	store(&course, 0, 4, new, true);
-	check_proven(&course, 4, AMD);
-	check_wrong(&course, 6, AMD, foreign);
-	check_proven(&course, 6, LINE64);
-	check_wrong(&course, 62, LINE64, foreign);
+	store(&schedule, 0, 4, new, true);
+	check_proven(&schedule, 4, AMD);
+	check_wrong(&schedule, 6, AMD, foreign);
+	check_proven(&schedule, 6, LINE64);
+	check_wrong(&schedule, 62, LINE64, foreign);
 }
 
 /* One store that falls into two pieces: who has seen the first piece does not see its bytes old again. */
@@ -202,33 +209,33 @@ XP_TEST(a_piece_that_was_seen)
 {
 	static const uint8_t old[6] = {0xeb, 0x02, 0xb0, 0x11, 0x66, 0x90}; /* jmp over; mov $0x11, %al; nop */
 	static const uint8_t new[6] = {0x66, 0x90, 0xb0, 0x22, 0x90, 0x90}; /* nop; mov $0x22, %al; nop; nop */
-	struct xp__course course = course_of(old, new, 6);
+	struct xp__schedule schedule = course_of(old, new, 6);
 
-	store(&course, 0, 5, new, true);
-	check_proven(&course, 4, AMD);
-	check_wrong(&course, 4, BYTE, elsewhere);
+	store(&schedule, 0, 5, new, true);
+	check_proven(&schedule, 4, AMD);
+	check_wrong(&schedule, 4, BYTE, elsewhere);
 }
 
 XP_TEST(ascending_blocks_need_no_middle_sync)
 {
-	struct xp__course course = planned(nop5, jmp5, 5, 5, XP_POLICY_BREAKPOINT);
+	struct xp__schedule schedule = planned(nop5, jmp5, 5, 5, XP_POLICY_BREAKPOINT);
 	struct xp__model ascending = *AMD;
 
 	ascending.ascending = true;
-	drop(&course, find(&course, XP__EVENT_SYNC, 1));
-	for (unsigned i = 0; i < course.nr_events; i++)
-		course.event[i].single = true;
-	check_wrong(&course, 5, AMD, elsewhere);
-	check_proven(&course, 5, &ascending);
+	drop(&schedule, find(&schedule, XP__EVENT_SYNC, 1));
+	for (unsigned i = 0; i < schedule.nr_events; i++)
+		schedule.event[i].single = true;
+	check_wrong(&schedule, 5, AMD, elsewhere);
+	check_proven(&schedule, 5, &ascending);
 }
 
 XP_TEST(a_reread_mixes_versions_inside_an_instruction)
 {
-	struct xp__course course = planned(nop5, jmp5, 5, 0, XP_POLICY_AUTO);
+	struct xp__schedule schedule = planned(nop5, jmp5, 5, 0, XP_POLICY_AUTO);
 
-	CHECK_EQ(course.nr_events, 3); /* a store, a sync, the return: word */
-	check_proven(&course, 0, AMD);
-	CHECK(!explore(&course, 0, REREAD).proven);
+	CHECK_EQ(schedule.nr_events, 3); /* a store, a sync, the return: word */
+	check_proven(&schedule, 0, AMD);
+	CHECK(!explore(&schedule, 0, REREAD).proven);
 }
 
 XP_TEST(the_result_depends_on_boundaries_only)
@@ -239,14 +246,14 @@ XP_TEST(the_result_depends_on_boundaries_only)
 
 	for (unsigned c = 0; c < 2; c++)
 		for (unsigned m = 0; m < XP__NR_MODELS; m++) {
-			struct xp__course course = planned(changes[c].old, changes[c].new, 5, 6, XP_POLICY_AUTO);
+			struct xp__schedule schedule = planned(changes[c].old, changes[c].new, 5, 6, XP_POLICY_AUTO);
 			struct xp__result first[32];
 			bool known[32] = {false};
 
-			drop(&course, find(&course, XP__EVENT_SYNC, 0));
+			drop(&schedule, find(&schedule, XP__EVENT_SYNC, 0));
 			for (unsigned addr = 0; addr < 4160; addr += addr == 200 ? 3800 : 1) {
 				unsigned set = xp__boundaries(addr, 5, xp__models[m].granule);
-				struct xp__result result = explore(&course, addr, &xp__models[m]);
+				struct xp__result result = explore(&schedule, addr, &xp__models[m]);
 
 				if (!known[set])
 					first[set] = result;
@@ -264,80 +271,80 @@ XP_TEST(the_result_depends_on_boundaries_only)
 
 XP_TEST(each_sync_of_a_breakpoint)
 {
-	struct xp__course whole = planned(nop5, jmp5, 5, 0, XP_POLICY_BREAKPOINT);
+	struct xp__schedule whole = planned(nop5, jmp5, 5, 0, XP_POLICY_BREAKPOINT);
 
 	check_proven(&whole, 0, BYTE);
 	for (unsigned nth = 0; nth < 3; nth++) {
-		struct xp__course course = whole;
+		struct xp__schedule schedule = whole;
 
-		drop(&course, find(&course, XP__EVENT_SYNC, nth));
-		check_wrong(&course, 0, BYTE, nth == 0 ? foreign : nth == 1 ? elsewhere : stale);
+		drop(&schedule, find(&schedule, XP__EVENT_SYNC, nth));
+		check_wrong(&schedule, 0, BYTE, nth == 0 ? foreign : nth == 1 ? elsewhere : stale);
 	}
 }
 
 XP_TEST(each_sync_of_a_shortjmp)
 {
 	for (unsigned nth = 0; nth < 3; nth++) {
-		struct xp__course course = planned(nop5, jmp5, 5, 6, XP_POLICY_AUTO);
+		struct xp__schedule schedule = planned(nop5, jmp5, 5, 6, XP_POLICY_AUTO);
 
-		CHECK_EQ(find(&course, XP__EVENT_SYNC, 2) + 2, course.nr_events);
+		CHECK_EQ(find(&schedule, XP__EVENT_SYNC, 2) + 2, schedule.nr_events);
 		/* The tail may be written byte by byte, the head not. */
-		CHECK(course.event[0].single && !course.event[2].single && course.event[4].single);
-		check_proven(&course, 6, AMD);
-		drop(&course, find(&course, XP__EVENT_SYNC, nth));
-		CHECK(!explore(&course, 6, AMD).proven);
+		CHECK(schedule.event[0].single && !schedule.event[2].single && schedule.event[4].single);
+		check_proven(&schedule, 6, AMD);
+		drop(&schedule, find(&schedule, XP__EVENT_SYNC, nth));
+		CHECK(!explore(&schedule, 6, AMD).proven);
 	}
 }
 
 XP_TEST(steps_in_the_wrong_order)
 {
-	struct xp__course course = planned(nop5, jmp5, 5, 0, XP_POLICY_BREAKPOINT);
+	struct xp__schedule schedule = planned(nop5, jmp5, 5, 0, XP_POLICY_BREAKPOINT);
 
-	move_up(&course, find(&course, XP__EVENT_STORE, 1), find(&course, XP__EVENT_STORE, 0));
-	check_wrong(&course, 0, AMD, foreign);
-	course = planned(nop5, jmp5, 5, 0, XP_POLICY_BREAKPOINT);
-	move_up(&course, find(&course, XP__EVENT_STORE, 2), find(&course, XP__EVENT_STORE, 1));
-	check_wrong(&course, 0, AMD, elsewhere);
-	course = planned(nop5, jmp5, 5, 0, XP_POLICY_BREAKPOINT);
-	move_up(&course, find(&course, XP__EVENT_RETURN, 0), find(&course, XP__EVENT_SYNC, 2));
-	check_wrong(&course, 0, AMD, stale);
+	move_up(&schedule, find(&schedule, XP__EVENT_STORE, 1), find(&schedule, XP__EVENT_STORE, 0));
+	check_wrong(&schedule, 0, AMD, foreign);
+	schedule = planned(nop5, jmp5, 5, 0, XP_POLICY_BREAKPOINT);
+	move_up(&schedule, find(&schedule, XP__EVENT_STORE, 2), find(&schedule, XP__EVENT_STORE, 1));
+	check_wrong(&schedule, 0, AMD, elsewhere);
+	schedule = planned(nop5, jmp5, 5, 0, XP_POLICY_BREAKPOINT);
+	move_up(&schedule, find(&schedule, XP__EVENT_RETURN, 0), find(&schedule, XP__EVENT_SYNC, 2));
+	check_wrong(&schedule, 0, AMD, stale);
 }
 
 /* ---- the trap pipeline ---- */
 
 XP_TEST(the_record_lives_while_a_trap_may_be_in_flight)
 {
-	struct xp__course whole = planned(nop5, jmp5, 5, 0, XP_POLICY_BREAKPOINT), course = whole;
+	struct xp__schedule whole = planned(nop5, jmp5, 5, 0, XP_POLICY_BREAKPOINT), schedule = whole;
 	struct xp__result result = explore(&whole, 0, BYTE);
 
 	CHECK(result.proven && result.nr_trap > 0 && result.nr_old > 0 && result.nr_new > 0);
 	/* Published after the breakpoint. */
-	move_up(&course, find(&course, XP__EVENT_STORE, 0), find(&course, XP__EVENT_PUBLISH, 0));
-	check_wrong(&course, 0, BYTE, unknown_trap);
+	move_up(&schedule, find(&schedule, XP__EVENT_STORE, 0), find(&schedule, XP__EVENT_PUBLISH, 0));
+	check_wrong(&schedule, 0, BYTE, unknown_trap);
 	/* Retired before the head is stored. */
-	course = whole;
-	move_up(&course, find(&course, XP__EVENT_RETIRE, 0), find(&course, XP__EVENT_STORE, 2));
-	check_wrong(&course, 0, BYTE, unknown_trap);
+	schedule = whole;
+	move_up(&schedule, find(&schedule, XP__EVENT_RETIRE, 0), find(&schedule, XP__EVENT_STORE, 2));
+	check_wrong(&schedule, 0, BYTE, unknown_trap);
 	/* Retired after: a trap that is late finds no breakpoint any more, and executes again. */
-	course = whole;
-	move_up(&course, find(&course, XP__EVENT_RETIRE, 0), find(&course, XP__EVENT_SYNC, 2));
-	check_proven(&course, 0, BYTE);
+	schedule = whole;
+	move_up(&schedule, find(&schedule, XP__EVENT_RETIRE, 0), find(&schedule, XP__EVENT_SYNC, 2));
+	check_proven(&schedule, 0, BYTE);
 	/* Reclaimed while a handler holds it. */
-	course = whole;
-	course.reclaim_waits = false;
-	check_wrong(&course, 0, BYTE, reclaimed);
+	schedule = whole;
+	schedule.reclaim_waits = false;
+	check_wrong(&schedule, 0, BYTE, reclaimed);
 }
 
 XP_TEST(a_breakpoint_elsewhere_is_foreign)
 {
 	static const uint8_t nops[3] = {0x90, 0x90, 0x90};
 	static const uint8_t int3 = 0xcc;
-	struct xp__course course = course_of(nops, nops, 3);
+	struct xp__schedule schedule = course_of(nops, nops, 3);
 
-	xp__course_add(&course, XP__EVENT_PUBLISH);
-	store(&course, 1, 1, &int3, true);
-	store(&course, 1, 1, nops, true);
-	check_wrong(&course, 0, BYTE, unknown_trap);
+	xp__schedule_add(&schedule, XP__EVENT_PUBLISH);
+	store(&schedule, 1, 1, &int3, true);
+	store(&schedule, 1, 1, nops, true);
+	check_wrong(&schedule, 0, BYTE, unknown_trap);
 }
 
 /* A fault is fetched, the site changes and everybody serializes, and only then the fault is delivered. */
@@ -345,122 +352,122 @@ XP_TEST(a_late_fault)
 {
 	static const uint8_t ud2[2] = {0x0f, 0x0b};
 	static const uint8_t nop2[2] = {0x66, 0x90};
-	struct xp__course course = course_of(ud2, nop2, 2);
+	struct xp__schedule schedule = course_of(ud2, nop2, 2);
 
-	course.faults = true;
-	xp__course_add(&course, XP__EVENT_PARK);
-	store(&course, 0, 2, nop2, true);
-	xp__course_add(&course, XP__EVENT_UNPARK);
-	xp__course_add(&course, XP__EVENT_RETURN);
-	check_proven(&course, 0, LINE64); /* what does not fault any more is executed again */
-	course.restart_on_nop = true;
-	check_wrong(&course, 0, LINE64, "the site is final, and the handler finds neither its gate nor a nop");
+	schedule.faults = true;
+	xp__schedule_add(&schedule, XP__EVENT_PARK);
+	store(&schedule, 0, 2, nop2, true);
+	xp__schedule_add(&schedule, XP__EVENT_UNPARK);
+	xp__schedule_add(&schedule, XP__EVENT_RETURN);
+	check_proven(&schedule, 0, LINE64); /* what does not fault any more is executed again */
+	schedule.restart_on_nop = true;
+	check_wrong(&schedule, 0, LINE64, "the site is final, and the handler finds neither its gate nor a nop");
 	/* It is final although another commit begins, if that one changes nothing; here it drives the fault out before. */
-	xp__course_add(&course, XP__EVENT_PARK)->looks = true;
-	store(&course, 0, 1, nop2, true);
-	xp__course_add(&course, XP__EVENT_UNPARK);
-	check_wrong(&course, 0, LINE64, "the site is final, and the handler finds neither its gate nor a nop");
+	xp__schedule_add(&schedule, XP__EVENT_PARK)->looks = true;
+	store(&schedule, 0, 1, nop2, true);
+	xp__schedule_add(&schedule, XP__EVENT_UNPARK);
+	check_wrong(&schedule, 0, LINE64, "the site is final, and the handler finds neither its gate nor a nop");
 }
 
 XP_TEST(where_a_trap_resumes)
 {
-	struct xp__course course = planned(nop5, jmp5, 5, 0, XP_POLICY_BREAKPOINT);
+	struct xp__schedule schedule = planned(nop5, jmp5, 5, 0, XP_POLICY_BREAKPOINT);
 
-	course.resume = XP__RESUME_OUT;
-	check_proven(&course, 0, BYTE);
-	course.resume = 5;
-	check_proven(&course, 0, BYTE);
-	course.resume = 2;
-	CHECK(!explore(&course, 0, BYTE).proven);
+	schedule.resume = XP__RESUME_OUT;
+	check_proven(&schedule, 0, BYTE);
+	schedule.resume = 5;
+	check_proven(&schedule, 0, BYTE);
+	schedule.resume = 2;
+	CHECK(!explore(&schedule, 0, BYTE).proven);
 }
 
 /* The old code out of line: who is in the copy is not driven out by a sync, nor by waiting for the handlers. */
 XP_TEST(a_copy_outlives_whoever_is_in_it)
 {
-	struct xp__course course = planned(nop5, jmp5, 5, 0, XP_POLICY_BREAKPOINT);
+	struct xp__schedule schedule = planned(nop5, jmp5, 5, 0, XP_POLICY_BREAKPOINT);
 
-	course.resume = XP__RESUME_COPY;
-	check_proven(&course, 0, BYTE);
-	xp__course_add(&course, XP__EVENT_FREE);
-	check_wrong(&course, 0, BYTE, "the copy that it executes has been freed");
-	drop(&course, course.nr_events - 1);
-	xp__course_add(&course, XP__EVENT_PARK)->looks = true;
-	xp__course_add(&course, XP__EVENT_UNPARK);
-	xp__course_add(&course, XP__EVENT_FREE);
-	check_proven(&course, 0, BYTE);
+	schedule.resume = XP__RESUME_COPY;
+	check_proven(&schedule, 0, BYTE);
+	xp__schedule_add(&schedule, XP__EVENT_FREE);
+	check_wrong(&schedule, 0, BYTE, "the copy that it executes has been freed");
+	drop(&schedule, schedule.nr_events - 1);
+	xp__schedule_add(&schedule, XP__EVENT_PARK)->looks = true;
+	xp__schedule_add(&schedule, XP__EVENT_UNPARK);
+	xp__schedule_add(&schedule, XP__EVENT_FREE);
+	check_proven(&schedule, 0, BYTE);
 }
 
 /* ---- two commits ---- */
 
 static const uint8_t jmp5_again[5] = {0xe9, 0x95, 0xa6, 0xb7, 0xc8};
 
-/* Continues @course with what the library does next, under a policy. */
-static void then(struct xp__course *course, const uint8_t *old, const uint8_t *new, enum xp_policy policy)
+/* Continues @schedule with what the library does next, under a policy. */
+static void then(struct xp__schedule *schedule, const uint8_t *old, const uint8_t *new, enum xp_policy policy)
 {
 	struct xp__change change = {.old = old, .new = new, .len = 5, .known = 5, .policy = policy, .can = ~0u};
 	struct xp__plan plan;
 	const char *detail = "";
 
 	CHECK_EQ(xp__plan_build(&change, &plan, &detail), 0);
-	xp__course_continue(course, &plan, XP__NO_FAILURE);
+	xp__schedule_continue(schedule, &plan, XP__NO_FAILURE);
 }
 
 /* A trap of the first commit is delivered during the second: the handler may have missed the record of either. */
 XP_TEST(a_late_trap_meets_the_next_commit)
 {
-	struct xp__course whole = planned(nop5, jmp5, 5, 0, XP_POLICY_BREAKPOINT), course;
+	struct xp__schedule whole = planned(nop5, jmp5, 5, 0, XP_POLICY_BREAKPOINT), schedule;
 	unsigned raise;
 
 	then(&whole, jmp5, nop5, XP_POLICY_BREAKPOINT);
 	check_proven(&whole, 3, BYTE);
 	/* Not raised: who searched before the record came takes the breakpoint that he reads after it for foreign. */
-	course = whole;
-	drop(&course, find(&course, XP__EVENT_RAISE, 1));
-	check_wrong(&course, 3, BYTE, unknown_trap);
+	schedule = whole;
+	drop(&schedule, find(&schedule, XP__EVENT_RAISE, 1));
+	check_wrong(&schedule, 3, BYTE, unknown_trap);
 	/* Raised after the breakpoint. */
-	course = whole;
-	move_up(&course, find(&course, XP__EVENT_STORE, 3), find(&course, XP__EVENT_RAISE, 1));
-	check_wrong(&course, 3, BYTE, unknown_trap);
+	schedule = whole;
+	move_up(&schedule, find(&schedule, XP__EVENT_STORE, 3), find(&schedule, XP__EVENT_RAISE, 1));
+	check_wrong(&schedule, 3, BYTE, unknown_trap);
 	/* Raised before the record is published: read as raised, and the search still finds nothing. */
-	course = whole;
-	raise = find(&course, XP__EVENT_RAISE, 1);
-	move_up(&course, raise, raise - 1);
-	check_wrong(&course, 3, BYTE, unknown_trap);
+	schedule = whole;
+	raise = find(&schedule, XP__EVENT_RAISE, 1);
+	move_up(&schedule, raise, raise - 1);
+	check_wrong(&schedule, 3, BYTE, unknown_trap);
 }
 
 /* Between the two, what the first left stands; the old code is over. */
 XP_TEST(what_was_old_before_the_first_commit)
 {
-	struct xp__course whole = planned(nop5, jmp5, 5, 0, XP_POLICY_BREAKPOINT), course;
+	struct xp__schedule whole = planned(nop5, jmp5, 5, 0, XP_POLICY_BREAKPOINT), schedule;
 
 	then(&whole, jmp5, jmp5_again, XP_POLICY_BREAKPOINT);
 	check_proven(&whole, 3, BYTE);
 	/* Without the first commit's last sync: the nop, or its breakpoint, after its return. */
-	course = whole;
-	drop(&course, find(&course, XP__EVENT_SYNC, 2));
-	check_wrong(&course, 3, BYTE, "a commit had returned, and this is what stood there before");
+	schedule = whole;
+	drop(&schedule, find(&schedule, XP__EVENT_SYNC, 2));
+	check_wrong(&schedule, 3, BYTE, "a commit had returned, and this is what stood there before");
 	/* The same of a flip, which leaves no breakpoint. */
-	course = planned(test5, jmp5, 5, 3, XP_POLICY_AUTO);
-	then(&course, jmp5, jmp5_again, XP_POLICY_QUIESCE);
-	check_proven(&course, 3, BYTE);
-	drop(&course, find(&course, XP__EVENT_SYNC, 0));
-	check_wrong(&course, 3, BYTE, "a commit had returned, and this is what stood there before");
+	schedule = planned(test5, jmp5, 5, 3, XP_POLICY_AUTO);
+	then(&schedule, jmp5, jmp5_again, XP_POLICY_QUIESCE);
+	check_proven(&schedule, 3, BYTE);
+	drop(&schedule, find(&schedule, XP__EVENT_SYNC, 0));
+	check_wrong(&schedule, 3, BYTE, "a commit had returned, and this is what stood there before");
 	/* As the second commit's first sync comes before it returns, its breakpoint is not what is wrong. */
-	course = whole;
-	drop(&course, find(&course, XP__EVENT_SYNC, 5));
-	check_wrong(&course, 3, BYTE, stale);
+	schedule = whole;
+	drop(&schedule, find(&schedule, XP__EVENT_SYNC, 5));
+	check_wrong(&schedule, 3, BYTE, stale);
 }
 
 /* Back to what was old: an execution of the nop is right again only once the second commit has begun. */
 XP_TEST(back_to_the_old_code)
 {
-	struct xp__course course = planned(nop5, jmp5, 5, 0, XP_POLICY_QUIESCE);
+	struct xp__schedule schedule = planned(nop5, jmp5, 5, 0, XP_POLICY_QUIESCE);
 
-	then(&course, jmp5, nop5, XP_POLICY_QUIESCE);
-	check_proven(&course, 3, SDM);
-	course = planned(nop5, jmp5, 5, 0, XP_POLICY_BREAKPOINT);
-	then(&course, jmp5, nop5, XP_POLICY_QUIESCE);
-	check_proven(&course, 3, BYTE);
+	then(&schedule, jmp5, nop5, XP_POLICY_QUIESCE);
+	check_proven(&schedule, 3, SDM);
+	schedule = planned(nop5, jmp5, 5, 0, XP_POLICY_BREAKPOINT);
+	then(&schedule, jmp5, nop5, XP_POLICY_QUIESCE);
+	check_proven(&schedule, 3, BYTE);
 }
 
 /* ---- branches from elsewhere ---- */
@@ -470,19 +477,19 @@ XP_TEST(a_branch_leads_inside)
 	static const uint8_t old[4] = {0xb0, 0x11, 0xa8, 0x22}; /* mov $0x11, %al; test $0x22, %al */
 	static const uint8_t new[4] = {0xb0, 0x11, 0xeb, 0x22}; /* mov $0x11, %al; jmp */
 	static const uint8_t shifted[4] = {0x66, 0xb8, 0x11, 0x22};
-	struct xp__course course = course_of(old, new, 4);
+	struct xp__schedule schedule = course_of(old, new, 4);
 
-	store(&course, 2, 1, new + 2, true);
-	check_proven(&course, 0, BYTE);
-	course.entries = 1u << 2;
-	check_proven(&course, 0, BYTE);
-	CHECK(explore(&course, 0, BYTE).nr_states > 4);
-	course.entries = 1u << 3;
-	check_wrong(&course, 0, BYTE, "a branch leads into the middle of an instruction");
-	course = course_of(old, shifted, 4);
-	store(&course, 0, 4, shifted, true);
-	course.entries = 1u << 2;
-	check_wrong(&course, 0, LINE64, "a branch leads into the middle of an instruction");
+	store(&schedule, 2, 1, new + 2, true);
+	check_proven(&schedule, 0, BYTE);
+	schedule.entries = 1u << 2;
+	check_proven(&schedule, 0, BYTE);
+	CHECK(explore(&schedule, 0, BYTE).nr_states > 4);
+	schedule.entries = 1u << 3;
+	check_wrong(&schedule, 0, BYTE, "a branch leads into the middle of an instruction");
+	schedule = course_of(old, shifted, 4);
+	store(&schedule, 0, 4, shifted, true);
+	schedule.entries = 1u << 2;
+	check_wrong(&schedule, 0, LINE64, "a branch leads into the middle of an instruction");
 }
 
 /* What a breakpoint keeps from whoever comes from above it does not keep from a branch to what stands below. */
@@ -490,32 +497,32 @@ XP_TEST(a_branch_leads_past_the_breakpoint)
 {
 	static const uint8_t old[5] = {0xeb, 0x03, 0xb0, 0x11, 0xc3}; /* jmp over; mov $0x11, %al; ret */
 	static const uint8_t new[5] = {0x66, 0x90, 0xb0, 0x22, 0xc3}; /* nop; mov $0x22, %al; ret */
-	struct xp__course course = course_of(old, new, 5);
+	struct xp__schedule schedule = course_of(old, new, 5);
 	static const uint8_t int3 = 0xcc;
 
-	xp__course_add(&course, XP__EVENT_PUBLISH);
-	xp__course_add(&course, XP__EVENT_RAISE);
-	store(&course, 0, 1, &int3, true);
-	xp__course_add(&course, XP__EVENT_SYNC);
-	store(&course, 1, 3, new + 1, false);
-	xp__course_add(&course, XP__EVENT_SYNC);
-	store(&course, 0, 1, new, true);
-	xp__course_add(&course, XP__EVENT_SYNC);
-	xp__course_add(&course, XP__EVENT_RETURN);
-	xp__course_add(&course, XP__EVENT_RETIRE);
-	xp__course_add(&course, XP__EVENT_RECLAIM);
-	check_proven(&course, 0, BYTE);
-	course.entries = 1u << 2;
-	check_proven(&course, 0, BYTE); /* one byte there changes: old or new, each whole */
-	course.event[find(&course, XP__EVENT_STORE, 1)].bytes[2] = 0x66;
-	check_wrong(&course, 0, BYTE, neither);
+	xp__schedule_add(&schedule, XP__EVENT_PUBLISH);
+	xp__schedule_add(&schedule, XP__EVENT_RAISE);
+	store(&schedule, 0, 1, &int3, true);
+	xp__schedule_add(&schedule, XP__EVENT_SYNC);
+	store(&schedule, 1, 3, new + 1, false);
+	xp__schedule_add(&schedule, XP__EVENT_SYNC);
+	store(&schedule, 0, 1, new, true);
+	xp__schedule_add(&schedule, XP__EVENT_SYNC);
+	xp__schedule_add(&schedule, XP__EVENT_RETURN);
+	xp__schedule_add(&schedule, XP__EVENT_RETIRE);
+	xp__schedule_add(&schedule, XP__EVENT_RECLAIM);
+	check_proven(&schedule, 0, BYTE);
+	schedule.entries = 1u << 2;
+	check_proven(&schedule, 0, BYTE); /* one byte there changes: old or new, each whole */
+	schedule.event[find(&schedule, XP__EVENT_STORE, 1)].bytes[2] = 0x66;
+	check_wrong(&schedule, 0, BYTE, neither);
 	/* What is jumped over is dead only if no branch leads there. */
-	course = course_of(old, old, 5);
-	store(&course, 3, 1, new + 3, true);
-	store(&course, 3, 1, old + 3, true);
-	check_proven(&course, 0, BYTE);
-	course.entries = 1u << 2;
-	check_wrong(&course, 0, BYTE, foreign);
+	schedule = course_of(old, old, 5);
+	store(&schedule, 3, 1, new + 3, true);
+	store(&schedule, 3, 1, old + 3, true);
+	check_proven(&schedule, 0, BYTE);
+	schedule.entries = 1u << 2;
+	check_wrong(&schedule, 0, BYTE, foreign);
 }
 
 /* ---- program counters inside ---- */
@@ -523,17 +530,17 @@ XP_TEST(a_branch_leads_past_the_breakpoint)
 XP_TEST(a_program_counter_rests_inside)
 {
 	static const uint8_t nops[5] = {0x90, 0x90, 0x90, 0x90, 0x90};
-	struct xp__course course = planned(nops, jmp5, 5, 0, XP_POLICY_QUIESCE);
+	struct xp__schedule schedule = planned(nops, jmp5, 5, 0, XP_POLICY_QUIESCE);
 
-	check_proven(&course, 0, BYTE);
-	check_proven(&course, 0, SDM);
+	check_proven(&schedule, 0, BYTE);
+	check_proven(&schedule, 0, SDM);
 	/* park() that does not look where the others are. */
-	course.event[find(&course, XP__EVENT_PARK, 0)].looks = false;
-	CHECK(!explore(&course, 0, LINE64).proven);
+	schedule.event[find(&schedule, XP__EVENT_PARK, 0)].looks = false;
+	CHECK(!explore(&schedule, 0, LINE64).proven);
 	/* A breakpoint instead. */
-	course = planned(nop5, jmp5, 5, 0, XP_POLICY_BREAKPOINT);
-	memcpy(course.old, nops, 5);
-	CHECK(!explore(&course, 0, LINE64).proven);
+	schedule = planned(nop5, jmp5, 5, 0, XP_POLICY_BREAKPOINT);
+	memcpy(schedule.old, nops, 5);
+	CHECK(!explore(&schedule, 0, LINE64).proven);
 }
 
 /* What made the selection refuse padding behind anything that comes back: a rollback under a callee. */
@@ -543,31 +550,31 @@ XP_TEST(a_rollback_finds_a_return_address)
 	static const uint8_t call[9] = {0xe8, 0x11, 0x22, 0x33, 0x44, 0x0f, 0x1f, 0x40, 0x00};
 	static const uint8_t int3 = 0xcc;
 	struct xp__change change = {.old = nop9, .new = call, .len = 9, .known = 9, .can = ~0u};
-	struct xp__course course = course_of(nop9, call, 9);
+	struct xp__schedule schedule = course_of(nop9, call, 9);
 	struct xp__plan plan;
 	const char *detail;
 
 	CHECK_EQ(xp__plan_build(&change, &plan, &detail), -XP_E_MULTI);
-	xp__course_add(&course, XP__EVENT_PUBLISH);
-	store(&course, 0, 1, &int3, true);
-	xp__course_add(&course, XP__EVENT_SYNC);
-	store(&course, 1, 8, call + 1, false);
-	xp__course_add(&course, XP__EVENT_SYNC);
-	store(&course, 0, 1, call, true);
-	check_proven(&course, 0, BYTE);
-	store(&course, 0, 1, &int3, true);
-	xp__course_add(&course, XP__EVENT_SYNC);
-	store(&course, 1, 8, nop9 + 1, false);
-	xp__course_add(&course, XP__EVENT_SYNC);
-	store(&course, 0, 1, nop9, true);
-	xp__course_add(&course, XP__EVENT_SYNC);
-	check_wrong(&course, 0, BYTE, foreign);
+	xp__schedule_add(&schedule, XP__EVENT_PUBLISH);
+	store(&schedule, 0, 1, &int3, true);
+	xp__schedule_add(&schedule, XP__EVENT_SYNC);
+	store(&schedule, 1, 8, call + 1, false);
+	xp__schedule_add(&schedule, XP__EVENT_SYNC);
+	store(&schedule, 0, 1, call, true);
+	check_proven(&schedule, 0, BYTE);
+	store(&schedule, 0, 1, &int3, true);
+	xp__schedule_add(&schedule, XP__EVENT_SYNC);
+	store(&schedule, 1, 8, nop9 + 1, false);
+	xp__schedule_add(&schedule, XP__EVENT_SYNC);
+	store(&schedule, 0, 1, nop9, true);
+	xp__schedule_add(&schedule, XP__EVENT_SYNC);
+	check_wrong(&schedule, 0, BYTE, foreign);
 }
 
 XP_TEST(a_rollback_ends_with_the_old_code)
 {
 	struct xp__change change = {.old = nop5, .new = jmp5, .len = 5, .known = 5, .can = ~0u};
-	struct xp__course course;
+	struct xp__schedule schedule;
 	struct xp__plan plan;
 	const char *detail;
 
@@ -576,15 +583,15 @@ XP_TEST(a_rollback_ends_with_the_old_code)
 	for (unsigned fail = 0; fail < 3; fail++) {
 		uint8_t final[XP_MAX_LEN];
 
-		xp__course_of_plan(&course, &plan, fail);
-		xp__course_final(&course, final);
+		xp__schedule_of_plan(&schedule, &plan, fail);
+		xp__schedule_final(&schedule, final);
 		CHECK_MEM(final, nop5, 5);
-		CHECK_EQ(find(&course, XP__EVENT_STORE, 2 * fail + 1) + 5, course.nr_events);
-		check_proven(&course, 3, BYTE);
+		CHECK_EQ(find(&schedule, XP__EVENT_STORE, 2 * fail + 1) + 5, schedule.nr_events);
+		check_proven(&schedule, 3, BYTE);
 	}
 	/* The last sync of the rollback is as important as that of the commit. */
-	drop(&course, course.nr_events - 4);
-	check_wrong(&course, 3, BYTE, stale);
+	drop(&schedule, schedule.nr_events - 4);
+	check_wrong(&schedule, 3, BYTE, stale);
 }
 
 /* ---- intel-sdm ---- */
@@ -592,17 +599,17 @@ XP_TEST(a_rollback_ends_with_the_old_code)
 XP_TEST(nothing_unsynchronized_under_intel_sdm)
 {
 	static const uint8_t over[5] = {0xeb, 0x03, 0x22, 0x33, 0x44};
-	struct xp__course course = planned(test5, jmp5, 5, 0, XP_POLICY_AUTO);
+	struct xp__schedule schedule = planned(test5, jmp5, 5, 0, XP_POLICY_AUTO);
 
-	check_wrong(&course, 0, SDM, unsynchronized);
-	course = planned(nop5, jmp5, 5, 0, XP_POLICY_BREAKPOINT);
-	check_wrong(&course, 0, SDM, unsynchronized);
-	course = planned(nop5, jmp5, 5, 0, XP_POLICY_EARLY);
-	check_proven(&course, 0, SDM);
+	check_wrong(&schedule, 0, SDM, unsynchronized);
+	schedule = planned(nop5, jmp5, 5, 0, XP_POLICY_BREAKPOINT);
+	check_wrong(&schedule, 0, SDM, unsynchronized);
+	schedule = planned(nop5, jmp5, 5, 0, XP_POLICY_EARLY);
+	check_proven(&schedule, 0, SDM);
 	/* Bytes that nobody executes may change. */
-	course = course_of(over, over, 5);
-	store(&course, 2, 3, nop5 + 2, false);
-	check_proven(&course, 0, SDM);
+	schedule = course_of(over, over, 5);
+	store(&schedule, 2, 3, nop5 + 2, false);
+	check_proven(&schedule, 0, SDM);
 }
 
 /* ---- instructions ---- */
@@ -688,14 +695,14 @@ XP_TEST(a_jump_back_is_not_followed_for_ever)
 {
 	static const uint8_t loop[2] = {0xeb, 0xfe};
 	static const uint8_t nop2[2] = {0x66, 0x90};
-	struct xp__course course = course_of(nop2, loop, 2);
+	struct xp__schedule schedule = course_of(nop2, loop, 2);
 
-	store(&course, 0, 2, loop, true);
-	check_proven(&course, 0, AMD); /* the new code is an endless loop: so be it */
-	course = course_of(nop2, nop2, 2);
-	store(&course, 0, 2, loop, true);
-	store(&course, 0, 2, nop2, true);
-	check_wrong(&course, 0, AMD, elsewhere);
+	store(&schedule, 0, 2, loop, true);
+	check_proven(&schedule, 0, AMD); /* the new code is an endless loop: so be it */
+	schedule = course_of(nop2, nop2, 2);
+	store(&schedule, 0, 2, loop, true);
+	store(&schedule, 0, 2, nop2, true);
+	check_wrong(&schedule, 0, AMD, elsewhere);
 }
 
 /* ---- the selection's table ---- */
@@ -730,11 +737,11 @@ XP_TEST(the_table_of_what_is_proven)
 		     matrix.nr_states);
 }
 
-static void say_wrong(void *data, const struct xp__course *course, unsigned addr, const struct xp__model *model,
+static void say_wrong(void *data, const struct xp__schedule *schedule, unsigned addr, const struct xp__model *model,
 		      const struct xp__result *result)
 {
 	(void)data;
-	XP_TEST_NOTE("%s at %u, %s: %s", course->name, addr, model->name, result->why);
+	XP_TEST_NOTE("%s at %u, %s: %s", schedule->name, addr, model->name, result->why);
 }
 
 /* A commit that ends leaves nothing behind that the next one at the same site, however it is made, stumbles over. */
@@ -757,16 +764,14 @@ XP_TEST(two_commits_of_the_library)
 XP_TEST(the_selection_asks_the_table)
 {
 	static const uint8_t expected[XP__NR_FETCHES] = {
-		[XP__FETCH_AMD] = XP__METHOD_WORD,
-		[XP__FETCH_AMD_REREAD] = XP__METHOD_BREAKPOINT,
-		[XP__FETCH_BYTE] = XP__METHOD_BREAKPOINT,
-		[XP__FETCH_LINE64] = XP__METHOD_WORD,
+		[XP__FETCH_AMD] = XP__METHOD_WORD,        [XP__FETCH_AMD_REREAD] = XP__METHOD_BREAKPOINT,
+		[XP__FETCH_BYTE] = XP__METHOD_BREAKPOINT, [XP__FETCH_LINE64] = XP__METHOD_WORD,
 		[XP__FETCH_INTEL_SDM] = XP__METHOD_NONE,
 	};
 
 	for (unsigned fetch = 0; fetch < XP__NR_FETCHES; fetch++) {
-		struct xp__change change = {.old = nop5, .new = jmp5, .len = 5, .known = 5, .can = ~0u,
-					    .fetch = (enum xp__fetch)fetch};
+		struct xp__change change = {
+			.old = nop5, .new = jmp5, .len = 5, .known = 5, .can = ~0u, .fetch = (enum xp__fetch)fetch};
 		struct xp__plan plan;
 		const char *detail;
 		int error = xp__plan_build(&change, &plan, &detail);

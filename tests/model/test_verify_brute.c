@@ -18,7 +18,7 @@
 enum {
 	MAX_MOMENTS = 32,
 	MAX_HISTORIES = 160,
-	MAX_RANDOM_HISTORIES = 48, /* of courses drawn: many small ones say more than a few large ones */
+	MAX_RANDOM_HISTORIES = 48, /* of schedules drawn: many small ones say more than a few large ones */
 	MAX_SEEN = 20000,
 	MAX_RUN = 160, /* characters of a string */
 	MAX_COMMITS = 2,
@@ -47,13 +47,13 @@ struct bystander {
 };
 
 struct brute {
-	const struct xp__course *course;
+	const struct xp__schedule *schedule;
 	const struct xp__model *model;
 	unsigned addr;
 	struct history *histories;
 	int nr_histories, most_histories;
-	int nr_moments;               /* the same in all histories */
-	const struct history *h;      /* in which the bystander lives */
+	int nr_moments;          /* the same in all histories */
+	const struct history *h; /* in which the bystander lives */
 	ZydisDecoder decoder;
 	int nr_commits;
 	/* What is done from each offset: by the first code, by what each commit is for, by what it left when it returned. */
@@ -79,7 +79,7 @@ static void put_moment(struct brute *b, const struct history *so_far, int nr, ui
 		       unsigned event, unsigned done)
 {
 	struct history h = *so_far;
-	const struct xp__event *e = &b->course->event[event];
+	const struct xp__event *e = &b->schedule->event[event];
 
 	if (nr == MAX_MOMENTS) {
 		b->too_big = true;
@@ -88,7 +88,7 @@ static void put_moment(struct brute *b, const struct history *so_far, int nr, ui
 	h.moments[nr] = h.moments[nr - 1];
 	h.moments[nr].kind = kind;
 	h.moments[nr].midway = (done | piece) != ((1u << e->len) - 1) << e->off;
-	for (unsigned i = 0; i < b->course->len; i++)
+	for (unsigned i = 0; i < b->schedule->len; i++)
 		if (piece >> i & 1)
 			h.moments[nr].text[i] = e->bytes[i - e->off];
 	make_histories(b, &h, nr + 1, event, done | piece);
@@ -97,12 +97,12 @@ static void put_moment(struct brute *b, const struct history *so_far, int nr, ui
 /* @done: the bytes of event number @event that are stored already. */
 static void make_histories(struct brute *b, struct history *so_far, int nr, unsigned event, unsigned done)
 {
-	const struct xp__event *e = &b->course->event[event];
+	const struct xp__event *e = &b->schedule->event[event];
 	unsigned all;
 
 	if (b->too_big)
 		return;
-	if (event == b->course->nr_events) {
+	if (event == b->schedule->nr_events) {
 		if (b->nr_histories == b->most_histories)
 			b->too_big = true;
 		else
@@ -112,12 +112,12 @@ static void make_histories(struct brute *b, struct history *so_far, int nr, unsi
 	}
 	all = ((1u << e->len) - 1) << e->off;
 	if (e->kind == XP__EVENT_STORE && done != all) {
-		for (int i = 0; i < b->course->len; i++) {
+		for (int i = 0; i < b->schedule->len; i++) {
 			unsigned piece = 0;
 
 			if (!((all & ~done) >> i & 1))
 				continue;
-			for (int j = 0; j < b->course->len; j++)
+			for (int j = 0; j < b->schedule->len; j++)
 				if (i == j || (e->single && same_block(b, i, j)))
 					piece |= 1u << j & all;
 			/* Each piece once, named by its first byte. */
@@ -245,7 +245,7 @@ static void continue_at(struct brute *b, struct bystander s, long long target)
 {
 	char text[40];
 
-	if (target > s.pc && target < b->course->len) {
+	if (target > s.pc && target < b->schedule->len) {
 		s.pc = (int)target;
 		step(b, s);
 		return;
@@ -257,8 +257,8 @@ static void continue_at(struct brute *b, struct bystander s, long long target)
 
 static bool selector_faults(const struct brute *b, unsigned selector)
 {
-	for (int i = 0; i < b->course->nr_invalid; i++)
-		if (selector >= b->course->invalid[i].first && selector <= b->course->invalid[i].last)
+	for (int i = 0; i < b->schedule->nr_invalid; i++)
+		if (selector >= b->schedule->invalid[i].first && selector <= b->schedule->invalid[i].last)
 			return true;
 	return false;
 }
@@ -280,7 +280,7 @@ static struct decoded decode(const struct brute *b, const uint8_t *bytes, int le
 
 static bool is_fault(const struct brute *b, const struct decoded *d)
 {
-	if (!b->course->faults || !d->ok)
+	if (!b->schedule->faults || !d->ok)
 		return false;
 	if (d->insn.mnemonic == ZYDIS_MNEMONIC_UD2)
 		return true;
@@ -381,7 +381,7 @@ static bool changes_meanwhile(const struct brute *b, int from, int to, int first
 static void fetched(struct brute *b, struct bystander s, const int *moment, const int *history)
 {
 	uint8_t bytes[XP_MAX_LEN];
-	int len = b->course->len - s.pc;
+	int len = b->schedule->len - s.pc;
 	struct decoded d;
 
 	for (int i = 0; i < len; i++)
@@ -422,11 +422,11 @@ static void fetch(struct brute *b, struct bystander s, int *moment, int *history
 
 	if (b->wrong)
 		return;
-	if (s.pc + nr == b->course->len) {
+	if (s.pc + nr == b->schedule->len) {
 		fetched(b, s, moment, history);
 		return;
 	}
-	while (!b->model->reread && s.pc + last + 1 < b->course->len && same_block(b, s.pc + nr, s.pc + last + 1))
+	while (!b->model->reread && s.pc + last + 1 < b->schedule->len && same_block(b, s.pc + nr, s.pc + last + 1))
 		last++;
 	for (int i = 0; i < nr && b->model->ascending; i++)
 		if (moment[i] > least)
@@ -465,13 +465,14 @@ static void again(struct brute *b, struct bystander s)
 static void handle_fault(struct brute *b, struct bystander s)
 {
 	const uint8_t *text = b->h->moments[s.now].text;
-	struct decoded d = decode(b, text + s.trap, b->course->len - s.trap);
-	bool retry = b->course->restart_on_nop ? text[s.trap] == 0x90
-					       : !is_fault(b, &d) && !(d.ok && d.insn.mnemonic == ZYDIS_MNEMONIC_INT3);
+	struct decoded d = decode(b, text + s.trap, b->schedule->len - s.trap);
+	bool retry = b->schedule->restart_on_nop
+			     ? text[s.trap] == 0x90
+			     : !is_fault(b, &d) && !(d.ok && d.insn.mnemonic == ZYDIS_MNEMONIC_INT3);
 
 	if (retry)
 		again(b, s);
-	else if (s.trap != s.entry || !changes_meanwhile(b, s.now, b->nr_moments - 1, 0, b->course->len))
+	else if (s.trap != s.entry || !changes_meanwhile(b, s.now, b->nr_moments - 1, 0, b->schedule->len))
 		b->wrong = true;
 	else
 		b->saw_trap = true;
@@ -492,7 +493,7 @@ static void handle(struct brute *b, struct bystander s)
 	case 2:
 		if (s.record >= 0) { /* found: it is used */
 			b->wrong |= w.reclaimed[s.record];
-			if (b->course->resume != XP__RESUME_COPY) {
+			if (b->schedule->resume != XP__RESUME_COPY) {
 				b->saw_trap = true;
 				return;
 			}
@@ -552,8 +553,8 @@ static bool looks(const struct brute *b, int now)
 	for (int i = 1; i <= now + 1; i++)
 		nr += b->h->moments[i].kind == XP__EVENT_PARK;
 	while (nr > 0)
-		nr -= b->course->event[++event].kind == XP__EVENT_PARK;
-	return b->course->event[event].looks;
+		nr -= b->schedule->event[++event].kind == XP__EVENT_PARK;
+	return b->schedule->event[event].looks;
 }
 
 static void step(struct brute *b, struct bystander s)
@@ -573,7 +574,7 @@ static void step(struct brute *b, struct bystander s)
 	if (!b->collect && s.now + 1 < b->nr_moments) {
 		int kind = b->h->moments[s.now + 1].kind;
 		bool waits = (kind == XP__EVENT_PARK && looks(b, s.now) && (s.begun || s.trap >= 0)) ||
-			     (kind == XP__EVENT_RECLAIM && b->course->reclaim_waits && s.done == 2 &&
+			     (kind == XP__EVENT_RECLAIM && b->schedule->reclaim_waits && s.done == 2 &&
 			      s.record == walk(b, s.now).commit);
 
 		later.now++;
@@ -622,7 +623,7 @@ static bool leads_to_instruction(const struct brute *b, const uint8_t *text, int
 	int at = 0;
 
 	while (at < entry) {
-		struct decoded d = decode(b, text + at, b->course->len - at);
+		struct decoded d = decode(b, text + at, b->schedule->len - at);
 
 		if (!d.ok)
 			return false;
@@ -636,14 +637,15 @@ static void try_codes(struct brute *b, int entry)
 {
 	const struct history *any = &b->histories[0];
 
-	still(b, b->course->old, entry, b->old[entry]);
-	still(b, b->course->new, entry, b->new[entry][0]);
-	b->wrong |= !leads_to_instruction(b, b->course->old, entry) || !leads_to_instruction(b, b->course->new, entry);
+	still(b, b->schedule->old, entry, b->old[entry]);
+	still(b, b->schedule->new, entry, b->new[entry][0]);
+	b->wrong |=
+		!leads_to_instruction(b, b->schedule->old, entry) || !leads_to_instruction(b, b->schedule->new, entry);
 	b->nr_commits = 1;
-	for (int e = 0; e < b->course->nr_events; e++)
-		if (b->course->event[e].kind == XP__EVENT_COMMIT) {
-			still(b, b->course->event[e].bytes, entry, b->new[entry][b->nr_commits++]);
-			b->wrong |= !leads_to_instruction(b, b->course->event[e].bytes, entry);
+	for (int e = 0; e < b->schedule->nr_events; e++)
+		if (b->schedule->event[e].kind == XP__EVENT_COMMIT) {
+			still(b, b->schedule->event[e].bytes, entry, b->new[entry][b->nr_commits++]);
+			b->wrong |= !leads_to_instruction(b, b->schedule->event[e].bytes, entry);
 		}
 	for (int i = 1, c = 0; i < b->nr_moments; i++) {
 		c += any->moments[i].kind == XP__EVENT_COMMIT;
@@ -653,32 +655,35 @@ static void try_codes(struct brute *b, int entry)
 }
 
 /* False: too big for this. */
-static bool brute_force(struct brute *b, const struct xp__course *course, unsigned addr, const struct xp__model *model)
+static bool brute_force(struct brute *b, const struct xp__schedule *schedule, unsigned addr,
+			const struct xp__model *model)
 {
-	unsigned entries = course->entries | 1u;
+	unsigned entries = schedule->entries | 1u;
 	struct history first;
 
-	b->course = course;
+	b->schedule = schedule;
 	b->addr = addr;
 	b->model = model;
 	b->nr_histories = 0;
 	b->wrong = b->saw_old = b->saw_new = b->saw_trap = b->too_big = false;
 	ZydisDecoderInit(&b->decoder,
-			 course->mode == 64 ? ZYDIS_MACHINE_MODE_LONG_64 :
-			 course->mode == 32 ? ZYDIS_MACHINE_MODE_LEGACY_32 : ZYDIS_MACHINE_MODE_LEGACY_16,
-			 course->mode == 64 ? ZYDIS_STACK_WIDTH_64 :
-			 course->mode == 32 ? ZYDIS_STACK_WIDTH_32 : ZYDIS_STACK_WIDTH_16);
+			 schedule->mode == 64   ? ZYDIS_MACHINE_MODE_LONG_64
+			 : schedule->mode == 32 ? ZYDIS_MACHINE_MODE_LEGACY_32
+						: ZYDIS_MACHINE_MODE_LEGACY_16,
+			 schedule->mode == 64   ? ZYDIS_STACK_WIDTH_64
+			 : schedule->mode == 32 ? ZYDIS_STACK_WIDTH_32
+						: ZYDIS_STACK_WIDTH_16);
 	memset(&first, 0, sizeof(first));
-	memcpy(first.moments[0].text, course->old, XP_MAX_LEN);
+	memcpy(first.moments[0].text, schedule->old, XP_MAX_LEN);
 	first.moments[0].kind = 255;
 	make_histories(b, &first, 1, 0, 0);
 	if (b->too_big)
 		return false;
-	for (int entry = 0; entry < course->len; entry++)
+	for (int entry = 0; entry < schedule->len; entry++)
 		if (entries >> entry & 1)
 			try_codes(b, entry);
 	for (int h = 0; h < b->nr_histories && !b->wrong && !b->too_big; h++)
-		for (int entry = 0; entry < course->len; entry++) {
+		for (int entry = 0; entry < schedule->len; entry++) {
 			struct bystander s = {.entry = entry, .pc = entry, .trap = -1, .record = -1};
 
 			b->h = &b->histories[h];
@@ -767,76 +772,76 @@ static uint64_t draw(uint64_t *random, uint64_t n)
 	return xp_test_random(random) % n;
 }
 
-static void add_store(struct xp__course *course, uint64_t *random, const uint8_t *to)
+static void add_store(struct xp__schedule *schedule, uint64_t *random, const uint8_t *to)
 {
-	struct xp__event *e = xp__course_add(course, XP__EVENT_STORE);
+	struct xp__event *e = xp__schedule_add(schedule, XP__EVENT_STORE);
 
-	e->off = (uint8_t)draw(random, course->len);
-	e->len = (uint8_t)(1 + draw(random, course->len - e->off));
+	e->off = (uint8_t)draw(random, schedule->len);
+	e->len = (uint8_t)(1 + draw(random, schedule->len - e->off));
 	if (draw(random, 2)) {
 		e->off = 0;
-		e->len = course->len;
+		e->len = schedule->len;
 	}
 	e->single = e->len == 1 || draw(random, 2);
 	memcpy(e->bytes, to + e->off, e->len);
 	if (draw(random, 2))
-		xp__course_add(course, XP__EVENT_SYNC);
+		xp__schedule_add(schedule, XP__EVENT_SYNC);
 }
 
-/* One commit from @course's last code to @new, by any stores; or one such as the library makes, with parts left out. */
-static void make_commit(struct xp__course *course, uint64_t *random, const uint8_t *new)
+/* One commit from @schedule's last code to @new, by any stores; or one such as the library makes, with parts left out. */
+static void make_commit(struct xp__schedule *schedule, uint64_t *random, const uint8_t *new)
 {
 	bool traps = draw(random, 3) != 0, parks = draw(random, 8) == 0, raise_early = draw(random, 16) == 0;
 	uint8_t breakpoint[4];
 	struct xp__event *last;
 
 	if (traps && raise_early)
-		xp__course_add(course, XP__EVENT_RAISE);
+		xp__schedule_add(schedule, XP__EVENT_RAISE);
 	if (traps)
-		xp__course_add(course, XP__EVENT_PUBLISH);
+		xp__schedule_add(schedule, XP__EVENT_PUBLISH);
 	if (traps && !raise_early && draw(random, 16))
-		xp__course_add(course, XP__EVENT_RAISE);
+		xp__schedule_add(schedule, XP__EVENT_RAISE);
 	if (parks)
-		xp__course_add(course, XP__EVENT_PARK)->looks = draw(random, 2);
+		xp__schedule_add(schedule, XP__EVENT_PARK)->looks = draw(random, 2);
 	if (traps && !parks) {
 		memcpy(breakpoint, new, sizeof(breakpoint));
 		breakpoint[0] = 0xcc;
-		last = xp__course_add(course, XP__EVENT_STORE);
+		last = xp__schedule_add(schedule, XP__EVENT_STORE);
 		last->len = 1;
 		last->single = true;
 		last->bytes[0] = 0xcc;
 		if (draw(random, 8))
-			xp__course_add(course, XP__EVENT_SYNC);
-		if (course->len > 1) {
-			last = xp__course_add(course, XP__EVENT_STORE);
+			xp__schedule_add(schedule, XP__EVENT_SYNC);
+		if (schedule->len > 1) {
+			last = xp__schedule_add(schedule, XP__EVENT_STORE);
 			last->off = 1;
-			last->len = (uint8_t)(course->len - 1);
+			last->len = (uint8_t)(schedule->len - 1);
 			memcpy(last->bytes, breakpoint + 1, last->len);
 			if (draw(random, 8))
-				xp__course_add(course, XP__EVENT_SYNC);
+				xp__schedule_add(schedule, XP__EVENT_SYNC);
 		}
 		if (draw(random, 16) == 0)
-			xp__course_add(course, XP__EVENT_RETIRE); /* too early */
+			xp__schedule_add(schedule, XP__EVENT_RETIRE); /* too early */
 	} else {
 		for (unsigned n = (unsigned)draw(random, 2); n > 0; n--)
-			add_store(course, random, codes[draw(random, NR_CODES)].bytes);
+			add_store(schedule, random, codes[draw(random, NR_CODES)].bytes);
 	}
-	last = xp__course_add(course, XP__EVENT_STORE);
-	last->len = traps ? 1 : course->len;
+	last = xp__schedule_add(schedule, XP__EVENT_STORE);
+	last->len = traps ? 1 : schedule->len;
 	last->single = traps || draw(random, 4);
 	memcpy(last->bytes, new, last->len);
 	if (parks)
-		xp__course_add(course, XP__EVENT_UNPARK);
+		xp__schedule_add(schedule, XP__EVENT_UNPARK);
 	else if (draw(random, 8))
-		xp__course_add(course, XP__EVENT_SYNC);
+		xp__schedule_add(schedule, XP__EVENT_SYNC);
 	if (draw(random, 4))
-		xp__course_add(course, XP__EVENT_RETURN);
+		xp__schedule_add(schedule, XP__EVENT_RETURN);
 	if (traps && draw(random, 4)) {
-		xp__course_add(course, XP__EVENT_RETIRE);
-		xp__course_add(course, XP__EVENT_RECLAIM);
+		xp__schedule_add(schedule, XP__EVENT_RETIRE);
+		xp__schedule_add(schedule, XP__EVENT_RECLAIM);
 	}
-	if (course->resume == XP__RESUME_COPY && draw(random, 4) == 0)
-		xp__course_add(course, XP__EVENT_FREE);
+	if (schedule->resume == XP__RESUME_COPY && draw(random, 4) == 0)
+		xp__schedule_add(schedule, XP__EVENT_FREE);
 }
 
 /* @pair: of those of two instructions, two bytes each. */
@@ -850,8 +855,8 @@ static unsigned draw_code(uint64_t *random, bool pair)
 	return i;
 }
 
-/* A course between two or three codes of the table. */
-static bool make_course(struct xp__course *course, uint64_t *random)
+/* A schedule between two or three codes of the table. */
+static bool make_schedule(struct xp__schedule *schedule, uint64_t *random)
 {
 	bool pair = draw(random, 64) == 0;
 	unsigned a = draw_code(random, pair), b = draw_code(random, pair);
@@ -859,36 +864,40 @@ static bool make_course(struct xp__course *course, uint64_t *random)
 
 	if (codes[a].mode != codes[b].mode || codes[a].len != codes[b].len || a == b)
 		return false;
-	memset(course, 0, sizeof(*course));
-	course->mode = codes[a].mode;
-	course->len = codes[a].len;
-	course->resume = draw(random, 4) ? XP__RESUME_EMULATE : XP__RESUME_COPY;
+	memset(schedule, 0, sizeof(*schedule));
+	schedule->mode = codes[a].mode;
+	schedule->len = codes[a].len;
+	schedule->resume = draw(random, 4) ? XP__RESUME_EMULATE : XP__RESUME_COPY;
 	if (pair || draw(random, 16) == 0)
-		course->entries = pair ? 1u << 2 : (uint16_t)draw(random, 1u << course->len);
-	course->faults = draw(random, 2);
-	course->restart_on_nop = draw(random, 2);
-	course->reclaim_waits = draw(random, 4) != 0;
-	memcpy(course->old, codes[a].bytes, course->len);
-	memcpy(course->new, codes[b].bytes, course->len);
-	make_commit(course, random, codes[b].bytes);
-	if (draw(random, 2) == 0 && codes[c].mode == course->mode && codes[c].len == course->len) {
-		memcpy(xp__course_add(course, XP__EVENT_COMMIT)->bytes, codes[c].bytes, course->len);
-		make_commit(course, random, codes[c].bytes);
+		schedule->entries = pair ? 1u << 2 : (uint16_t)draw(random, 1u << schedule->len);
+	schedule->faults = draw(random, 2);
+	schedule->restart_on_nop = draw(random, 2);
+	schedule->reclaim_waits = draw(random, 4) != 0;
+	memcpy(schedule->old, codes[a].bytes, schedule->len);
+	memcpy(schedule->new, codes[b].bytes, schedule->len);
+	make_commit(schedule, random, codes[b].bytes);
+	if (draw(random, 2) == 0 && codes[c].mode == schedule->mode && codes[c].len == schedule->len) {
+		memcpy(xp__schedule_add(schedule, XP__EVENT_COMMIT)->bytes, codes[c].bytes, schedule->len);
+		make_commit(schedule, random, codes[c].bytes);
 	}
 	return true;
 }
 
-static void note_case(const struct xp__course *course, unsigned addr, const struct xp__model *model)
+static void note_case(const struct xp__schedule *schedule, unsigned addr, const struct xp__model *model)
 {
 	printf("# mode %u, address %u, entries %x, resume %d, granule %u order %d reread %d ascending %d undefined %d, faults %d nop %d\n# old",
-	       course->mode, addr, course->entries, course->resume, model->granule, model->program_order, model->reread,
-	       model->ascending, model->undefined, course->faults, course->restart_on_nop);
-	for (int i = 0; i < course->len; i++)
-		printf(" %02x", course->old[i]);
-	for (int e = 0; e < course->nr_events; e++) {
-		printf(" | %d @%d", course->event[e].kind, course->event[e].off);
-		for (int i = 0; i < course->event[e].len; i++)
-			printf("%s%02x", i ? " " : course->event[e].single ? " 1:" : " n:", course->event[e].bytes[i]);
+	       schedule->mode, addr, schedule->entries, schedule->resume, model->granule, model->program_order,
+	       model->reread, model->ascending, model->undefined, schedule->faults, schedule->restart_on_nop);
+	for (int i = 0; i < schedule->len; i++)
+		printf(" %02x", schedule->old[i]);
+	for (int e = 0; e < schedule->nr_events; e++) {
+		printf(" | %d @%d", schedule->event[e].kind, schedule->event[e].off);
+		for (int i = 0; i < schedule->event[e].len; i++)
+			printf("%s%02x",
+			       i                           ? " "
+			       : schedule->event[e].single ? " 1:"
+							   : " n:",
+			       schedule->event[e].bytes[i]);
 	}
 	putchar('\n');
 }
@@ -907,7 +916,7 @@ XP_TEST(agrees_on_random_courses)
 	REQUIRE(explorer && b.histories && b.seen);
 	b.most_histories = MAX_RANDOM_HISTORIES;
 	while (nr_proven + nr_wrong < 3000) {
-		struct xp__course course;
+		struct xp__schedule schedule;
 		struct xp__result result;
 		unsigned addr = (unsigned)draw(&random, 8);
 		struct xp__model model = {
@@ -922,20 +931,20 @@ XP_TEST(agrees_on_random_courses)
 
 		/* Within an instruction, "ascending" is said of moments of one history. */
 		model.ascending &= model.program_order;
-		if (!make_course(&course, &random))
+		if (!make_schedule(&schedule, &random))
 			continue;
-		if (!brute_force(&b, &course, addr, &model)) {
+		if (!brute_force(&b, &schedule, addr, &model)) {
 			nr_skipped++;
 			continue;
 		}
-		REQUIRE_EQ(xp__explore(explorer, &course, addr, &model, &result), 0);
+		REQUIRE_EQ(xp__explore(explorer, &schedule, addr, &model, &result), 0);
 		agree = result.proven != b.wrong;
 		if (agree && result.proven)
 			agree = (result.nr_old > 0) == b.saw_old && (result.nr_new > 0) == b.saw_new &&
 				(result.nr_trap > 0) == b.saw_trap;
 		CHECK(agree);
 		if (!agree) {
-			note_case(&course, addr, &model);
+			note_case(&schedule, addr, &model);
 			printf("# explorer: %s (old %zu new %zu trap %zu); brute force: %s (%d %d %d)\n",
 			       result.proven ? "proven" : result.why, result.nr_old, result.nr_new, result.nr_trap,
 			       b.wrong ? "wrong" : "proven", b.saw_old, b.saw_new, b.saw_trap);
@@ -944,11 +953,11 @@ XP_TEST(agrees_on_random_courses)
 		*(b.wrong ? &nr_wrong : &nr_proven) += 1;
 		nr_trap += !b.wrong && b.saw_trap;
 		nr_twice += !b.wrong && b.nr_commits > 1;
-		nr_entries += !b.wrong && course.entries > 1;
+		nr_entries += !b.wrong && schedule.entries > 1;
 	}
 	XP_TEST_NOTE(
 		"%u proven (%u with traps, %u of two commits, %u with branches inside), %u counterexamples, %u too big",
-		     nr_proven, nr_trap, nr_twice, nr_entries, nr_wrong, nr_skipped);
+		nr_proven, nr_trap, nr_twice, nr_entries, nr_wrong, nr_skipped);
 	/* The test says something only if both answers are common. */
 	CHECK(nr_proven > 300 && nr_wrong > 300 && nr_trap > 90 && nr_twice > 30 && nr_entries > 5);
 	xp__explorer_free(explorer);
@@ -980,7 +989,7 @@ XP_TEST(agrees_on_the_plans_of_the_library)
 						    .known = kind->known,
 						    .policy = policies[n / XP__NR_MODELS / 8],
 						    .can = ~0u};
-			struct xp__course course;
+			struct xp__schedule schedule;
 			struct xp__result result;
 			struct xp__plan plan;
 			const char *detail;
@@ -991,13 +1000,13 @@ XP_TEST(agrees_on_the_plans_of_the_library)
 			/* Four bytes one by one, or a rollback of three phases, make too many histories. */
 			if (kind->len > 4 && plan.method == XP__METHOD_BREAKPOINT)
 				continue;
-			xp__course_of_plan(&course, &plan,
-					   n % 2 && plan.nr_stores == 1 && kind->len < 5 ? 0 : XP__NO_FAILURE);
-			if (!brute_force(&b, &course, addr, model)) {
+			xp__schedule_of_plan(&schedule, &plan,
+					     n % 2 && plan.nr_stores == 1 && kind->len < 5 ? 0 : XP__NO_FAILURE);
+			if (!brute_force(&b, &schedule, addr, model)) {
 				nr_skipped++;
 				continue;
 			}
-			REQUIRE_EQ(xp__explore(explorer, &course, addr, model, &result), 0);
+			REQUIRE_EQ(xp__explore(explorer, &schedule, addr, model, &result), 0);
 			CHECK_EQ(result.proven, !b.wrong);
 			if (result.proven) {
 				CHECK_EQ(result.nr_old > 0, b.saw_old);
@@ -1031,19 +1040,19 @@ XP_TEST(only_boundaries_matter)
 	for (unsigned addr = 0; addr < 96; addr++) {
 		const struct xp__model model = {.name = "four", .granule = 4, .program_order = true};
 		unsigned set = xp__boundaries(addr, 3, 4) >> 1;
-		struct xp__course course;
+		struct xp__schedule schedule;
 		struct xp__event *event;
 
-		memset(&course, 0, sizeof(course));
-		course.mode = 64;
-		course.len = 3;
-		memcpy(course.old, nop3, 3);
-		memcpy(course.new, code, 3);
-		event = xp__course_add(&course, XP__EVENT_STORE);
+		memset(&schedule, 0, sizeof(schedule));
+		schedule.mode = 64;
+		schedule.len = 3;
+		memcpy(schedule.old, nop3, 3);
+		memcpy(schedule.new, code, 3);
+		event = xp__schedule_add(&schedule, XP__EVENT_STORE);
 		event->len = 3;
 		event->single = true;
 		memcpy(event->bytes, code, 3);
-		CHECK(brute_force(&b, &course, addr, &model));
+		CHECK(brute_force(&b, &schedule, addr, &model));
 		CHECK(answer[set] < 0 || answer[set] == b.wrong);
 		answer[set] = b.wrong;
 	}

@@ -27,8 +27,8 @@ static char *slurp(const char *path, size_t *len)
 	return text;
 }
 
-/* "proven at …" of @course under @model. */
-static void judge(struct xp__explorer *explorer, const struct xp__course *course, const struct xp__model *model,
+/* "proven at …" of @schedule under @model. */
+static void judge(struct xp__explorer *explorer, const struct xp__schedule *schedule, const struct xp__model *model,
 		  char *text, size_t size)
 {
 	uint64_t proven = 0;
@@ -37,7 +37,7 @@ static void judge(struct xp__explorer *explorer, const struct xp__course *course
 	for (unsigned addr = 0; addr < 64; addr++) {
 		struct xp__result result;
 
-		CHECK_EQ(xp__explore(explorer, course, addr, model, &result), 0);
+		CHECK_EQ(xp__explore(explorer, schedule, addr, model, &result), 0);
 		proven |= (uint64_t)result.proven << addr;
 	}
 	xp__report_addresses(addresses, sizeof(addresses), proven, model->granule);
@@ -67,13 +67,13 @@ static unsigned check_file(struct xp__explorer *explorer, const char *path)
 			if (model)
 				strcpy(expected[model - xp__models], what);
 		} else if (strncmp(line, "plan ", 5) == 0 && nr_plans < file.nr) {
-			const struct xp__course *course = &file.courses[nr_plans++];
+			const struct xp__schedule *schedule = &file.schedules[nr_plans++];
 
-			CHECK_STR(course->name, line + 5);
+			CHECK_STR(schedule->name, line + 5);
 			for (unsigned m = 0; m < XP__NR_MODELS; m++) {
-				judge(explorer, course, &xp__models[m], what, sizeof(what));
+				judge(explorer, schedule, &xp__models[m], what, sizeof(what));
 				if (strcmp(what, expected[m]) != 0)
-					XP_TEST_NOTE("%s: %s: %s", path, course->name, xp__models[m].name);
+					XP_TEST_NOTE("%s: %s: %s", path, schedule->name, xp__models[m].name);
 				CHECK_STR(what, expected[m]);
 				nr_expected++;
 			}
@@ -123,15 +123,15 @@ XP_TEST(torn_offset_across_a_line)
 	REQUIRE(explorer && text);
 	REQUIRE_EQ(xp__planfile_read(&file, text, len), 0);
 	for (size_t i = 0; i < file.nr; i++) {
-		if (strcmp(file.courses[i].name, "16-bit code, 32-bit handler, far (second version)") != 0)
+		if (strcmp(file.schedules[i].name, "16-bit code, 32-bit handler, far (second version)") != 0)
 			continue;
 		found = true;
-		REQUIRE_EQ(xp__explore(explorer, &file.courses[i], 58, &xp__models[XP__FETCH_LINE64], &result), 0);
+		REQUIRE_EQ(xp__explore(explorer, &file.schedules[i], 58, &xp__models[XP__FETCH_LINE64], &result), 0);
 		REQUIRE(!result.proven);
 		CHECK_MEM(result.step[result.nr_steps - 1].bytes, torn, sizeof(torn));
 		CHECK_EQ(result.step[result.nr_steps - 1].version[0], 0);
 		CHECK_EQ(result.step[result.nr_steps - 1].version[6], 2);
-		REQUIRE_EQ(xp__explore(explorer, &file.courses[i], 60, &xp__models[XP__FETCH_LINE64], &result), 0);
+		REQUIRE_EQ(xp__explore(explorer, &file.schedules[i], 60, &xp__models[XP__FETCH_LINE64], &result), 0);
 		CHECK(result.proven);
 	}
 	CHECK(found);
@@ -185,7 +185,8 @@ XP_TEST(malformed_files)
 	refused("plan a\nlet gg = 11\nlet gg = 22\n", 3, 5, "the symbol is defined already");
 	refused("plan a\nlet a_ = 11\nlet b_ = 11\nlet c_ = 11\nlet d_ = 11\nlet e_ = 11\nlet f_ = 11\nlet g_ = 11\n"
 		"let h_ = 11\nlet i_ = 11\nlet j_ = 11\nlet k_ = 11\nlet l_ = 11\nlet m_ = 11\nlet n_ = 11\n"
-		"let o_ = 11\nlet p_ = 11\nlet q_ = 11\n", 18, 1, "more than 16 symbols");
+		"let o_ = 11\nlet p_ = 11\nlet q_ = 11\n",
+		18, 1, "more than 16 symbols");
 	refused("plan a\ninvalid-selectors\n", 2, 18, "a selector is expected");
 	refused("plan a\ninvalid-selectors 0-\n", 2, 19,
 		"a selector, or FIRST-LAST, is expected, in up to four hexadecimal digits each");
@@ -278,37 +279,37 @@ XP_TEST(what_the_reader_makes)
 				   "state 91"; /* no newline at the end */
 	static const uint8_t old[] = {0x9a, 0x34, 0x12, 0xaa};
 	static const uint8_t new[] = {0xcc, 0x00, 0x90, 0x01};
-	static const uint8_t kinds[] = {XP__EVENT_PUBLISH, XP__EVENT_RAISE,  XP__EVENT_STORE,  XP__EVENT_SYNC,
-					XP__EVENT_STORE,   XP__EVENT_STORE,  XP__EVENT_SYNC,   XP__EVENT_RETURN,
+	static const uint8_t kinds[] = {XP__EVENT_PUBLISH, XP__EVENT_RAISE,  XP__EVENT_STORE, XP__EVENT_SYNC,
+					XP__EVENT_STORE,   XP__EVENT_STORE,  XP__EVENT_SYNC,  XP__EVENT_RETURN,
 					XP__EVENT_RETIRE,  XP__EVENT_RECLAIM};
 	struct xp__planfile file;
-	const struct xp__course *course;
+	const struct xp__schedule *schedule;
 
 	REQUIRE_EQ(xp__planfile_read(&file, text, sizeof(text) - 1), 0);
 	REQUIRE_EQ(file.nr, 2);
-	course = &file.courses[0];
-	CHECK_STR(course->name, "one plan");
-	CHECK_EQ(course->mode, 16);
-	CHECK_EQ(course->len, 4);
-	CHECK_EQ(course->resume, XP__RESUME_EMULATE);
-	CHECK(course->restart_on_nop && course->faults);
-	CHECK_EQ(course->nr_invalid, 2);
-	CHECK_EQ(course->invalid[0].last, 3);
-	CHECK_EQ(course->invalid[1].first, 0xf5f5);
-	CHECK_MEM(course->old, old, 4);
-	CHECK_MEM(course->new, new, 4);
-	REQUIRE_EQ(course->nr_events, sizeof(kinds));
+	schedule = &file.schedules[0];
+	CHECK_STR(schedule->name, "one plan");
+	CHECK_EQ(schedule->mode, 16);
+	CHECK_EQ(schedule->len, 4);
+	CHECK_EQ(schedule->resume, XP__RESUME_EMULATE);
+	CHECK(schedule->restart_on_nop && schedule->faults);
+	CHECK_EQ(schedule->nr_invalid, 2);
+	CHECK_EQ(schedule->invalid[0].last, 3);
+	CHECK_EQ(schedule->invalid[1].first, 0xf5f5);
+	CHECK_MEM(schedule->old, old, 4);
+	CHECK_MEM(schedule->new, new, 4);
+	REQUIRE_EQ(schedule->nr_events, sizeof(kinds));
 	for (unsigned i = 0; i < sizeof(kinds); i++)
-		CHECK_EQ(course->event[i].kind, kinds[i]);
-	CHECK_EQ(course->event[2].off, 2);
-	CHECK_EQ(course->event[2].len, 1);
-	CHECK_EQ(course->event[4].off, 3);
-	CHECK_EQ(course->event[5].len, 2);
-	course = &file.courses[1];
-	CHECK_EQ(course->mode, 64);
-	CHECK_EQ(course->resume, 1);
-	CHECK(!course->restart_on_nop);
-	CHECK_EQ(course->nr_events, 1);
+		CHECK_EQ(schedule->event[i].kind, kinds[i]);
+	CHECK_EQ(schedule->event[2].off, 2);
+	CHECK_EQ(schedule->event[2].len, 1);
+	CHECK_EQ(schedule->event[4].off, 3);
+	CHECK_EQ(schedule->event[5].len, 2);
+	schedule = &file.schedules[1];
+	CHECK_EQ(schedule->mode, 64);
+	CHECK_EQ(schedule->resume, 1);
+	CHECK(!schedule->restart_on_nop);
+	CHECK_EQ(schedule->nr_events, 1);
 	xp__planfile_free(&file);
 }
 
@@ -328,24 +329,24 @@ XP_TEST(several_commits)
 				   "free-copy\n"
 				   "commit\n"
 				   "state 93 90\n";
-	static const uint8_t kinds[] = {XP__EVENT_STORE, XP__EVENT_SYNC,   XP__EVENT_RETURN, XP__EVENT_COMMIT,
-					XP__EVENT_PUBLISH, XP__EVENT_RAISE, XP__EVENT_STORE,  XP__EVENT_SYNC,
-					XP__EVENT_STORE,   XP__EVENT_SYNC,  XP__EVENT_FREE,   XP__EVENT_RETURN,
+	static const uint8_t kinds[] = {XP__EVENT_STORE,   XP__EVENT_SYNC,    XP__EVENT_RETURN, XP__EVENT_COMMIT,
+					XP__EVENT_PUBLISH, XP__EVENT_RAISE,   XP__EVENT_STORE,  XP__EVENT_SYNC,
+					XP__EVENT_STORE,   XP__EVENT_SYNC,    XP__EVENT_FREE,   XP__EVENT_RETURN,
 					XP__EVENT_RETIRE,  XP__EVENT_RECLAIM, XP__EVENT_COMMIT, XP__EVENT_STORE};
 	struct xp__planfile file;
-	const struct xp__course *course;
+	const struct xp__schedule *schedule;
 
 	REQUIRE_EQ(xp__planfile_read(&file, text, sizeof(text) - 1), 0);
-	course = &file.courses[0];
-	REQUIRE_EQ(course->nr_events, sizeof(kinds));
+	schedule = &file.schedules[0];
+	REQUIRE_EQ(schedule->nr_events, sizeof(kinds));
 	for (unsigned i = 0; i < sizeof(kinds); i++)
-		CHECK_EQ(course->event[i].kind, kinds[i]);
-	CHECK_EQ(course->entries, 3);
-	CHECK_EQ(course->resume, XP__RESUME_COPY);
-	CHECK_EQ(course->old[0], 0x90);
-	CHECK_EQ(course->new[0], 0x91);
-	CHECK_EQ(course->event[3].bytes[0], 0x92);
-	CHECK_EQ(course->event[14].bytes[0], 0x93);
+		CHECK_EQ(schedule->event[i].kind, kinds[i]);
+	CHECK_EQ(schedule->entries, 3);
+	CHECK_EQ(schedule->resume, XP__RESUME_COPY);
+	CHECK_EQ(schedule->old[0], 0x90);
+	CHECK_EQ(schedule->new[0], 0x91);
+	CHECK_EQ(schedule->event[3].bytes[0], 0x92);
+	CHECK_EQ(schedule->event[14].bytes[0], 0x93);
 	xp__planfile_free(&file);
 }
 

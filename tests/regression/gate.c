@@ -206,16 +206,16 @@ XP_TEST(calls_that_cannot_be_bound)
 	for (int i = 0; i < 40; i++)
 		CHECK_EQ(pointer(i, 4), i + 4);
 	CHECK_EQ(commits(), before);
-	CHECK(xp_gate_add.through == (xp__gate_func *)plus);
+	CHECK(xp_gate_add.slot == (xp__gate_func *)plus);
 	/* A change of provider asks anew. */
 	REQUIRE(xp_gate_replace("add", times) == 0);
 	CHECK_EQ(pointer(3, 4), 12);
-	CHECK(xp_gate_add.through != (xp__gate_func *)times);
+	CHECK(xp_gate_add.slot != (xp__gate_func *)times);
 	CHECK_EQ(caller(3, 4), 13);
 	CHECK_CALLS(caller, times);
 	for (int i = 0; i < 40; i++)
 		CHECK_EQ(pointer(i, 4), i * 4);
-	CHECK(xp_gate_add.through == (xp__gate_func *)times);
+	CHECK(xp_gate_add.slot == (xp__gate_func *)times);
 	REQUIRE(xp_gate_withdraw("add") == 0);
 	CHECK_EQ(pointer(3, 4), -7);
 }
@@ -281,7 +281,7 @@ XP_TEST(eager)
 	CHECK_EQ(xp_gate_bind_all(), 0);
 	CHECK_EQ(commits() - before, 1);
 	CHECK_EQ(recorded_target(), (uintptr_t)answer);
-	CHECK(xp_gate_recorded.through == (xp__gate_func *)answer);
+	CHECK(xp_gate_recorded.slot == (xp__gate_func *)answer);
 	CHECK_EQ(recorded_caller(), 42);
 	before = commits();
 	CHECK_EQ(xp_gate_bind_all(), 0);
@@ -317,7 +317,7 @@ XP_TEST(a_provider_out_of_reach)
 	for (int i = 0; i < 20; i++)
 		CHECK_EQ(xp_gate(far_away)(), 7);
 	CHECK_EQ(commits(), before);
-	CHECK((void *)(uintptr_t)xp_gate_far_away.through == place);
+	CHECK((void *)(uintptr_t)xp_gate_far_away.slot == place);
 	REQUIRE(xp_gate_withdraw("far_away") == 0);
 	CHECK_EQ(xp_gate(far_away)(), 0);
 }

@@ -101,7 +101,7 @@ XP_TEST(found_when_executed)
 	for (unsigned i = 0; i < NR_SITES; i++)
 		CHECK_EQ(call_by(i), -100);
 	CHECK_EQ(xp_static_call_update(lazy, first), 0);
-	CHECK_EQ(xp_call_lazy.vain, 3 * 4);
+	CHECK_EQ(xp_call_lazy.misses, 3 * 4);
 }
 
 /* Whoever comes back brings text that has no memory of what was found. */
@@ -109,9 +109,9 @@ XP_TEST(sites_are_forgotten_with_their_module)
 {
 	CHECK_EQ(call_by(4), 1);
 	CHECK_EQ(target(4), (uintptr_t)first);
-	CHECK(xp_call_lazy.found != NULL);
+	CHECK(xp_call_lazy.discovered != NULL);
 	REQUIRE(xp_module_unregister(&xp__module) == 0);
-	CHECK(xp_call_lazy.found == NULL);
+	CHECK(xp_call_lazy.discovered == NULL);
 	for (unsigned i = 0; i < NR_SITES; i++)
 		CHECK_EQ(target(i), (uintptr_t)xp_trampoline_lazy);
 	CHECK_EQ(call_by(4), 1);
@@ -143,7 +143,7 @@ static void *race(void *unused)
 XP_TEST(of_many_threads_one_patches)
 {
 	pthread_t threads[NR_THREADS];
-	uint32_t vain = xp_call_lazy.vain;
+	uint32_t vain = xp_call_lazy.misses;
 
 	REQUIRE(fits(5));
 	pthread_barrier_init(&barrier, NULL, NR_THREADS);
@@ -162,7 +162,7 @@ XP_TEST(of_many_threads_one_patches)
 		CHECK_EQ(wrong, 0);
 	}
 	pthread_barrier_destroy(&barrier);
-	CHECK_EQ(xp_call_lazy.vain, vain); /* who came too late did not ask in vain */
+	CHECK_EQ(xp_call_lazy.misses, vain); /* who came too late did not ask in vain */
 }
 
 __attribute__((noinline)) static int tail_call(int x)
@@ -178,11 +178,11 @@ XP_TEST(nobody_asks_for_ever)
 	uint64_t before = commits();
 
 	for (int i = 0; i < QUESTIONS; i++) {
-		CHECK(xp_call_tired.through == xp_call_tired.lazy);
+		CHECK(xp_call_tired.slot == xp_call_tired.lazy);
 		CHECK_EQ(i % 2 ? pointer(1) : tail(1), 2);
 	}
-	CHECK(xp_call_tired.through == (xp__call_func *)first);
-	CHECK(xp_call_tired.found == NULL);
+	CHECK(xp_call_tired.slot == (xp__call_func *)first);
+	CHECK(xp_call_tired.discovered == NULL);
 	CHECK_EQ(tail(1), 2);
 	CHECK_EQ(commits(), before);
 	CHECK_EQ(xp_static_call_update(tired, second), 0);

@@ -195,8 +195,8 @@ static int provider(void)
 static bool binds_eagerly(void)
 {
 	CHECK_EQ(xp_gate_provide("gate", provider), 0);
-	CHECK(xp_gate_gate.through != xp_gate_gate.fallback);
-	return xp_gate_gate.through == (xp__gate_func *)provider;
+	CHECK(xp_gate_gate.slot != xp_gate_gate.fallback);
+	return xp_gate_gate.slot == (xp__gate_func *)provider;
 }
 
 XP_CHILD_PROGRAM(has_eager_gates)

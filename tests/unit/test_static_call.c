@@ -369,7 +369,7 @@ XP_TEST(a_word_is_repaired)
 {
 	start(NEAR_A);
 	update(FAR_A);
-	call.through = FAR_B;
+	call.slot = FAR_B;
 	CHECK_EQ(xp_repair(NULL), FAR_IN_PLACE ? 0 : 1);
 	check_goes((uintptr_t)FAR_A, FAR_IN_PLACE);
 	CHECK_EQ(xp_repair(NULL), 0);
@@ -458,9 +458,9 @@ static void look(const struct rec_step *step)
 static const struct {
 	xp__call_func *first, *from, *to;
 } moves[] = {
-	{NEAR_A, NEAR_A, NEAR_B}, {NEAR_B, NEAR_A, NEAR_B}, {NEAR_A, NEAR_A, FAR_A}, {NEAR_B, NEAR_A, FAR_A},
-	{FAR_A, FAR_A, FAR_B},    {NEAR_A, FAR_A, FAR_B},   {FAR_A, FAR_A, NEAR_A},  {NEAR_A, NULL, NEAR_A},
-	{NEAR_A, NEAR_A, NULL},
+	{NEAR_A, NEAR_A, NEAR_B}, {NEAR_B, NEAR_A, NEAR_B}, {NEAR_A, NEAR_A, FAR_A},
+	{NEAR_B, NEAR_A, FAR_A},  {FAR_A, FAR_A, FAR_B},    {NEAR_A, FAR_A, FAR_B},
+	{FAR_A, FAR_A, NEAR_A},   {NEAR_A, NULL, NEAR_A},   {NEAR_A, NEAR_A, NULL},
 };
 
 static void start_move(size_t i, unsigned can, enum xp_policy policy)
@@ -481,10 +481,8 @@ static void each_move(void (*run)(size_t, unsigned, enum xp_policy))
 		unsigned can;
 		enum xp_policy policy;
 	} ways[] = {
-		{~0u, XP_POLICY_AUTO},
-		{~(unsigned)XP_NEED_SINGLE, XP_POLICY_AUTO},
-		{~0u, XP_POLICY_BREAKPOINT},
-		{~0u, XP_POLICY_QUIESCE},
+		{~0u, XP_POLICY_AUTO},       {~(unsigned)XP_NEED_SINGLE, XP_POLICY_AUTO},
+		{~0u, XP_POLICY_BREAKPOINT}, {~0u, XP_POLICY_QUIESCE},
 		{~0u, XP_POLICY_EARLY},
 	};
 
@@ -658,8 +656,8 @@ XP_TEST(with_a_key_in_one_commit)
 /* Data changes before the text, and goes back with it. */
 XP_TEST(a_far_target_beside_text_that_fails)
 {
-	static const enum xp_policy policies[] = {
-		XP_POLICY_AUTO, XP_POLICY_BREAKPOINT, XP_POLICY_QUIESCE, XP_POLICY_EARLY};
+	static const enum xp_policy policies[] = {XP_POLICY_AUTO, XP_POLICY_BREAKPOINT, XP_POLICY_QUIESCE,
+						  XP_POLICY_EARLY};
 	static const uint8_t nop = 0x90, ret = 0xc3;
 	struct xp_poke poke = {.addr = rec_text + 0x400, .expect = &nop, .replace = &ret, .len = 1};
 

@@ -151,7 +151,7 @@ struct xp_regs {
 #if defined(__x86_64__)
 #define XP__TRAMPOLINE_CODE(call)                                                                                      \
 	".byte 0xff, 0x25\n"                                                                                           \
-	".long " call " + " XP__STRING(XP__CALL_THROUGH) " - (. + 4)\n"                                                \
+	".long " call " + " XP__STRING(XP__CALL_SLOT) " - (. + 4)\n"                                                \
 	".byte 0x0f, 0x0b\n"
 #define XP__TRAMPOLINE_ENDBR "0xfa" /* endbr64 */
 #else
@@ -166,7 +166,7 @@ struct xp_regs {
 	".byte 0x58\n"                                                                                                 \
 	".cfi_adjust_cfa_offset -4\n"                                                                                  \
 	".byte 0x8b, 0x80\n"                                                                                           \
-	".long " call " + " XP__STRING(XP__CALL_THROUGH) " - (. - 3)\n"                                                \
+	".long " call " + " XP__STRING(XP__CALL_SLOT) " - (. - 3)\n"                                                \
 	".byte 0x89, 0x44, 0x24, 4\n"                                                                                  \
 	".byte 0x58\n"                                                                                                 \
 	".cfi_adjust_cfa_offset -4\n"                                                                                  \
@@ -505,7 +505,7 @@ xp__chosen:
  * of one LTO unit. Bytes, not mnemonics: the file may be compiled with -masm=intel. The load of the word:
  * ordering: (G2) pairs with (G1)
  * In 32-bit code no register is free (regparm functions have arguments in them), and the word is pushed and returned to;
- * `through` may lead to the 17 bytes in front of the stub, which ask the resolver: see thunk.h.
+ * `slot` may lead to the 17 bytes in front of the stub, which ask the resolver: see thunk.h.
  */
 #define XP__GATE_STUB(stub, gate) XP__GATE_STUB_ASM(#stub, #gate, "", "")
 /* The same behind an UD2 that becomes a jmp behind itself. Padding, as .balign 16 has seen to: cut at no quadword. */
@@ -514,7 +514,7 @@ xp__chosen:
 			  ".long " #stub " - .\n"                                                                      \
 			  ".long " #gate " + 1 - .\n")
 #if defined(__x86_64__)
-#define XP__GATE_THROUGH 48
+#define XP__GATE_SLOT 48
 #define XP__GATE_STUB_ASKS(gate)
 #define XP__GATE_STUB_CODE(gate)                                                                                       \
 	".byte 0x4c, 0x8d, 0x1d\n"                                                                                     \
@@ -522,7 +522,7 @@ xp__chosen:
 	".byte 0xff, 0x25\n"                                                                                           \
 	".long " gate " + 48 - (. + 4)\n"
 #else
-#define XP__GATE_THROUGH 28
+#define XP__GATE_SLOT 28
 #define XP__GATE_RESOLVER 52
 /* push %eax; push %eax; call .+5; pop %eax: two words more on the stack, and here in eax. */
 #define XP__GATE_STUB_HERE                                                                                             \

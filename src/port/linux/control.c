@@ -10,7 +10,7 @@
  *     nobody; its parent's peers are its parent's. Under the lock nothing waits: what looks at file systems by name, which may
  *     be slow, is done without it, by the one thread that the phase says is in charge: the one that starts (STARTING), then
  *     the one that serves.
- * I5  Descriptors may be closed by the program, and their numbers be others' (kept.c). They are looked at before use, and
+ * I5  Descriptors may be closed by the program, and their numbers be others' (cached_fd.c). They are looked at before use, and
  *     made anew. Sockets and pipes have inodes of their own, unlike eventfds.
  * I6  A socket gets its name when it listens, by a rename that replaces nothing: one that nobody listens to is stale. Stale
  *     ones of this user go: where the name is wanted, and all that are in a directory of our own, a bounded number at a
@@ -22,7 +22,7 @@
 #include "port/linux/control.h"
 
 #include "control/proto.h"
-#include "port/linux/kept.h"
+#include "port/linux/cached_fd.h"
 #include "port/linux/lifetime.h"
 #include "port/linux/lock.h"
 #include "port/linux/memory.h"
@@ -83,13 +83,13 @@ _Static_assert(sizeof(struct status) == 256, "as the kernel has it");
 #define STATUS_BASIC 0x7ffu
 
 /* All under the text lock, but that what is in charge reads them without. */
-static struct xp__kept listener = {.fd = -1}, peer = {.fd = -1};
-static struct xp__kept fresh = {.fd = -1};                        /* to be the listener */
-static struct xp__kept visitor = {.fd = -1}, folder = {.fd = -1}; /* of a moment */
-static struct xp__kept bell[2] = {{.fd = -1}, {.fd = -1}};        /* a pipe */
-static struct sockaddr_un name;                                   /* "": none */
-static struct status file;                                        /* the socket's, there */
-static long served_by;                                            /* process id */
+static struct xp__cached_fd listener = {.fd = -1}, peer = {.fd = -1};
+static struct xp__cached_fd fresh = {.fd = -1};                        /* to be the listener */
+static struct xp__cached_fd visitor = {.fd = -1}, folder = {.fd = -1}; /* of a moment */
+static struct xp__cached_fd wakeup[2] = {{.fd = -1}, {.fd = -1}};      /* a pipe */
+static struct sockaddr_un name;                                        /* "": none */
+static struct status file;                                             /* the socket's, there */
+static long served_by;                                                 /* process id */
 static unsigned served_user;
 static bool automatic; /* its name is the process id, somewhere */
 static int ended_by = -ENOTCONN;
@@ -143,15 +143,15 @@ static int with_lock(int (*change)(const void *data), const void *data)
 
 /* ---- descriptors: under the text lock ---- */
 
-static void drop(struct xp__kept *kept)
+static void drop(struct xp__cached_fd *kept)
 {
-	if (xp__kept_same(kept, NULL))
+	if (xp__cached_fd_same(kept, NULL))
 		XP__SYS1(SYS_close, kept->fd);
 	kept->fd = -1;
 }
 
 /* Keeps @fd, which may be an error. 0 or -errno. */
-static int take(struct xp__kept *kept, long fd)
+static int take(struct xp__cached_fd *kept, long fd)
 {
 	struct stat st;
 	long error;
@@ -164,7 +164,7 @@ static int take(struct xp__kept *kept, long fd)
 		XP__SYS1(SYS_close, fd);
 		return (int)error;
 	}
-	*kept = (struct xp__kept){.fd = (int)fd, .device = st.st_dev, .inode = st.st_ino};
+	*kept = (struct xp__cached_fd){.fd = (int)fd, .device = st.st_dev, .inode = st.st_ino};
 	return 0;
 }
 
@@ -173,13 +173,13 @@ static int open_bell(const void *unused)
 	int fds[2], error, second;
 
 	(void)unused;
-	drop(&bell[0]);
-	drop(&bell[1]);
+	drop(&wakeup[0]);
+	drop(&wakeup[1]);
 	error = (int)XP__SYS2(SYS_pipe2, fds, O_CLOEXEC | O_NONBLOCK);
 	if (error)
 		return error;
-	error = take(&bell[0], fds[0]);
-	second = take(&bell[1], fds[1]);
+	error = take(&wakeup[0], fds[0]);
+	second = take(&wakeup[1], fds[1]);
 	return error ? error : second;
 }
 
@@ -196,7 +196,7 @@ static bool in_charge(void)
 
 /* @path: what is opened, with O_ flags; NULL: a socket. */
 struct opening {
-	struct xp__kept *kept;
+	struct xp__cached_fd *kept;
 	const char *path;
 	int flags;
 };
@@ -213,18 +213,18 @@ static int open_locked(const void *data)
 		    path ? XP__SYS4(SYS_openat, AT_FDCWD, path, opening->flags | O_CLOEXEC, 0) : open_socket());
 }
 
-static int open_kept(struct xp__kept *kept, const char *path, int flags)
+static int open_kept(struct xp__cached_fd *kept, const char *path, int flags)
 {
 	return with_lock(open_locked, &(struct opening){kept, path, flags});
 }
 
 static int drop_kept(const void *kept)
 {
-	drop((struct xp__kept *)(uintptr_t)kept);
+	drop((struct xp__cached_fd *)(uintptr_t)kept);
 	return 0;
 }
 
-static void close_kept(struct xp__kept *kept)
+static void close_kept(struct xp__cached_fd *kept)
 {
 	(void)with_lock(drop_kept, kept);
 }
@@ -236,8 +236,8 @@ static void close_all(void)
 	drop(&fresh);
 	drop(&visitor);
 	drop(&folder);
-	drop(&bell[0]);
-	drop(&bell[1]);
+	drop(&wakeup[0]);
+	drop(&wakeup[1]);
 }
 
 /* ---- names ---- */
@@ -304,7 +304,7 @@ static void set_address(struct sockaddr_un *address, const char *path)
 }
 
 /* Connects to the name, and hangs up: 0 or -EAGAIN if somebody listens there. */
-static int knock(const char *path)
+static int probe(const char *path)
 {
 	struct sockaddr_un address;
 	int error = open_kept(&visitor, NULL, 0);
@@ -328,7 +328,7 @@ static int remove_stale(const char *path)
 		return error == -ENOENT ? 0 : error;
 	if (!S_ISSOCK(stale.mode) || stale.uid != effective_user())
 		return -EEXIST;
-	error = knock(path);
+	error = probe(path);
 	if (error == 0 || error == -EAGAIN)
 		return -EADDRINUSE;
 	if (error != -ECONNREFUSED)
@@ -622,11 +622,11 @@ struct kernel_time {
  * Waits for @events of @what until @deadline. 0; -EAGAIN: it has passed, @what is not ours any more, or there is something else
  * to do; or what the system says.
  */
-static int await(const struct xp__kept *what, short events, uint64_t deadline)
+static int await(const struct xp__cached_fd *what, short events, uint64_t deadline)
 {
-	while (!stopping() && xp__kept_same(what, NULL)) {
-		bool rings = xp__kept_same(&bell[0], NULL) && xp__kept_same(&bell[1], NULL);
-		struct pollfd fds[2] = {{what->fd, events, 0}, {rings ? bell[0].fd : -1, POLLIN, 0}};
+	while (!stopping() && xp__cached_fd_same(what, NULL)) {
+		bool rings = xp__cached_fd_same(&wakeup[0], NULL) && xp__cached_fd_same(&wakeup[1], NULL);
+		struct pollfd fds[2] = {{what->fd, events, 0}, {rings ? wakeup[0].fd : -1, POLLIN, 0}};
 		uint64_t now = xp__clock_ms(), libcs = 0, mask;
 		struct kernel_time left;
 		bool changed;
@@ -636,7 +636,7 @@ static int await(const struct xp__kept *what, short events, uint64_t deadline)
 		if (now >= deadline)
 			return -EAGAIN;
 		left = (struct kernel_time){(long)((deadline - now) / 1000), (long)((deadline - now) % 1000) * 1000000};
-		/* Whoever chooses another signal rings afterwards: it is seen here, or the bell by poll. */
+		/* Whoever chooses another signal rings afterwards: it is seen here, or the wakeup by poll. */
 		xp__worker_mask();
 		/* So with libc's signal, by which this thread becomes another user. */
 		for (int signal = 32; signal < SIGRTMIN; signal++)
@@ -653,11 +653,11 @@ static int await(const struct xp__kept *what, short events, uint64_t deadline)
 			got = -EMFILE; /* more are asked for than the limit of descriptors allows */
 		if (got < 0 && got != -EINTR)
 			return (int)got;
-		if (got > 0 && fds[1].revents && xp__kept_same(&bell[0], NULL))
-			XP__SYS3(SYS_read, bell[0].fd, drained, sizeof(drained));
+		if (got > 0 && fds[1].revents && xp__cached_fd_same(&wakeup[0], NULL))
+			XP__SYS3(SYS_read, wakeup[0].fd, drained, sizeof(drained));
 		if (got > 0 && fds[0].revents)
-			return !stopping() && xp__kept_same(what, NULL) ? 0 : -EAGAIN;
-		/* What of the bell was closed or shut is to be made anew. */
+			return !stopping() && xp__cached_fd_same(what, NULL) ? 0 : -EAGAIN;
+		/* What of the wakeup was closed or shut is to be made anew. */
 		if (changed || (got > 0 && fds[1].revents & ~POLLIN))
 			return -EAGAIN;
 	}
@@ -760,7 +760,7 @@ static int accept_locked(const void *unused)
 {
 	(void)unused;
 	drop(&peer); /* there, if the lock was not to be had when it was served */
-	if (!xp__kept_same(&listener, NULL))
+	if (!xp__cached_fd_same(&listener, NULL))
 		return -EAGAIN;
 	return take(&peer, XP__SYS4(SYS_accept4, listener.fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK));
 }
@@ -804,15 +804,15 @@ static int follow_user(void)
 }
 
 /* What the program closed is opened again. */
-static int mend(void)
+static int reopen(void)
 {
 	int error = 0;
 
 	if (user_changed())
 		error = follow_user();
-	if (!error && (!xp__kept_same(&bell[0], NULL) || !xp__kept_same(&bell[1], NULL)))
+	if (!error && (!xp__cached_fd_same(&wakeup[0], NULL) || !xp__cached_fd_same(&wakeup[1], NULL)))
 		error = with_lock(open_bell, NULL);
-	if (!error && !xp__kept_same(&listener, NULL))
+	if (!error && !xp__cached_fd_same(&listener, NULL))
 		error = serve_at(name.sun_path);
 	return error;
 }
@@ -858,7 +858,7 @@ static void *serve(void *unused)
 		int mended;
 
 		error = serve_one();
-		mended = stopping() ? 0 : mend();
+		mended = stopping() ? 0 : reopen();
 		if (mended)
 			error = mended;
 		if (error == 0 || error == -EAGAIN) {
@@ -876,12 +876,12 @@ static void *serve(void *unused)
 }
 
 /* Under the text lock. */
-static void ring(void)
+static void notify(void)
 {
 	long fd;
 
-	if (xp__kept_same(&bell[1], NULL)) {
-		XP__SYS3(SYS_write, bell[1].fd, "", 1);
+	if (xp__cached_fd_same(&wakeup[1], NULL)) {
+		XP__SYS3(SYS_write, wakeup[1].fd, "", 1);
 		return;
 	}
 	/* That the thread waits is what keeps a closed socket listening. */
@@ -895,7 +895,7 @@ static void ring(void)
 void xp__control_wake(void)
 {
 	if (!stopping())
-		ring();
+		notify();
 }
 
 void xp__control_fork(void)
@@ -933,7 +933,7 @@ static int stop_locked(const void *unused)
 	(void)unused;
 	if (phase == SERVING) {
 		set_phase(STOPPING);
-		ring();
+		notify();
 	}
 	return 0;
 }

@@ -37,7 +37,7 @@
 
 #include "port/linux/control.h"
 #include "port/linux/defer.h"
-#include "port/linux/kept.h"
+#include "port/linux/cached_fd.h"
 #include "port/linux/lock.h"
 #include "port/linux/marks.h"
 #include "port/linux/sigtrap.h"
@@ -133,8 +133,8 @@ static void child(void)
 	asked = 0;
 	xp__defer_fork();
 	xp__control_fork();
-	xp__kept_drop_all(); /* closes the door to the parent's memory */
-	if (xp__kept_stay())
+	xp__cached_fd_drop_all(); /* closes the door to the parent's memory */
+	if (xp__cached_fd_stay())
 		(void)xp__writer_procmem.probe();
 	xp_trap_fork_child(xp__trap_shard());
 	xp_function_fork_child();

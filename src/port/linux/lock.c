@@ -26,7 +26,7 @@
 #include "port/linux/control.h"
 #include "port/linux/defer.h"
 #include "port/linux/fork.h"
-#include "port/linux/kept.h"
+#include "port/linux/cached_fd.h"
 #include "port/linux/marks.h"
 #include "port/linux/sigtrap.h"
 #include "port/linux/sys.h"
@@ -66,7 +66,7 @@ static int enter_child(void)
 	uint32_t seen = __atomic_load_n(&word, __ATOMIC_RELAXED);
 
 	xp__control_fork();
-	xp__kept_drop_all();
+	xp__cached_fd_drop_all();
 	if (seen & OWNER && !(seen & FORK))
 		return -XP_E_WEDGED;
 	xp__text_lock_fork(false);
@@ -206,7 +206,7 @@ void xp__text_unlock(void)
 {
 	uint32_t seen = (uint32_t)xp__gettid();
 
-	xp__kept_commit_ends();
+	xp__cached_fd_commit_ends();
 	/* ordering: (L2) pairs with (L1) */
 	xp__tell(&word, __ATOMIC_RELEASE);
 	if (lent) {

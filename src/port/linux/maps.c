@@ -2,7 +2,7 @@
 /*
  * What is mapped at an address. Asks the kernel for that one mapping (PROCMAP_QUERY, Linux 6.11) or reads
  * /proc/self/maps up to it. Never from memory: what is mapped changes, and nothing tells us. To read by another descriptor
- * of the same file is as good (kept.c, K2), and the place is inside the first line, for lseek makes all the text up to it.
+ * of the same file is as good (cached_fd.c, K2), and the place is inside the first line, for lseek makes all the text up to it.
  *
  * Where the file cannot be opened (after chroot, in a sandbox, with no descriptor left), the text of the executable and of
  * shared objects is known from their program headers, without a lock: what a module brings can be patched, if it can be
@@ -10,7 +10,7 @@
  */
 #include "port/linux/maps.h"
 
-#include "port/linux/kept.h"
+#include "port/linux/cached_fd.h"
 #include "port/linux/marks.h"
 #include "port/linux/sys.h"
 
@@ -59,7 +59,7 @@ static bool ask(int fd, uintptr_t addr, struct xp__mapping *mapping, int *result
 
 #define PLACE 29
 
-static struct xp__kept maps = {.fd = -1};
+static struct xp__cached_fd maps = {.fd = -1};
 
 struct reader {
 	int64_t from; /* of the file, what comes into the buffer next */
@@ -73,7 +73,7 @@ static int next_char(struct reader *r)
 	if (r->at == r->filled) {
 		long n = -EBADF;
 
-		if (xp__kept_same(&maps, NULL))
+		if (xp__cached_fd_same(&maps, NULL))
 			n = xp__pread(maps.fd, r->buffer, sizeof(r->buffer), (uint64_t)r->from);
 		r->error = n < 0 ? n : 0;
 		if (n <= 0)
@@ -129,9 +129,10 @@ int xp__maps_open(void)
 {
 	uint32_t *mark = &xp__fork_marks[XP__MARK_MAPS];
 
-	if (*mark && xp__kept_same(&maps, NULL))
+	if (*mark && xp__cached_fd_same(&maps, NULL))
 		return 0;
-	return xp__kept_open(&maps, mark, xp__kept_path("/proc/self/maps", "/proc/thread-self/maps"), O_RDONLY, PLACE);
+	return xp__cached_fd_open(&maps, mark, xp__cached_fd_path("/proc/self/maps", "/proc/thread-self/maps"),
+				  O_RDONLY, PLACE);
 }
 
 /* ---- without /proc ---- */
@@ -222,7 +223,7 @@ int xp__maps_find(uintptr_t addr, struct xp__mapping *mapping)
 
 		if (result == 0 || result == -XP_E_NOT_TEXT)
 			return result;
-		if (result == -EBADF || (result == -ESRCH && xp__kept_first_ended(&maps)))
+		if (result == -EBADF || (result == -ESRCH && xp__cached_fd_first_ended(&maps)))
 			error = xp__maps_open();
 		else
 			error = result;
@@ -244,6 +245,6 @@ int xp__maps_file(uintptr_t addr, char *path, size_t size)
 		while (!error && read_line(&r, &mapping, path, size))
 			if (addr >= mapping.start && addr < mapping.end)
 				return path[0] == '\0' || memchr(path, '\0', size) == NULL ? -ENOENT : 0;
-	} while (!error && r.from == 0 && xp__kept_first_ended(&maps));
+	} while (!error && r.from == 0 && xp__cached_fd_first_ended(&maps));
 	return error ? error : -ENOENT;
 }

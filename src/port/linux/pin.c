@@ -42,7 +42,7 @@ static struct link_map *object_of(const void *addr)
 #endif
 }
 
-void *xp__pin(const void *target, const void *user)
+void *xp__mapping_pin(const void *target, const void *user)
 {
 	const struct link_map *map = dlopen ? object_of(target) : NULL;
 	int *error = __errno_location(), saved = *error; /* not the library's to set, nor to let be set */
@@ -67,7 +67,7 @@ void xp__pin_self(void)
 	*error = saved;
 }
 
-void xp__unpin(void *pin)
+void xp__mapping_unpin(void *pin)
 {
 	int *error = __errno_location(), saved = *error;
 

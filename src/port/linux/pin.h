@@ -3,8 +3,8 @@
 #ifndef XP_LINUX_PIN_H
 #define XP_LINUX_PIN_H
 
-void *xp__pin(const void *target, const void *user);
-void xp__unpin(void *pin);
+void *xp__mapping_pin(const void *target, const void *user);
+void xp__mapping_unpin(void *pin);
 void xp__pin_self(void); /* Context: start */
 
 #endif

@@ -14,7 +14,7 @@
 #include "port/linux/diag.h"
 #include "port/linux/fork.h"
 #include "port/linux/function.h"
-#include "port/linux/kept.h"
+#include "port/linux/cached_fd.h"
 #include "port/linux/keys.h"
 #include "port/linux/lifetime.h"
 #include "port/linux/lock.h"
@@ -70,7 +70,7 @@ static bool use_signal;  /* the rendezvous is the sync in force */
 static bool shadow_stack;
 /* Of the commit that prepare() was last asked for. */
 static const struct xp__writer *commit_writer; /* in force, or one for this commit that makes single stores */
-static unsigned found_own;                    /* pages of the next commit, by page_is_own() */
+static unsigned found_own;                     /* pages of the next commit, by page_is_own() */
 static bool undoing;                           /* something failed: whatever is written now gives back old bytes */
 static struct xp_diag *commit_diag;            /* its caller's, for text_write(), which is given none */
 
@@ -220,7 +220,7 @@ int xp_set_sync(enum xp_sync wanted)
 
 int xp_set_descriptors(enum xp_descriptors wanted)
 {
-	bool before = xp__kept_stay();
+	bool before = xp__cached_fd_stay();
 	int error;
 
 	if ((unsigned)wanted > XP_DESCRIPTORS_KEEP)
@@ -233,7 +233,7 @@ int xp_set_descriptors(enum xp_descriptors wanted)
 		error = error ? error : xp__maps_open();
 		error = error ? error : xp__threads_open();
 	}
-	xp__kept_set_stay(error ? before : wanted == XP_DESCRIPTORS_KEEP);
+	xp__cached_fd_set_stay(error ? before : wanted == XP_DESCRIPTORS_KEEP);
 	xp__text_unlock();
 	return error;
 }
@@ -510,12 +510,12 @@ static const struct xp_port port = {
 	.defer = xp__defer,
 	.defer_start = xp__defer_start,
 	.clock_ms = xp__clock_ms,
-	.pin = xp__pin,
-	.unpin = xp__unpin,
+	.pin = xp__mapping_pin,
+	.unpin = xp__mapping_unpin,
 	.exec_alloc = exec_alloc,
 	.text_peek = xp__text_peek,
 	.function_thread = xp__function_thread,
-	.function_keep = xp__function_keep,
+	.hook_exit = xp__hook_exit,
 	.data_read = xp__data_read,
 	.stack_check = xp__stack_check,
 	.wait = xp__moment_wait,
@@ -565,19 +565,19 @@ __attribute__((constructor(100))) static void start(void)
 	(void)xp_set_policy((enum xp_policy)choice("CROSSPATCH_POLICY", policies, 4));
 	writer_wanted = (enum xp_writer)choice("CROSSPATCH_WRITER", writers, 3);
 	sync_wanted = (enum xp_sync)choice("CROSSPATCH_SYNC", syncs, 3);
-	xp__kept_set_stay(choice("CROSSPATCH_DESCRIPTORS", descriptors, 2) == XP_DESCRIPTORS_KEEP);
+	xp__cached_fd_set_stay(choice("CROSSPATCH_DESCRIPTORS", descriptors, 2) == XP_DESCRIPTORS_KEEP);
 	caught = xp__sigsys_catch(&sigsys);
 	(void)by_signal(sync_wanted);
 	shadow_stack = find_shadow_stack();
 	(void)xp__sigsys_caught();
 	/* Later nothing catches what a filter answers with a signal: it is tried here, where there is a filter. */
-	if (writer_wanted != XP_WRITER_MPROTECT && (caught || xp__kept_stay()))
+	if (writer_wanted != XP_WRITER_MPROTECT && (caught || xp__cached_fd_stay()))
 		mem_trapped = xp__writer_procmem.probe() != 0 && xp__sigsys_caught();
-	if (xp__kept_stay()) {
+	if (xp__cached_fd_stay()) {
 		(void)xp__maps_open();
 		(void)xp__threads_open();
 	}
-	xp__kept_commit_ends();
+	xp__cached_fd_commit_ends();
 	if (caught)
 		xp__sigaction(SIGSYS, &sigsys, NULL);
 	xp__sanitizer = __tsan_atomic32_fetch_add;

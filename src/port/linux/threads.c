@@ -17,7 +17,7 @@
 #include "port/linux/threads.h"
 
 #include "port/linux/diag.h"
-#include "port/linux/kept.h"
+#include "port/linux/cached_fd.h"
 #include "port/linux/marks.h"
 #include "port/linux/sys.h"
 
@@ -46,7 +46,7 @@ struct entry {
 #define PF_IO_WORKER 0x10u
 #define PF_USER_WORKER 0x4000u
 
-static struct xp__kept directory = {.fd = -1};
+static struct xp__cached_fd directory = {.fd = -1};
 static int threads_kept[KEPT];
 static unsigned nr_kept;
 static bool kept_ours; /* K5, when they were listed */
@@ -60,14 +60,14 @@ static int open_directory(unsigned *links)
 {
 	uint32_t *mark = &xp__fork_marks[XP__MARK_THREADS];
 
-	if (*mark && xp__kept_same(&directory, links))
+	if (*mark && xp__cached_fd_same(&directory, links))
 		return directory.fd;
 	for (int tries = 0; tries < 3; tries++) {
-		int error = xp__kept_open(&directory, mark, DIRECTORY, O_RDONLY | O_DIRECTORY, PLACE);
+		int error = xp__cached_fd_open(&directory, mark, DIRECTORY, O_RDONLY | O_DIRECTORY, PLACE);
 
 		if (error)
 			return error;
-		if (xp__kept_same(&directory, links))
+		if (xp__cached_fd_same(&directory, links))
 			return directory.fd;
 	}
 	return -EBADF;
@@ -117,7 +117,7 @@ static int count_threads(void)
  */
 static int open_task(const char *path, int flags)
 {
-	bool whole = directory.fd < 0 && !xp__kept_stay();
+	bool whole = directory.fd < 0 && !xp__cached_fd_stay();
 	int at = whole ? AT_FDCWD : open_directory(NULL), fd = at;
 
 	if (whole || at >= 0)
@@ -136,10 +136,10 @@ static int open_high(const char *path, int flags)
 /* A listing takes as long as the threads that it waits for: its descriptor is looked at like one that is kept. */
 static bool listing_is_ours(const struct xp__threads *t)
 {
-	struct xp__kept listing = directory;
+	struct xp__cached_fd listing = directory;
 
 	listing.fd = t->fd;
-	return xp__kept_same(&listing, NULL);
+	return xp__cached_fd_same(&listing, NULL);
 }
 
 int xp__threads_next(struct xp__threads *t)

@@ -5,7 +5,7 @@
  *
  * I1  The descriptor belongs to the memory of the process that opened it. In a child of fork it would write into the
  *     parent: opened anew there before the first write.
- * I2  It is opened for a commit, or kept (kept.c). Whether it still is ours is looked at before every write: a page's
+ * I2  It is opened for a commit, or kept (cached_fd.c). Whether it still is ours is looked at before every write: a page's
  *     bytes in a file of the program's would be worse than any error. One that was closed or replaced in the middle of a
  *     commit is opened again.
  * I3  A mapping that is shared and not writable, or of huge pages, is not written so: -EIO. port.c then asks the other writer.
@@ -15,7 +15,7 @@
  */
 #include "port/linux/writer.h"
 
-#include "port/linux/kept.h"
+#include "port/linux/cached_fd.h"
 #include "port/linux/marks.h"
 #include "port/linux/probe.h"
 #include "port/linux/sys.h"
@@ -26,13 +26,13 @@
 #include <fcntl.h>
 #include <string.h>
 
-#define PLACE ((int64_t)0x8000000070726f63ull) /* kept.c, K1: nobody's but a memory file's */
+#define PLACE ((int64_t)0x8000000070726f63ull) /* cached_fd.c, K1: nobody's but a memory file's */
 
 #define PATHS "/proc/self/mem", "/proc/thread-self/mem"
 #define TRIES 4
 #define SHORT 64u /* bytes that are compared in less time than a call takes */
 
-static struct xp__kept mem = {.fd = -1};
+static struct xp__cached_fd mem = {.fd = -1};
 static bool works; /* the last write did */
 
 /* A child of vfork shares memory and marks with its parent, and keeps the parent's. */
@@ -41,11 +41,11 @@ static int open_mem(void)
 	uint32_t *mark = &xp__fork_marks[XP__MARK_PROCMEM];
 	int error;
 
-	if (*mark && xp__kept_ours(&mem))
+	if (*mark && xp__cached_fd_ours(&mem))
 		return 0;
 	do
-		error = xp__kept_open(&mem, mark, xp__kept_path(PATHS), O_RDWR, PLACE);
-	while (error == -ESRCH && xp__kept_first_ended(&mem));
+		error = xp__cached_fd_open(&mem, mark, xp__cached_fd_path(PATHS), O_RDWR, PLACE);
+	while (error == -ESRCH && xp__cached_fd_first_ended(&mem));
 	return error;
 }
 
@@ -57,8 +57,8 @@ static long write_once(void *addr, const void *bytes, size_t len, bool last)
 
 	if (last && mem.fd < 0) {
 		do
-			done = xp__kept_write(&mem, xp__kept_path(PATHS), PLACE, addr, bytes, len);
-		while ((done == -ESRCH || done == 0) && xp__kept_first_ended(&mem));
+			done = xp__cached_fd_write(&mem, xp__cached_fd_path(PATHS), PLACE, addr, bytes, len);
+		while ((done == -ESRCH || done == 0) && xp__cached_fd_first_ended(&mem));
 		return done;
 	}
 	error = open_mem();
@@ -66,17 +66,17 @@ static long write_once(void *addr, const void *bytes, size_t len, bool last)
 		return error;
 	/* ordering: (W1) pairs with (S1), (S3) */
 	done = xp__pwrite(mem.fd, bytes, len, (uintptr_t)addr);
-	if (done == 0 && xp__kept_first_ended(&mem))
+	if (done == 0 && xp__cached_fd_first_ended(&mem))
 		return -EBADF;
 	/* I4 */
 	if (last && done == (long)len && memcmp(addr, bytes, len) == 0)
-		xp__kept_close(&mem);
+		xp__cached_fd_close(&mem);
 	return done;
 }
 
 static int write_mem(void *addr, const void *bytes, size_t len, unsigned flags)
 {
-	const bool last = flags & XP_WRITE_LAST && len <= SHORT && !xp__kept_stay();
+	const bool last = flags & XP_WRITE_LAST && len <= SHORT && !xp__cached_fd_stay();
 	long done = -EBADF;
 
 	if (flags & XP_WRITE_SINGLE && len > 1)

@@ -195,11 +195,11 @@ static void begin_call(void)
 	call = (struct xp_static_call){
 		.object = {.name = "call"},
 		.func = function(FIRST),
-		.through = function(FIRST),
+		.slot = function(FIRST),
 		.trampoline = function(TRAMPOLINE),
 		.stub = function(STUB),
 	};
-	put(TRAMPOLINE, toy_insn(TOY_THROUGH, 0, (int32_t)((uintptr_t)&call.through - at(TRAMPOLINE))));
+	put(TRAMPOLINE, toy_insn(TOY_THROUGH, 0, (int32_t)((uintptr_t)&call.slot - at(TRAMPOLINE))));
 	put(CALLER, to(TOY_CALL, CALLER, TRAMPOLINE));
 	for (int i = 0; i < 2; i++) {
 		calls[i].code = relative(&calls[i].code, at(i ? CALLER : TRAMPOLINE));
@@ -276,7 +276,7 @@ XP_TEST(a_call_goes_direct_and_by_its_trampoline)
 	CHECK_EQ(xp__static_call_update(&call, function(FAR)), 0);
 	check_only(by_trampoline);
 	CHECK_EQ(word_at(TRAMPOLINE) >> 24, TOY_THROUGH);
-	CHECK_EQ((uintptr_t)call.through, at(FAR));
+	CHECK_EQ((uintptr_t)call.slot, at(FAR));
 	CHECK_EQ(after(word_at(CALLER)).ip, at(TRAMPOLINE));
 	/* And nowhere. */
 	CHECK_EQ(xp__static_call_update(&call, NULL), 0);

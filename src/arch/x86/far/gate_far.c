@@ -276,7 +276,7 @@ static int far_begin(struct xp__request *request)
 	struct target now = target_of(gate_of(request));
 	bool has = now.selector != 0;
 
-	if (request->far.op == XP__GATE_LEAD) {
+	if (request->far.op == XP__GATE_SET) {
 		request->skip = now.selector == request->far.selector && now.offset == request->far.offset;
 		return 0;
 	}
@@ -395,7 +395,7 @@ enum xp_trap_verdict xp_trap_fault(struct xp_regs *regs, unsigned shard, struct 
 
 /* ---- executables and shared objects come and go ---- */
 
-static int far_arrive(const struct xp_site_table *table)
+static int far_coming(const struct xp_site_table *table)
 {
 	const struct xp_far_site *end = table->end;
 	struct xp__fault_sites *sites;
@@ -434,7 +434,7 @@ static bool has_other_sites(const struct xp_gate_far *gate, const struct xp_site
 }
 
 /* Without memory for a smaller table the one that is there stays: nobody executes what is gone. */
-static void far_depart(const struct xp_site_table *table)
+static void far_going(const struct xp_site_table *table)
 {
 	const struct xp_far_site *end = table->end;
 	struct xp__fault_sites *sites = table->start != table->end ? xp__faults_copy(&faults, 0) : NULL;
@@ -464,8 +464,8 @@ const struct xp__kind xp__gate_far_kind = {
 	.get_state = far_get_state,
 	.count = far_count,
 	.emit = far_emit,
-	.arrive = far_arrive,
-	.depart = far_depart,
+	.coming = far_coming,
+	.going = far_going,
 };
 
 /* ---- the interface ---- */
@@ -533,7 +533,7 @@ int xp_batch_add_gate_far(struct xp_batch *batch, struct xp_gate_far *gate, uint
 	if (gate == NULL || (selector >= 1 && selector <= 3))
 		return -XP__EINVAL;
 	request.object = &gate->object;
-	request.far.op = XP__GATE_LEAD;
+	request.far.op = XP__GATE_SET;
 	request.far.selector = selector;
 	request.far.offset = selector ? offset : 0;
 	return xp__batch_add(batch, &request);

@@ -22,10 +22,10 @@
  * K6  The files of the process are those of its first thread. Where that one has ended and others run on, those of memory
  *     cannot be opened, or say nothing (-ESRCH, or zero bytes, as kernels go); those of any other thread are as good.
  * K7  A file that is opened for one call, and closed at once, needs no position and no high number: the call's own effect
- *     shows that the number was ours when it was made (xp__kept_write(); threads.c for what is read).
+ *     shows that the number was ours when it was made (xp__cached_fd_write(); threads.c for what is read).
  * Between the look and the use another thread may close the number and get it back: nothing closes that moment.
  */
-#include "port/linux/kept.h"
+#include "port/linux/cached_fd.h"
 
 #include "port/linux/sys.h"
 
@@ -39,7 +39,7 @@
 /* XP__SYS_FSTAT fills libc's structure, which is the kernel's only with numbers of 64 bits. */
 _Static_assert(sizeof(off_t) == 8, "32 bits: _FILE_OFFSET_BITS=64");
 
-bool xp__kept_same(const struct xp__kept *kept, unsigned *links)
+bool xp__cached_fd_same(const struct xp__cached_fd *kept, unsigned *links)
 {
 	struct stat st;
 
@@ -51,54 +51,54 @@ bool xp__kept_same(const struct xp__kept *kept, unsigned *links)
 	return true;
 }
 
-static struct xp__kept *opened; /* all that ever were */
+static struct xp__cached_fd *opened; /* all that ever were */
 static bool keep;
 static bool first_ended; /* K6 */
 
 #define OF_THREAD "/proc/thread-self/"
 
-const char *xp__kept_path(const char *of_process, const char *of_thread)
+const char *xp__cached_fd_path(const char *of_process, const char *of_thread)
 {
 	return first_ended ? of_thread : of_process;
 }
 
-bool xp__kept_first_ended(struct xp__kept *kept)
+bool xp__cached_fd_first_ended(struct xp__cached_fd *kept)
 {
 	bool news = !first_ended;
 
 	first_ended = true;
 	if (news)
-		xp__kept_drop(kept);
+		xp__cached_fd_drop(kept);
 	return news;
 }
 
 /* What was not placed yet is: of a memory file at its beginning, by the thread that opened it or by a child of its moment. */
-static bool place(const struct xp__kept *kept)
+static bool place(const struct xp__cached_fd *kept)
 {
-	return kept->placed || (xp__seek(kept->fd, 0, SEEK_CUR) == 0 &&
-				xp__seek(kept->fd, kept->place, SEEK_SET) == kept->place);
+	return kept->placed ||
+	       (xp__seek(kept->fd, 0, SEEK_CUR) == 0 && xp__seek(kept->fd, kept->place, SEEK_SET) == kept->place);
 }
 
-bool xp__kept_ours(const struct xp__kept *kept)
+bool xp__cached_fd_ours(const struct xp__cached_fd *kept)
 {
 	return kept->fd >= 0 && xp__seek(kept->fd, 0, SEEK_CUR) == kept->place &&
-	       (kept->place < 0 || xp__kept_same(kept, NULL));
+	       (kept->place < 0 || xp__cached_fd_same(kept, NULL));
 }
 
-void xp__kept_drop(struct xp__kept *kept)
+void xp__cached_fd_drop(struct xp__cached_fd *kept)
 {
-	if (kept->fd >= 0 && place(kept) && xp__kept_ours(kept))
+	if (kept->fd >= 0 && place(kept) && xp__cached_fd_ours(kept))
 		XP__SYS1(SYS_close, kept->fd);
 	kept->fd = -1;
 }
 
-void xp__kept_close(struct xp__kept *kept)
+void xp__cached_fd_close(struct xp__cached_fd *kept)
 {
 	XP__SYS1(SYS_close, kept->fd);
 	kept->fd = -1;
 }
 
-static void enlist(struct xp__kept *kept)
+static void enlist(struct xp__cached_fd *kept)
 {
 	if (!kept->listed) {
 		kept->listed = true;
@@ -107,7 +107,7 @@ static void enlist(struct xp__kept *kept)
 	}
 }
 
-static int open_blocked(struct xp__kept *kept, const char *path, int flags, int64_t place)
+static int open_blocked(struct xp__cached_fd *kept, const char *path, int flags, int64_t place)
 {
 	int fd = (int)XP__SYS4(SYS_openat, AT_FDCWD, path, flags | O_CLOEXEC, 0);
 	struct stat st = {0};
@@ -136,7 +136,7 @@ static int open_blocked(struct xp__kept *kept, const char *path, int flags, int6
 	return 0;
 }
 
-int xp__kept_open(struct xp__kept *kept, uint32_t *mark, const char *path, int flags, int64_t place)
+int xp__cached_fd_open(struct xp__cached_fd *kept, uint32_t *mark, const char *path, int flags, int64_t place)
 {
 	uint64_t mask = xp__signals_sent();
 	uint64_t before;
@@ -144,7 +144,7 @@ int xp__kept_open(struct xp__kept *kept, uint32_t *mark, const char *path, int f
 
 	enlist(kept);
 	XP__SYS4(SYS_rt_sigprocmask, SIG_BLOCK, &mask, &before, XP__NSIG_SIZE);
-	xp__kept_drop(kept);
+	xp__cached_fd_drop(kept);
 	error = open_blocked(kept, path, flags, place);
 	if (!error)
 		*mark = 1;
@@ -162,7 +162,7 @@ static bool is_there(const void *addr, const void *bytes, size_t len)
  * Three calls, and two for the signals. It takes no longer than to bring the descriptor to a high number, and is not brought
  * there. That the text has changed shows that the number was still ours when it was written to; the close follows at once.
  */
-static long write_blocked(struct xp__kept *kept, const char *path, void *addr, const void *bytes, size_t len)
+static long write_blocked(struct xp__cached_fd *kept, const char *path, void *addr, const void *bytes, size_t len)
 {
 	long done;
 
@@ -172,14 +172,15 @@ static long write_blocked(struct xp__kept *kept, const char *path, void *addr, c
 	/* ordering: (W1) pairs with (S1), (S3) */
 	done = xp__pwrite(kept->fd, bytes, len, (uintptr_t)addr);
 	if (done == (long)len && is_there(addr, bytes, len)) {
-		xp__kept_close(kept);
+		xp__cached_fd_close(kept);
 		return done;
 	}
-	xp__kept_drop(kept);
+	xp__cached_fd_drop(kept);
 	return done == (long)len ? -EBADF : done;
 }
 
-long xp__kept_write(struct xp__kept *kept, const char *path, int64_t place, void *addr, const void *bytes, size_t len)
+long xp__cached_fd_write(struct xp__cached_fd *kept, const char *path, int64_t place, void *addr, const void *bytes,
+			 size_t len)
 {
 	uint64_t mask = xp__signals_sent();
 	uint64_t before;
@@ -194,27 +195,27 @@ long xp__kept_write(struct xp__kept *kept, const char *path, int64_t place, void
 	return done;
 }
 
-void xp__kept_drop_all(void)
+void xp__cached_fd_drop_all(void)
 {
-	for (struct xp__kept *kept = opened; kept; kept = kept->next)
+	for (struct xp__cached_fd *kept = opened; kept; kept = kept->next)
 		if (kept->fd >= 0)
-			xp__kept_drop(kept);
+			xp__cached_fd_drop(kept);
 }
 
-void xp__kept_commit_ends(void)
+void xp__cached_fd_commit_ends(void)
 {
-	for (struct xp__kept *kept = opened; kept; kept = kept->next)
+	for (struct xp__cached_fd *kept = opened; kept; kept = kept->next)
 		/* K5. A position that is negative tells, whatever became of the thread. */
 		if (kept->fd >= 0 && (!keep || (kept->of_thread && kept->place >= 0)))
-			xp__kept_drop(kept);
+			xp__cached_fd_drop(kept);
 }
 
-bool xp__kept_stay(void)
+bool xp__cached_fd_stay(void)
 {
 	return keep;
 }
 
-void xp__kept_set_stay(bool stay)
+void xp__cached_fd_set_stay(bool stay)
 {
 	keep = stay;
 }

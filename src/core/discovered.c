@@ -4,7 +4,7 @@
  *
  * I1  Pieces are never given back to the port: what is dropped is kept for the next site.
  */
-#include "core/found.h"
+#include "core/discovered.h"
 
 #include "core/engine.h"
 
@@ -12,7 +12,7 @@
 
 static uint8_t *block;
 static size_t left;
-static struct xp__found *spare;
+static struct xp__discovered *spare;
 
 void *xp__piece(size_t size)
 {
@@ -34,25 +34,25 @@ void *xp__piece(size_t size)
 	return memory;
 }
 
-bool xp__found_add(struct xp__found **list, uintptr_t code)
+bool xp__discovered_add(struct xp__discovered **list, uintptr_t code)
 {
-	struct xp__found *found = spare;
+	struct xp__discovered *discovered = spare;
 
-	if (found)
-		spare = found->next;
+	if (discovered)
+		spare = discovered->next;
 	else
-		found = xp__piece(sizeof(*found));
-	if (found == NULL)
+		discovered = xp__piece(sizeof(*discovered));
+	if (discovered == NULL)
 		return false;
-	found->code = code;
-	found->next = *list;
-	*list = found;
+	discovered->code = code;
+	discovered->next = *list;
+	*list = discovered;
 	return true;
 }
 
-void xp__found_drop(struct xp__found **list)
+void xp__discovered_drop(struct xp__discovered **list)
 {
-	struct xp__found **end = list;
+	struct xp__discovered **end = list;
 
 	while (*end)
 		end = &(*end)->next;
@@ -61,7 +61,7 @@ void xp__found_drop(struct xp__found **list)
 	*list = NULL;
 }
 
-bool xp__found_has(const struct xp__found *list, uintptr_t code)
+bool xp__discovered_has(const struct xp__discovered *list, uintptr_t code)
 {
 	while (list && list->code != code)
 		list = list->next;
@@ -69,7 +69,7 @@ bool xp__found_has(const struct xp__found *list, uintptr_t code)
 }
 
 /* They are in the page of the return address, or are text as well. */
-int xp__found_readable(uintptr_t code, size_t len)
+int xp__discovered_readable(uintptr_t code, size_t len)
 {
 	return code / 4096 == (code + len) / 4096 ? 0 : xp__port->text_check((const void *)code, len);
 }

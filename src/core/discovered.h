@@ -1,0 +1,30 @@
+/* SPDX-License-Identifier: MIT */
+/* Call sites that no record names: found when they are executed. And memory in small pieces, for what is kept. */
+#ifndef XP_CORE_DISCOVERED_H
+#define XP_CORE_DISCOVERED_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct xp__discovered {
+	struct xp__discovered *next;
+	uintptr_t code;
+};
+
+/* xp__piece - @size zeroed bytes for ever, or NULL. Context: text lock, here and below. */
+void *xp__piece(size_t size);
+
+/* xp__discovered_add - one more in kind of @list; false: no memory. */
+bool xp__discovered_add(struct xp__discovered **list, uintptr_t code);
+
+/* xp__discovered_drop - empties @list; the memory is used again. */
+void xp__discovered_drop(struct xp__discovered **list);
+
+/* xp__discovered_has - whether @code is in @list. */
+bool xp__discovered_has(const struct xp__discovered *list, uintptr_t code);
+
+/* xp__discovered_readable - 0 if the @len bytes at @code, which a return address follows, can be read; else why not. */
+int xp__discovered_readable(uintptr_t code, size_t len);
+
+#endif
