@@ -1,5 +1,10 @@
 // SPDX-License-Identifier: MIT
-/* Calls no exit() and no "abort()". */
+/*
+ * Calls no exit() and no "abort()".
+ *
+ *	publish
+ *	store
+ */
 #include "core/poke.h"
 
 void *memcpy(void *restrict to, const void *restrict from, size_t size);
