@@ -78,7 +78,7 @@ struct xp_gate_far {
 		{XP__OBJECT(NULL, #name, __FILE__, __LINE__)}, NULL, {{0, 0, 0}, {0, 0, 0}}, 0, 0, 0}
 #define XP_DECLARE_GATE_FAR(name) extern XP__STRUCT xp_gate_far name __attribute__((visibility("hidden")))
 
-#ifdef XP__FAR_SITES
+#ifdef XP__FAR_SEGMENTS
 /*
  * Assembly of a site: a label that is new, the names of gate and segment (both visible to the linker: not static), the
  * number that a reader of the dump finds. 16_16 and 16_32 in .code16, 32_32 in .code32.
@@ -96,13 +96,8 @@ struct xp_gate_far {
 #define XP__FAR_SITE_32_32(label, gate, segment, number, form)                                                         \
 	XP__FAR_SITE(label, gate, segment, number, form, ".byte 0x9a\n.short " #number ", 0, 2\n")
 #define XP__FAR_SITE(label, gate, segment, number, form, bytes)                                                        \
-	#label ":\n" bytes ".pushsection xp_far_sites,\"ao\",@progbits," #label "\n"                                   \
-	       ".balign 4\n"                                                                                           \
-	       ".long " #label " - .\n"                                                                                \
-	       ".long " #gate " - .\n"                                                                                 \
-	       ".long " #segment " - .\n"                                                                              \
-	       ".short " #number "\n"                                                                                  \
-	       ".byte " #form ", 0\n"                                                                                  \
+	#label ":\n" bytes ".pushsection " XP__FAR_SITES ",\"ao\",@progbits," #label "\n"                              \
+	       XP__FAR_RECORD(#label, #gate, #segment, #number, #form)                                                 \
 	       ".popsection\n"
 #endif
 

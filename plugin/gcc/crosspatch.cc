@@ -43,6 +43,8 @@
 #include "insn-constants.h"
 #include "varasm.h"
 
+#include <crosspatch/site_format.h>
+
 #if !defined(TARGET_64BIT)
 #error "this plugin is for a compiler for x86"
 #endif
@@ -196,12 +198,10 @@ static char *directives(const rtx_insn *insn)
 	nr_sites++;
 	return xasprintf("%s.Lxp_call_site%u:\n"
 			 "\t.hidden xp_call_%s\n"
-			 "\t.pushsection xp_call_sites,\"ao?\",@progbits,.Lxp_call_site%u\n"
-			 "\t.balign 4\n"
-			 "\t.long .Lxp_call_end%u - 5 - .\n"
-			 "\t.long xp_call_%s + %d - .\n"
-			 "\t.popsection",
-			 align, nr_sites, name, nr_sites, nr_sites, name, SIBLING_CALL_P(insn) ? 1 : 0);
+			 "\t.pushsection " XP__CALL_SITES ",\"ao?\",@progbits,.Lxp_call_site%u\n"
+			 "\t" XP__CALL_RECORD(".Lxp_call_end%u - 5", "xp_call_%s + %d")
+			 ".popsection",
+			 align, nr_sites, name, nr_sites, nr_sites, name, SIBLING_CALL_P(insn) ? XP_SITE_TAIL : 0);
 }
 
 static rtx directive(const char *text)
@@ -271,12 +271,11 @@ static void emit_parts(void)
 		free(text);
 		text = xasprintf(".Lxp_cold%u:\n"
 				 "\t.reloc .Lxp_cold%u, R_X86_64_NONE, .Lxp_name%u\n"
-				 "\t.pushsection xp_entry_sites,\"ao?\",@progbits,.Lxp_cold%u\n"
-				 "\t.balign 4\n"
-				 "\t.long .Lxp_cold%u - .\n"
-				 "\t.long .Lxp_name%u - .\n"
-				 "\t.long ((.Lxp_cold_end%u - .Lxp_cold%u) << 8) + 2\n"
-				 "\t.popsection",
+				 "\t.pushsection " XP__ENTRY_SITES ",\"ao?\",@progbits,.Lxp_cold%u\n"
+				 "\t" XP__ENTRY_RECORD(".Lxp_cold%u", ".Lxp_name%u",
+						       "((.Lxp_cold_end%u - .Lxp_cold%u) << " XP__TEXT(
+							       XP__ENTRY_LEN_SHIFT) ") + " XP__TEXT(XP_SITE_PART))
+				 ".popsection",
 				 nr_entries, nr_entries, nr_entries, nr_entries, nr_entries, nr_entries, nr_entries,
 				 nr_entries);
 		emit_insn_after_noloc(directive(text), cold, NULL);
@@ -310,12 +309,12 @@ static void emit_entry(void)
 	text = xasprintf("%s.Lxp_entry%u:\n"
 			 "\t.reloc .Lxp_entry%u, R_X86_64_NONE, .Lxp_name%u\n"
 			 "\t.byte 0x0f, 0x1f, 0x44, 0, 0\n"
-			 "\t.pushsection xp_entry_sites,\"ao?\",@progbits,.Lxp_entry%u\n"
-			 "\t.balign 4\n"
-			 "\t.long .Lxp_entry%u - .\n"
-			 "\t.long .Lxp_name%u - .\n"
-			 "\t.long ((.Lxp_entry_end%u - %s) << 8) + ((.Lxp_entry%u - %s) << 4)\n"
-			 "\t.popsection\n"
+			 "\t.pushsection " XP__ENTRY_SITES ",\"ao?\",@progbits,.Lxp_entry%u\n"
+			 "\t" XP__ENTRY_RECORD(".Lxp_entry%u", ".Lxp_name%u",
+					       "((.Lxp_entry_end%u - %s) << " XP__TEXT(
+						       XP__ENTRY_LEN_SHIFT) ") + ((.Lxp_entry%u - %s) << " XP__TEXT(
+						       XP__ENTRY_BEFORE_SHIFT) ")")
+			 ".popsection\n"
 			 "\t.pushsection xp_entry_names,\"aMS\",@progbits,1\n"
 			 ".Lxp_name%u:\n"
 			 "\t.asciz \"%s\"\n"

@@ -9,17 +9,17 @@
 
 #include "annotate/sites.h"
 
+#include <crosspatch/site_format.h>
+
 #include <Zydis/Zydis.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
-static const char entries_name[] = "xp_entry_sites", words_name[] = "__patchable_function_entries";
+static const char words_name[] = "__patchable_function_entries";
 
 enum {
 	ENTRY_LEN = 5,
-	ENTRY_PART = 2,
-	ENTRY_SIZE_MAX = (1 << 24) - 1,
 	WORD_LEN = 8,
 };
 
@@ -117,7 +117,8 @@ static int entries_add(struct object *o, const struct function *function, uint64
 	o->entries[o->nr_entries++] = (struct entry){
 		.section = function->section,
 		.offset = offset,
-		.size = (uint32_t)function->size << 8 | (uint32_t)(offset - function->value) << 4 | flags,
+		.size = (uint32_t)function->size << XP__ENTRY_LEN_SHIFT |
+			(uint32_t)(offset - function->value) << XP__ENTRY_BEFORE_SHIFT | flags,
 		.name = o->names_len,
 	};
 	o->names_len += len;
@@ -151,7 +152,7 @@ static struct function *entries_function_of(const struct object *o, const struct
 	before = at->offset - function->value;
 	if (before != 0 && (before != 4 || memcmp(bytes + function->value, "\xf3\x0f\x1e\xfa", 4) != 0))
 		return NULL;
-	if (function->size > ENTRY_SIZE_MAX || (function->size && function->size < before + ENTRY_LEN))
+	if (function->size > XP__ENTRY_LEN_MAX || (function->size && function->size < before + ENTRY_LEN))
 		return NULL;
 	return entries_is_nop(bytes + at->offset) ? function : NULL;
 }
@@ -257,7 +258,7 @@ static int entries_find_parts(struct object *o)
 		name[len - sizeof(suffix) + 1] = '\0';
 		part.name = name;
 		if (bsearch(&key, by_name, nr, sizeof(*by_name), entries_compare_names))
-			error = entries_add(o, &part, part.value, ENTRY_PART);
+			error = entries_add(o, &part, part.value, XP_SITE_PART);
 		free(name);
 		if (error)
 			return error;
@@ -281,7 +282,8 @@ int entries_find(struct object *o)
 	/* In 32-bit code the library knows no entries. */
 	if (!o->symtab || o->narrow)
 		return 0;
-	error = sites_find_present(o, entries_name, ENTRY_RECORD_LEN, &o->present_entries, &o->nr_present_entries);
+	error = sites_find_present(o, XP__ENTRY_SITES, sizeof(struct xp_entry_site), &o->present_entries,
+				   &o->nr_present_entries);
 	if (!error)
 		error = entries_find_functions(o);
 	/* Stubs and parts have records, but no nop. */

@@ -13,11 +13,6 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-enum {
-	RECORD_LEN = 8,        /* struct xp_call_site */
-	ENTRY_RECORD_LEN = 12, /* struct xp_entry_site */
-};
-
 /* A function that is a trampoline though its name does not say so. */
 struct named_call {
 	const char *symbol, *name; /* not terminated: up to its length */

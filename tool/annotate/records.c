@@ -9,17 +9,17 @@
 #include "annotate/sites.h"
 #include "annotate/symbols.h"
 
+#include <crosspatch/site_format.h>
+
 #include <errno.h>
 #include <string.h>
 
-static const char records_name[] = "xp_call_sites", entries_name[] = "xp_entry_sites";
-static const char relocations_name[] = ".relaxp_call_sites", narrow_relocations_name[] = ".relxp_call_sites";
-static const char entry_relocations_name[] = ".relaxp_entry_sites", names_name[] = "xp_entry_names";
+static const char relocations_name[] = ".rela" XP__CALL_SITES, narrow_relocations_name[] = ".rel" XP__CALL_SITES;
+static const char entry_relocations_name[] = ".rela" XP__ENTRY_SITES, names_name[] = "xp_entry_names";
 static const char text_relocations_name[] = ".rela.text";
 
 enum {
 	RECORD_ALIGN = 4,
-	SITE_TAIL = 1,
 };
 
 /* ---- sections ---- */
@@ -119,7 +119,7 @@ static int records_of_sites(struct object *o, const struct site *sites, size_t n
 			    const uint32_t *names)
 {
 	Elf64_Rela *entries = object_allocate(o, 2 * nr * sizeof(*entries));
-	void *records = object_allocate(o, nr * RECORD_LEN);
+	void *records = object_allocate(o, nr * sizeof(struct xp_call_site));
 	uint32_t local;
 	int error = symbols_local(o, sites->section, &local);
 
@@ -128,12 +128,13 @@ static int records_of_sites(struct object *o, const struct site *sites, size_t n
 	if (!entries || !records)
 		return object_failed(o->path, strerror(ENOMEM));
 	for (size_t i = 0; i < nr; i++) {
-		entries[2 * i] = records_relocation(i * RECORD_LEN, local, R_X86_64_PC32,
+		entries[2 * i] = records_relocation(i * sizeof(struct xp_call_site), local, R_X86_64_PC32,
 						    (int64_t)(sites[i].offset - object_symbol(o, local)->st_value));
 		entries[2 * i + 1] =
-			records_relocation(i * RECORD_LEN + 4, calls[i], R_X86_64_PC32, sites[i].tail ? SITE_TAIL : 0);
+			records_relocation(i * sizeof(struct xp_call_site) + offsetof(struct xp_call_site, call),
+					   calls[i], R_X86_64_PC32, sites[i].tail ? XP_SITE_TAIL : 0);
 	}
-	return records_add_section(o, sites->section, names, records, nr, RECORD_LEN, entries, 2);
+	return records_add_section(o, sites->section, names, records, nr, sizeof(struct xp_call_site), entries, 2);
 }
 
 /*
@@ -146,7 +147,7 @@ static int records_of_entries(struct object *o, const struct entry *of, size_t n
 {
 	Elf64_Rela *entries = object_allocate(o, 2 * nr * sizeof(*entries));
 	Elf64_Rela *references = object_allocate(o, nr * sizeof(*references));
-	uint8_t *records = object_allocate(o, nr * ENTRY_RECORD_LEN);
+	uint8_t *records = object_allocate(o, nr * sizeof(struct xp_entry_site));
 	uint32_t local;
 	int error = symbols_local(o, of->section, &local);
 
@@ -155,16 +156,19 @@ static int records_of_entries(struct object *o, const struct entry *of, size_t n
 	if (!entries || !references || !records)
 		return object_failed(o->path, strerror(ENOMEM));
 	for (size_t i = 0; i < nr; i++) {
-		size_t at = i * ENTRY_RECORD_LEN;
+		size_t at = i * sizeof(struct xp_entry_site);
 
 		entries[2 * i] = records_relocation(at, local, R_X86_64_PC32,
 						    (int64_t)(of[i].offset - object_symbol(o, local)->st_value));
-		entries[2 * i + 1] = records_relocation(at + 4, strings, R_X86_64_PC32, (int64_t)of[i].name);
+		entries[2 * i + 1] = records_relocation(at + offsetof(struct xp_entry_site, name), strings,
+							R_X86_64_PC32, (int64_t)of[i].name);
 		references[i] = records_relocation(of[i].offset, strings, R_X86_64_NONE, (int64_t)of[i].name);
-		memcpy(records + at + 8, &of[i].size, sizeof(of[i].size));
+		memcpy(records + at + offsetof(struct xp_entry_site, size), &of[i].size, sizeof(of[i].size));
 	}
 	error = records_add_references(o, of->section, references, nr, names[2]);
-	return error ? error : records_add_section(o, of->section, names, records, nr, ENTRY_RECORD_LEN, entries, 2);
+	return error ? error
+		     : records_add_section(o, of->section, names, records, nr, sizeof(struct xp_entry_site), entries,
+					   2);
 }
 
 static int records_add_names(struct object *o, Elf_Data *strings, uint32_t *symbol)
@@ -188,7 +192,7 @@ static int records_add_names(struct object *o, Elf_Data *strings, uint32_t *symb
 static int records_add_entries(struct object *o, Elf_Data *strings, uint32_t symbol)
 {
 	uint32_t names[3];
-	int error = symbols_add_string(o, strings, entries_name, &names[0]);
+	int error = symbols_add_string(o, strings, XP__ENTRY_SITES, &names[0]);
 
 	if (!error)
 		error = symbols_add_string(o, strings, entry_relocations_name, &names[1]);
@@ -209,7 +213,7 @@ static int records_add_sites(struct object *o, Elf_Data *strings)
 
 	if (!calls)
 		return object_failed(o->path, strerror(ENOMEM));
-	error = symbols_add_string(o, strings, records_name, &names[0]);
+	error = symbols_add_string(o, strings, XP__CALL_SITES, &names[0]);
 	if (!error)
 		error = symbols_add_string(o, strings, o->narrow ? narrow_relocations_name : relocations_name,
 					   &names[1]);

@@ -5,12 +5,14 @@
  */
 #include "annotate/sites.h"
 
+#include <crosspatch/site_format.h>
+
 #include <Zydis/Zydis.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
-static const char records_name[] = "xp_call_sites", trampoline_prefix[] = "xp_trampoline_";
+static const char trampoline_prefix[] = "xp_trampoline_";
 
 enum {
 	SITE_LEN = 5,
@@ -192,7 +194,9 @@ static int sites_find_in(struct object *o, size_t section, const Elf64_Rela *ent
 
 int sites_find(struct object *o)
 {
-	int error = o->symtab ? sites_find_present(o, records_name, RECORD_LEN, &o->present, &o->nr_present) : 0;
+	int error = o->symtab ? sites_find_present(o, XP__CALL_SITES, sizeof(struct xp_call_site), &o->present,
+						   &o->nr_present)
+			      : 0;
 
 	for (Elf_Scn *section = NULL; !error && (section = elf_nextscn(o->elf, section));) {
 		Elf64_Shdr *header = elf64_getshdr(section), *of;

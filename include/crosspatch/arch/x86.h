@@ -70,11 +70,8 @@ struct xp_regs {
 	".Lxp_site%=:\n\t" XP__REFERS(".Lxp_site%=", XP__PRINT_ADDRESS(xp__key))                                       \
 	".byte %c[xp__opcode]\n\t"                                                                                     \
 	".long " target " - (. + 4)\n\t"                                                                               \
-	".pushsection xp_branch_sites,\"ao?\",@progbits,.Lxp_site%=\n\t"                                               \
-	".balign 4\n\t"                                                                                                \
-	".long .Lxp_site%= - .\n\t"                                                                                    \
-	".long " target " - .\n\t"                                                                                     \
-	".long " XP__PRINT_ADDRESS(xp__key) " + %c[xp__flags] - .\n\t"                                                 \
+	".pushsection " XP__BRANCH_SITES ",\"ao?\",@progbits,.Lxp_site%=\n\t"                                          \
+	XP__BRANCH_RECORD(".Lxp_site%=", target, XP__PRINT_ADDRESS(xp__key) " + %c[xp__flags]")                        \
 	".popsection\n\t"
 #define XP__BRANCH_INPUTS(key, opcode, flags)                                                                          \
 	[xp__key] XP__ADDRESS(key), [xp__opcode] "i"(opcode), [xp__flags] "i"(flags)
@@ -199,10 +196,8 @@ struct xp_regs {
 		".type " trampoline ", @function\n" trampoline ":\n"                                                   \
 		".cfi_startproc\n" XP__TRAMPOLINE_CODE(call) ".cfi_endproc\n"                                         \
 		".size " trampoline ", . - " trampoline "\n"                                                           \
-		".pushsection xp_call_sites,\"ao?\",@progbits," trampoline "\n"                                        \
-		".balign 4\n"                                                                                          \
-		".long " trampoline " - .\n"                                                                           \
-		".long " call " + 2 - .\n"                                                                             \
+		".pushsection " XP__CALL_SITES ",\"ao?\",@progbits," trampoline "\n"                                   \
+		XP__CALL_RECORD(trampoline, call " + " XP__TEXT(XP_SITE_TRAMPOLINE))                                   \
 		".popsection\n"                                                                                        \
 		".popsection\n"                                                                                        \
 		".endif\n")
@@ -296,11 +291,8 @@ struct xp_regs {
 	XP__REFERS(".Lxp_switch%=", ".Lxp_targets%=")                                                                  \
 	".byte 0xe9\n\t"                                                                                               \
 	".long %l[xp__l0_0] - (. + 4)\n\t"                                                                             \
-	".pushsection xp_switch_sites,\"ao?\",@progbits,.Lxp_switch%=\n\t"                                             \
-	".balign 4\n\t"                                                                                                \
-	".long .Lxp_switch%= - .\n\t"                                                                                  \
-	".long " XP__PRINT_ADDRESS(xp__key) " - .\n\t"                                                                 \
-	".long .Lxp_targets%= - .\n\t"                                                                                 \
+	".pushsection " XP__SWITCH_SITES ",\"ao?\",@progbits,.Lxp_switch%=\n\t"                                        \
+	XP__SWITCH_RECORD(".Lxp_switch%=", XP__PRINT_ADDRESS(xp__key), ".Lxp_targets%=")                               \
 	".popsection\n\t"
 #define XP__SWITCH_BEHIND                                                                                              \
 	".Lxp_switch%=:\n\t"                                                                                           \
@@ -480,12 +472,8 @@ xp__chosen:
 	".error \"an immediate value has 1, 2, 4 or 8 bytes\"\n\t"                                                     \
 	".endif\n"                                                                                                     \
 	".Lxp_imv_end%=:\n\t"                                                                                          \
-	".pushsection xp_imv_sites,\"ao?\",@progbits,.Lxp_imv%=\n\t"                                                   \
-	".balign 4\n\t"                                                                                                \
-	".long .Lxp_imv%= - .\n\t"                                                                                     \
-	".long " XP__PRINT_ADDRESS(xp__imv) " - .\n\t"                                                                                    \
-	".byte .Lxp_imv_end%= - .Lxp_imv%=, %c[xp__size]\n\t"                                                          \
-	".short 0\n\t"                                                                                                 \
+	".pushsection " XP__IMV_SITES ",\"ao?\",@progbits,.Lxp_imv%=\n\t"                                              \
+	XP__IMV_RECORD(".Lxp_imv%=", XP__PRINT_ADDRESS(xp__imv), ".Lxp_imv_end%= - .Lxp_imv%=", "%c[xp__size]")        \
 	".popsection"
 
 /* "q": a register whose low byte is one. */
@@ -511,8 +499,7 @@ xp__chosen:
 /* The same behind an UD2 that becomes a jmp behind itself. Padding, as .balign 16 has seen to: cut at no quadword. */
 #define XP__GATE_STUB_UD2(stub, gate)                                                                                  \
 	XP__GATE_STUB_ASM(#stub, #gate, ".byte 0x0f, 0x0b, 0x2e, 0xe9, 0, 0, 0, 0\n",                                  \
-			  ".long " #stub " - .\n"                                                                      \
-			  ".long " #gate " + 1 - .\n")
+			  XP__GATE_RECORD(#stub, #gate " + " XP__TEXT(XP_SITE_UD2)))
 #if defined(__x86_64__)
 #define XP__GATE_SLOT 48
 #define XP__GATE_STUB_ASKS(gate)
@@ -561,10 +548,8 @@ xp__chosen:
 		".type " stub ", @function\n" stub ":\n"                                                               \
 		".cfi_startproc\n" ud2 XP__GATE_STUB_CODE(gate) ".cfi_endproc\n"                                       \
 		".size " stub ", . - " stub "\n"                                                                       \
-		".pushsection xp_gate_sites,\"ao?\",@progbits," stub "\n"                                              \
-		".balign 4\n"                                                                                          \
-		".long " stub " - .\n"                                                                                 \
-		".long " gate " + 2 - .\n" record                                                                      \
+		".pushsection " XP__GATE_SITES ",\"ao?\",@progbits," stub "\n"                                         \
+		XP__GATE_RECORD(stub, gate " + " XP__TEXT(XP_SITE_STUB)) record                                        \
 		".popsection\n"                                                                                        \
 		".popsection\n"                                                                                        \
 		".endif\n")
@@ -590,11 +575,8 @@ xp__chosen:
 		".byte 0xf3, 0x0f, 0x1e, " XP__TRAMPOLINE_ENDBR ", 0xc3\n"                                             \
 		".cfi_endproc\n"                                                                                       \
 		".size xp__function_stub, . - xp__function_stub\n"                                                     \
-		".pushsection xp_entry_sites,\"ao?\",@progbits,xp__function_stub\n"                                    \
-		".balign 4\n"                                                                                          \
-		".long xp__function_stub - .\n"                                                                        \
-		".long 0\n"                                                                                            \
-		".long 1\n"                                                                                            \
+		".pushsection " XP__ENTRY_SITES ",\"ao?\",@progbits,xp__function_stub\n"                               \
+		XP__ENTRY_RECORD("xp__function_stub", ".", XP__TEXT(XP_SITE_ENTRY_STUB))                               \
 		".popsection\n"                                                                                        \
 		".pushsection .init_array,\"aw?\",@init_array\n"                                                        \
 		".balign 8\n"                                                                                          \
@@ -603,7 +585,7 @@ xp__chosen:
 		".popsection\n"                                                                                        \
 		".endif\n")
 #else
-#define XP__FAR_SITES /* segments may hold sites: gate_far.h */
+#define XP__FAR_SEGMENTS /* segments may hold sites: gate_far.h */
 #endif
 
 #endif
