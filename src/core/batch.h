@@ -8,18 +8,18 @@
 #include <crosspatch/text_poke.h>
 
 /*
- * xp__patch_locked - one commit of the sites of all requests. What the objects say of themselves is the caller's business.
+ * xp__patch_locked - one commit of the sites of all requests. It does not update the objects' state: the caller does.
  * Context: text lock. Errors: as xp_batch_commit(); the text is as before unless wedged.
  */
 int xp__patch_locked(const struct xp__request *requests, size_t nr, struct xp_diag *diag);
 
 /*
- * xp__settle_modules - tries modules that wait to be registered once more. Errors: with which one was refused again that has
- * sites of an request's object: that is not to be changed then. Context: text lock.
+ * xp__settle_modules - tries modules that wait to be registered once more. Errors: that of a module which
+ * has sites of a requested object and was refused again; the object is not to be changed then. Context: text lock.
  */
 int xp__settle_modules(const struct xp__request *requests, size_t nr, struct xp_diag *diag);
 
-/* xp__apply_locked - the same with the objects' own state: the requests hold, or nothing changed. */
+/* xp__apply_locked - xp__patch_locked() with the objects' own state: the requests hold, or nothing changed. */
 int xp__apply_locked(struct xp__request *requests, size_t nr, struct xp_diag *diag);
 
 /* xp__apply - the same for one request, under the text lock that it takes. */

@@ -38,17 +38,18 @@ struct xp__commit {
 	struct xp__plan *plans;
 	struct xp__pointer *pointers;
 	size_t nr_pointers;
-	uintptr_t end;         /* of the last site */
-	bool unordered;        /* a site begins before the end of the one added before it: to be sorted and checked */
-	unsigned can;          /* what the port can serve, enum xp_need: asked once, when the commit is made */
-	enum xp_policy policy; /* likewise */
+	uintptr_t end;  /* of the last site */
+	bool unordered; /* a site begins before the end of the one added before it: to be sorted and checked */
+	unsigned
+		can; /* what the port can serve, enum xp_need: as the port says, or the builder, which may try without breakpoints */
+	enum xp_policy policy;    /* that in force, or the builder's */
 	uint32_t to_jmp, to_test; /* the shared plans of branch sites: number + 1, 0 as long as there is none */
-	void *scratch;            /* 16 bytes for each site: to sort them, and to say where no thread may rest */
-	bool ready;               /* xp__commit_ready() was asked, and found nothing */
-	size_t size;              /* of this block of memory */
-	uintptr_t page;           /* that can be read, xp__commit_readable() */
-	uintptr_t *pages;         /* more of them, each where its number says */
-	size_t nr_pages;          /* places for them, a power of two, or 0 */
+	void *scratch;    /* a struct xp_range for each site: to sort them, and to say where no thread may rest */
+	bool ready;       /* xp__commit_ready() was asked, and found nothing */
+	size_t size;      /* of this block of memory */
+	uintptr_t page;   /* that can be read, xp__commit_readable() */
+	uintptr_t *pages; /* more of them, each where its number says */
+	size_t nr_pages;  /* places for them, a power of two, or 0 */
 	struct xp__commit *next;
 	unsigned long waiting[XP__TRAP_WORDS]; /* shards not yet seen without a handler, once retired */
 };
@@ -57,8 +58,8 @@ struct xp__commit {
 struct xp__commit *xp__commit_new(const struct xp__size *size);
 
 /*
- * xp__commit_readable - whether [addr, addr + len) can be read, as xp__text_readable() says, which is asked about a page once
- * as long as there is room to remember it: the sites of keys that are changed together lie on the same pages.
+ * xp__commit_readable - whether [addr, addr + len) can be read, as xp__text_readable() says. Remembers its answer for each page
+ * as long as there is room: the sites of keys that are changed together lie on the same pages.
  */
 bool xp__commit_readable(struct xp__commit *commit, uintptr_t addr, size_t len);
 

@@ -9,7 +9,7 @@
 #include "core/kind.h"
 
 /*
- * xp__drift_check - 0 if all sites of the object are as it is. Else the error of the first that is not, told to @diag:
+ * xp__drift_check - 0 if the text of each site is what the object's state says. Else the error of the first that is not, told to @diag:
  * -XP_E_DRIFTED, -EBUSY at somebody's breakpoint, -XP_E_MISMATCH for text that the site never has. @nr, if not NULL: how many
  * are not. Context: text lock.
  */

@@ -12,8 +12,8 @@ struct xp_object;
 extern const struct xp_port *xp__port;
 
 /*
- * ThreadSanitizer's atomic addition, where the program is built with it, else NULL; for ports. It sees no text, and of the
- * library not the lock, but every memcpy: an addition of 0 tells it of an acquire and a release.
+ * ThreadSanitizer's atomic addition, where the program is built with it, else NULL; for ports. It sees our
+ * memcpy calls, but neither patched text nor our lock: an addition of 0 tells it of an acquire and a release.
  */
 extern int (*xp__sanitizer)(volatile int *word, int value, int order);
 

@@ -31,8 +31,8 @@ enum xp__which {
 	XP__FROM_BUILT, /* its module comes, and the text is as the compiler left it; some sites change */
 	XP__FROM_ANY,   /* the same, and the text may have been patched before: any form that it has in any state */
 	XP__RIGHT,      /* with which it does what the request says; first the one that a repair writes */
-	XP__WANTED, /* which the request makes of text that is one of the first three's, the best one first; another one will
-			   do if it stands there */
+	XP__WANTED, /* which the request may leave, the best one first; a later one only where it stands already. Asked of text
+			   that is one of the first three's */
 };
 
 /* A site: where its text is, and what it is named by. */
@@ -49,7 +49,7 @@ struct xp__form {
 	uint8_t bytes[XP_MAX_LEN];
 	uint8_t change; /* leading bytes that differ between forms; 0: all */
 	uint8_t resume; /* enum xp_resume: what becomes of a thread that meets a breakpoint while this form is written */
-	bool whole;     /* the text that it takes the place of is executed at its first byte only, and so is this */
+	bool whole;     /* no thread enters the old text, or this, but at its first byte */
 	uintptr_t resume_at;
 	void (**word)(void); /* not NULL: text of this form jumps through it, and it is to become @word_to first */
 	void (*word_to)(void);

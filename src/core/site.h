@@ -14,7 +14,7 @@ struct xp_diag;
 
 /* The sites of one object in one module: @nr numbers of records, in ascending order. */
 struct xp__group {
-	struct xp__group *next; /* of the same object, in other modules, or of another kind */
+	struct xp__group *next; /* of the same object, in other modules */
 	struct xp_object *object;
 	const struct xp__kind *kind; /* whose records these are */
 	const void *records;         /* the module's */
@@ -24,16 +24,16 @@ struct xp__group {
 };
 
 /*
- * xp__objects_each - calls @visit for each object that has sites with records, once, with the list of their uses, until it
- * returns something else than 0, which is returned. All that the object points to is there. Of modules that left a wedged
- * engine nothing. Context: text lock.
+ * xp__objects_each - calls @visit for each object that has sites with records, once, with the list of its groups, until it
+ * returns something else than 0, which is returned. All that the object points to is there. Modules that were unregistered
+ * while the engine was wedged are skipped. Context: text lock.
  */
 int xp__objects_each(int (*visit)(const struct xp__group *groups, void *data), void *data);
 
 /*
  * xp__modules_wait - whether there are modules that are not registered: refused, or not yet looked at. Context: any.
- * xp__modules_retry - tries them again. If one is refused once more that @concerns says yes of, this returns why, told to
- * @diag. Context: text lock. Errors: those of xp_module_register().
+ * xp__modules_retry - tries them again. Returns the error of a module that is refused again, if @concerns accepts that
+ * module, told to @diag. Context: text lock. Errors: those of xp_module_register().
  * xp__module_names - whether @is says yes of an object that a record of the module refers to.
  */
 bool xp__modules_wait(void);

@@ -25,7 +25,7 @@ void xp__trap_publish(const struct xp__commit *commit);
 void xp__trap_retire(void);
 
 /*
- * xp__trap_quiescent - whether every handler that could have seen a table retired before has been seen to be gone.
+ * xp__trap_quiescent - true once each shard has been seen empty since the last table was retired.
  * @waiting has one bit per shard, all set at first, and remembers the answer so far: no handler can starve a writer.
  * Context: text lock. Progress: wait-free.
  */
