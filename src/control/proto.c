@@ -24,7 +24,7 @@
 #include "core/batch.h"
 #include "core/drift.h"
 #include "core/engine.h"
-#include "core/function.h"
+#include "core/kind.h"
 
 #include <errno.h>
 #include <string.h>

@@ -16,7 +16,6 @@
 #include "core/deps.h"
 #include "core/emit.h"
 #include "core/engine.h"
-#include "core/function.h"
 #include "core/poke.h"
 
 #define SITES_AT_ONCE 512u

@@ -181,4 +181,10 @@ extern const struct xp__kind xp__key_kind, xp__call_kind, xp__entry_kind, xp__ga
 /* xp__kind_of - the kind whose sites are of kind @kind, enum xp_site_kind. */
 const struct xp__kind *xp__kind_of(unsigned kind);
 
+/*
+ * xp__functions_each - as xp__objects_each(), for functions that were asked for: calls @visit for each, until it returns
+ * something else than 0. Where there are entries src/trace has it, as it has their kinds. Context: text lock.
+ */
+int xp__functions_each(int (*visit)(const struct xp__group *groups, void *data), void *data);
+
 #endif

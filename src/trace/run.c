@@ -32,7 +32,7 @@
  * F1/F3: as T3/T2 of trap.c: either W finds the shard occupied, or H finds what came later.
  * F5: both only grow. left, read first, equal to entered, read after it: at the moment of the first reading nobody was in.
  */
-#include "core/function.h"
+#include "trace/function.h"
 
 #include "arch/arch.h"
 #include "core/engine.h"
@@ -586,7 +586,7 @@ XP__GENERAL_REGS void xp__function_run_leave(struct xp__call *call, const void *
 	end(thread, first);
 }
 
-/* ---- for function.c ---- */
+/* ---- for the rest of the room ---- */
 
 bool xp__trace_quiescent(unsigned long waiting[XP__TRAP_WORDS])
 {

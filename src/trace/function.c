@@ -13,9 +13,9 @@
  * I5  A request adds to those before it in the same batch: the last one's commit has them all.
  * I6  Modules are in no particular order; a module's records are by address, by the linker's doing or by ours.
  *
- * Ordering: trace.c.
+ * Ordering: run.c.
  */
-#include "core/function.h"
+#include "trace/function.h"
 
 #include "arch/arch.h"
 #include "core/batch.h"

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-/* What the two halves of function tracing have of each other: function.c changes, trace.c runs. */
-#ifndef XP_CORE_FUNCTION_H
-#define XP_CORE_FUNCTION_H
+/* What the two halves of function tracing have of each other: function.c changes, run.c runs. */
+#ifndef XP_TRACE_FUNCTION_H
+#define XP_TRACE_FUNCTION_H
 
 #include "arch/arch.h"
 #include "core/kind.h"
@@ -9,9 +9,6 @@
 
 #define XP_NO_MODULE
 #include <crosspatch/function.h>
-
-/* xp__functions_each - calls @visit for each function that was asked for, until it returns something else than 0. Context: text lock. */
-int xp__functions_each(int (*visit)(const struct xp__group *groups, void *data), void *data);
 
 #if XP__HAS_ENTRIES
 
