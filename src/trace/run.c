@@ -32,10 +32,13 @@
  * F1/F3: as T3/T2 of trap.c: either W finds the shard occupied, or H finds what came later.
  * F5: both only grow. left, read first, equal to entered, read after it: at the moment of the first reading nobody was in.
  */
-#include "trace/function.h"
+#include "trace/run.h"
 
 #include "arch/arch.h"
+#include "core/counter.h"
 #include "core/engine.h"
+#include "trace/handlers.h"
+#include "trace/table.h"
 
 #if XP__HAS_TRACING
 

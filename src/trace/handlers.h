@@ -1,0 +1,48 @@
+/* SPDX-License-Identifier: MIT */
+/* Lists of handlers. */
+#ifndef XP_TRACE_HANDLERS_H
+#define XP_TRACE_HANDLERS_H
+
+#include "core/kind.h"
+#include "trace/reclaim.h"
+
+#define XP_NO_MODULE
+#include <crosspatch/function.h>
+
+#if XP__HAS_ENTRIES
+
+/*
+ * What calls of one function run: the handlers, in their order, and the replacement. Immutable: another takes its place, in
+ * one store, so that each call finds both as they were at one moment.
+ */
+struct xp__handlers {
+	struct xp__dead dead;
+	uintptr_t redirect; /* 0: the function itself */
+	uint64_t number;    /* of this list: later ones have higher ones */
+	uint32_t nr;
+	uint32_t nr_leave;
+	bool general; /* all are XP_FUNCTION_GENERAL_REGS */
+	struct xp__handler {
+		const struct xp_function_handler *handler;
+		void *data;
+		uint64_t since; /* the number of the first list that it was in */
+		uint8_t word;   /* of the call's words, if it has a `leave` */
+	} handler[];
+};
+
+/* xp__handlers_has - whether @list, which may be NULL, has the handler with its data. */
+bool xp__handlers_has(const struct xp__handlers *list, const struct xp_function_handler *handler, const void *data);
+
+/*
+ * xp__handlers_with, _without, _redirected - what @request makes of @list, which may be NULL and stays as it is: a list that
+ * is new, or NULL where nothing is left of it. Errors: -ENOMEM, or why @request cannot be.
+ */
+int xp__handlers_with(struct xp__handlers **result, const struct xp__handlers *list, const struct xp__request *request);
+int xp__handlers_without(struct xp__handlers **result, const struct xp__handlers *list,
+			 const struct xp__request *request);
+int xp__handlers_redirected(struct xp__handlers **result, const struct xp__handlers *list,
+			    const struct xp__request *request);
+
+#endif
+
+#endif

@@ -1,0 +1,84 @@
+/* SPDX-License-Identifier: MIT */
+/* Functions by address, and the records that modules have of them. Context: text lock, where nothing else is said. */
+#ifndef XP_TRACE_TABLE_H
+#define XP_TRACE_TABLE_H
+
+#include "arch/arch.h"
+#include "core/kind.h"
+#include "trace/handlers.h"
+
+#if XP__HAS_ENTRIES
+
+/* The records of one module, of one kind. */
+struct xp__entries {
+	struct xp__entries *next;
+	const void *from;                 /* of them */
+	const struct xp_entry_site *site; /* either of them */
+	const uint64_t *patchable;
+	uint32_t nr;
+	uint32_t *order; /* numbers of the records by address; NULL: they are so */
+	uintptr_t stub;
+	struct xp__function *functions;
+};
+
+/* A function that was asked for once. It stays until its module goes. */
+struct xp__function {
+	struct xp_object object;
+	struct xp__group group;
+	struct xp__function *next; /* of the same module */
+	struct xp__entries *module;
+	uintptr_t code;                    /* of the entry */
+	struct xp__handlers *handlers;     /* NULL: none, and no replacement */
+	struct xp__handlers *new_handlers; /* what the commit under way makes of it */
+	bool changes;
+	void *pin;                   /* of the replacement */
+	uint32_t size;               /* in bytes; 0: unknown */
+	uint8_t before;              /* bytes of the function before the entry */
+	uint8_t text[XP__ENTRY_LEN]; /* what stands there */
+};
+
+/* By address: open addressing, at most half full. */
+struct xp__functions {
+	struct xp__dead dead;
+	size_t nr;
+	unsigned shift;
+	struct xp__function *slot[];
+};
+
+extern const struct xp__functions *xp__functions; /* read without the lock, too: (F2) */
+extern struct xp__entries *xp__entries;           /* the first module */
+
+static inline XP__GENERAL_REGS size_t xp__function_hash(uintptr_t code, unsigned shift)
+{
+	return (size_t)(((uint64_t)code * 0x9e3779b97f4a7c15u) >> shift);
+}
+
+/* xp__table_reserve - room for @more functions. xp__table_find - the one with its entry at @code; NULL: it was never asked for. */
+int xp__table_reserve(size_t more);
+struct xp__function *xp__table_find(uintptr_t code);
+
+/* xp__table_add - the function of a record, which is made if it is not there. NULL: no memory. */
+struct xp__function *xp__table_add(struct xp__entries *module, uint32_t record);
+
+/* xp__table_forget - the functions of @module, one at least, are not found any more. */
+void xp__table_forget(const struct xp__entries *module);
+
+/* xp__records_set - the records of @module are those of @table. xp__records_sort - brings them into their order. */
+void xp__records_set(struct xp__entries *module, const struct xp_site_table *table, bool patchable);
+int xp__records_sort(struct xp__entries *module);
+
+/* xp__record_find - the record of the function that begins at @start; false: there is none. */
+bool xp__record_find(uintptr_t start, struct xp__entries **module, uint32_t *record);
+
+/* What a record says; xp__record_number() is that of the record with @i before it, by address. */
+uint32_t xp__record_number(const struct xp__entries *module, uint32_t i);
+uintptr_t xp__record_code(const struct xp__entries *module, uint32_t record);
+unsigned xp__record_flags(const struct xp__entries *module, uint32_t record);
+bool xp__record_is_entry(const struct xp__entries *module, uint32_t record);
+const char *xp__record_name(const struct xp__entries *module, uint32_t record);
+uint32_t xp__record_size(const struct xp__entries *module, uint32_t record);
+unsigned xp__record_before(const struct xp__entries *module, uint32_t record);
+
+#endif
+
+#endif
