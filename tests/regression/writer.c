@@ -636,6 +636,8 @@ static bool translated(const char *translator, const char *option, const char *n
 	child = fork();
 	if (child == 0) {
 		setenv("XP_CHILD", name, 1);
+		/* Or a thread that runs into a breakpoint again and again keeps the patcher from its turn. */
+		setenv("VALGRIND_OPTS", "--fair-sched=try", 1);
 		if (option)
 			execlp(translator, translator, "-q", "--tool=none", option, self, (char *)NULL);
 		else

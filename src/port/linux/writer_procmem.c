@@ -20,6 +20,7 @@
 #include "port/linux/probe.h"
 #include "port/linux/sys.h"
 
+#include <crosspatch/error.h>
 #include <crosspatch/port.h>
 
 #include <errno.h>
@@ -87,10 +88,24 @@ static int write_mem(void *addr, const void *bytes, size_t len, unsigned flags)
 	return works ? 0 : done < 0 ? (int)done : -EIO;
 }
 
+/*
+ * Whether the file has our memory where we have it. That of a translator has not: qemu-user maps a program's memory elsewhere in
+ * its own, and a write would go to other text.
+ */
+static bool is_our_memory(void)
+{
+	uint8_t text[XP__PROBE_LEN];
+
+	return xp__pread(mem.fd, text, sizeof(text), (uintptr_t)xp__probe_text) == (long)sizeof(text) &&
+	       memcmp(text, xp__probe_text, sizeof(text)) == 0;
+}
+
 static int probe(void)
 {
 	int error = open_mem();
 
+	if (!error && !works && !is_our_memory())
+		return -XP_E_TRANSLATED;
 	/* Kernels may restrict the writing past protections (proc_mem.force_override): try it on a byte of our own. */
 	if (!error && !works)
 		error = write_mem((void *)(uintptr_t)xp__probe_text, xp__probe_text, 1, 0);
