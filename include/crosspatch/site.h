@@ -107,7 +107,7 @@ struct xp_module {
 /*
  * xp_module_register - makes a module's sites known, and brings them to the state of keys already switched.
  *
- * Called by a constructor in every object that includes a front end's header; by hand in kernels. Idempotent. Several
+ * Called by a constructor in every object that includes a kind's header; by hand in kernels. Idempotent. Several
  * modules may have the same tables (parts of a program that were linked beforehand with `ld -r`, constructor included): they
  * count as one until all are unregistered. Tables that are the same in part only are refused: -XP_E_CORRUPT. Records of one
  * site that say the same, as a linker that folds identical functions leaves them, count as one; that differ: -XP_E_CORRUPT.

@@ -85,7 +85,7 @@ struct xp_batch *xp_batch_new(void);
 void xp_batch_free(struct xp_batch *batch);
 
 /*
- * xp_batch_add_poke - adds a patch; the bytes are copied. Each front end's header has one more for its own objects.
+ * xp_batch_add_poke - adds a patch; the bytes are copied. Each kind's header has one more for its own objects.
  * Context: thread. Ordering: none. Progress: may wait for the text lock.
  * Errors: -EINVAL, -XP_E_LENGTH, -ENOMEM; the batch is as before. What depends on the text is found at the commit.
  */

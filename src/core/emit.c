@@ -250,16 +250,19 @@ static void applied(const struct xp__request *request, const struct xp__group *g
 static void apply(const struct xp__work *work)
 {
 	for (size_t i = 0; i < work->nr; i++) {
-		const struct xp__request *request = &work->requests[i];
+		const struct xp__request *request;
 
 		if (work->groups) {
 			struct xp__request state = xp__request_state(&work->groups[i], work->from);
 
 			applied(&state, &work->groups[i]);
-		} else if (patches(request) && request->object && request->only == NULL) {
-			for (const struct xp__group *group = request->object->groups; group; group = group->next)
-				applied(request, group);
+			continue;
 		}
+		request = &work->requests[i];
+		if (!patches(request) || request->object == NULL || request->only)
+			continue;
+		for (const struct xp__group *group = request->object->groups; group; group = group->next)
+			applied(request, group);
 	}
 }
 

@@ -3,12 +3,12 @@
 #include "core/kind.h"
 
 /* Sites for which the architecture has no forms: a module that has any is refused. */
-static int absent_arrive(const struct xp_site_table *table)
+static int absent_coming(const struct xp_site_table *table)
 {
 	return table->start == table->end ? 0 : -XP_E_NO_METHOD;
 }
 
-static const struct xp__kind absent = {.coming = absent_arrive};
+static const struct xp__kind absent = {.coming = absent_coming};
 
 const struct xp__kind *xp__kind_of(unsigned kind)
 {

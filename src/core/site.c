@@ -335,7 +335,7 @@ int xp__objects_each(int (*visit)(const struct xp__group *groups, void *data), v
 	return result;
 }
 
-static int arrive(const struct xp_module *public)
+static int say_coming(const struct xp_module *public)
 {
 	int error = 0;
 
@@ -345,14 +345,14 @@ static int arrive(const struct xp_module *public)
 	return error;
 }
 
-static void arrived(const struct xp_module *public)
+static void say_live(const struct xp_module *public)
 {
 	for (unsigned kind = 0; kind < public->nr_tables; kind++)
 		if (xp__kind_of(kind)->live)
 			xp__kind_of(kind)->live(&public->tables[kind]);
 }
 
-static void depart(const struct xp_module *public)
+static void say_going(const struct xp_module *public)
 {
 	for (unsigned kind = 0; kind < public->nr_tables; kind++)
 		if (xp__kind_of(kind)->going)
@@ -501,13 +501,13 @@ static int make_and_attach(const struct xp_module *public, size_t nr, struct mod
 {
 	enum xp__which from = public->state & WAS_REGISTERED ? XP__FROM_ANY : XP__FROM_BUILT;
 	struct module *module = NULL;
-	int error = arrive(public);
+	int error = say_coming(public);
 
 	error = error ? xp__fail(diag, error, XP_PHASE_VALIDATE, NULL, NULL) : make(public, nr, &module, diag);
 	if (!error)
 		error = xp__attach_locked(module->groups, module->nr_groups, from, diag);
 	if (error) {
-		depart(public);
+		say_going(public);
 		if (module)
 			xp__port->release(module, module->size);
 	}
@@ -550,7 +550,7 @@ static int register_locked(struct xp_module *public, struct xp_diag *diag)
 	if (is_new) {
 		link_groups(module);
 		enter(module);
-		arrived(public);
+		say_live(public);
 	}
 	return 0;
 }
@@ -733,7 +733,7 @@ int xp_module_unregister(struct xp_module *public)
 	module = public->private_data;
 	last = module && --module->nr_public == 0;
 	if (last) {
-		depart(public);
+		say_going(public);
 		strike(module);
 		unlink_groups(module);
 		xp__port->release(module, module->size);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Registers, and the instructions that the front ends emit, on x86, 64 and 32 bits. */
+/* Registers, and the instructions that sites are made of, on x86, 64 and 32 bits. */
 #ifndef XP_ARCH_X86_H
 #define XP_ARCH_X86_H
 
