@@ -12,18 +12,13 @@
 #include "core/emit.h"
 #include "core/engine.h"
 
-static bool patches(const struct xp__request *request)
-{
-	return !request->skip && !request->merged;
-}
-
 /* Text was not what it had to be. It may be of another form that the site may have, which can be mended. */
 static int explain(const struct xp__request *requests, size_t nr, struct xp_diag *diag)
 {
 	struct xp_diag why = {0};
 
 	for (size_t i = 0; i < nr; i++)
-		if (patches(&requests[i]) && requests[i].object &&
+		if (xp__request_patches(&requests[i]) && requests[i].object &&
 		    xp__drift_check(requests[i].object->groups, NULL, &why) == -XP_E_DRIFTED) {
 			if (diag)
 				*diag = why;

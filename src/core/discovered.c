@@ -61,6 +61,15 @@ void xp__discovered_drop(struct xp__discovered **list)
 	*list = NULL;
 }
 
+size_t xp__discovered_count(const struct xp__discovered *list)
+{
+	size_t nr = 0;
+
+	for (; list; list = list->next)
+		nr++;
+	return nr;
+}
+
 bool xp__discovered_has(const struct xp__discovered *list, uintptr_t code)
 {
 	while (list && list->code != code)

@@ -21,6 +21,9 @@ bool xp__discovered_add(struct xp__discovered **list, uintptr_t code);
 /* xp__discovered_drop - empties @list; the memory is used again. */
 void xp__discovered_drop(struct xp__discovered **list);
 
+/* xp__discovered_count - how many are in @list. */
+size_t xp__discovered_count(const struct xp__discovered *list);
+
 /* xp__discovered_has - whether @code is in @list. */
 bool xp__discovered_has(const struct xp__discovered *list, uintptr_t code);
 

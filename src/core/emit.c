@@ -136,9 +136,16 @@ static int emit_site(const struct xp__request *request, const struct xp__site *s
 
 /* ---- the sites of a request ---- */
 
+/* No site of the group changes when its module comes. */
+static bool is_as_built(const struct xp__request *request, const struct xp__group *group)
+{
+	return request->from == XP__FROM_BUILT && group && group->kind->as_built &&
+	       group->kind->as_built(request, group);
+}
+
 static void count_group(const struct xp__request *request, const struct xp__group *group, struct xp__size *size)
 {
-	if (request->from == XP__FROM_BUILT && group && group->kind->as_built && group->kind->as_built(request, group))
+	if (is_as_built(request, group))
 		return;
 	if (request->kind->count) {
 		request->kind->count(request, group, size);
@@ -152,10 +159,10 @@ static int emit_group(const struct xp__request *request, const struct xp__group 
 		      struct xp_diag *diag)
 {
 	const size_t first = commit->nr_plans;
-	struct xp__site site;
+	struct xp__site site = {0};
 	int there = 1, error = 0;
 
-	if (request->from == XP__FROM_BUILT && group && group->kind->as_built && group->kind->as_built(request, group))
+	if (is_as_built(request, group))
 		return 0;
 	if (request->kind->emit)
 		return request->kind->emit(request, group, commit, diag);
@@ -167,7 +174,7 @@ static int emit_group(const struct xp__request *request, const struct xp__group 
 	return error;
 }
 
-static bool patches(const struct xp__request *request)
+bool xp__request_patches(const struct xp__request *request)
 {
 	return !request->skip && !request->merged;
 }
@@ -218,7 +225,7 @@ static void count(const struct xp__work *work, struct xp__size *size)
 			struct xp__request request = xp__request_state(&work->groups[i], work->from);
 
 			count_group(&request, &work->groups[i], size);
-		} else if (patches(&work->requests[i])) {
+		} else if (xp__request_patches(&work->requests[i])) {
 			count_request(&work->requests[i], size);
 		}
 	}
@@ -233,7 +240,7 @@ static int emit(const struct xp__work *work, struct xp__commit *commit, struct x
 			struct xp__request request = xp__request_state(&work->groups[i], work->from);
 
 			error = emit_group(&request, &work->groups[i], commit, diag);
-		} else if (patches(&work->requests[i])) {
+		} else if (xp__request_patches(&work->requests[i])) {
 			error = emit_request(&work->requests[i], commit, diag);
 		}
 	}
@@ -259,7 +266,7 @@ static void apply(const struct xp__work *work)
 			continue;
 		}
 		request = &work->requests[i];
-		if (!patches(request) || request->object == NULL || request->only)
+		if (!xp__request_patches(request) || request->object == NULL || request->only)
 			continue;
 		for (const struct xp__group *group = request->object->groups; group; group = group->next)
 			applied(request, group);

@@ -19,6 +19,9 @@ struct xp__work {
 /* xp__work_commit - builds the commit and runs it. Context: text lock. Errors: as xp_batch_commit(). */
 int xp__work_commit(const struct xp__work *work, struct xp_diag *diag);
 
+/* xp__request_patches - whether the request changes text: another one may do it in its place, or it is so already. */
+bool xp__request_patches(const struct xp__request *request);
+
 /* xp__request_state - the request that says what the object of @group is now. */
 struct xp__request xp__request_state(const struct xp__group *group, enum xp__which from);
 

@@ -171,12 +171,9 @@ static uintptr_t unbound_target(const struct xp_gate *handle, const struct xp__s
 
 static void gate_count(const struct xp__request *request, const struct xp__group *group, struct xp__size *size)
 {
-	size_t nr = group->nr;
+	size_t nr = group->nr + xp__discovered_count(handle_of(site_of(group, 0))->discovered);
 
 	(void)request;
-	for (const struct xp__discovered *discovered = handle_of(site_of(group, 0))->discovered; discovered;
-	     discovered = discovered->next)
-		nr++;
 	size->sites += nr;
 	size->plans += nr;
 }
@@ -184,7 +181,7 @@ static void gate_count(const struct xp__request *request, const struct xp__group
 static int gate_site(const struct xp__group *group, size_t i, struct xp__site *site)
 {
 	struct xp_gate *handle = handle_of(site_of(group, 0));
-	const struct xp__discovered *discovered = handle->discovered;
+	const struct xp__discovered *discovered = i <= group->nr ? handle->discovered : site->discovered->next;
 
 	if (i < group->nr) {
 		const struct xp_gate_site *record = site_of(group, (uint32_t)i);
@@ -194,11 +191,10 @@ static int gate_site(const struct xp__group *group, size_t i, struct xp__site *s
 		site->record = record;
 		return handle->stub && !(flags & XP_SITE_STUB);
 	}
-	for (size_t at = group->nr; discovered && at < i; at++)
-		discovered = discovered->next;
 	if (discovered == NULL)
 		return -1;
 	*site = site_at(handle, discovered->code, false);
+	site->discovered = discovered;
 	return handle->stub != NULL;
 }
 

@@ -41,7 +41,8 @@ struct xp__site {
 	const void *record; /* NULL: it has none, it was discovered */
 	void *handle;       /* the object that the record names, which may be a module's handle of the real one */
 	uint8_t len;
-	uint8_t flags; /* XP_SITE_ flags of the record, and what the kind adds */
+	uint8_t flags;                           /* XP_SITE_ flags of the record, and what the kind adds */
+	const struct xp__discovered *discovered; /* where in the handle's list it stands, if it has no record */
 };
 
 /* One form. */
@@ -137,7 +138,10 @@ struct xp__kind {
 	bool (*as_built)(const struct xp__request *request, const struct xp__group *group);
 	void (*count)(const struct xp__request *request, const struct xp__group *group, struct xp__size *size);
 
-	/* site - fills in site number @i of the group. 1; 0: that record is no site; -1: there are no more. */
+	/*
+	 * site - fills in site number @i of the group. 1; 0: that record is no site; -1: there are no more. They are asked for
+	 * one after the other, from 0 on, and @site is as the call before left it.
+	 */
 	int (*site)(const struct xp__group *group, size_t i, struct xp__site *site);
 
 	/*

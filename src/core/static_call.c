@@ -58,11 +58,9 @@ static void call_count(const struct xp__request *request, const struct xp__group
 {
 	const struct xp_static_call *handle =
 		handle_of((const struct xp_call_site *)group->records + group->numbers[0]);
-	size_t nr = group->nr;
+	size_t nr = group->nr + xp__discovered_count(handle->discovered);
 
 	(void)request;
-	for (const struct xp__discovered *discovered = handle->discovered; discovered; discovered = discovered->next)
-		nr++;
 	size->sites += nr;
 	size->plans += nr;
 	size->pointers += group->nr_flag[1];
@@ -73,7 +71,7 @@ static int call_site(const struct xp__group *group, size_t i, struct xp__site *s
 	const struct xp_call_site *record =
 		(const struct xp_call_site *)group->records + group->numbers[i < group->nr ? i : 0];
 	struct xp_static_call *handle = handle_of(record);
-	const struct xp__discovered *discovered = handle->discovered;
+	const struct xp__discovered *discovered = i <= group->nr ? handle->discovered : site->discovered->next;
 
 	*site = (struct xp__site){.handle = handle, .len = XP__CALL_LEN};
 	if (i < group->nr) {
@@ -84,11 +82,10 @@ static int call_site(const struct xp__group *group, size_t i, struct xp__site *s
 			site->len = XP__TRAMPOLINE_LEN;
 		return 1;
 	}
-	for (size_t at = group->nr; discovered && at < i; at++)
-		discovered = discovered->next;
 	if (discovered == NULL)
 		return -1;
 	site->code = discovered->code;
+	site->discovered = discovered;
 	return 1;
 }
 
