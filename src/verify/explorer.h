@@ -4,7 +4,9 @@
 #define XP_VERIFY_EXPLORER_H
 
 #include "verify/decode.h"
-#include "verify/explore.h"
+#include "verify/model.h"
+#include "verify/result.h"
+#include "verify/schedule.h"
 
 #define MAX_TRACE 13
 #define MAX_EFFECTS 64

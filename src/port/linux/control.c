@@ -25,6 +25,7 @@
 #include "port/linux/cached_fd.h"
 #include "port/linux/lifetime.h"
 #include "port/linux/lock.h"
+#include "port/linux/marks.h"
 #include "port/linux/memory.h"
 #include "port/linux/sys.h"
 #include "port/linux/worker.h"
@@ -130,8 +131,11 @@ static int with_lock(int (*change)(const void *data), const void *data)
 {
 	uint64_t mask = xp__signals_sent();
 	uint64_t before;
-	int error = xp__text_lock();
+	int error;
 
+	if (!xp__fork_marks[XP__MARK_CONTROL])
+		xp__control_fork();
+	error = xp__text_lock();
 	if (error)
 		return error;
 	XP__SYS4(SYS_rt_sigprocmask, SIG_BLOCK, &mask, &before, XP__NSIG_SIZE);
@@ -904,6 +908,7 @@ void xp__control_fork(void)
 	name.sun_path[0] = '\0';
 	phase = IDLE;
 	ended_by = -ENOTCONN;
+	xp__fork_marks[XP__MARK_CONTROL] = 1;
 }
 
 /* ---- start and stop ---- */
@@ -972,22 +977,27 @@ int xp_control_stop(void)
 	return error;
 }
 
+struct room {
+	char *path;
+	size_t size;
+};
+
+static int copy_path(const void *data)
+{
+	const struct room *room = data;
+	size_t need = strlen(name.sun_path) + 1;
+
+	if (need == 1)
+		return ended_by;
+	if (need > room->size)
+		return -ERANGE;
+	memcpy(room->path, name.sun_path, need);
+	return 0;
+}
+
 int xp_control_path(char *path, size_t size)
 {
-	int error = xp__text_lock();
-	size_t need;
-
-	if (error)
-		return error;
-	need = strlen(name.sun_path) + 1;
-	if (need == 1)
-		error = ended_by;
-	else if (need > size)
-		error = -ERANGE;
-	else
-		memcpy(path, name.sun_path, need);
-	xp__text_unlock();
-	return error;
+	return with_lock(copy_path, &(struct room){path, size});
 }
 
 /* Of all constructors of the library the last: until then it is one thread that runs. */

@@ -6,6 +6,7 @@
  */
 #include "port/linux/defer.h"
 
+#include "port/linux/marks.h"
 #include "port/linux/sys.h"
 #include "port/linux/worker.h"
 
@@ -22,7 +23,15 @@
  */
 static uint32_t deadline_low = UINT32_MAX, deadline_high = UINT32_MAX;
 static uint32_t changed; /* futex: counts new deadlines */
-static bool made;        /* the thread, or a thread is about to */
+
+/*
+ * Whether the thread is made, or a thread is about to make it. A mark: in the child of a fork there is none. The parent's
+ * deadline stays there: if it is the earlier one the child's thread wakes once for nothing.
+ */
+static uint32_t *made(void)
+{
+	return &xp__fork_marks[XP__MARK_DEFER];
+}
 
 static uint64_t load_deadline(void)
 {
@@ -67,7 +76,7 @@ void xp__defer_wake(void)
 
 int xp__defer(uint64_t deadline_ms)
 {
-	if (!__atomic_load_n(&made, __ATOMIC_RELAXED) && xp__in_handler())
+	if (!__atomic_load_n(made(), __ATOMIC_RELAXED) && xp__in_handler())
 		return -EAGAIN;
 	if (deadline_ms < load_deadline()) {
 		store_deadline(deadline_ms);
@@ -80,16 +89,10 @@ int xp__defer_start(void)
 {
 	int error;
 
-	if (__atomic_exchange_n(&made, true, __ATOMIC_RELAXED))
+	if (__atomic_exchange_n(made(), 1, __ATOMIC_RELAXED))
 		return 0;
 	error = xp__worker_start(worker);
 	if (error)
-		__atomic_store_n(&made, false, __ATOMIC_RELAXED);
+		__atomic_store_n(made(), 0, __ATOMIC_RELAXED);
 	return error;
-}
-
-void xp__defer_fork(void)
-{
-	made = false;
-	store_deadline(NEVER);
 }

@@ -7,7 +7,6 @@
 
 int xp__defer(uint64_t deadline_ms);
 int xp__defer_start(void);
-void xp__defer_fork(void);
-void xp__defer_wake(void);
+void xp__defer_wake(void); /* its thread looks again, and sets its mask */
 
 #endif

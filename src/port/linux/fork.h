@@ -4,9 +4,7 @@
 #define XP_LINUX_FORK_H
 
 int xp__fork_start(void);
-/* xp__fork_ask - asks thread @tid, which holds the text lock for a fork, to let others have it. Context: any. */
-void xp__fork_ask(int tid);
-/* xp__fork_asked - the caller is asked. Context: the handler of the rendezvous' signal, @signal. */
-void xp__fork_asked(int signal);
+/* xp__fork_lock - the text lock, for all that commits: in a child the parent's is given up before. Errors: as xp__text_lock(). */
+int xp__fork_lock(void);
 
 #endif

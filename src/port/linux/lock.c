@@ -7,7 +7,7 @@
  *	WAITERS   a thread may sleep: the unlock wakes one.
  *	HANDOFF   a thread slept, woke, and found the lock taken again: the unlock leaves the lock to those that slept, and
  *	          the word is WAITERS | HANDOFF, without an owner, until one of them takes it.
- *	FORK      the owner calls fork, and libc has control: see fork.c.
+ *	FORK      the owner calls fork, and libc has control: see lock_fork.c.
  *
  * I1  The owner of the lock takes no lock of libc's, calls nothing that takes one, and waits for no thread that may hold
  *     one: whoever holds one (a handler that interrupted malloc, a constructor under dlopen) may wait for the text lock.
@@ -23,11 +23,9 @@
 #include "port/linux/lock.h"
 
 #include "core/engine.h"
-#include "port/linux/control.h"
-#include "port/linux/defer.h"
-#include "port/linux/fork.h"
 #include "port/linux/cached_fd.h"
 #include "port/linux/marks.h"
+#include "port/linux/rendezvous_signal.h"
 #include "port/linux/sigtrap.h"
 #include "port/linux/sys.h"
 #include "port/linux/worker.h"
@@ -65,14 +63,9 @@ static int enter_child(void)
 {
 	uint32_t seen = __atomic_load_n(&word, __ATOMIC_RELAXED);
 
-	xp__control_fork();
-	xp__cached_fd_drop_all();
 	if (seen & OWNER && !(seen & FORK))
 		return -XP_E_WEDGED;
 	xp__text_lock_fork(false);
-	xp__defer_fork();
-	xp_trap_fork_child(xp__trap_shard());
-	xp_function_fork_child();
 	return 0;
 }
 
@@ -108,7 +101,7 @@ static int look_after_owner(struct wait *wait, uint32_t seen)
 		return 0;
 	wait->looked = now;
 	if (seen & FORK) {
-		xp__fork_ask((int)(seen & OWNER));
+		xp__rendezvous_ask_forking((int)(seen & OWNER));
 		return now - wait->since < FORK_PATIENCE_MS ? 0 : -XP_E_HELD;
 	}
 	if (is_gone(seen)) {

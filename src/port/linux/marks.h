@@ -6,7 +6,16 @@
 #include <stdint.h>
 
 /* xp__fork_marks - zero at first and after every fork, however it was made: code that set one knows when it is in a child. */
-enum xp__mark { XP__MARK_LOCK, XP__MARK_PROCMEM, XP__MARK_THREADS, XP__MARK_MAPS, XP__NR_MARKS };
+enum xp__mark {
+	XP__MARK_LOCK,
+	XP__MARK_PROCMEM,
+	XP__MARK_THREADS,
+	XP__MARK_MAPS,
+	XP__MARK_DEFER,
+	XP__MARK_CONTROL,
+	XP__MARK_PARENT,
+	XP__NR_MARKS
+};
 extern uint32_t *xp__fork_marks;
 void xp__marks_start(void); /* Context: start */
 

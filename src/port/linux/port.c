@@ -24,6 +24,7 @@
 #include "port/linux/pin.h"
 #include "port/linux/probe.h"
 #include "port/linux/quiesce.h"
+#include "port/linux/rendezvous_signal.h"
 #include "port/linux/sigtrap.h"
 #include "port/linux/sync_membarrier.h"
 #include "port/linux/sync_signal.h"
@@ -177,7 +178,7 @@ static void report_next(struct xp__report *report)
 	report->shadow_stack = shadow_stack;
 }
 
-const struct xp__proto_port xp__proto_port = {xp__text_lock, xp__text_unlock, report_next};
+const struct xp__proto_port xp__proto_port = {xp__fork_lock, xp__text_unlock, report_next};
 
 int xp_set_writer(enum xp_writer wanted)
 {
@@ -186,7 +187,7 @@ int xp_set_writer(enum xp_writer wanted)
 
 	if ((unsigned)wanted > XP_WRITER_MPROTECT)
 		return -EINVAL;
-	error = xp__text_lock();
+	error = xp__fork_lock();
 	if (error)
 		return error;
 	works = writer_of(wanted, &why);
@@ -206,7 +207,7 @@ int xp_set_sync(enum xp_sync wanted)
 
 	if ((unsigned)wanted > XP_SYNC_SIGNAL)
 		return -EINVAL;
-	error = xp__text_lock();
+	error = xp__fork_lock();
 	if (error)
 		return error;
 	error = choose_sync(wanted, &signal);
@@ -225,7 +226,7 @@ int xp_set_descriptors(enum xp_descriptors wanted)
 
 	if ((unsigned)wanted > XP_DESCRIPTORS_KEEP)
 		return -EINVAL;
-	error = xp__text_lock();
+	error = xp__fork_lock();
 	if (error)
 		return error;
 	if (wanted == XP_DESCRIPTORS_KEEP) {
@@ -494,7 +495,7 @@ static int sync_core(void)
 static const struct xp_port port = {
 	.abi = XP_PORT_ABI,
 	.name = "linux",
-	.lock = xp__text_lock,
+	.lock = xp__fork_lock,
 	.unlock = unlock,
 	.alloc = xp__alloc,
 	.release = xp__release,

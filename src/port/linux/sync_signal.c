@@ -34,12 +34,14 @@
 #include "port/linux/sync_signal.h"
 
 #include "arch/arch.h"
+#include "port/linux/control.h"
+#include "port/linux/defer.h"
 #include "port/linux/diag.h"
-#include "port/linux/fork.h"
+#include "port/linux/lock_fork.h"
 #include "port/linux/memory.h"
+#include "port/linux/rendezvous_signal.h"
 #include "port/linux/sys.h"
 #include "port/linux/threads.h"
-#include "port/linux/worker.h"
 
 #include <crosspatch/error.h>
 
@@ -55,7 +57,6 @@
 #define LONGEST_NS (160 * MS)
 #define LISTINGS 16
 
-static int number; /* of the signal; 0: none yet */
 static uint32_t nr_slots;
 static uint32_t round_number; /* in steps of 4: the low bits of a question are PARK and 1 */
 static uint32_t released;     /* the last round whose threads may go; parked threads wait for it */
@@ -111,8 +112,6 @@ static struct xp__slot *my_slot(uint32_t i)
 	return __atomic_load_n(&slot_at(i)->tid, __ATOMIC_RELAXED) == (int)XP__SYS1(SYS_gettid, 0) ? slot_at(i) : NULL;
 }
 
-#define ASKS_FORKING UINT32_MAX /* in the place of a slot's number: asks a thread that forks (fork.c) */
-
 static void on_rendezvous(int signal, siginfo_t *info, void *context)
 {
 	ucontext_t *uc = context;
@@ -124,8 +123,8 @@ static void on_rendezvous(int signal, siginfo_t *info, void *context)
 
 	if (info->si_code != SI_QUEUE || info->si_pid != (int)XP__SYS1(SYS_getpid, 0))
 		return;
-	if ((uintptr_t)info->si_value.sival_ptr == ASKS_FORKING) {
-		xp__fork_asked(signal);
+	if ((uintptr_t)info->si_value.sival_ptr == XP__ASKS_FORKING) {
+		xp__lock_fork_asked(signal);
 		return;
 	}
 	slot = my_slot((uint32_t)(uintptr_t)info->si_value.sival_ptr);
@@ -159,34 +158,16 @@ static void on_rendezvous(int signal, siginfo_t *info, void *context)
 	xp__serialize();
 }
 
-int xp__rendezvous_signal(void)
-{
-	return __atomic_load_n(&number, __ATOMIC_RELAXED);
-}
-
-/* A real-time signal that nobody uses, from the top: libc keeps the lowest for itself, programs take the next. */
 int xp__rendezvous_start(void)
 {
-	struct xp__sigaction act = {
-		.handler = (uintptr_t)on_rendezvous,
-		.flags = SA_SIGINFO | SA_ONSTACK | SA_RESTART,
-		.mask = ~(xp__sigbit(SIGSEGV) | xp__sigbit(SIGBUS) | xp__sigbit(SIGILL) | xp__sigbit(SIGFPE) |
-			  xp__sigbit(SIGTRAP)),
-	};
-	struct xp__sigaction now;
+	int chosen = xp__rendezvous_choose((uintptr_t)on_rendezvous);
 
-	if (number && xp__sigaction(number, NULL, &now) == 0 && now.handler == act.handler)
-		return 0;
-	for (int signal = 63; signal > 40; signal--) {
-		if (xp__sigaction(signal, NULL, &now) || now.handler != (uintptr_t)SIG_DFL)
-			continue;
-		if (xp__sigaction(signal, &act, NULL) == 0) {
-			__atomic_store_n(&number, signal, __ATOMIC_RELAXED);
-			xp__workers_wake();
-			return 0;
-		}
+	/* The library's own threads set their masks again before they wait (D1). */
+	if (chosen > 0) {
+		xp__defer_wake();
+		xp__control_wake();
 	}
-	return -XP_E_NO_SYNC;
+	return chosen < 0 ? chosen : 0;
 }
 
 /* ---- who does not come ---- */
@@ -215,7 +196,7 @@ static enum lateness look(int tid, struct late *late)
 		late->why = GONE;
 	else if (error == 0 && xp__thread_stopped(&thread))
 		late->why = STOPPED;
-	else if (error == 0 && thread.blocked & xp__sigbit(number))
+	else if (error == 0 && thread.blocked & xp__sigbit(xp__rendezvous_signal()))
 		*late = (struct late){tid, BLOCKS, xp__thread_patience_ms(&thread)};
 	return late->why;
 }
@@ -334,40 +315,17 @@ static int list_new(void)
 	return tid < 0 ? tid : nr;
 }
 
-static siginfo_t letter(uint32_t value)
-{
-	siginfo_t info;
-
-	memset(&info, 0, sizeof(info));
-	info.si_code = SI_QUEUE;
-	info.si_pid = (int)XP__SYS1(SYS_getpid, 0);
-	info.si_value.sival_ptr = (void *)(uintptr_t)value; /* NOLINT: a number */
-	return info;
-}
-
-void xp__rendezvous_ask_forking(int tid)
-{
-	siginfo_t info = letter(ASKS_FORKING);
-	int signal = xp__rendezvous_signal();
-	struct xp__sigaction now;
-
-	/* A signal that the program has taken for itself, or given up, is not sent. */
-	if (signal && xp__sigaction(signal, NULL, &now) == 0 && now.handler == (uintptr_t)on_rendezvous)
-		XP__SYS4(SYS_rt_tgsigqueueinfo, info.si_pid, tid, signal, &info);
-}
-
 static bool is_pending(int tid)
 {
 	struct xp__thread thread;
 
-	return xp__thread_look(tid, &thread) == 0 && thread.pending & xp__sigbit(number);
+	return xp__thread_look(tid, &thread) == 0 && thread.pending & xp__sigbit(xp__rendezvous_signal());
 }
 
 /* 0, -EAGAIN if the queue is full, -errno. */
 static int ask(uint32_t i, bool park)
 {
 	struct xp__slot *slot = slot_at(i);
-	siginfo_t info = letter(i);
 	int error = 0;
 
 	/* ordering: (R1) pairs with (R2); the signal itself orders it too */
@@ -376,7 +334,7 @@ static int ask(uint32_t i, bool park)
 		return 0;
 	/* The queue empties as signals are handled. */
 	for (int tries = 0; tries < 4; tries++) {
-		error = (int)XP__SYS4(SYS_rt_tgsigqueueinfo, info.si_pid, slot->tid, number, &info);
+		error = xp__rendezvous_send(slot->tid, i);
 		if (error != -EAGAIN)
 			break;
 		XP__SYS1(SYS_sched_yield, 0);

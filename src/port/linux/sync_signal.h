@@ -13,8 +13,6 @@ struct xp_diag;
  * Threads of other processes that share the memory (children of vfork) are not reached.
  */
 int xp__rendezvous_start(void); /* chooses and installs the signal; 0 if usable */
-int xp__rendezvous_signal(void);
-void xp__rendezvous_ask_forking(int tid); /* its handler calls xp__fork_asked() there */
 /* How long a round may take that cannot succeed as it looks: nothing is stored yet, text is half new, it is being undone. */
 enum xp__hurry { XP__BEFORE, XP__MIDWAY, XP__UNDOING };
 /* xp__rendezvous_sync - 0; -EBUSY, with the thread that did not come in @diag (may be NULL); -errno. */

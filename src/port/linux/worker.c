@@ -11,10 +11,8 @@
  */
 #include "port/linux/worker.h"
 
-#include "port/linux/control.h"
-#include "port/linux/defer.h"
 #include "port/linux/maps.h"
-#include "port/linux/sync_signal.h"
+#include "port/linux/rendezvous_signal.h"
 #include "port/linux/sys.h"
 
 #include <errno.h>
@@ -149,10 +147,4 @@ int xp__worker_start(void *(*body)(void *))
 	XP__SYS4(SYS_rt_sigprocmask, SIG_SETMASK, &before, NULL, XP__NSIG_SIZE);
 	*number = saved;
 	return -error;
-}
-
-void xp__workers_wake(void)
-{
-	xp__defer_wake();
-	xp__control_wake();
 }

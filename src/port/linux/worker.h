@@ -13,6 +13,5 @@ bool xp__in_handler(void);
 void xp__worker_mask(void);
 /* xp__worker_follow - the same, by whoever waits for the text lock: whether the caller is one. */
 bool xp__worker_follow(void);
-void xp__workers_wake(void); /* they look again: the signal of the rendezvous is another one. Context: text lock */
 
 #endif
