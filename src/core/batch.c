@@ -11,6 +11,7 @@
 #include "core/drift.h"
 #include "core/emit.h"
 #include "core/engine.h"
+#include "core/reclaim.h"
 
 /* Text was not what it had to be. It may be of another form that the site may have, which can be mended. */
 static int explain(const struct xp__request *requests, size_t nr, struct xp_diag *diag)
@@ -172,7 +173,7 @@ int xp__apply_listed(size_t (*list)(struct xp__request *requests))
 		return error;
 	nr = list(NULL);
 	if (nr > 0) {
-		requests = xp__commit_alloc(nr * sizeof(*requests));
+		requests = xp__reclaim_port(nr * sizeof(*requests));
 		error = -XP__ENOMEM;
 		if (requests) {
 			list(requests);
@@ -234,7 +235,7 @@ static bool grow(struct xp_batch *batch)
 		return true;
 	if (xp__lock(NULL))
 		return false;
-	larger = xp__commit_alloc(more * sizeof(*larger));
+	larger = xp__reclaim_port(more * sizeof(*larger));
 	if (larger && batch->requests) {
 		memcpy(larger, batch->requests, batch->nr * sizeof(*larger));
 		xp__port->release(batch->requests, batch->room * sizeof(*larger));

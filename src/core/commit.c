@@ -1,10 +1,5 @@
 // SPDX-License-Identifier: MIT
-/*
- * Commits: their memory, their plans, the order of their sites.
- *
- * I1  A block that was published as trap table is reused only after every handler that could have seen it is gone.
- * I2  All under the text lock. Memory comes from the port, which may be asked inside a signal handler.
- */
+/* Commits: their plans, the order of their sites. */
 #include "core/commit.h"
 
 #include "core/deps.h"
@@ -12,84 +7,8 @@
 
 #define PAGE ((uintptr_t)4096)
 #define PAGES_MAX 8192u /* remembered as readable: sites of a commit on 32 MiB of text */
-#define CACHE_MAX (32u << 20) /* memory kept for the next commit: one of a million sites fits */
-
-static struct xp__commit *cache;   /* one block, free to use */
-static struct xp__commit *retired; /* blocks that a handler may still look at */
-static size_t needed;              /* of the last block that there was no memory for */
 
 /* ---- memory ---- */
-
-void xp__commit_free(struct xp__commit *commit)
-{
-	if (commit->size <= CACHE_MAX && (cache == NULL || cache->size < commit->size)) {
-		struct xp__commit *smaller = cache;
-
-		cache = commit;
-		commit = smaller;
-	}
-	if (commit)
-		xp__port->release(commit, commit->size);
-}
-
-/* Gives back what no handler can look at any more. */
-static void reclaim(void)
-{
-	struct xp__commit **link = &retired;
-
-	while (*link) {
-		struct xp__commit *commit = *link;
-
-		if (xp__trap_quiescent(commit->waiting)) {
-			*link = commit->next;
-			xp__commit_free(commit);
-		} else {
-			link = &commit->next;
-		}
-	}
-}
-
-void xp__commit_trim(void)
-{
-	if (cache)
-		xp__port->release(cache, cache->size);
-	cache = NULL;
-}
-
-void xp__commit_await(void)
-{
-	while (retired) {
-		xp__cpu_relax();
-		reclaim();
-	}
-}
-
-void *xp__commit_alloc(size_t size)
-{
-	void *memory = xp__port->alloc(size);
-
-	if (memory == NULL && xp__port->bounded) {
-		xp__commit_await();
-		xp__commit_trim();
-		memory = xp__port->alloc(size);
-	}
-	if (memory == NULL)
-		__atomic_store_n(&needed, size, __ATOMIC_RELAXED);
-	return memory;
-}
-
-size_t xp_memory_needed(void)
-{
-	return __atomic_load_n(&needed, __ATOMIC_RELAXED);
-}
-
-void xp__commit_retire(struct xp__commit *commit)
-{
-	memset(commit->waiting, 0xff, sizeof(commit->waiting));
-	commit->next = retired;
-	retired = commit;
-	reclaim();
-}
 
 /* Places for the pages of @sites sites: one for each four. A few sites are asked about one by one. */
 static size_t pages_for(size_t sites)
@@ -135,21 +54,10 @@ struct xp__commit *xp__commit_new(const struct xp__size *room)
 	struct xp__commit *commit;
 	uint8_t *at;
 
-	if (retired)
-		reclaim();
-	if (cache && cache->size >= size) {
-		commit = cache;
-		cache = NULL;
-		size = commit->size;
-	} else {
-		if (size < 4096 && !xp__port->bounded)
-			size = 4096;
-		commit = xp__commit_alloc(size);
-		if (commit == NULL)
-			return NULL;
-	}
-	memset(commit, 0, sizeof(*commit));
-	commit->size = size;
+	commit = (struct xp__commit *)xp__reclaim_whole(size);
+	if (commit == NULL)
+		return NULL;
+	memset(&commit->block + 1, 0, sizeof(*commit) - sizeof(commit->block));
 	commit->can = xp__port->can(~0u);
 	commit->policy = xp_policy();
 	at = (uint8_t *)(commit + 1);

@@ -4,7 +4,7 @@
 #define XP_CORE_COMMIT_H
 
 #include "arch/arch.h"
-#include "core/trap.h"
+#include "core/reclaim.h"
 
 #include <crosspatch/error.h>
 #include <stddef.h>
@@ -31,6 +31,7 @@ struct xp__pointer {
  * outlives the commit until no handler can look at it.
  */
 struct xp__commit {
+	struct xp__block block;
 	size_t nr;
 	size_t nr_plans;
 	uintptr_t *addr;
@@ -46,12 +47,9 @@ struct xp__commit {
 	uint32_t to_jmp, to_test; /* the shared plans of branch sites: number + 1, 0 as long as there is none */
 	void *scratch;    /* a struct xp_range for each site: to sort them, and to say where no thread may rest */
 	bool ready;       /* xp__commit_ready() was asked, and found nothing */
-	size_t size;      /* of this block of memory */
 	uintptr_t page;   /* that can be read, xp__commit_readable() */
 	uintptr_t *pages; /* more of them, each where its number says */
 	size_t nr_pages;  /* places for them, a power of two, or 0 */
-	struct xp__commit *next;
-	unsigned long waiting[XP__TRAP_WORDS]; /* shards not yet seen without a handler, once retired */
 };
 
 /* xp__commit_new - room for so many sites and plans, or NULL. Context: text lock, here and below. */
@@ -63,20 +61,11 @@ struct xp__commit *xp__commit_new(const struct xp__size *size);
  */
 bool xp__commit_readable(struct xp__commit *commit, uintptr_t addr, size_t len);
 
-/* xp__commit_free - gives the memory back at once; no handler has seen it. One block is kept for the next commit. */
-void xp__commit_free(struct xp__commit *commit);
-
-/*
- * xp__commit_alloc - memory of the port's, which may be what is kept. NULL: there is none; xp_memory_needed() says how much
- * would do. xp__commit_trim - gives the port the block that is kept. xp__commit_await - returns when no handler looks at a
- * retired commit any more. Progress: waits for trap handlers.
- */
-void *xp__commit_alloc(size_t size);
-void xp__commit_trim(void);
-void xp__commit_await(void);
-
-/* xp__commit_retire - gives the memory back when no handler can look at it any more; not in its table any longer. */
-void xp__commit_retire(struct xp__commit *commit);
+/* xp__commit_free - gives the memory back at once; no handler has seen it. */
+static inline void xp__commit_free(struct xp__commit *commit)
+{
+	xp__reclaim_keep(&commit->block);
+}
 
 /*
  * xp__commit_plan_add - builds the plan of @change, whose policy and port are the commit's, into the next place.

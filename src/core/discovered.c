@@ -1,47 +1,14 @@
 // SPDX-License-Identifier: MIT
-/*
- * Lists of call sites that were found when they were executed.
- *
- * I1  Pieces are never given back to the port: what is dropped is kept for the next site.
- */
+/* Lists of call sites that were found when they were executed. */
 #include "core/discovered.h"
 
 #include "core/engine.h"
-
-#define BLOCK_SIZE 4096u
-
-static uint8_t *block;
-static size_t left;
-static struct xp__discovered *spare;
-
-void *xp__piece(size_t size)
-{
-	uint8_t *memory;
-
-	size = (size + 15) & ~(size_t)15;
-	if (size > BLOCK_SIZE)
-		return xp__port->alloc(size);
-	if (size > left) {
-		memory = xp__port->alloc(BLOCK_SIZE);
-		if (memory == NULL)
-			return NULL;
-		block = memory;
-		left = BLOCK_SIZE;
-	}
-	memory = block;
-	block += size;
-	left -= size;
-	return memory;
-}
+#include "core/reclaim.h"
 
 bool xp__discovered_add(struct xp__discovered **list, uintptr_t code)
 {
-	struct xp__discovered *discovered = spare;
+	struct xp__discovered *discovered = xp__reclaim_take(sizeof(*discovered));
 
-	if (discovered)
-		spare = discovered->next;
-	else
-		discovered = xp__piece(sizeof(*discovered));
 	if (discovered == NULL)
 		return false;
 	discovered->code = code;
@@ -52,13 +19,12 @@ bool xp__discovered_add(struct xp__discovered **list, uintptr_t code)
 
 void xp__discovered_drop(struct xp__discovered **list)
 {
-	struct xp__discovered **end = list;
+	struct xp__discovered *discovered;
 
-	while (*end)
-		end = &(*end)->next;
-	*end = spare;
-	spare = *list;
-	*list = NULL;
+	while ((discovered = *list)) {
+		*list = discovered->next;
+		xp__reclaim_give(discovered, sizeof(*discovered));
+	}
 }
 
 size_t xp__discovered_count(const struct xp__discovered *list)

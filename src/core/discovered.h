@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Call sites that no record names: found when they are executed. And memory in small pieces, for what is kept. */
+/* Call sites that no record names: found when they are executed. Context: text lock. */
 #ifndef XP_CORE_DISCOVERED_H
 #define XP_CORE_DISCOVERED_H
 
@@ -11,9 +11,6 @@ struct xp__discovered {
 	struct xp__discovered *next;
 	uintptr_t code;
 };
-
-/* xp__piece - @size zeroed bytes for ever, or NULL. Context: text lock, here and below. */
-void *xp__piece(size_t size);
 
 /* xp__discovered_add - one more in kind of @list; false: no memory. */
 bool xp__discovered_add(struct xp__discovered **list, uintptr_t code);

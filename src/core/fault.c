@@ -2,8 +2,8 @@
 /*
  * The tables of sites that fault.
  *
- * I1  What is published never changes. It is given back when every handler that counted itself in before (T2) has left
- *     (T5), as with the trap table.
+ * I1  What is published never changes. What it replaced is free when every handler that counted itself in before (T2) has
+ *     left (T5), as with the trap table.
  *
  * Ordering. (G3) publishes a table, before a site in it is executed, (G4) reads it.
  */
@@ -11,37 +11,20 @@
 
 #include "core/deps.h"
 #include "core/engine.h"
+#include "core/reclaim.h"
 #include "core/trap.h"
 
 #define TRY_FIRST 8u   /* faults that all try */
 #define TRY_EACH 4096u /* then those whose number is a power of two up to this; then one of so many */
 
 struct xp__fault_sites {
-	size_t nr, size;
-	struct xp__fault_sites *next;
-	unsigned long waiting[XP__TRAP_WORDS]; /* shards not yet seen without a handler, once replaced */
+	struct xp__block block;
+	size_t nr;
 	struct {
 		uintptr_t code;
 		void *owner;
 	} site[];
 };
-
-/* Gives back what no handler can look at any more. */
-static void reclaim(struct xp__faults *faults)
-{
-	struct xp__fault_sites **link = &faults->replaced;
-
-	while (*link) {
-		struct xp__fault_sites *sites = *link;
-
-		if (xp__trap_quiescent(sites->waiting)) {
-			*link = sites->next;
-			xp__port->release(sites, sites->size);
-		} else {
-			link = &sites->next;
-		}
-	}
-}
 
 void xp__faults_publish(struct xp__faults *faults, struct xp__fault_sites *sites)
 {
@@ -49,23 +32,20 @@ void xp__faults_publish(struct xp__faults *faults, struct xp__fault_sites *sites
 
 	/* The full barrier is T3's. ordering: (G3) pairs with (G4) */
 	__atomic_store_n(&faults->sites, sites, __ATOMIC_SEQ_CST);
-	if (before) {
-		memset(before->waiting, 0xff, sizeof(before->waiting));
-		before->next = faults->replaced;
-		faults->replaced = before;
-	}
-	reclaim(faults);
+	if (before)
+		xp__reclaim_retire(&xp__trap_domain, &before->block);
+	xp__reclaim();
 }
 
 struct xp__fault_sites *xp__faults_copy(const struct xp__faults *faults, size_t more)
 {
 	size_t nr = faults->sites ? faults->sites->nr : 0;
 	size_t size = sizeof(struct xp__fault_sites) + (nr + more) * sizeof(faults->sites->site[0]);
-	struct xp__fault_sites *sites = xp__port->alloc(size);
+	struct xp__fault_sites *sites = xp__reclaim_take(size);
 
 	if (sites == NULL)
 		return NULL;
-	sites->size = size;
+	sites->block.size = size;
 	sites->nr = nr;
 	if (nr > 0)
 		memcpy(sites->site, faults->sites->site, nr * sizeof(sites->site[0]));

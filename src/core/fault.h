@@ -9,9 +9,9 @@
 
 struct xp__fault_sites;
 
-/* What is published, and what was and may still be looked at. One for each kind of fault. */
+/* What is published. One for each kind of fault. */
 struct xp__faults {
-	struct xp__fault_sites *sites, *replaced;
+	struct xp__fault_sites *sites;
 };
 
 /* xp__faults_copy - what is published, with room for @more; NULL: no memory. Context: text lock, here and below. */

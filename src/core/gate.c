@@ -30,6 +30,7 @@
 #include "core/discovered.h"
 #include "core/fault.h"
 #include "core/inject.h"
+#include "core/reclaim.h"
 #include "core/trap.h"
 
 #define XP_NO_PATCHING /* the library calls no gates of its own */
@@ -78,7 +79,7 @@ static struct gate *name_gate(const char *name)
 		return gate;
 	while (name[len])
 		len++;
-	gate = xp__piece(sizeof(*gate) + len + 1);
+	gate = xp__reclaim_take(sizeof(*gate) + len + 1);
 	if (gate == NULL)
 		return NULL;
 	memcpy(gate + 1, name, len);

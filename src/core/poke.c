@@ -44,6 +44,7 @@
 #include "core/deps.h"
 #include "core/engine.h"
 #include "core/inject.h"
+#include "core/reclaim.h"
 #include "core/trap.h"
 
 #define SPAN_MAX (64u << 10) /* the kernel copies a page at a time; more saves no time (bench/commit) */
@@ -402,7 +403,8 @@ static int run_trapping(struct xp__commit *c, unsigned nr_phases, struct xp_diag
 	/* ordering: (P5) pairs with (T4) */
 	xp__trap_retire();
 	XP__INJECT(XP__POINT_RETIRED);
-	xp__commit_retire(c);
+	xp__reclaim_retire(&xp__trap_domain, &c->block);
+	xp__reclaim();
 	return error;
 }
 
@@ -432,7 +434,7 @@ static unsigned needs_of(const struct xp__commit *c, unsigned *nr_phases)
 static int make_buffer(struct xp_diag *diag)
 {
 	if (span_buffer == NULL)
-		span_buffer = xp__commit_alloc(SPAN_MAX);
+		span_buffer = xp__reclaim_port(SPAN_MAX);
 	return span_buffer ? 0 : xp__fail(diag, -XP__ENOMEM, XP_PHASE_PREPARE, NULL, NULL);
 }
 

@@ -44,8 +44,8 @@ struct shard {
 	struct xp__counter late;
 } __attribute__((aligned(64)));
 
-static struct shard shards[XP__TRAP_SHARDS];
-static unsigned long used[XP__TRAP_WORDS]; /* shards that ever counted: the others need no look */
+static struct shard shards[XP__SHARDS];
+static unsigned long used[XP__SHARD_WORDS]; /* shards that ever counted: the others need no look */
 static const struct xp__commit *table;
 /* Of the table; 0: there never was one. One per commit: no handler rests so long that 32 bits come round to the same. */
 static unsigned long generation;
@@ -68,18 +68,18 @@ void xp__trap_retire(void)
 	__atomic_store_n(&table, NULL, __ATOMIC_SEQ_CST);
 }
 
-bool xp__trap_quiescent(unsigned long waiting[XP__TRAP_WORDS])
+static bool trap_quiescent(unsigned long waiting[XP__SHARD_WORDS])
 {
 	bool quiescent = true;
 
-	for (unsigned w = 0; w < XP__TRAP_WORDS; w++) {
+	for (unsigned w = 0; w < XP__SHARD_WORDS; w++) {
 		/* ordering: (T6) pairs with (T5) */
 		waiting[w] &= __atomic_load_n(&used[w], __ATOMIC_SEQ_CST);
 		for (unsigned long left = waiting[w]; left; left &= left - 1) {
 			unsigned bit = (unsigned)__builtin_ctzl(left);
 
 			/* ordering: (T6) pairs with (T5) */
-			if (__atomic_load_n(&shards[w * XP__TRAP_WORD_BITS + bit].active, __ATOMIC_SEQ_CST) == 0)
+			if (__atomic_load_n(&shards[w * XP__SHARD_BITS + bit].active, __ATOMIC_SEQ_CST) == 0)
 				waiting[w] &= ~(1ul << bit);
 		}
 		quiescent = quiescent && waiting[w] == 0;
@@ -87,9 +87,11 @@ bool xp__trap_quiescent(unsigned long waiting[XP__TRAP_WORDS])
 	return quiescent;
 }
 
+struct xp__domain xp__trap_domain = {.quiescent = trap_quiescent, .brief = true};
+
 void xp__trap_count(struct xp_stats *stats)
 {
-	for (unsigned i = 0; i < XP__TRAP_SHARDS; i++) {
+	for (unsigned i = 0; i < XP__SHARDS; i++) {
 		stats->traps += xp__counted(&shards[i].traps);
 		stats->late_traps += xp__counted(&shards[i].late);
 	}
@@ -177,27 +179,27 @@ static enum xp_trap_verdict decide(struct xp_regs *regs, struct shard *shard)
 void xp_trap_fork_child(unsigned number)
 {
 	/* Whoever shares the caller's shard stays counted in: memory is kept, never reused too early. */
-	for (unsigned i = 0; i < XP__TRAP_SHARDS; i++)
-		if (i != number % XP__TRAP_SHARDS)
+	for (unsigned i = 0; i < XP__SHARDS; i++)
+		if (i != number % XP__SHARDS)
 			__atomic_store_n(&shards[i].active, 0, __ATOMIC_RELAXED);
 }
 
 void xp__trap_enter(unsigned number)
 {
-	unsigned long *word = &used[number % XP__TRAP_SHARDS / XP__TRAP_WORD_BITS];
-	unsigned long bit = 1ul << (number % XP__TRAP_WORD_BITS);
+	unsigned long *word = &used[number % XP__SHARDS / XP__SHARD_BITS];
+	unsigned long bit = 1ul << (number % XP__SHARD_BITS);
 
 	/* ordering: (T2) pairs with (T3) */
 	if (!(__atomic_load_n(word, __ATOMIC_RELAXED) & bit))
 		__atomic_fetch_or(word, bit, __ATOMIC_SEQ_CST);
 	/* ordering: (T2) pairs with (T3) */
-	__atomic_fetch_add(&shards[number % XP__TRAP_SHARDS].active, 1, __ATOMIC_SEQ_CST);
+	__atomic_fetch_add(&shards[number % XP__SHARDS].active, 1, __ATOMIC_SEQ_CST);
 }
 
 void xp__trap_leave(unsigned number)
 {
 	/* ordering: (T5) pairs with (T6) */
-	__atomic_fetch_sub(&shards[number % XP__TRAP_SHARDS].active, 1, __ATOMIC_RELEASE);
+	__atomic_fetch_sub(&shards[number % XP__SHARDS].active, 1, __ATOMIC_RELEASE);
 }
 
 enum xp_trap_verdict xp_trap(struct xp_regs *regs, unsigned number)
@@ -206,7 +208,7 @@ enum xp_trap_verdict xp_trap(struct xp_regs *regs, unsigned number)
 
 	xp__trap_enter(number);
 	XP__INJECT(XP__POINT_TRAP_ENTERED);
-	verdict = decide(regs, &shards[number % XP__TRAP_SHARDS]);
+	verdict = decide(regs, &shards[number % XP__SHARDS]);
 	xp__trap_leave(number);
 	return verdict;
 }

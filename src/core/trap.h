@@ -3,15 +3,12 @@
 #ifndef XP_CORE_TRAP_H
 #define XP_CORE_TRAP_H
 
+#include "core/reclaim.h"
+
 #include <crosspatch/port.h>
 #include <crosspatch/text_poke.h>
 #include <stdbool.h>
 #include <stdint.h>
-
-/* Handlers count themselves in and out in shards of their own: see trap.c. */
-#define XP__TRAP_SHARDS 256
-#define XP__TRAP_WORD_BITS (8 * (unsigned)sizeof(unsigned long))
-#define XP__TRAP_WORDS (XP__TRAP_SHARDS / XP__TRAP_WORD_BITS)
 
 struct xp__commit;
 
@@ -24,16 +21,12 @@ void xp__trap_publish(const struct xp__commit *commit);
  */
 void xp__trap_retire(void);
 
-/*
- * xp__trap_quiescent - true once each shard has been seen empty since the last table was retired.
- * @waiting has one bit per shard, all set at first, and remembers the answer so far: no handler can starve a writer.
- * Context: text lock. Progress: wait-free.
- */
-bool xp__trap_quiescent(unsigned long waiting[XP__TRAP_WORDS]);
+/* The handlers, which read tables between xp__trap_enter() and xp__trap_leave(). */
+extern struct xp__domain xp__trap_domain;
 
 /*
- * xp__trap_enter / _leave - count the handler of @number in and out: what it looks at between them, in a table that was
- * replaced and is quiescent in xp__trap_quiescent()'s sense, is still there. Context: trap handler. Ordering: (T2), (T5).
+ * xp__trap_enter / _leave - count the handler of @number in and out: a table that it finds between them stays until then,
+ * though it is replaced. Context: trap handler. Ordering: (T2), (T5).
  */
 void xp__trap_enter(unsigned number);
 void xp__trap_leave(unsigned number);

@@ -10,6 +10,7 @@
 #include "core/batch.h"
 #include "core/deps.h"
 #include "core/engine.h"
+#include "core/reclaim.h"
 #include "trace/entries.h"
 #include "trace/match.h"
 #include "trace/run.h"

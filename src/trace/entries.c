@@ -17,6 +17,7 @@
 #include "arch/arch.h"
 #include "core/deps.h"
 #include "core/engine.h"
+#include "trace/run.h"
 
 #if XP__HAS_ENTRIES
 
@@ -63,7 +64,7 @@ static int entry_begin(struct xp__request *request)
 	if (error)
 		return error;
 	if (new != list && list &&list != function->handlers)
-		xp__reclaim_give(list, list->dead.size);
+		xp__reclaim_give(list, list->block.size);
 	function->new_handlers = new;
 	function->changes = true;
 	return 0;
@@ -84,7 +85,7 @@ static void entry_end(struct xp__request *request, bool done)
 	function->changes = false;
 	if (!done) {
 		if (new &&new != old)
-			xp__reclaim_give(new, new->dead.size);
+			xp__reclaim_give(new, new->block.size);
 		return;
 	}
 	nr_traced += is_traced(new) - is_traced(old);
@@ -92,7 +93,7 @@ static void entry_end(struct xp__request *request, bool done)
 	/* ordering: (F1) pairs with (F2) */
 	__atomic_store_n(&function->handlers, new, __ATOMIC_SEQ_CST);
 	if (old && old != new)
-		xp__reclaim_retire(&old->dead);
+		xp__reclaim_retire(&xp__trace_domain, &old->block);
 }
 
 int xp__entry_refuse(const struct xp__function *function, int error, const char *detail, struct xp_diag *diag)
@@ -296,7 +297,7 @@ static void entry_gone(const struct xp_site_table *records)
 		function = module->functions;
 		module->functions = function->next;
 		if (function->handlers)
-			xp__reclaim_retire(&function->handlers->dead);
+			xp__reclaim_retire(&xp__trace_domain, &function->handlers->block);
 		if (function->code)
 			xp__reclaim_give(function, sizeof(*function));
 	}

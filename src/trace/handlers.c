@@ -38,7 +38,7 @@ static struct xp__handlers *new_list(uint32_t nr)
 	struct xp__handlers *list = xp__reclaim_take(size);
 
 	if (list) {
-		list->dead.size = size;
+		list->block.size = size;
 		list->number = ++last_number;
 		list->general = true;
 	}

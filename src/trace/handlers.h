@@ -4,7 +4,7 @@
 #define XP_TRACE_HANDLERS_H
 
 #include "core/kind.h"
-#include "trace/reclaim.h"
+#include "core/reclaim.h"
 
 #define XP_NO_MODULE
 #include <crosspatch/function.h>
@@ -16,7 +16,7 @@
  * one store, so that each call finds both as they were at one moment.
  */
 struct xp__handlers {
-	struct xp__dead dead;
+	struct xp__block block;
 	uintptr_t redirect; /* 0: the function itself */
 	uint64_t number;    /* of this list: later ones have higher ones */
 	uint32_t nr;

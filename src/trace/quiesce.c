@@ -16,7 +16,7 @@
 int xp_function_synchronize(void)
 {
 	enum { TRIES = 2000 };
-	unsigned long asked[XP__TRAP_WORDS];
+	unsigned long asked[XP__SHARD_WORDS];
 
 	if (xp_state() == XP_STATE_NO_PORT)
 		return -XP_E_NOT_READY;

@@ -43,7 +43,7 @@
 #if XP__HAS_TRACING
 
 #define NR_WORDS XP_FUNCTION_LEAVES
-#define NR_SHARDS XP__TRAP_SHARDS
+#define NR_SHARDS XP__SHARDS
 #define CHAIN_MAX 64u /* tail calls of traced functions, one into the other, that a look at a frame follows */
 #define VAIN 4096u    /* when all are taken, who asks so often looks again what others keep for themselves */
 #define LOOK 16u      /* of calls inside a handler's, each so manieth looks whether the handler was left */
@@ -591,12 +591,14 @@ XP__GENERAL_REGS void xp__function_run_leave(struct xp__call *call, const void *
 
 /* ---- for the rest of the room ---- */
 
-bool xp__trace_quiescent(unsigned long waiting[XP__TRAP_WORDS])
+struct xp__domain xp__trace_domain = {.quiescent = xp__trace_quiescent};
+
+bool xp__trace_quiescent(unsigned long waiting[XP__SHARD_WORDS])
 {
 	bool quiescent = true;
 
 	for (unsigned i = 0; i < NR_SHARDS; i++) {
-		unsigned long bit = 1ul << (i % XP__TRAP_WORD_BITS), *word = &waiting[i / XP__TRAP_WORD_BITS];
+		unsigned long bit = 1ul << (i % XP__SHARD_BITS), *word = &waiting[i / XP__SHARD_BITS];
 		unsigned long left;
 
 		if (!(*word & bit))
@@ -761,7 +763,9 @@ void xp_function_fork_child(void)
 
 #elif XP__HAS_ENTRIES
 
-bool xp__trace_quiescent(unsigned long waiting[XP__TRAP_WORDS])
+struct xp__domain xp__trace_domain = {.quiescent = xp__trace_quiescent};
+
+bool xp__trace_quiescent(unsigned long waiting[XP__SHARD_WORDS])
 {
 	(void)waiting;
 	return true;

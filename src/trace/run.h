@@ -5,7 +5,7 @@
 
 #include "arch/arch.h"
 #include "core/range.h"
-#include "core/trap.h"
+#include "core/reclaim.h"
 
 #define XP_NO_MODULE
 #include <crosspatch/function.h>
@@ -26,12 +26,13 @@ static inline XP__GENERAL_REGS size_t xp__shard(const struct xp_function_thread 
 }
 
 /*
- * xp__trace_quiescent - as xp__trap_quiescent(), for handlers of functions and what enters them: whoever could have seen
- * what was replaced before has been seen to be gone.
+ * xp__trace_domain - the threads that are in a thunk, and what they may read: lists of handlers, the table of functions.
+ * xp__trace_quiescent - whether all that were in a thunk when @waiting had all bits set have left: as xp__domain.quiescent().
  * xp__trace_frames - whether a return that is waited for leads into @ranges, sorted. Context: the others are parked.
  * xp__trace_busy - whether the calling thread runs a handler. What it was thrown out of by siglongjmp is made good.
  */
-bool xp__trace_quiescent(unsigned long waiting[XP__TRAP_WORDS]);
+extern struct xp__domain xp__trace_domain;
+bool xp__trace_quiescent(unsigned long waiting[XP__SHARD_WORDS]);
 bool xp__trace_frames(const struct xp_range *ranges, size_t nr);
 bool xp__trace_busy(void);
 void xp__trace_count(struct xp_function_stats *stats);

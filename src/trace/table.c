@@ -2,7 +2,7 @@
 /*
  * Functions by address, and the records that modules have of them.
  *
- * I1  Tables are immutable but for what is added to one. What was replaced is given to reclaim.c.
+ * I1  Tables are immutable but for what is added to one. What was replaced is retired (core/reclaim.c).
  * I2  Modules are in no particular order; a module's records are by address, by the linker's doing or by ours.
  * I3  A function that is asked for the first time has what the compiler left: function->text says what its entry is.
  *
@@ -12,6 +12,7 @@
 
 #include "core/deps.h"
 #include "core/engine.h"
+#include "trace/run.h"
 
 #if XP__HAS_ENTRIES
 
@@ -52,7 +53,7 @@ static int rebuild(size_t nr, const struct xp__entries *module)
 	new = xp__reclaim_take(size);
 	if (new == NULL)
 		return -XP__ENOMEM;
-	new->dead.size = size;
+	new->block.size = size;
 	new->shift = shift;
 	for (size_t i = 0; old && i < nr_slots(old); i++)
 		if (old->slot[i] && old->slot[i]->module != module)
@@ -61,7 +62,7 @@ static int rebuild(size_t nr, const struct xp__entries *module)
 	/* ordering: (F1) pairs with (F2) */
 	__atomic_store_n(&xp__functions, new, __ATOMIC_SEQ_CST);
 	if (old)
-		xp__reclaim_retire(&old->dead);
+		xp__reclaim_retire(&xp__trace_domain, &old->block);
 	return 0;
 }
 

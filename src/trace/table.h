@@ -39,7 +39,7 @@ struct xp__function {
 
 /* By address: open addressing, at most half full. */
 struct xp__functions {
-	struct xp__dead dead;
+	struct xp__block block;
 	size_t nr;
 	unsigned shift;
 	struct xp__function *slot[];

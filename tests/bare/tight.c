@@ -6,7 +6,7 @@
 #define ROTATION_FAULTS 8
 #include "rotation.h"
 
-#include "core/commit.h"
+#include "core/reclaim.h"
 #include "core/deps.h"
 #include "port/bare/port.h"
 
@@ -21,8 +21,8 @@ static void squeeze(void)
 {
 	size_t size = machine_bare.size;
 
-	xp__commit_await();
-	xp__commit_trim();
+	xp__reclaim_await();
+	xp__reclaim_trim();
 	held = xp__bare_alloc(HELD);
 	while (size >= 64) {
 		if (xp__bare_alloc(size) == NULL)

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "recorder.h"
 
-#include "core/commit.h"
+#include "core/reclaim.h"
 #include "core/site.h"
 #include "xp_test.h"
 
@@ -433,8 +433,8 @@ void rec_bound(size_t bytes)
 {
 	/* A block that an earlier commit left would do. */
 	CHECK_EQ(rec_port.lock(), 0);
-	xp__commit_await();
-	xp__commit_trim();
+	xp__reclaim_await();
+	xp__reclaim_trim();
 	rec_port.unlock();
 	rec_port.bounded = bytes > 0;
 	rec.most = bytes;

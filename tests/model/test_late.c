@@ -3,7 +3,7 @@
  * Traps that arrive when they should not: late, early, nested, or not ours. Two threads, a writer W who commits and a
  * handler H who was trapped; each waits at the points of inject.h until the other has got where the case wants him.
  */
-#include "core/commit.h"
+#include "core/reclaim.h"
 #include "recorder.h"
 #include "xp_test.h"
 
@@ -463,7 +463,7 @@ XP_TEST(table_memory_is_awaited_where_there_is_little)
 {
 	hold_in_table();
 	CHECK_EQ(rec_port.lock(), 0);
-	xp__commit_trim();
+	xp__reclaim_trim();
 	rec_port.unlock();
 	rec_port.bounded = true;
 	live_while_held = rec.live;
