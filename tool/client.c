@@ -268,7 +268,7 @@ static bool try_name(struct attempt *attempt, const char *name)
 	return false;
 }
 
-/* The names that a process of attempt->user may have taken: see find_directory() in src/port/linux/control.c. */
+/* The names that a process of attempt->user may have taken: see directories[] in src/port/linux/control_socket.c. */
 static bool try_user(struct attempt *attempt)
 {
 	static const char *const directories[] = {"run/crosspatch",         "run/user/%lu/crosspatch",

@@ -89,7 +89,8 @@ int xp_set_descriptors(enum xp_descriptors descriptors);
  * killed processes left are removed, 256 at a start.
  * The socket has mode 0600, whatever the umask, and goes with the process unless that is killed. It makes one thread, which
  * blocks all signals but the library's own, takes the text lock to read and to set, holds no lock while it talks or looks for
- * names, and keeps up to 5 descriptors.
+ * names, and keeps up to 5 descriptors, and one for each of up to 16 peers. One that does nothing keeps no other from being
+ * served.
  * A process that becomes another user for good (setuid; real, effective and saved) moves: a socket named by id into the new
  * user's directory, one with a path if the new user may remove it. Otherwise it stays where it was, and root alone can ask.
  * What was in another user's directory stays there, and goes when a process of that user starts.

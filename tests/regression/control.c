@@ -467,6 +467,79 @@ XP_TEST(no_commit_waits_for_a_silent_peer)
 	in_a_place(silent_peer);
 }
 
+/* ---- nor do peers wait for silent ones ---- */
+
+static int64_t now_ms(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+static int connect_at_once(void)
+{
+	struct sockaddr_un address = {.sun_family = AF_UNIX};
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+
+	strcpy(address.sun_path, path);
+	if (connect(fd, (struct sockaddr *)&address, sizeof(address)) == 0 && fcntl(fd, F_SETFL, 0) == 0)
+		return fd;
+	close(fd);
+	return -1;
+}
+
+static void silent_peers(void)
+{
+	static const char request[] = "crosspatch 1 list\n";
+	enum { NR = 60 };
+	int64_t start = now_ms();
+	int fds[NR], nr = 0;
+
+	REQUIRE_EQ(xp_control_start(path), 0);
+	while (nr < NR && now_ms() - start < 2000) {
+		fds[nr] = connect_at_once();
+		if (fds[nr] >= 0)
+			nr++;
+		else
+			usleep(1000);
+	}
+	REQUIRE_EQ(nr, NR);
+	CHECK(is_ok(ask("list")));
+	CHECK(now_ms() - start < 4000);
+	/* The first was told why, and the last has its place. */
+	CHECK_EQ(code_of(receive(fds[0])), -EBUSY);
+	CHECK(now_ms() - start < 4000);
+	CHECK_EQ(send(fds[NR - 1], request, sizeof(request) - 1, MSG_NOSIGNAL), sizeof(request) - 1);
+	CHECK(is_ok(receive(fds[NR - 1])));
+	for (int i = 1; i < NR - 1; i++)
+		close(fds[i]);
+}
+
+XP_TEST(no_peer_waits_for_silent_ones)
+{
+	in_a_place(silent_peers);
+}
+
+static void one_silent_peer(void)
+{
+	int64_t start = now_ms();
+	int fd;
+
+	REQUIRE_EQ(xp_control_start(path), 0);
+	fd = connect_to(path);
+	REQUIRE(fd >= 0);
+	CHECK_STR(receive(fd), "");
+	CHECK(now_ms() - start >= 4900);
+	CHECK(now_ms() - start < 15000);
+	CHECK(is_ok(ask("list")));
+}
+
+XP_TEST(a_silent_peer_is_given_up)
+{
+	in_a_place(one_silent_peer);
+}
+
 static bool stop;
 static unsigned long toggles;
 
@@ -1055,9 +1128,44 @@ static void no_descriptors(void)
 	CHECK(is_ok(ask("list")));
 }
 
+/* That of a silent peer is there for the next one. With so many as a limit the thread still can poll. */
+static void no_more_descriptors(rlim_t most, int nr_silent)
+{
+	int next = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0), silent[2];
+	struct sockaddr_un address = {.sun_family = AF_UNIX};
+	struct rlimit before, less;
+
+	strcpy(address.sun_path, path);
+	REQUIRE_EQ(xp_control_start(path), 0);
+	for (int i = 0; i < nr_silent; i++)
+		silent[i] = connect_to(path);
+	CHECK(is_ok(ask("list"))); /* the silent ones have been let in, too */
+	CHECK_EQ(getrlimit(RLIMIT_NOFILE, &before), 0);
+	less = (struct rlimit){most, before.rlim_max};
+	CHECK_EQ(setrlimit(RLIMIT_NOFILE, &less), 0);
+	CHECK_EQ(connect(next, (struct sockaddr *)&address, sizeof(address)), 0);
+	for (int i = 0; i < nr_silent; i++)
+		CHECK_EQ(code_of(receive(silent[i])), -EBUSY);
+	CHECK_EQ(setrlimit(RLIMIT_NOFILE, &before), 0);
+	CHECK(is_ok(ask("list")));
+	close(next);
+}
+
+static void no_descriptor_to_accept(void)
+{
+	no_more_descriptors(3, 1); /* the listener, the bell, the peer */
+}
+
+static void no_descriptors_to_poll(void)
+{
+	no_more_descriptors(0, 2);
+}
+
 XP_TEST(descriptors_run_out)
 {
 	in_a_place(no_descriptors);
+	in_a_place(no_descriptor_to_accept);
+	in_a_place(no_descriptors_to_poll);
 }
 
 /* The program shuts down what it does not know: both ends of the bell, the listener. */

@@ -3,7 +3,7 @@
 #ifndef XP_LINUX_CONTROL_H
 #define XP_LINUX_CONTROL_H
 
+/* xp__control_wake - its thread looks again, and sets its mask. Context: text lock. */
 void xp__control_wake(void);
-void xp__control_fork(void); /* in the child: it serves nobody */
 
 #endif

@@ -10,7 +10,7 @@
  * 1. The marks are down (marks.c). What is known by a mark alone needs no call here: the descriptors of the files of /proc
  *    and whether there is a thread for deferred decrements. First, since a signal handler may interrupt what follows, and
  *    commit: whatever it uses then looks at its mark.
- * 2. control.c and cached_fd.c close what is the parent's. Before the lock is free: a commit writes through such a
+ * 2. control_state.c and cached_fd.c close what is the parent's. Before the lock is free: a commit writes through such a
  *    descriptor, and /proc/self/mem belongs to the process that opened it.
  * 3. The core forgets the parent's threads: the trap handlers that are inside the table, and those inside handlers of traced
  *    functions, will never leave in this process, and a commit waits for them. So before the lock is free.
@@ -20,7 +20,7 @@
  * A child that was made without fork's handlers (_Fork, clone) is noticed by the mark XP__MARK_PARENT when it first takes the
  * lock for the core, by xp__fork_lock(): 2, 3, then 4 as part of taking the lock, which finds its own mark down. 5 is left out:
  * its thread is made when the next decrement is deferred.
- * control.c takes the lock for itself, below this: it looks at a mark of its own before, and does its part of 2 by itself.
+ * control_state.c takes the lock for itself, below this: it looks at a mark of its own before, and does its part of 2 by itself.
  *
  * fork called by a signal handler that interrupted a commit of its own thread: the child returns into the commit and
  * finishes it. The writer finds by its mark that its descriptor is the parent's, and opens a new one first.
@@ -28,7 +28,7 @@
 #include "port/linux/fork.h"
 
 #include "port/linux/cached_fd.h"
-#include "port/linux/control.h"
+#include "port/linux/control_state.h"
 #include "port/linux/lock.h"
 #include "port/linux/lock_fork.h"
 #include "port/linux/marks.h"

@@ -6,7 +6,7 @@
  * I1  Blocked is every signal that can be, but for the library's own: a thread that blocks SIGTRAP or the signal of the
  *     rendezvous has commits refused; and for libc's, by which setuid() reaches every thread, and waits for it.
  * I2  The signal of the rendezvous may be chosen anew at any time, under the text lock. Whoever chooses wakes them, and
- *     each sets its mask again before it waits (D1, D2; the bell of control.c). One that waits for the lock itself does so every
+ *     each sets its mask again before it waits (D1, D2; the bell of control_serve.c). One that waits for the lock itself does so every
  *     millisecond: less than what a commit gives a thread whose mask stands in its way.
  */
 #include "port/linux/worker.h"
