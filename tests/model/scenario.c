@@ -38,6 +38,7 @@ const struct scenario scenarios[] = {
 	{"word, 3 adjacent", XP_POLICY_AUTO, SCENARIO_SINGLE, 1, {{0x40, 5, {NOP5}, {JMP}, 0}}, 3, 8, false},
 	{"shortjmp to jmp", XP_POLICY_AUTO, SCENARIO_SINGLE, 3, {{0x44, 5, {NOP5}, {JMP}, 0}}, 0, 0, false},
 	{"shortjmp to nop", XP_POLICY_AUTO, SCENARIO_SINGLE, 3, {{0x7e, 5, {JMP}, {NOP5}, 0}}, 0, 0, false},
+	{"shortjmp to call", XP_POLICY_AUTO, SCENARIO_SINGLE, 3, {{0x44, 5, {NOP5}, {CALL}, 0}}, 0, 0, false},
 	{"shortjmp, 3 sites", XP_POLICY_AUTO, SCENARIO_SINGLE, 3, {{0x44, 5, {NOP5}, {JMP}, 0}}, 3, 64, false},
 	{"breakpoint to jmp", XP_POLICY_AUTO, SCENARIO_PLAIN, 3, {{0x7e, 5, {NOP5}, {JMP}, 0}}, 0, 0, false},
 	{"breakpoint to nop", XP_POLICY_AUTO, SCENARIO_PLAIN, 3, {{0xffe, 5, {JMP}, {NOP5}, 0}}, 0, 0, false},

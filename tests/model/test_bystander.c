@@ -46,6 +46,7 @@ XP_TEST(every_offset)
 	at_every_offset("breakpoint to nop");
 	at_every_offset("word"); /* where it does not fit, shortjmp or breakpoint */
 	at_every_offset("shortjmp to nop");
+	at_every_offset("shortjmp to call");
 }
 
 /* Sites next to each other, written by one call, each fetched on its own. */
@@ -90,6 +91,7 @@ XP_TEST(the_way_back)
 	static const char *const names[] = {"flip",
 					    "word",
 					    "shortjmp to jmp",
+					    "shortjmp to call",
 					    "breakpoint to jmp",
 					    "breakpoint call to call",
 					    "breakpoint nop to call",

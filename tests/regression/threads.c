@@ -495,7 +495,7 @@ static void values_change(bool traps)
 static void beside(void)
 {
 	char path[PATH_MAX];
-	struct subject across;
+	struct subject across, even;
 	struct xp_batch *batch;
 	struct xp_diag diag;
 	int (*own_value)(void);
@@ -514,7 +514,17 @@ static void beside(void)
 		CHECK(access(path, F_OK) != 0);
 		XP_TEST_NOTE("%s: not built", path);
 	}
-	/* What lies across two quadwords does need one, and takes the others of its batch with it. */
+	/* Across two quadwords, at an even address, a nop becomes a call in three steps: as entries behind an endbr64 do. */
+	REQUIRE(subject_make_at(&even, 62));
+	CHECK_EQ(xp_text_gen_insn(even.jmp, 0xe8, even.site, even.site + SUBJECT_LEN + 6), 0);
+	for (int i = 0; i < 2; i++) {
+		CHECK_EQ(xp_text_poke(&even.on, NULL), 0);
+		CHECK(subject_is(&even, even.jmp));
+		CHECK_EQ(subject_call(&even), SUBJECT_OFF); /* the call returned, and what follows ran */
+		CHECK_EQ(xp_text_poke(&even.off, NULL), 0);
+		CHECK(subject_is(&even, even.nop));
+	}
+	/* At an odd one it does need a breakpoint, and takes the others of its batch with it. */
 	REQUIRE(subject_make_at(&across, 63));
 	subject_refused(&across, &across.on, -EBUSY, XP_PHASE_PREPARE, "SIGTRAP");
 	batch = xp_batch_new();

@@ -122,7 +122,10 @@ XP_TEST(a_word_is_stored_where_it_fits)
 	choose(jmp, nop5, 5, XP_POLICY_AUTO, SINGLE, "wwwwsbsb");
 	choose(jmp, jmp_elsewhere, 5, XP_POLICY_AUTO, SINGLE, "wwwwbbbw");
 	choose(jmp, jmp_near_it, 5, XP_POLICY_AUTO, SINGLE, "wwwwwbww");
-	choose(call, nop5, 5, XP_POLICY_AUTO, SINGLE, "wwwwbbbb");
+	choose(call, nop5, 5, XP_POLICY_AUTO, SINGLE, "wwwwsbsb");
+	choose(nop5, call, 5, XP_POLICY_AUTO, SINGLE, "wwwwsbsb");
+	choose(call, jmp, 5, XP_POLICY_AUTO, SINGLE, "wwwwbbbb");
+	choose(jmp, call, 5, XP_POLICY_AUTO, SINGLE, "wwwwbbbb");
 	choose(je, jne, 6, XP_POLICY_AUTO, SINGLE, "wwwbbbbw");
 	choose(nop2, short_jmp, 2, XP_POLICY_AUTO, SINGLE, "wwwwwwwb");
 	choose(add, jmp_elsewhere, 5, XP_POLICY_AUTO, SINGLE, "wwwwwbbb"); /* the last byte is the same */

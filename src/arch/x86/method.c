@@ -129,20 +129,26 @@ static bool try_word(const struct xp__change *c, const struct span *span, const 
 	return true;
 }
 
+static bool is_branch(const struct xp__insn *insn)
+{
+	return insn->kind == XP__INSN_JMP || insn->kind == XP__INSN_CALL;
+}
+
 /*
  * S3: jump over the tail, change the tail, change the head. Two-byte stores at an even address lie inside a quadword;
- * the syncs between answer the objection that a core may read the region several times for one instruction.
+ * the syncs between answer the objection that a core may read the region several times for one instruction. The jump over
+ * does what the nop does, so one of the two has to be the nop; the other one may be a call: it returns behind the site.
  */
 static bool try_shortjmp(const struct xp__change *c, const struct xp__insn *old, const struct xp__insn *new,
 			 struct xp__plan *plan)
 {
 	static const uint8_t over[2] = {0xeb, 0x03};
-	bool to_jmp = old->kind == XP__INSN_NOP && new->kind == XP__INSN_JMP;
-	bool to_nop = old->kind == XP__INSN_JMP && new->kind == XP__INSN_NOP;
+	bool from_nop = old->kind == XP__INSN_NOP && is_branch(new);
+	bool to_nop = is_branch(old) && new->kind == XP__INSN_NOP;
 
 	if (!(c->can & XP_NEED_SINGLE) || c->addr % 2 != 0 || c->known != 5)
 		return false;
-	if (!(to_jmp || to_nop) || old->len != 5 || new->len != 5)
+	if (!(from_nop || to_nop) || old->len != 5 || new->len != 5)
 		return false;
 	plan->method = XP__METHOD_SHORTJMP;
 	plan->needs = XP_NEED_SYNC | XP_NEED_SINGLE;
