@@ -17,7 +17,7 @@
 #include "arch/arch.h"
 #include "core/deps.h"
 #include "core/engine.h"
-#include "trace/run.h"
+#include "trace/inside.h"
 
 #if XP__HAS_ENTRIES
 
@@ -93,7 +93,7 @@ static void entry_end(struct xp__request *request, bool done)
 	/* ordering: (F1) pairs with (F2) */
 	__atomic_store_n(&function->handlers, new, __ATOMIC_SEQ_CST);
 	if (old && old != new)
-		xp__reclaim_retire(&xp__trace_domain, &old->block);
+		xp__reclaim_retire(&xp__inside_domain, &old->block);
 }
 
 int xp__entry_refuse(const struct xp__function *function, int error, const char *detail, struct xp_diag *diag)
@@ -297,7 +297,7 @@ static void entry_gone(const struct xp_site_table *records)
 		function = module->functions;
 		module->functions = function->next;
 		if (function->handlers)
-			xp__reclaim_retire(&xp__trace_domain, &function->handlers->block);
+			xp__reclaim_retire(&xp__inside_domain, &function->handlers->block);
 		if (function->code)
 			xp__reclaim_give(function, sizeof(*function));
 	}

@@ -10,7 +10,7 @@
 #include "core/counter.h"
 #include "core/deps.h"
 #include "core/engine.h"
-#include "trace/run.h"
+#include "trace/inside.h"
 
 #if XP__HAS_ENTRIES
 
@@ -135,7 +135,7 @@ static XP__GENERAL_REGS void count(const struct xp_function_call *call, void *da
 {
 	struct xp_function_counter *counter = data;
 	const struct xp_function_thread *thread = xp__port->function_thread();
-	unsigned long *nr = &counter->shard[xp__shard(thread, NR_SHARDS)].nr;
+	unsigned long *nr = &counter->shard[xp__inside_number(thread, NR_SHARDS)].nr;
 
 	(void)call;
 	if (thread->shard < XP__OWN_SHARDS(NR_SHARDS))

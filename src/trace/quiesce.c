@@ -8,6 +8,7 @@
 #include "core/deps.h"
 #include "core/engine.h"
 #include "trace/entries.h"
+#include "trace/inside.h"
 #include "trace/match.h"
 #include "trace/run.h"
 
@@ -24,7 +25,7 @@ int xp_function_synchronize(void)
 		return -XP_E_REENTRANT;
 	memset(asked, 0xff, sizeof(asked));
 	for (int i = 0; i < TRIES; i++) {
-		if (xp__trace_quiescent(asked))
+		if (xp__inside_quiescent(asked))
 			return 0;
 		if (xp__port->wait)
 			xp__port->wait();

@@ -35,23 +35,17 @@
 #include "trace/run.h"
 
 #include "arch/arch.h"
-#include "core/counter.h"
 #include "core/engine.h"
 #include "trace/handlers.h"
+#include "trace/inside.h"
 #include "trace/table.h"
 
 #if XP__HAS_TRACING
 
 #define NR_WORDS XP_FUNCTION_LEAVES
-#define NR_SHARDS XP__SHARDS
 #define CHAIN_MAX 64u /* tail calls of traced functions, one into the other, that a look at a frame follows */
 #define VAIN 4096u    /* when all are taken, who asks so often looks again what others keep for themselves */
 #define LOOK 16u      /* of calls inside a handler's, each so manieth looks whether the handler was left */
-
-struct shard {
-	unsigned long entered, left;
-	unsigned long returns, missed_calls, missed_returns, abandoned, left_behind;
-} __attribute__((aligned(64)));
 
 struct frame {
 	uintptr_t caller; /* the return address. First: unwinders read it */
@@ -81,7 +75,6 @@ union padded_frame {
 extern union padded_frame xp__function_frames[XP__NR_FRAMES] __attribute__((visibility("hidden")));
 union padded_frame xp__function_frames[XP__NR_FRAMES];
 
-static struct shard shards[NR_SHARDS];
 static uint64_t free_frames; /* number + 1 of the first; above 32 bits how often it changed */
 static uint32_t nr_frames;   /* that were ever taken: the others are not in the list */
 
@@ -91,62 +84,6 @@ enum { OWN_FUNCTION, OWN_HANDLERS, OWN_THREAD, OWN_FRAME };
 static XP__GENERAL_REGS struct frame *frame_at(uint32_t i)
 {
 	return &xp__function_frames[i].frame;
-}
-
-static XP__GENERAL_REGS struct shard *shard_of(const struct xp_function_thread *thread)
-{
-	return &shards[xp__shard(thread, NR_SHARDS)];
-}
-
-static XP__GENERAL_REGS bool owns_shard(const struct xp_function_thread *thread)
-{
-	return thread->shard < XP__OWN_SHARDS(NR_SHARDS);
-}
-
-/* Adds one to a counter in this thread's shard, release. */
-static XP__GENERAL_REGS void count(const struct xp_function_thread *thread, unsigned long *counter)
-{
-	/* ordering: (F4) pairs with (F5) */
-	if (owns_shard(thread))
-		xp__own_increment(counter);
-	else
-		__atomic_fetch_add(counter, 1, __ATOMIC_RELEASE);
-}
-
-static XP__GENERAL_REGS void count_in(struct xp_function_thread *thread)
-{
-	/* ordering: (F3) pairs with (F5) */
-	__atomic_fetch_add(&shard_of(thread)->entered, 1, __ATOMIC_SEQ_CST);
-	if (!owns_shard(thread))
-		xp__own_add(&thread->inside, 1);
-}
-
-/* Of a call inside another's handler. */
-static XP__GENERAL_REGS void count_out(struct xp_function_thread *thread)
-{
-	if (!owns_shard(thread))
-		xp__own_add(&thread->inside, -1);
-	count(thread, &shard_of(thread)->left);
-}
-
-/* Nothing of this thread is inside any more, whatever was left on the way. Signal handlers may count meanwhile. */
-static XP__GENERAL_REGS void count_all_out(struct xp_function_thread *thread)
-{
-	struct shard *shard = shard_of(thread);
-	unsigned long entered;
-
-	if (!owns_shard(thread)) {
-		entered = __atomic_exchange_n(&thread->inside, 0, __ATOMIC_RELAXED);
-		/* ordering: (F4) pairs with (F5) */
-		__atomic_fetch_add(&shard->left, entered, __ATOMIC_RELEASE);
-		return;
-	}
-	do {
-		entered = __atomic_load_n(&shard->entered, __ATOMIC_RELAXED);
-		/* ordering: (F4) pairs with (F5) */
-		__atomic_store_n(&shard->left, entered, __ATOMIC_RELEASE);
-		__asm__ volatile("" ::: "memory");
-	} while (__atomic_load_n(&shard->entered, __ATOMIC_RELAXED) != entered);
 }
 
 static XP__GENERAL_REGS const struct xp__handlers *handlers_of(const struct xp__function *function)
@@ -386,12 +323,12 @@ static XP__GENERAL_REGS void make_good(struct xp_function_thread *thread)
 {
 	uint32_t nr = __atomic_load_n(&nr_frames, __ATOMIC_RELAXED);
 
-	count(thread, &shard_of(thread)->left_behind);
+	xp__inside_count(thread, &xp__inside_shard(thread)->left_behind);
 	for (uint32_t i = 0; i < nr; i++)
 		if (is_in_hand(thread, i))
 			give_frame(thread, i);
 	thread->floor = 0;
-	count_all_out(thread);
+	xp__inside_leave_all(thread);
 	__asm__ volatile("" ::: "memory");
 	thread->busy = 0;
 }
@@ -412,18 +349,18 @@ static XP__GENERAL_REGS bool begin(struct xp_function_thread *thread, struct xp_
 		thread->busy = (uintptr_t)call;
 		__asm__ volatile("" ::: "memory");
 	}
-	count_in(thread);
+	xp__inside_enter(thread);
 	return first;
 }
 
 static XP__GENERAL_REGS void end(struct xp_function_thread *thread, bool first)
 {
 	if (!first) {
-		count_out(thread);
+		xp__inside_leave(thread);
 		return;
 	}
 	thread->floor = 0;
-	count_all_out(thread);
+	xp__inside_leave_all(thread);
 	__asm__ volatile("" ::: "memory");
 	thread->busy = 0;
 }
@@ -448,7 +385,7 @@ XP__GENERAL_REGS bool xp__function_enter(struct xp__call *call)
 	if (handlers->nr == 0)
 		goto out;
 	if (!first) {
-		count(thread, &shard_of(thread)->missed_calls);
+		xp__inside_count(thread, &xp__inside_shard(thread)->missed_calls);
 		goto out;
 	}
 	call->own[OWN_FUNCTION] = function;
@@ -496,7 +433,7 @@ XP__GENERAL_REGS void xp__function_run(struct xp__call *call, const void *area)
 		if (thread->kept)
 			frame = open_frame(call, function, handlers, thread);
 		if (frame == NULL)
-			count(thread, &shard_of(thread)->missed_returns);
+			xp__inside_count(thread, &xp__inside_shard(thread)->missed_returns);
 		else
 			thread->opened = 1;
 	}
@@ -543,7 +480,7 @@ XP__GENERAL_REGS bool xp__function_leave(struct xp__call *call)
 	awaited = __atomic_load_n(&frame->state, __ATOMIC_RELAXED) == AWAITED;
 	if (awaited)
 		__atomic_store_n(&frame->state, (uintptr_t)thread, __ATOMIC_RELAXED);
-	count(thread, &shard_of(thread)->returns);
+	xp__inside_count(thread, &xp__inside_shard(thread)->returns);
 	handlers = first && awaited ? handlers_of(frame->function) : NULL;
 	call->own[OWN_HANDLERS] = (void *)(uintptr_t)handlers;
 	call->own[OWN_THREAD] = thread;
@@ -591,29 +528,6 @@ XP__GENERAL_REGS void xp__function_run_leave(struct xp__call *call, const void *
 
 /* ---- for the rest of the room ---- */
 
-struct xp__domain xp__trace_domain = {.quiescent = xp__trace_quiescent};
-
-bool xp__trace_quiescent(unsigned long waiting[XP__SHARD_WORDS])
-{
-	bool quiescent = true;
-
-	for (unsigned i = 0; i < NR_SHARDS; i++) {
-		unsigned long bit = 1ul << (i % XP__SHARD_BITS), *word = &waiting[i / XP__SHARD_BITS];
-		unsigned long left;
-
-		if (!(*word & bit))
-			continue;
-		/* ordering: (F5) pairs with (F3), (F4) */
-		left = __atomic_load_n(&shards[i].left, __ATOMIC_SEQ_CST);
-		/* ordering: (F5) pairs with (F3), (F4) */
-		if (__atomic_load_n(&shards[i].entered, __ATOMIC_SEQ_CST) == left)
-			*word &= ~bit;
-		else
-			quiescent = false;
-	}
-	return quiescent;
-}
-
 bool xp__trace_frames(const struct xp_range *ranges, size_t nr)
 {
 	for (uint32_t i = 0; i < __atomic_load_n(&nr_frames, __ATOMIC_RELAXED); i++)
@@ -639,16 +553,7 @@ bool xp__trace_busy(void)
 
 void xp__trace_count(struct xp_function_stats *stats)
 {
-	for (unsigned i = 0; i < NR_SHARDS; i++) {
-		unsigned long returns = __atomic_load_n(&shards[i].returns, __ATOMIC_RELAXED);
-
-		stats->calls += __atomic_load_n(&shards[i].entered, __ATOMIC_RELAXED) - returns;
-		stats->returns += returns;
-		stats->missed_calls += __atomic_load_n(&shards[i].missed_calls, __ATOMIC_RELAXED);
-		stats->missed_returns += __atomic_load_n(&shards[i].missed_returns, __ATOMIC_RELAXED);
-		stats->abandoned += __atomic_load_n(&shards[i].abandoned, __ATOMIC_RELAXED);
-		stats->left_behind += __atomic_load_n(&shards[i].left_behind, __ATOMIC_RELAXED);
-	}
+	xp__inside_stats(stats);
 	for (uint32_t i = 0; i < __atomic_load_n(&nr_frames, __ATOMIC_RELAXED); i++)
 		stats->awaited += __atomic_load_n(&frame_at(i)->state, __ATOMIC_RELAXED) == AWAITED;
 }
@@ -660,7 +565,7 @@ static bool abandon(uint32_t i)
 
 	if (!change(i, AWAITED, FREE))
 		return false;
-	count(thread, &shard_of(thread)->abandoned);
+	xp__inside_count(thread, &xp__inside_shard(thread)->abandoned);
 	push_shared(i + 1);
 	return true;
 }
@@ -692,7 +597,7 @@ static void has_passed(struct xp_function_thread *thread)
 	thread->passing = 0;
 	if (i == 0)
 		return;
-	count(thread, &shard_of(thread)->abandoned);
+	xp__inside_count(thread, &xp__inside_shard(thread)->abandoned);
 	__atomic_store_n(&frame_at(i - 1)->state, FREE, __ATOMIC_RELAXED);
 	push_shared(i);
 }
@@ -749,11 +654,7 @@ void xp_function_fork_child(void)
 
 	if (self == NULL)
 		return;
-	for (unsigned i = 0; i < NR_SHARDS; i++)
-		if (&shards[i] != shard_of(self))
-			shards[i].left = shards[i].entered;
-		else if (!owns_shard(self))
-			shards[i].left = shards[i].entered - self->inside;
+	xp__inside_fork_child(self);
 	for (uint32_t i = 0; i < nr_frames && !self->busy; i++)
 		if (frame_at(i)->state > AWAITED && i + 1 != self->passing) {
 			frame_at(i)->state = FREE;
@@ -762,14 +663,6 @@ void xp_function_fork_child(void)
 }
 
 #elif XP__HAS_ENTRIES
-
-struct xp__domain xp__trace_domain = {.quiescent = xp__trace_quiescent};
-
-bool xp__trace_quiescent(unsigned long waiting[XP__SHARD_WORDS])
-{
-	(void)waiting;
-	return true;
-}
 
 bool xp__trace_frames(const struct xp_range *ranges, size_t nr)
 {

@@ -12,7 +12,7 @@
 
 #include "core/deps.h"
 #include "core/engine.h"
-#include "trace/run.h"
+#include "trace/inside.h"
 
 #if XP__HAS_ENTRIES
 
@@ -62,7 +62,7 @@ static int rebuild(size_t nr, const struct xp__entries *module)
 	/* ordering: (F1) pairs with (F2) */
 	__atomic_store_n(&xp__functions, new, __ATOMIC_SEQ_CST);
 	if (old)
-		xp__reclaim_retire(&xp__trace_domain, &old->block);
+		xp__reclaim_retire(&xp__inside_domain, &old->block);
 	return 0;
 }
 
