@@ -11,7 +11,7 @@
  */
 #include "bench.h"
 
-#include "core/engine.h"
+#include "core/state.h"
 
 #include <crosspatch/crosspatch.h>
 #include <crosspatch/linux.h>

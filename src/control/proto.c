@@ -23,8 +23,9 @@
 
 #include "core/batch.h"
 #include "core/drift.h"
-#include "core/engine.h"
 #include "core/kind.h"
+#include "core/site.h"
+#include "core/state.h"
 
 #include <errno.h>
 #include <string.h>

@@ -7,11 +7,13 @@
  */
 #include "core/batch.h"
 
+#include "core/commit.h"
 #include "core/deps.h"
 #include "core/drift.h"
 #include "core/emit.h"
-#include "core/engine.h"
 #include "core/reclaim.h"
+#include "core/site.h"
+#include "core/state.h"
 
 /* Text was not what it had to be. It may be of another form that the site may have, which can be mended. */
 static int explain(const struct xp__request *requests, size_t nr, struct xp_diag *diag)
@@ -34,13 +36,6 @@ int xp__patch_locked(const struct xp__request *requests, size_t nr, struct xp_di
 	int error = xp__work_commit(&work, diag);
 
 	return error == -XP_E_MISMATCH ? explain(requests, nr, diag) : error;
-}
-
-int xp__attach_locked(const struct xp__group *groups, size_t nr, enum xp__which from, struct xp_diag *diag)
-{
-	const struct xp__work work = {.groups = groups, .nr = nr, .from = from};
-
-	return xp__work_commit(&work, diag);
 }
 
 /* Marks all but the last request for each object. */

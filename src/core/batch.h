@@ -31,9 +31,6 @@ int xp__apply(struct xp__request *request, struct xp_diag *diag);
  */
 int xp__apply_listed(size_t (*list)(struct xp__request *requests));
 
-/* xp__attach_locked - brings the sites of @nr groups to the state of their objects. */
-int xp__attach_locked(const struct xp__group *groups, size_t nr, enum xp__which from, struct xp_diag *diag);
-
 /* xp__batch_add - a copy of @request. Context: thread. Errors: -EINVAL for a NULL batch, -ENOMEM; the batch is as before. */
 int xp__batch_add(struct xp_batch *batch, const struct xp__request *request);
 

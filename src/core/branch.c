@@ -7,8 +7,9 @@
  */
 #include "core/branch.h"
 
+#include "core/commit.h"
 #include "core/deps.h"
-#include "core/engine.h"
+#include "core/state.h"
 
 #define PAGE 4096
 

@@ -22,7 +22,7 @@
 
 #include "arch/arch.h"
 #include "core/deps.h"
-#include "core/engine.h"
+#include "core/state.h"
 
 #define AREA_SIZE 4096u
 #define SLOT_SIZE 32u

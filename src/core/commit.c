@@ -3,7 +3,7 @@
 #include "core/commit.h"
 
 #include "core/deps.h"
-#include "core/engine.h"
+#include "core/state.h"
 
 #define PAGE ((uintptr_t)4096)
 #define PAGES_MAX 8192u /* remembered as readable: sites of a commit on 32 MiB of text */

@@ -2,8 +2,8 @@
 /* Lists of call sites that were found when they were executed. */
 #include "core/discovered.h"
 
-#include "core/engine.h"
 #include "core/reclaim.h"
+#include "core/state.h"
 
 bool xp__discovered_add(struct xp__discovered **list, uintptr_t code)
 {

@@ -12,11 +12,12 @@
  */
 #include "core/drift.h"
 
-#include "core/batch.h"
+#include "core/commit.h"
 #include "core/deps.h"
 #include "core/emit.h"
-#include "core/engine.h"
 #include "core/poke.h"
+#include "core/site.h"
+#include "core/state.h"
 
 #define SITES_AT_ONCE 512u
 

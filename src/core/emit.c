@@ -14,9 +14,10 @@
  */
 #include "core/emit.h"
 
+#include "core/commit.h"
 #include "core/deps.h"
-#include "core/engine.h"
 #include "core/poke.h"
+#include "core/state.h"
 
 /* ---- one site ---- */
 
@@ -374,4 +375,11 @@ int xp__work_commit(const struct xp__work *work, struct xp_diag *diag)
 	if (!error)
 		apply(work);
 	return error;
+}
+
+int xp__attach_locked(const struct xp__group *groups, size_t nr, enum xp__which from, struct xp_diag *diag)
+{
+	const struct xp__work work = {.groups = groups, .nr = nr, .from = from};
+
+	return xp__work_commit(&work, diag);
 }

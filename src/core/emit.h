@@ -19,6 +19,9 @@ struct xp__work {
 /* xp__work_commit - builds the commit and runs it. Context: text lock. Errors: as xp_batch_commit(). */
 int xp__work_commit(const struct xp__work *work, struct xp_diag *diag);
 
+/* xp__attach_locked - brings the sites of @nr groups to the state of their objects. */
+int xp__attach_locked(const struct xp__group *groups, size_t nr, enum xp__which from, struct xp_diag *diag);
+
 /* xp__request_patches - whether the request changes text: another one may do it in its place, or it is so already. */
 bool xp__request_patches(const struct xp__request *request);
 

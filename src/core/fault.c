@@ -10,8 +10,8 @@
 #include "core/fault.h"
 
 #include "core/deps.h"
-#include "core/engine.h"
 #include "core/reclaim.h"
+#include "core/state.h"
 #include "core/trap.h"
 
 #define TRY_FIRST 8u   /* faults that all try */

@@ -25,12 +25,13 @@
  */
 #include "arch/arch.h"
 #include "core/batch.h"
+#include "core/commit.h"
 #include "core/deps.h"
-#include "core/engine.h"
 #include "core/discovered.h"
 #include "core/fault.h"
 #include "core/inject.h"
 #include "core/reclaim.h"
+#include "core/state.h"
 #include "core/trap.h"
 
 #define XP_NO_PATCHING /* the library calls no gates of its own */
@@ -406,11 +407,12 @@ static void finish_fault(struct xp_gate *handle, const struct xp__trapped *at, s
 	xp__trap_finish(&insn, at, XP__FAULT_LEN, regs);
 }
 
-enum xp_trap_verdict xp_trap_illegal(struct xp_regs *regs, unsigned shard)
+static enum xp_trap_verdict gate_fault(struct xp_regs *regs, unsigned shard, struct xp_fault_again *memory)
 {
 	struct xp__trapped at;
 	struct xp_gate *handle;
 
+	(void)memory;
 	if (!xp__fault_taken(regs, &at))
 		return XP_TRAP_FOREIGN;
 	xp__trap_enter(shard);
@@ -505,6 +507,8 @@ const struct xp__kind xp__gate_kind = {
 	.coming = gate_coming,
 	.live = gate_live,
 	.going = gate_going,
+	.fault = gate_fault,
+	.faults = XP_NEED_ILLEGAL,
 };
 
 /* ---- binding at the first execution ---- */

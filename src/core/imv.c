@@ -10,8 +10,9 @@
  */
 #include "arch/arch.h"
 #include "core/batch.h"
+#include "core/commit.h"
 #include "core/deps.h"
-#include "core/engine.h"
+#include "core/state.h"
 
 #include <crosspatch/imv.h>
 

@@ -6,14 +6,53 @@
 #ifndef XP_CORE_KIND_H
 #define XP_CORE_KIND_H
 
-#include "core/commit.h"
-#include "core/site.h"
+#include "arch/arch.h"
 
 #include <crosspatch/error.h>
 #include <crosspatch/port.h>
+#define XP_NO_MODULE /* the library itself has no sites */
+#include <crosspatch/site.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+
+struct xp__commit;
+struct xp__kind;
+struct xp__size;
+
+/* The sites of one object in one module: @nr numbers of records, in ascending order. */
+struct xp__group {
+	struct xp__group *next; /* of the same object, in other modules */
+	struct xp_object *object;
+	const struct xp__kind *kind; /* whose records these are */
+	const void *records;         /* the module's */
+	const uint32_t *numbers;
+	uint32_t nr;
+	uint32_t nr_flag[2]; /* records with flag 1, with flag 2 */
+};
+
+/* xp__relative - where a record's field points: it holds the distance from itself. */
+static inline uintptr_t xp__relative(const int32_t *field)
+{
+	return (uintptr_t)field + (uintptr_t)(intptr_t)*field;
+}
+
+/* xp__real - the object itself, where @object may be a module's handle. */
+static inline struct xp_object *xp__real(struct xp_object *object)
+{
+	return object->real ? object->real : object;
+}
+
+/* xp__site_flags / xp__site_object - the two things that a reference to an object holds. */
+static inline unsigned xp__site_flags(const int32_t *reference)
+{
+	return (unsigned)xp__relative(reference) & XP_SITE_FLAGS;
+}
+
+static inline struct xp_object *xp__site_object(const int32_t *reference)
+{
+	return xp__real((struct xp_object *)(xp__relative(reference) & ~(uintptr_t)XP_SITE_FLAGS));
+}
 
 /* A poke with its bytes. */
 struct xp__poke {
@@ -177,6 +216,17 @@ struct xp__kind {
 	int (*coming)(const struct xp_site_table *table);
 	void (*live)(const struct xp_site_table *table);
 	void (*going)(const struct xp_site_table *table);
+
+	/*
+	 * fault - sites that are unbound fault with @faults, XP_NEED_ILLEGAL or _FAULT: as xp_trap_illegal() and xp_trap_fault().
+	 * NULL and 0: none does. Context: theirs.
+	 * due - the time came for which the port was asked (defer()). fork_child - as xp_fork_child(). Both may be NULL.
+	 * Context: no lock held.
+	 */
+	enum xp_trap_verdict (*fault)(struct xp_regs *regs, unsigned shard, struct xp_fault_again *memory);
+	uint8_t faults;
+	void (*due)(void);
+	void (*fork_child)(void);
 };
 
 extern const struct xp__kind xp__key_kind, xp__call_kind, xp__entry_kind, xp__gate_kind, xp__gate_far_kind,

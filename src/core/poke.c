@@ -39,12 +39,12 @@
  */
 #include "core/poke.h"
 
-#include "core/counter.h"
 #include "core/bypass.h"
+#include "core/counter.h"
 #include "core/deps.h"
-#include "core/engine.h"
 #include "core/inject.h"
 #include "core/reclaim.h"
+#include "core/state.h"
 #include "core/trap.h"
 
 #define SPAN_MAX (64u << 10) /* the kernel copies a page at a time; more saves no time (bench/commit) */
@@ -56,16 +56,13 @@ static struct {
 	struct xp__counter commits, rollbacks, syncs, writes, sites;
 } counters;
 
-void xp_stats_read(struct xp_stats *stats)
+void xp__commit_count(struct xp_stats *stats)
 {
 	stats->commits = xp__counted(&counters.commits);
 	stats->rollbacks = xp__counted(&counters.rollbacks);
 	stats->syncs = xp__counted(&counters.syncs);
 	stats->writes = xp__counted(&counters.writes);
 	stats->sites = xp__counted(&counters.sites);
-	stats->traps = 0;
-	stats->late_traps = 0;
-	xp__trap_count(stats);
 }
 
 /* ---- stores ---- */

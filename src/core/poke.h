@@ -19,4 +19,7 @@ int xp__commit_ready(struct xp__commit *commit, struct xp_diag *diag);
 /* xp__commit_needs - what it asks the port for, enum xp_need. */
 unsigned xp__commit_needs(const struct xp__commit *commit);
 
+/* xp__commit_count - what it did so far, into its part of @stats. Context: any. */
+void xp__commit_count(struct xp_stats *stats);
+
 #endif

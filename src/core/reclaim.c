@@ -31,7 +31,7 @@
 
 #include "arch/arch.h"
 #include "core/deps.h"
-#include "core/engine.h"
+#include "core/state.h"
 
 #define SMALL_MIN 16u
 #define NR_SIZES 8u /* of small blocks: 16, 32, … 2048 */
@@ -74,7 +74,7 @@ void *xp__reclaim_port(size_t size)
 	return memory;
 }
 
-size_t xp_memory_needed(void)
+size_t xp__reclaim_needed(void)
 {
 	return __atomic_load_n(&needed, __ATOMIC_RELAXED);
 }

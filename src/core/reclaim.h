@@ -37,7 +37,7 @@ struct xp__domain {
  * xp__reclaim_whole - a block of at least @size bytes, not zeroed but for its head, which says how large it really is: the
  * one that is kept, or one of the port's. It is given by xp__reclaim_keep(), which keeps the largest for the next call.
  * xp__reclaim_port - @size zeroed bytes of the port's own, which the caller releases.
- * All return NULL if there is no memory; xp_memory_needed() says how much would do. Progress: where memory is bounded and
+ * All return NULL if there is no memory; xp__reclaim_needed() says how much would do. Progress: where memory is bounded and
  * there is none left, they wait for trap handlers.
  */
 void *xp__reclaim_take(size_t size);
@@ -45,6 +45,7 @@ void xp__reclaim_give(void *memory, size_t size);
 struct xp__block *xp__reclaim_whole(size_t size);
 void xp__reclaim_keep(struct xp__block *block);
 void *xp__reclaim_port(size_t size);
+size_t xp__reclaim_needed(void);
 
 /* xp__reclaim_retire - no reader that counts itself in from now on finds @block: it is free when all earlier ones have left. */
 void xp__reclaim_retire(struct xp__domain *domain, struct xp__block *block);

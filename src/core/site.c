@@ -17,9 +17,9 @@
  */
 #include "core/site.h"
 
-#include "core/batch.h"
 #include "core/deps.h"
-#include "core/engine.h"
+#include "core/emit.h"
+#include "core/state.h"
 
 /* What compilers emit does not depend on the size of a pointer. */
 _Static_assert(sizeof(struct xp_branch_site) == 12, "record");
@@ -606,7 +606,7 @@ static void keep(struct module *module, void *pin)
 		xp__port->unpin(pin);
 }
 
-void xp_modules_keep(void)
+void xp__modules_keep(void)
 {
 	struct module *module;
 	const void *public;
@@ -669,7 +669,7 @@ int xp_module_register(struct xp_module *module)
 		error = xp__modules_retry(is, module, NULL);
 		xp__unlock();
 		if (__atomic_load_n(&ending, __ATOMIC_RELAXED))
-			xp_modules_keep();
+			xp__modules_keep();
 	} else {
 		/* Without the lock: another thread may register it meanwhile. */
 		refused = WAITING | (uint32_t)-error << ERROR_AT;
@@ -761,18 +761,14 @@ static bool nothing(const struct xp_module *module, const void *what)
 	return false;
 }
 
-int xp_port_set(const struct xp_port *port)
+void xp__modules_adopt(void)
 {
-	if (port == NULL || port->abi != XP_PORT_ABI)
-		return -XP__EINVAL;
-	xp__start(port);
-	for (const struct xp_module *module = first_waiting(); module && port->lasts; module = module->private_data)
-		(void)port->lasts(module, true);
+	for (const struct xp_module *module = first_waiting(); module && xp__port->lasts; module = module->private_data)
+		(void)xp__port->lasts(module, true);
 	if (xp__modules_wait() && xp__lock(NULL) == 0) {
 		(void)xp__modules_retry(nothing, NULL, NULL);
 		xp__unlock();
 	}
-	return 0;
 }
 
 static int header_coming(const struct xp_site_table *table)

@@ -22,9 +22,10 @@
  */
 #include "arch/arch.h"
 #include "core/batch.h"
+#include "core/commit.h"
 #include "core/deps.h"
-#include "core/engine.h"
 #include "core/discovered.h"
+#include "core/state.h"
 
 #define XP_NO_PATCHING /* the library has no calls of its own */
 #include <crosspatch/static_call.h>

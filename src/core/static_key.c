@@ -19,7 +19,8 @@
 #include "core/batch.h"
 #include "core/branch.h"
 #include "core/deps.h"
-#include "core/engine.h"
+#include "core/site.h"
+#include "core/state.h"
 
 #include <crosspatch/static_key.h>
 
@@ -104,21 +105,6 @@ static int key_parse(struct xp__request *request, struct xp_object *object, uint
 	*request = request_of((struct xp_static_key *)object, value);
 	return value > 1 ? -XP__EINVAL : 0;
 }
-
-const struct xp__kind xp__key_kind = {
-	.record_size = sizeof(struct xp_branch_site),
-	.object_at = offsetof(struct xp_branch_site, key),
-	.nr_relative = 3,
-	.begin = key_begin,
-	.end = key_end,
-	.get_state = key_get_state,
-	.parse = key_parse,
-	.as_built = xp__branch_as_built,
-	.count = xp__branch_count,
-	.emit = XP__BRANCH_SHARED ? xp__branch_emit : NULL,
-	.site = xp__branch_site,
-	.form = xp__branch_form,
-};
 
 static int switch_key(struct xp_static_key *key, bool on)
 {
@@ -350,7 +336,7 @@ int xp__static_key_rate_limit(struct xp__deferred *deferred, uint32_t delay_ms)
 	return 0;
 }
 
-void xp_deferred_run(void)
+static void key_due(void)
 {
 	struct xp__deferred *next;
 	uint64_t now;
@@ -367,8 +353,25 @@ void xp_deferred_run(void)
 	xp__unlock();
 }
 
-void xp_fork_child(void)
+static void key_fork_child(void)
 {
 	if (pending)
 		(void)(arm() ? carry_out_all(NULL) : start_thread(NULL));
 }
+
+const struct xp__kind xp__key_kind = {
+	.record_size = sizeof(struct xp_branch_site),
+	.object_at = offsetof(struct xp_branch_site, key),
+	.nr_relative = 3,
+	.begin = key_begin,
+	.end = key_end,
+	.get_state = key_get_state,
+	.parse = key_parse,
+	.as_built = xp__branch_as_built,
+	.count = xp__branch_count,
+	.emit = XP__BRANCH_SHARED ? xp__branch_emit : NULL,
+	.site = xp__branch_site,
+	.form = xp__branch_form,
+	.due = key_due,
+	.fork_child = key_fork_child,
+};

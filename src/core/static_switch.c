@@ -15,7 +15,7 @@
 #include "arch/arch.h"
 #include "core/batch.h"
 #include "core/deps.h"
-#include "core/engine.h"
+#include "core/state.h"
 
 #include <crosspatch/static_switch.h>
 

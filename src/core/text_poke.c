@@ -2,8 +2,9 @@
 /* Raw pokes: bytes at an address, as the caller gave them. */
 #include "core/batch.h"
 #include "core/bypass.h"
+#include "core/commit.h"
 #include "core/deps.h"
-#include "core/engine.h"
+#include "core/state.h"
 
 static int raw_emit(const struct xp__request *request, const struct xp__group *group, struct xp__commit *commit,
 		    struct xp_diag *diag)

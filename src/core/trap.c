@@ -35,8 +35,9 @@
 #include "core/commit.h"
 #include "core/counter.h"
 #include "core/deps.h"
-#include "core/engine.h"
 #include "core/inject.h"
+#include "core/kind.h"
+#include "core/state.h"
 
 struct shard {
 	unsigned long active; /* handlers running now */
@@ -211,4 +212,24 @@ enum xp_trap_verdict xp_trap(struct xp_regs *regs, unsigned number)
 	verdict = decide(regs, &shards[number % XP__SHARDS]);
 	xp__trap_leave(number);
 	return verdict;
+}
+
+/* A fault of a site that is unbound: the kind says which faults its sites have. */
+static enum xp_trap_verdict decide_fault(enum xp_need need, struct xp_regs *regs, unsigned number,
+					 struct xp_fault_again *memory)
+{
+	for (unsigned kind = 0; kind < XP_NR_SITE_KINDS; kind++)
+		if (xp__kind_of(kind)->faults == need)
+			return xp__kind_of(kind)->fault(regs, number, memory);
+	return XP_TRAP_FOREIGN;
+}
+
+enum xp_trap_verdict xp_trap_illegal(struct xp_regs *regs, unsigned number)
+{
+	return decide_fault(XP_NEED_ILLEGAL, regs, number, NULL);
+}
+
+enum xp_trap_verdict xp_trap_fault(struct xp_regs *regs, unsigned number, struct xp_fault_again *memory)
+{
+	return decide_fault(XP_NEED_FAULT, regs, number, memory);
 }

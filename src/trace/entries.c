@@ -16,7 +16,7 @@
 
 #include "arch/arch.h"
 #include "core/deps.h"
-#include "core/engine.h"
+#include "core/state.h"
 #include "trace/inside.h"
 
 #if XP__HAS_ENTRIES

@@ -9,7 +9,7 @@
 
 #include "core/counter.h"
 #include "core/deps.h"
-#include "core/engine.h"
+#include "core/state.h"
 #include "trace/inside.h"
 
 #if XP__HAS_ENTRIES

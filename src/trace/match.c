@@ -8,7 +8,8 @@
 #include "trace/match.h"
 
 #include "core/deps.h"
-#include "core/engine.h"
+#include "core/site.h"
+#include "core/state.h"
 
 #if XP__HAS_ENTRIES
 

@@ -6,7 +6,7 @@
  * I2  While it looks whether a thread is in a range the others are parked, and the caller's own stack does not change.
  */
 #include "core/deps.h"
-#include "core/engine.h"
+#include "core/state.h"
 #include "trace/entries.h"
 #include "trace/inside.h"
 #include "trace/match.h"

@@ -35,7 +35,7 @@
 #include "trace/run.h"
 
 #include "arch/arch.h"
-#include "core/engine.h"
+#include "core/state.h"
 #include "trace/handlers.h"
 #include "trace/inside.h"
 #include "trace/table.h"

@@ -11,7 +11,7 @@
 #include "trace/table.h"
 
 #include "core/deps.h"
-#include "core/engine.h"
+#include "core/state.h"
 #include "trace/inside.h"
 
 #if XP__HAS_ENTRIES

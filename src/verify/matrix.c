@@ -2,6 +2,8 @@
 /* Asks xp__plan_build() for every plan it can be brought to make, and the explorer for its opinion of each. */
 #include "verify/matrix.h"
 
+#include "arch/x86/method.h"
+
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>

@@ -6,7 +6,7 @@
 #include "xp_test.h"
 #include "xp_text.h"
 
-#include "core/engine.h"
+#include "core/state.h"
 #include "core/inject.h"
 #include "port/bare/port.h"
 

@@ -2,6 +2,7 @@
 /*
  * The explorer, rule by rule; and the table of what is proven in src/arch/x86/method.c, cell by cell. It stands on Zydis.
  */
+#include "arch/x86/method.h"
 #include "verify/decode.h"
 #include "verify/explore.h"
 #include "verify/matrix.h"

@@ -7,7 +7,7 @@
 #include "xp_test.h"
 #include "xp_text.h"
 
-#include "core/engine.h"
+#include "core/state.h"
 
 #include <crosspatch/crosspatch.h>
 #include <crosspatch/port.h>

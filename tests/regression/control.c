@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 /* Operation from outside: who may ask, what is answered, what stands in nobody's way, and what is left behind. */
-#include "core/engine.h"
+#include "core/state.h"
 #include "core/inject.h"
 #include "port/linux/rendezvous_signal.h"
 #include "port/linux/sync_signal.h"

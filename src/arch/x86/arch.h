@@ -3,10 +3,8 @@
 #ifndef XP_ARCH_X86_ARCH_H
 #define XP_ARCH_X86_ARCH_H
 
-#include "arch/x86/emulate.h"
 #include "arch/x86/far/segment.h"
 #include "arch/x86/insn.h"
-#include "arch/x86/method.h"
 #include "arch/x86/store.h"
 #include "arch/x86/sync.h"
 #include "arch/x86/thunk.h"
@@ -77,18 +75,41 @@ static inline bool xp__value_size(size_t size)
 	return size == 1 || size == 2 || size == 4 || size == sizeof(uintptr_t);
 }
 
+/* ---- methods ---- */
+
+enum xp__method {
+	XP__METHOD_NONE, /* old and new are equal */
+	XP__METHOD_FLIP,
+	XP__METHOD_WORD,
+	XP__METHOD_SHORTJMP,
+	XP__METHOD_BREAKPOINT,
+	XP__METHOD_QUIESCE,
+	XP__METHOD_EARLY,
+	XP__METHOD_BYPASS, /* breakpoint, the new instruction out of line */
+};
+
+#define XP__NR_METHODS 8
+
+/*
+ * What a processor may fetch while text changes. doc/models.md describes each and names its source; src/verify defines
+ * them (model.c, in this order). 0 is what a change is planned for unless it says otherwise.
+ */
+enum xp__fetch {
+	XP__FETCH_AMD,        /* an aligned quadword as it was at one instant; instants only go forward */
+	XP__FETCH_AMD_REREAD, /* the same, read anew for each byte */
+	XP__FETCH_BYTE,       /* every byte from any instant since the last sync */
+	XP__FETCH_LINE64,     /* an aligned 64 bytes as they were at one instant */
+	XP__FETCH_INTEL_SDM,  /* nothing that is executed between its change and a sync */
+};
+
+#define XP__NR_FETCHES 5
+
 /* ---- traps ---- */
 
 struct xp__trapped {
 	uintptr_t addr;
 	uintptr_t base; /* of the code segment: ip is an offset in it */
 };
-
-static inline void xp__trap_finish(const struct xp__insn *insn, const struct xp__trapped *at, unsigned len,
-				   struct xp_regs *regs)
-{
-	xp__emulate(insn, at->addr - at->base, at->addr - at->base + len, regs);
-}
 
 static inline void xp__trap_goto(struct xp_regs *regs, uintptr_t to)
 {

@@ -191,6 +191,11 @@ void xp__emulate(const struct xp__insn *insn, uintptr_t addr, uintptr_t fallthro
 
 /* ---- where a thread trapped ---- */
 
+void xp__trap_finish(const struct xp__insn *insn, const struct xp__trapped *at, unsigned len, struct xp_regs *regs)
+{
+	xp__emulate(insn, at->addr - at->base, at->addr - at->base + len, regs);
+}
+
 bool xp__trap_taken(const struct xp_regs *regs, struct xp__trapped *at)
 {
 	if (!xp__segment_base((uint16_t)regs->cs, &at->base))

@@ -11,7 +11,7 @@
  */
 #include "arch/x86/method.h"
 
-#include "arch/arch.h"
+#include "arch/x86/emulate.h"
 #include "core/deps.h"
 
 #define FETCH(model) (1u << XP__FETCH_##model)

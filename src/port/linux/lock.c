@@ -22,7 +22,7 @@
  */
 #include "port/linux/lock.h"
 
-#include "core/engine.h"
+#include "core/state.h"
 #include "port/linux/cached_fd.h"
 #include "port/linux/marks.h"
 #include "port/linux/rendezvous_signal.h"

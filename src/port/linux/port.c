@@ -9,7 +9,7 @@
  */
 #include "arch/arch.h"
 #include "control/proto.h"
-#include "core/engine.h"
+#include "core/state.h"
 #include "port/linux/defer.h"
 #include "port/linux/diag.h"
 #include "port/linux/fork.h"

@@ -17,12 +17,14 @@
  * middle of a commit.
  */
 #include "arch/arch.h"
+#include "arch/x86/emulate.h"
 #include "core/batch.h"
+#include "core/commit.h"
 #include "core/deps.h"
-#include "core/engine.h"
 #include "core/fault.h"
 #include "core/inject.h"
 #include "core/trap.h"
+#include "core/state.h"
 
 #include <crosspatch/gate_far.h>
 
@@ -374,7 +376,7 @@ static enum xp_trap_verdict again(uintptr_t code, struct xp_fault_again *memory)
 	return XP_TRAP_RETRY;
 }
 
-enum xp_trap_verdict xp_trap_fault(struct xp_regs *regs, unsigned shard, struct xp_fault_again *memory)
+static enum xp_trap_verdict far_fault(struct xp_regs *regs, unsigned shard, struct xp_fault_again *memory)
 {
 	const struct xp_far_site *site;
 	uintptr_t base, code;
@@ -466,6 +468,8 @@ const struct xp__kind xp__gate_far_kind = {
 	.emit = far_emit,
 	.coming = far_coming,
 	.going = far_going,
+	.fault = far_fault,
+	.faults = XP_NEED_FAULT,
 };
 
 /* ---- the interface ---- */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-/* The engine's state, lock and diagnostics: what every part of the core needs of it. */
-#ifndef XP_CORE_ENGINE_H
-#define XP_CORE_ENGINE_H
+/* The engine's state: its port, its lock, its diagnostics. All of the core stands on it. */
+#ifndef XP_CORE_STATE_H
+#define XP_CORE_STATE_H
 
 #include <crosspatch/error.h>
 #include <crosspatch/port.h>
@@ -23,7 +23,7 @@ static inline void xp__tell(uint32_t *word, int order)
 		xp__sanitizer((volatile int *)word, 0, order);
 }
 
-/* xp__start - the engine's part of xp_port_set(). */
+/* xp__start - the engine has a port: xp_port_set(). */
 void xp__start(const struct xp_port *port);
 
 /* xp__lock - takes the text lock of a ready engine: -XP_E_NOT_READY, -XP_E_WEDGED, -XP_E_REENTRANT, -XP_E_HELD. */
