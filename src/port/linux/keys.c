@@ -3,8 +3,8 @@
  * Protection keys. What a thread may do in a page that has a key is in a register of its own (PKRU); a signal handler begins
  * with the system's value, which forbids all that has another key than 0, whatever the thread that it interrupted may.
  *
- * So the handler of SIGTRAP could not read the text of such a page, where a trap that is late is told from somebody else's
- * by a look at the text, and a displacement is read from there. Whether it could is asked for the thread that commits: the
+ * So the handler of SIGTRAP could not read the text of such a page, where a trap that is late is told from a foreign one by
+ * a look at the text, and a displacement is read from there. Whether it could is asked for the thread that commits: the
  * system is asked under the value of a handler.
  */
 #include "port/linux/keys.h"
@@ -19,7 +19,9 @@
 
 /*
  * xp__can_read() under that value. No memory is touched meanwhile: the stack may have a key, too. A signal that comes in
- * between saves the register and gives it back.
+ * between saves the register and gives it back. The call is another one, which takes four registers: rt_sigprocmask reads the set
+ * of signals before it finds that there is no such way to change one. (valgrind prints that it does not know the way, but its
+ * processor has no keys.)
  */
 static long read_as_handler(uintptr_t addr)
 {

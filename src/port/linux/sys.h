@@ -88,16 +88,6 @@ static inline uint64_t xp__sigbit(int signal)
 	return 1ull << (signal - 1);
 }
 
-/*
- * xp__can_read - whether the eight bytes in line around @addr can be read: what lies there may be unmapped, or for execution
- * only. The kernel is asked: it reads the set of signals before it finds that there is no such way to change one. A filter
- * that lets a program have signal handlers at all permits that call, and nothing comes of it.
- */
-static inline __attribute__((target("general-regs-only"))) bool xp__can_read(const void *addr)
-{
-	return XP__SYS4(SYS_rt_sigprocmask, -1, (uintptr_t)addr & ~(uintptr_t)7, 0, XP__NSIG_SIZE) != -14 /* EFAULT */;
-}
-
 /* Registers of an interrupted thread, in uc_mcontext.gregs of <ucontext.h>. */
 #ifdef __x86_64__
 #define XP__REG_AX REG_RAX
@@ -165,7 +155,11 @@ int xp__move_high(int fd);
 int xp__gettid(void);
 void xp__gettid_fork(void);
 
-/* xp__data_read - the port's data_read(). */
+/*
+ * xp__can_read - whether the four bytes in line around @addr can be read, and so the rest of their page: what lies there may be
+ * unmapped, or for execution only. xp__data_read - the port's data_read(). Context: any.
+ */
+bool xp__can_read(const void *addr);
 int xp__data_read(uintptr_t *to, const void *addr);
 
 #endif
