@@ -94,12 +94,12 @@ static void name_beside(char *to, const char *path)
 	append(to, text);
 }
 
-static int look(const char *path, struct status *status)
+static int socket_look(const char *path, struct status *status)
 {
 	return (int)XP__SYS6(SYS_statx, AT_FDCWD, path, AT_SYMLINK_NOFOLLOW, STATUS_BASIC, status, 0);
 }
 
-static bool is_same(const struct status *a, const struct status *b)
+static bool socket_is_same(const struct status *a, const struct status *b)
 {
 	return a->inode == b->inode && a->dev_major == b->dev_major && a->dev_minor == b->dev_minor;
 }
@@ -108,7 +108,7 @@ void xp__control_socket_remove(void)
 {
 	struct status now;
 
-	if (name.sun_path[0] && look(name.sun_path, &now) == 0 && is_same(&now, &file))
+	if (name.sun_path[0] && socket_look(name.sun_path, &now) == 0 && socket_is_same(&now, &file))
 		XP__SYS1(SYS_unlink, name.sun_path);
 }
 
@@ -138,7 +138,7 @@ static int remove_stale(const char *path)
 {
 	char aside[sizeof(name.sun_path) + BESIDE];
 	struct status stale, taken;
-	int error = look(path, &stale);
+	int error = socket_look(path, &stale);
 
 	if (error)
 		return error == -ENOENT ? 0 : error;
@@ -153,8 +153,8 @@ static int remove_stale(const char *path)
 	error = (int)XP__SYS2(SYS_rename, path, aside);
 	if (error)
 		return error == -ENOENT ? 0 : error;
-	error = look(aside, &taken);
-	if (!error && !is_same(&taken, &stale)) {
+	error = socket_look(aside, &taken);
+	if (!error && !socket_is_same(&taken, &stale)) {
 		XP__SYS2(SYS_link, aside, path); /* another one came meanwhile: back with it */
 		error = -EADDRINUSE;
 	}
@@ -230,7 +230,7 @@ static int bind_and_listen(const char *path, struct status *status)
 		error = (int)XP__SYS3(SYS_bind, xp__control_fds[XP__FD_FRESH].fd, &address, sizeof(address));
 	if (error)
 		return error;
-	error = look(beside, status);
+	error = socket_look(beside, status);
 	if (!error)
 		error = restore_mode(beside, status);
 	if (!error)
@@ -323,7 +323,7 @@ static int make_directory(size_t i, char *path)
 	if (directories[i].with_namespace)
 		append_number(path, namespace_number("/proc/thread-self/ns/user"));
 	made = (int)XP__SYS2(SYS_mkdir, path, 0700);
-	error = look(path, &status);
+	error = socket_look(path, &status);
 	if (error)
 		return made ? made : error;
 	if (!S_ISDIR(status.mode) || status.uid != user || status.mode & 077)
@@ -446,12 +446,12 @@ int xp__control_socket_follow_user(void)
 	int error;
 
 	served_user = xp__control_user();
-	gone = !automatic && look(before.sun_path, &now) == 0 && is_same(&now, &old) &&
+	gone = !automatic && socket_look(before.sun_path, &now) == 0 && socket_is_same(&now, &old) &&
 	       XP__SYS1(SYS_unlink, before.sun_path) == 0;
 	if (!automatic && !gone)
 		return 0;
 	error = automatic ? serve_automatic() : serve_at(before.sun_path);
-	if (!error && automatic && look(before.sun_path, &now) == 0 && is_same(&now, &old))
+	if (!error && automatic && socket_look(before.sun_path, &now) == 0 && socket_is_same(&now, &old))
 		XP__SYS1(SYS_unlink, before.sun_path);
 	return automatic ? 0 : error;
 }

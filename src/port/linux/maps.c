@@ -39,7 +39,7 @@ struct query {
 #define QUERY_SHARED 8u
 #include <sys/ioctl.h>
 
-static bool ask(int fd, uintptr_t addr, struct xp__mapping *mapping, int *result)
+static bool maps_ask(int fd, uintptr_t addr, struct xp__mapping *mapping, int *result)
 {
 	struct query q = {.size = sizeof(q), .addr = addr};
 	long error = XP__SYS3(SYS_ioctl, fd, QUERY, &q);
@@ -205,7 +205,7 @@ static int look_up(uintptr_t addr, struct xp__mapping *mapping)
 	struct reader r = {.from = 0};
 	int result;
 
-	if (ask(maps.fd, addr, mapping, &result))
+	if (maps_ask(maps.fd, addr, mapping, &result))
 		return result;
 	while (read_line(&r, mapping, NULL, 0))
 		if (addr >= mapping->start && addr < mapping->end)

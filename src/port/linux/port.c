@@ -102,7 +102,7 @@ static bool takes_effect(enum xp_writer which)
 	return did[which];
 }
 
-static int open_mem(void)
+static int port_open_mem(void)
 {
 	return mem_trapped ? -ENOSYS : xp__writer_procmem.probe();
 }
@@ -123,7 +123,7 @@ static const struct xp__writer *writer_of(enum xp_writer wanted, int *why)
 
 		if (wanted != XP_WRITER_AUTO && wanted != which)
 			continue;
-		error = which == XP_WRITER_PROCMEM ? open_mem() : writer_table[which]->probe();
+		error = which == XP_WRITER_PROCMEM ? port_open_mem() : writer_table[which]->probe();
 		if (!error && takes_effect(which))
 			return writer_table[which];
 		if (!error)
@@ -230,7 +230,7 @@ int xp_set_descriptors(enum xp_descriptors wanted)
 	if (error)
 		return error;
 	if (wanted == XP_DESCRIPTORS_KEEP) {
-		error = open_mem();
+		error = port_open_mem();
 		error = error ? error : xp__maps_open();
 		error = error ? error : xp__threads_open();
 	}
@@ -443,7 +443,7 @@ static int write_text(void *addr, const void *bytes, size_t len, unsigned flags)
 	int error = commit_writer->write(addr, bytes, len, flags);
 
 	if (!error || writer_wanted != XP_WRITER_AUTO || xp__windows_left() ||
-	    (other == XP_WRITER_PROCMEM ? open_mem() : xp__writer_mprotect.probe()) || !takes_effect(other))
+	    (other == XP_WRITER_PROCMEM ? port_open_mem() : xp__writer_mprotect.probe()) || !takes_effect(other))
 		return error;
 	return writer_table[other]->write(addr, bytes, len, flags) ? error : 0;
 }

@@ -116,7 +116,7 @@ static struct xp__sigaction *handler_below(int signal, uint32_t below)
 	return below < nr ? &all->act[nr - 1 - below] : NULL;
 }
 
-static bool is_same(const struct xp__sigaction *a, const struct xp__sigaction *b)
+static bool sigtrap_is_same(const struct xp__sigaction *a, const struct xp__sigaction *b)
 {
 	return a->handler == b->handler && a->flags == b->flags && a->mask == b->mask;
 }
@@ -127,9 +127,9 @@ static void displace(int signal, const struct xp__sigaction *act)
 	struct displaced *all = displaced_by(signal);
 	uint32_t nr = 0;
 
-	while (nr < all->nr && nr < MOST - 1 && !is_same(&all->act[nr], act))
+	while (nr < all->nr && nr < MOST - 1 && !sigtrap_is_same(&all->act[nr], act))
 		nr++;
-	if (nr == all->nr || !is_same(&all->act[nr], act))
+	if (nr == all->nr || !sigtrap_is_same(&all->act[nr], act))
 		all->act[nr] = *act;
 	/* ordering: (J1) pairs with (J2) */
 	__atomic_store_n(&all->nr, nr + 1, __ATOMIC_RELEASE);

@@ -186,7 +186,7 @@ struct late {
 	unsigned patience_ms; /* of the mask of one that blocks */
 };
 
-static enum lateness look(int tid, struct late *late)
+static enum lateness sync_look(int tid, struct late *late)
 {
 	struct xp__thread thread;
 	int error = xp__thread_look(tid, &thread);
@@ -323,7 +323,7 @@ static bool is_pending(int tid)
 }
 
 /* 0, -EAGAIN if the queue is full, -errno. */
-static int ask(uint32_t i, bool park)
+static int sync_ask(uint32_t i, bool park)
 {
 	struct xp__slot *slot = slot_at(i);
 	int error = 0;
@@ -398,7 +398,7 @@ static int wait_for(uint32_t i, bool park, uint64_t patience, uint64_t *spent, s
 		if (!is_open(slot))
 			return 0;
 		if (looked) {
-			enum lateness why = look(slot->tid, late);
+			enum lateness why = sync_look(slot->tid, late);
 
 			if (why == GONE) {
 				slot->suspect = withdraw(slot);
@@ -443,7 +443,7 @@ static void close_round(void)
 	}
 }
 
-static void block_signals(void)
+static void sync_block_signals(void)
 {
 	uint64_t mask = xp__signals_sent();
 
@@ -470,13 +470,13 @@ static int run_round(bool park, uint64_t patience, uint64_t *spent, struct late 
 	__atomic_store_n(&nr_slots, 0, __ATOMIC_RELAXED);
 	round_number += 4;
 	if (park)
-		block_signals();
+		sync_block_signals();
 	for (int listing = 0; !error; listing++) {
 		nr = list_new();
 		if (nr <= 0 || (listing == LISTINGS && !park))
 			break;
 		for (uint32_t i = asked; i < nr_slots && !error; i++) {
-			error = ask(i, park);
+			error = sync_ask(i, park);
 			*late = (struct late){slot_at(i)->tid, error == -EAGAIN ? NO_ROOM : SLOW, 0};
 		}
 		for (uint32_t i = asked; i < nr_slots && !error; i++)

@@ -280,33 +280,39 @@ static int read_stat(int tid, char *buffer, size_t size)
 	return len != 0 ? (int)len : -EIO;
 }
 
-/* What a line of a status file says, if it is one of those that are asked for. */
-static void take_line(const char *line, const char *end, struct xp__thread *thread)
+/* What is asked of a status file. */
+struct status {
+	struct xp__thread thread;
+	bool ours;   /* its number is this process' */
+	bool nested; /* it has another number too, in a namespace inside of that of /proc */
+};
+
+static void take_line(const char *line, const char *end, struct status *status)
 {
-	static const char state[] = "State:\t";
 	const struct {
 		const char *label;
 		uint64_t *value;
-	} masks[] = {{"SigPnd:", &thread->pending}, {"SigBlk:", &thread->blocked}};
+	} masks[] = {{"SigPnd:", &status->thread.pending}, {"SigBlk:", &status->thread.blocked}};
 
-	if (end - line > 7 && memcmp(line, state, 7) == 0)
-		thread->state = line[7];
+	if (end - line > 7 && memcmp(line, "State:\t", 7) == 0)
+		status->thread.state = line[7];
+	if (end - line > 5 && memcmp(line, "Pid:\t", 5) == 0)
+		status->ours = field(line + 5, end, 0) == (uint64_t)XP__SYS1(SYS_getpid, 0);
+	if (end - line > 7 && memcmp(line, "NSpid:\t", 7) == 0)
+		status->nested = memchr(line + 7, '\t', (size_t)(end - line) - 7) != NULL;
 	for (unsigned i = 0; i < sizeof(masks) / sizeof(masks[0]); i++)
 		if (end - line > 7 && memcmp(line, masks[i].label, 7) == 0)
 			*masks[i].value = hex(line + 7, end);
 }
 
-/* The file is as long as its list of groups; of each line the start is kept. */
-int xp__thread_look(int tid, struct xp__thread *thread)
+/* Closes @fd. The file is as long as its list of groups; of each line the start is kept. 0 or -errno. */
+static int read_status(int fd, struct status *status)
 {
-	char path[PATH_MAX_TASK], buffer[512], line[64];
-	int fd = open_high(task_path(path, tid, "/status"), O_RDONLY);
+	char buffer[512], line[64];
 	unsigned len = 0;
 	long n;
 
-	if (fd < 0)
-		return fd == -ENOENT ? -ESRCH : fd;
-	memset(thread, 0, sizeof(*thread));
+	memset(status, 0, sizeof(*status));
 	while ((n = XP__SYS3(SYS_read, fd, buffer, sizeof(buffer))) > 0)
 		for (const char *c = buffer; c < buffer + n; c++) {
 			if (*c != '\n') {
@@ -314,12 +320,26 @@ int xp__thread_look(int tid, struct xp__thread *thread)
 				len += len < sizeof(line) - 1;
 				continue;
 			}
-			take_line(line, line + len, thread);
+			take_line(line, line + len, status);
 			len = 0;
 		}
 	XP__SYS1(SYS_close, fd);
-	if (n < 0)
-		return (int)n;
+	return (int)n;
+}
+
+int xp__thread_look(int tid, struct xp__thread *thread)
+{
+	char path[PATH_MAX_TASK];
+	int fd = open_high(task_path(path, tid, "/status"), O_RDONLY);
+	struct status status;
+	int error;
+
+	if (fd < 0)
+		return fd == -ENOENT ? -ESRCH : fd;
+	error = read_status(fd, &status);
+	if (error)
+		return error;
+	*thread = status.thread;
 	if (thread->state == 0)
 		return -EIO;
 	return thread->state == 'Z' || thread->state == 'X' ? -ESRCH : 0;
@@ -331,32 +351,16 @@ int xp__thread_look(int tid, struct xp__thread *thread)
  */
 int xp__threads_ours(void)
 {
-	char line[64] = "", buffer[512];
 	int fd = (int)XP__SYS4(SYS_openat, AT_FDCWD, SELF, O_RDONLY | O_CLOEXEC, 0);
-	bool ours = false, nested = false;
-	unsigned len = 0;
-	long n;
+	struct status status;
+	int error;
 
 	if (fd < 0)
 		return fd;
-	fd = xp__move_high(fd);
-	while ((n = XP__SYS3(SYS_read, fd, buffer, sizeof(buffer))) > 0)
-		for (const char *c = buffer; c < buffer + n; c++) {
-			if (*c != '\n') {
-				line[len] = *c;
-				len += len < sizeof(line) - 1;
-				continue;
-			}
-			if (len > 5 && memcmp(line, "Pid:\t", 5) == 0)
-				ours = field(line + 5, line + len, 0) == (uint64_t)XP__SYS1(SYS_getpid, 0);
-			if (len > 7 && memcmp(line, "NSpid:\t", 7) == 0)
-				nested = memchr(line + 7, '\t', len - 7) != NULL;
-			len = 0;
-		}
-	XP__SYS1(SYS_close, fd);
-	if (n < 0)
-		return (int)n;
-	return ours && !nested ? 0 : -EXDEV;
+	error = read_status(xp__move_high(fd), &status);
+	if (error)
+		return error;
+	return status.ours && !status.nested ? 0 : -EXDEV;
 }
 
 /* proc(5): the state, field 3, and the fields after it, for field(). NULL: it says nothing. */

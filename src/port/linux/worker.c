@@ -25,7 +25,7 @@
 
 static __thread bool is_worker __attribute__((tls_model("initial-exec")));
 
-static void block_signals(int how, uint64_t *before)
+static void worker_block_signals(int how, uint64_t *before)
 {
 	uint64_t mask = xp__signals_sent();
 
@@ -39,7 +39,7 @@ static void block_signals(int how, uint64_t *before)
 void xp__worker_mask(void)
 {
 	is_worker = true;
-	block_signals(SIG_SETMASK, NULL);
+	worker_block_signals(SIG_SETMASK, NULL);
 }
 
 bool xp__worker_follow(void)
@@ -139,7 +139,7 @@ int xp__worker_start(void *(*body)(void *))
 	int *number = __errno_location(), saved = *number; /* not the library's to set, nor to let be set */
 	int error;
 
-	block_signals(SIG_BLOCK, &before);
+	worker_block_signals(SIG_BLOCK, &before);
 	pthread_attr_init(&attr);
 	pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
 	error = pthread_create(&thread, &attr, body, NULL);

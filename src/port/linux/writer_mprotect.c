@@ -205,7 +205,7 @@ static int write_window(void *addr, const void *bytes, size_t len, unsigned flag
 	return 0;
 }
 
-static int probe(void)
+static int mprotect_probe(void)
 {
 	if (XP__SYS6(SYS_prctl, PR_GET_MDWE, 0, 0, 0, 0, 0) > 0)
 		return -EPERM;
@@ -214,15 +214,15 @@ static int probe(void)
 	return write_window((void *)(uintptr_t)xp__probe_text, xp__probe_text, 1, 0);
 }
 
-static bool ready(void)
+static bool mprotect_ready(void)
 {
-	return probe() == 0;
+	return mprotect_probe() == 0;
 }
 
 const struct xp__writer xp__writer_mprotect = {
 	.name = "mprotect",
 	.single = true,
-	.probe = probe,
-	.ready = ready,
+	.probe = mprotect_probe,
+	.ready = mprotect_ready,
 	.write = write_window,
 };

@@ -37,7 +37,7 @@ static struct xp__cached_fd mem = {.fd = -1};
 static bool works; /* the last write did */
 
 /* A child of vfork shares memory and marks with its parent, and keeps the parent's. */
-static int open_mem(void)
+static int procmem_open(void)
 {
 	uint32_t *mark = &xp__fork_marks[XP__MARK_PROCMEM];
 	int error;
@@ -62,7 +62,7 @@ static long write_once(void *addr, const void *bytes, size_t len, bool last)
 		while ((done == -ESRCH || done == 0) && xp__cached_fd_first_ended(&mem));
 		return done;
 	}
-	error = open_mem();
+	error = procmem_open();
 	if (error)
 		return error;
 	/* ordering: (W1) pairs with (S1), (S3) */
@@ -100,9 +100,9 @@ static bool is_our_memory(void)
 	       memcmp(text, xp__probe_text, sizeof(text)) == 0;
 }
 
-static int probe(void)
+static int procmem_probe(void)
 {
-	int error = open_mem();
+	int error = procmem_open();
 
 	if (!error && !works && !is_our_memory())
 		return -XP_E_TRANSLATED;
@@ -113,7 +113,7 @@ static int probe(void)
 }
 
 /* Opened by the first write: nothing has changed yet if that fails, and under auto the other writer serves. */
-static bool ready(void)
+static bool procmem_ready(void)
 {
 	return works;
 }
@@ -121,7 +121,7 @@ static bool ready(void)
 const struct xp__writer xp__writer_procmem = {
 	.name = "procmem",
 	.single = false,
-	.probe = probe,
-	.ready = ready,
+	.probe = procmem_probe,
+	.ready = procmem_ready,
 	.write = write_mem,
 };
