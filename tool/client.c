@@ -258,7 +258,7 @@ static bool try_name(struct attempt *attempt, const char *name)
 		close(fd);
 	if (!connected)
 		return false;
-	/* Somebody else's process may sit there. */
+	/* Another process may serve there. */
 	if (client->pid == attempt->pid) {
 		snprintf(client->path, sizeof(client->path), "%s/%s", attempt->root_name, name);
 		return true;
@@ -370,7 +370,7 @@ static int open_process(struct client *client, const char *target)
 		    "process %ld serves no control socket%s%s; it has to call xp_control_start() or be started with "
 		    "CROSSPATCH_CONTROL=auto",
 		    pid, attempt.error ? ": " : "",
-		    attempt.error == ECONNREFUSED ? "nobody listens there any more"
+		    attempt.error == ECONNREFUSED ? "no process listens there any more"
 		    : attempt.error               ? strerror(attempt.error)
 						  : "");
 }
@@ -395,7 +395,7 @@ static int open_path(struct client *client, const char *target)
 	if (error == EACCES || error == EPERM)
 		return fail(client, TOOL_REFUSED, -error, "%s: only the process' own user and root may ask", target);
 	return fail(client, TOOL_UNKNOWN, -error, "%s: %s", target,
-		    error == ECONNREFUSED ? "nobody listens there any more"
+		    error == ECONNREFUSED ? "no process listens there any more"
 		    : error == ENOTSOCK   ? "is no socket"
 		    : error == EAGAIN     ? "does not take connections: the process is stopped, or too many wait"
 					  : strerror(error));

@@ -104,7 +104,7 @@ static int annotate_copy(struct object *o, int from, mode_t mode, const char *to
 static int annotate_file(const struct arguments *a, const char *path, struct counts *counts)
 {
 	struct object o = {.path = path, .calls = a->calls, .nr_calls = a->nr_calls};
-	/* A pipe that nobody writes to is not waited for. */
+	/* A pipe that no process writes to is not waited for. */
 	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY), error;
 	struct stat status;
 

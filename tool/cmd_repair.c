@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* crosspatch repair: brings sites of a running process back that somebody else wrote to. */
+/* crosspatch repair: brings sites of a running process back that other code wrote to. */
 #include "client.h"
 #include "text.h"
 #include "tool.h"
@@ -9,7 +9,7 @@
 static const char usage[] =
 	"Usage: crosspatch repair [--json] PID|SOCKET\n"
 	"\n"
-	"Brings every site of a running process whose code somebody else changed back to what its key, switch, value, call,\n"
+	"Brings every site of a running process that other code wrote to back to what its key, switch, value, call,\n"
 	"gate or function says: a probe that goes writes back the code of the file. crosspatch list shows which drifted.\n"
 	"\n"
 	"  --json  JSON instead of a line\n"

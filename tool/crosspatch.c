@@ -20,7 +20,7 @@ static const struct {
 	{"doctor", cmd_doctor, "tell whether code can be changed safely on this machine, or in a process"},
 	{"list", cmd_list, "show keys, switches and values of a running process"},
 	{"set", cmd_set, "set one of them"},
-	{"repair", cmd_repair, "bring back code of theirs that somebody else wrote to"},
+	{"repair", cmd_repair, "bring back sites of theirs that other code wrote to"},
 	{NULL, NULL, NULL},
 };
 

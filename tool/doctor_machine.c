@@ -77,7 +77,7 @@ struct outcome {
 	unsigned changes;                               /* of each */
 	unsigned key_syncs, inside_syncs, across_syncs; /* of one change */
 	uint64_t traps;
-	bool passed_on; /* a trap of somebody else's reached its handler */
+	bool passed_on; /* a foreign trap reached its handler */
 	char text[256];
 };
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /*
- * Whether code can be changed safely in a running process: what /proc tells of its threads, which anybody may look at who
- * may see it, and its own word.
+ * Whether code can be changed safely in a running process: what /proc tells of its threads, to every user that may see
+ * the process, and its own word.
  */
 #include "client.h"
 #include "doctor.h"
@@ -88,7 +88,7 @@ static bool read_threads(struct threads *threads, int pid)
 	return threads->nr > 0;
 }
 
-/* As a commit does: who blocks SIGTRAP for a moment is looked at again, who does so inside libc for longer. */
+/* As a commit does: a thread that blocks SIGTRAP is looked at again for a moment, one that does so inside libc for longer. */
 static bool look(struct threads *threads, int pid)
 {
 	enum { OWN = 5, LIBCS = 1000 }; /* looks, 10 ms apart */
@@ -116,7 +116,7 @@ static void add_threads(struct doctor_report *report, const struct threads *thre
 		doctor_add(report, "traps", DOCTOR_OK, "none of %u threads blocks SIGTRAP", threads->nr);
 	doctor_add(report, "debugger", threads->tracer ? DOCTOR_LIMITED : DOCTOR_OK,
 		   threads->tracer ? "process %d traces it: its breakpoints are in the way, and it stops at ours"
-				   : "nobody traces it",
+				   : "no process traces it",
 		   threads->tracer);
 	doctor_add(report, "seccomp", threads->filtered ? DOCTOR_LIMITED : DOCTOR_OK,
 		   "%u threads have a seccomp filter, which may refuse what a commit needs%s", threads->filtered,
@@ -155,8 +155,7 @@ static void add_status(struct doctor_report *report, const char *status, const s
 		   registered ? "all were registered" : "one was not (-%s): its objects are not changed until it is",
 		   or_unknown(modules));
 	doctor_add(report, "sites", drifted ? DOCTOR_NO : DOCTOR_OK,
-		   drifted ? "%s drifted: somebody else wrote there; `crosspatch list` shows which"
-			   : "all are as asked",
+		   drifted ? "%s drifted: other code wrote there; `crosspatch list` shows which" : "all are as asked",
 		   or_unknown(drift));
 	doctor_add(report, "writer", writes ? DOCTOR_OK : DOCTOR_NO, "%s%s", writer,
 		   single && client_number(single) ? "; up to 8 bytes are one store" : "");

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A file that is replaced by a complete new one, or stays. The new one is written beside it under a name that nobody has, and
+ * A file that is replaced by a complete new one, or stays. The new one is written beside it under a name that no file has, and
  * takes its place by rename. Only a regular file is replaced, or nothing: no device, pipe, directory, and no symbolic link,
  * which may lead out of a directory of another user. A file keeps its owner, group and mode; of a file with several names
  * (hard links) this one alone is the new file's.

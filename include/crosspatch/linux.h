@@ -109,8 +109,8 @@ int xp_control_start(const char *path);
 
 /*
  * xp_control_stop - ends it: on return the socket and the thread's use of anything are gone. Done is done: 0.
- * Context: thread, as above. Ordering: none. Errors: -XP_E_REENTRANT. Progress: waits for a request that is being carried
- * out.
+ * Context: thread, as above. Ordering: none. Errors: -XP_E_REENTRANT; -XP_E_HELD if the text lock is not to be had: it ends
+ * when that is. Progress: waits for a request that is being carried out.
  */
 int xp_control_stop(void);
 

@@ -250,7 +250,7 @@ static int list_one(const struct xp__group *groups, void *out)
 	return 0;
 }
 
-/* Functions are many: those that somebody wrote to. */
+/* Functions are many: only those that were written to from elsewhere. */
 static int list_function(const struct xp__group *groups, void *out)
 {
 	return xp__drift_check(groups, NULL, NULL) ? list_one(groups, out) : 0;

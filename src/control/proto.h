@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* The protocol of operation from outside: what is asked, and the answers. Who asks, and by what way, is the port's. */
+/* The protocol of operation from outside: what is asked, and the answers. Which peers may ask, and how they reach it, is the port's. */
 #ifndef XP_CONTROL_PROTO_H
 #define XP_CONTROL_PROTO_H
 

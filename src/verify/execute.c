@@ -212,7 +212,7 @@ void xp__execute(struct xp__explorer *x, struct state state, const struct xp__ef
 		execute_branch(x, &state, *effect, parent, step);
 		return;
 	case XP__EFFECT_LEAVE:
-	case XP__EFFECT_UD2: /* that nobody handles */
+	case XP__EFFECT_UD2: /* that no handler knows */
 		if (execute_trace_add(x, &state, effect))
 			execute_finish(x, &state, parent, step);
 		else

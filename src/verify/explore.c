@@ -15,7 +15,7 @@
  * I1  Of two fetches of the same bytes the one from the earlier instant allows more, later. So of each view of a block
  *     only the earliest instant that shows it is followed.
  * I2  A sync raises the bound to now. So does a return from a trap: IRET serializes.
- * I3  An execution is right if its trace is one that the old or the new bytes have when nobody changes them, or if it
+ * I3  An execution is right if its trace is one that the old or the new bytes have when nothing changes them, or if it
  *     traps where the handler knows it and nothing was done before. Once the commit returned, an execution that begins
  *     must have a trace of the final bytes, and no trap. With several commits: of the bytes as the last commit that had
  *     returned left them, or of those that a later one is for; and it may trap at what the text has had since.

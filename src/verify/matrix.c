@@ -19,7 +19,7 @@ const char *const xp__method_names[XP__NR_METHODS] = {
 #define BYPASS XP__KIND_BYPASS
 
 /*
- * The one table of what the library may do to a site: whoever teaches the selection a new change adds it here, in both
+ * The one table of what the library may do to a site: a new change that the selection knows is added here, in both
  * directions, and everything else (crosspatch verify --all, the tests, doc/matrix.md) follows. All bytes that change differ
  * in every kind but the flips: the hardest case. Kinds that can follow each other at one site (new bytes of one are the
  * old bytes of another) are also tried one after the other.

@@ -2,6 +2,7 @@
 /* Operation from outside: who may ask, what is answered, what stands in nobody's way, and what is left behind. */
 #include "core/state.h"
 #include "core/inject.h"
+#include "port/linux/control_state.h"
 #include "port/linux/rendezvous_signal.h"
 #include "port/linux/sync_signal.h"
 #include "xp_child.h"
@@ -67,7 +68,9 @@ static __attribute__((noinline)) int limit_site(void)
 	return xp_imv_read(limit);
 }
 
-/* ---- a place, and who asks there ---- */
+extern uint32_t xp__lock_patience_ms;
+
+/* ---- a place, and peers that ask there ---- */
 
 static char directory[] = "/tmp/crosspatch-test-XXXXXX", path[128];
 
@@ -648,6 +651,51 @@ static void wedged(void)
 XP_TEST(wedged_it_can_be_seen)
 {
 	in_a_place(wedged);
+}
+
+/* ---- the end waits for the thread, and that for the text lock ---- */
+
+static bool has_been_held, let_go;
+
+/* In the middle of a commit. */
+static void hold_a_stop(enum xp__point point)
+{
+	(void)point;
+	while (__atomic_load_n(&xp__control_phase, __ATOMIC_RELAXED) == XP__CONTROL_STOPPING &&
+	       !__atomic_load_n(&let_go, __ATOMIC_RELAXED)) {
+		__atomic_store_n(&has_been_held, true, __ATOMIC_RELAXED);
+		usleep(1000);
+	}
+}
+
+/* Again until a commit begins between the stop and the thread's end. */
+static void stop_that_is_held(void)
+{
+	pthread_t thread;
+	int tries = 0;
+
+	xp__lock_patience_ms = 200;
+	xp__inject = hold_a_stop;
+	REQUIRE_EQ(pthread_create(&thread, NULL, toggle, &tracing.key), 0);
+	while (!has_been_held && tries++ < 1000) {
+		int error;
+
+		REQUIRE_EQ(xp_control_start(path), 0);
+		error = xp_control_stop();
+		CHECK_EQ(error, __atomic_load_n(&has_been_held, __ATOMIC_RELAXED) ? -XP_E_HELD : 0);
+	}
+	XP_TEST_NOTE("held at try %d", tries);
+	CHECK(has_been_held);
+	__atomic_store_n(&let_go, true, __ATOMIC_RELAXED);
+	CHECK_EQ(xp_control_stop(), 0);
+	CHECK_EQ(xp_control_path(answer, sizeof(answer)), -ENOTCONN);
+	__atomic_store_n(&stop, true, __ATOMIC_RELAXED);
+	pthread_join(thread, NULL);
+}
+
+XP_TEST(a_stop_that_cannot_end_says_so)
+{
+	in_a_place(stop_that_is_held);
 }
 
 /* The thread that is not the caller, or 0. */

@@ -73,7 +73,7 @@ int symbols_local(struct object *o, size_t section, uint32_t *number)
 	return object_insert(o, o->symbols, nr_local * sizeof(symbol), &symbol, sizeof(symbol));
 }
 
-/* Hidden, whoever defines it: it is in this executable or shared object, or the link fails and says so. */
+/* Hidden, wherever it is defined: it is in this executable or shared object, or the link fails and says so. */
 void symbols_hide(struct object *o, Elf64_Sym *symbol)
 {
 	if (ELF64_ST_VISIBILITY(symbol->st_other) != STV_DEFAULT || ELF64_ST_BIND(symbol->st_info) == STB_LOCAL)

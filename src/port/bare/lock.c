@@ -26,7 +26,7 @@ int xp__bare_lock(void)
 	for (;;) {
 		uint32_t expected = 0;
 
-		/* ordering: (BL1) pairs with (BL2) */
+		/* ordering: (BL1) pairs with (BL2): this owner sees all that the one before did */
 		if (__atomic_compare_exchange_n(&owner, &expected, self, false, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED))
 			return 0;
 		xp_bare_poll();
@@ -36,7 +36,7 @@ int xp__bare_lock(void)
 
 void xp__bare_unlock(void)
 {
-	/* ordering: (BL2) pairs with (BL1) */
+	/* ordering: (BL2) pairs with (BL1): all that this owner did comes before the next one has the lock */
 	__atomic_store_n(&owner, 0, __ATOMIC_RELEASE);
 	xp__bare_preempt_enable();
 }

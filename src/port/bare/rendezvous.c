@@ -40,7 +40,7 @@ static bool parking; /* from before a park to after its end: for who may not exe
 static void answer(uintptr_t pc, uintptr_t sp)
 {
 	struct xp_bare_cpu *self = xp__bare_self();
-	/* ordering: (BS2) pairs with (BS1) */
+	/* ordering: (BS2) pairs with (BS1): the stores before the round are seen when this processor serializes */
 	uint32_t mine = __atomic_load_n(&meeting, __ATOMIC_ACQUIRE);
 
 	if (!self->online || self->answered == mine)
@@ -49,15 +49,15 @@ static void answer(uintptr_t pc, uintptr_t sp)
 	self->pc = pc;
 	self->sp = sp;
 	xp__serialize();
-	/* ordering: (BS3) pairs with (BS4) */
+	/* ordering: (BS3) pairs with (BS4): the answer comes after the registers and the serialization */
 	__atomic_store_n(&self->answered, mine, __ATOMIC_RELEASE);
 	if (!(mine & ROUND_PARK))
 		return;
-	/* ordering: (BS6) pairs with (BS5) */
+	/* ordering: (BS6) pairs with (BS5): a processor that sees the release sees all stores of text */
 	while (__atomic_load_n(&released, __ATOMIC_ACQUIRE) != mine)
 		xp__cpu_relax();
 	xp__serialize();
-	/* ordering: (BS7) pairs with (BS8) */
+	/* ordering: (BS7) pairs with (BS8): it says that it leaves after it has serialized */
 	__atomic_store_n(&self->left, mine, __ATOMIC_RELEASE);
 }
 
@@ -96,7 +96,7 @@ static void meet(bool park)
 		}
 	}
 	for (unsigned i = 0; i < xp__bare->nr_cpus; i++)
-		/* ordering: (BS4) pairs with (BS3) */
+		/* ordering: (BS4) pairs with (BS3): the registers are read after the answer */
 		while (asked(i) && __atomic_load_n(&xp__bare->cpus[i].answered, __ATOMIC_ACQUIRE) != round)
 			xp__cpu_relax();
 	xp__serialize();
@@ -120,7 +120,7 @@ static bool stack_inside(uintptr_t sp, const struct xp_range *ranges, size_t nr)
 }
 
 /* Whether another processor rests in the ranges or returns there. */
-static bool anybody_inside(const struct xp_range *ranges, size_t nr)
+static bool any_inside(const struct xp_range *ranges, size_t nr)
 {
 	for (unsigned i = 0; i < xp__bare->nr_cpus; i++) {
 		const struct xp_bare_cpu *cpu = &xp__bare->cpus[i];
@@ -141,13 +141,13 @@ int xp__bare_park(const struct xp_range *ranges, size_t nr, struct xp_diag *diag
 
 		irq_before_park = xp__bare_irq_save();
 		meet(true);
-		inside = nr > 0 && anybody_inside(ranges, nr);
+		inside = nr > 0 && any_inside(ranges, nr);
 		asleep = nr > 0 && !inside && xp__bare->sleepers && xp__bare->sleepers(ranges, nr);
 		if (!inside && !asleep)
 			return 0;
 		xp__bare_stats.retries++;
 		xp__bare_unpark();
-		if (asleep) /* no time that passes here lets him run */
+		if (asleep) /* no time that passes here lets it run */
 			return xp__bare_refuse(diag, -XP_E_IN_RANGE,
 					       "a thread that no processor runs rests inside the range");
 		for (int i = 0; i < PAUSE; i++)
@@ -160,10 +160,10 @@ void xp__bare_unpark(void)
 {
 	uint32_t round = meeting;
 
-	/* ordering: (BS5) pairs with (BS6) */
+	/* ordering: (BS5) pairs with (BS6): all stores of text come before any processor leaves */
 	__atomic_store_n(&released, round, __ATOMIC_SEQ_CST);
 	for (unsigned i = 0; i < xp__bare->nr_cpus; i++)
-		/* ordering: (BS8) pairs with (BS7) */
+		/* ordering: (BS8) pairs with (BS7): what the caller does next comes after each has serialized */
 		while (asked(i) && __atomic_load_n(&xp__bare->cpus[i].left, __ATOMIC_ACQUIRE) != round)
 			xp__cpu_relax();
 	xp__serialize();

@@ -33,7 +33,7 @@ static const struct text *text; /* one of the two; NULL: what xp_bare_start() wa
 
 int xp__bare_text_check(const void *addr, size_t len)
 {
-	/* ordering: (BT2) pairs with (BT1) */
+	/* ordering: (BT2) pairs with (BT1): ranges that are found are read as they were filled */
 	const struct text *now = __atomic_load_n(&text, __ATOMIC_ACQUIRE);
 	const struct xp_range *ranges = now ? now->ranges : xp__bare->text;
 	size_t nr = now ? now->nr : xp__bare->nr_text;
@@ -58,7 +58,7 @@ int xp_bare_text_set(const struct xp_range *ranges, size_t nr)
 	next = text == &texts[0] ? &texts[1] : &texts[0];
 	next->ranges = ranges;
 	next->nr = nr;
-	/* ordering: (BT1) pairs with (BT2) */
+	/* ordering: (BT1) pairs with (BT2): the ranges are filled before they are found */
 	__atomic_store_n(&text, next, __ATOMIC_RELEASE);
 	/* A trap handler has interrupts off as long as it may look at what was there: who answers has left his. */
 	error = xp__bare_sync();
@@ -80,7 +80,7 @@ int xp__bare_text_read(void *to, const void *addr, size_t len)
 
 static void store_quadword(uint8_t *to, uint64_t value)
 {
-	/* ordering: (BW1) pairs with (BS1) */
+	/* ordering: (BW1) pairs with (BS1): the bytes are there before any processor serializes for them */
 	__atomic_store_n((uint64_t *)to, value, __ATOMIC_RELEASE);
 }
 

@@ -169,7 +169,7 @@ static long write_blocked(struct xp__cached_fd *kept, const char *path, void *ad
 	kept->fd = (int)XP__SYS4(SYS_openat, AT_FDCWD, path, O_RDWR | O_CLOEXEC, 0);
 	if (kept->fd < 0)
 		return kept->fd;
-	/* ordering: (W1) pairs with (S1), (S3) */
+	/* ordering: (W1) pairs with (S1), (S3): the bytes are there before any processor serializes for them */
 	done = xp__pwrite(kept->fd, bytes, len, (uintptr_t)addr);
 	if (done == (long)len && is_there(addr, bytes, len)) {
 		xp__cached_fd_close(kept);

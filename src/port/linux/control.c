@@ -94,11 +94,13 @@ int xp_control_stop(void)
 	int error = xp__control_with_lock(stop_locked, NULL);
 	uint32_t now;
 
-	/* One that starts in another thread just now is stopped when it has. */
+	/*
+	 * One that starts in another thread just now is stopped when it has. The thread may wait for the text lock, so this asks
+	 * for it again: where the thread gets it no more, this gives up too.
+	 */
 	while (!error && (now = __atomic_load_n(&xp__control_phase, __ATOMIC_RELAXED)) != XP__CONTROL_IDLE) {
-		xp__futex_wait(&xp__control_phase, now, 0);
-		if (now == XP__CONTROL_STARTING)
-			error = xp__control_with_lock(stop_locked, NULL);
+		xp__futex_wait(&xp__control_phase, now, 1000000000);
+		error = xp__control_with_lock(stop_locked, NULL);
 	}
 	return error;
 }

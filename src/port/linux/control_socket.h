@@ -7,8 +7,7 @@
 
 /*
  * xp__control_socket_open - listens at @path; NULL: by the process id, in a directory of the user's. reopen - again, where it
- * did. follow_user - where the new user comes, who is known from then on; where that cannot be, all is as it was, and root goes
- * on asking. Each: 0 or -errno; on an error all is as before. remove - the name goes, if it still is this socket's.
+ * did. follow_user - listens where the new user can connect; where that cannot be, all is as it was, and only root can ask. Each: 0 or -errno; on an error all is as before. remove - the name goes, if it still is this socket's.
  * Context: the thread that is in charge; takes the text lock.
  */
 int xp__control_socket_open(const char *path);

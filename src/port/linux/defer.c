@@ -50,7 +50,7 @@ static void *worker(void *unused)
 {
 	(void)unused;
 	for (;;) {
-		/* ordering: (D2) pairs with (D1) */
+		/* ordering: (D2) pairs with (D1): the count first: what changes after it was read ends the sleep at once */
 		uint32_t seen = __atomic_load_n(&changed, __ATOMIC_ACQUIRE);
 
 		xp__worker_mask();
@@ -69,7 +69,7 @@ static void *worker(void *unused)
 
 void xp__defer_wake(void)
 {
-	/* ordering: (D1) pairs with (D2) */
+	/* ordering: (D1) pairs with (D2): the deadline or signal is there before the count says that it is new */
 	__atomic_add_fetch(&changed, 1, __ATOMIC_RELEASE);
 	xp__futex_wake(&changed, 1);
 }

@@ -2,7 +2,7 @@
 /*
  * What tracing functions asks of a process: what is kept for each thread, and looks at stacks.
  *
- * I1  function_thread(), data_read() and stack_left() run while vector registers hold somebody's arguments: they touch
+ * I1  function_thread(), data_read() and stack_left() run while vector registers hold the arguments of a call: they touch
  *     none, and call nothing of libc's. The thread's structure is static TLS; no traced function is made by anything here.
  * I2  A thread that never runs a handler is given no destructor.
  * I3  Any function may be traced, malloc too, and be called by any signal handler: nothing here allocates. For a high key glibc
@@ -46,7 +46,7 @@ GENERAL_REGS struct xp_function_thread *xp__function_thread(void)
 
 /*
  * The last thing that the thread does but for other destructors, which may call traced functions and so bring this one back:
- * libc runs them four times over. Nobody returns to this stack. What libc says is the stack is no more than that, whatever
+ * libc runs them four times over. Nothing returns to this stack. What libc says is the stack is no more than that, whatever
  * lies beside it in the same mapping; of the main thread's it knows no more than a guess.
  */
 static void at_exit(void *value)

@@ -9,8 +9,8 @@
  *     in the order in which it loaded them, and itself among those of the start: what comes before it is of the start. What
  *     comes behind it is taken for an object that may be closed.
  * I3  Objects that were loaded later are kept when exit() begins, each by one reference of the dynamic linker's, which is what
- *     it does itself a little later. From then on their destructors mean the end, too, whoever closes them meanwhile:
- *     another thread, or a handler of atexit(). Our handler is registered when the first of them registers. By then the
+ *     it does itself a little later. From then on their destructors mean the end, too, even if another
+ *     thread or a handler of atexit() closes them meanwhile. Our handler is registered when the first of them registers. By then the
  *     dynamic linker's is registered, that runs the destructors, and so ours runs before it.
  * I4  The library may itself be in an object that is closed. Then our handler is run between its destructors, which the
  *     flag tells: the destructor that sets it runs first.
@@ -74,10 +74,10 @@ static struct object object_at(const void *addr)
 	return object;
 }
 
-/* ---- who is to register ---- */
+/* ---- what is to register ---- */
 
 enum { AWAITED_MAX = 64 };
-static uintptr_t awaited[AWAITED_MAX]; /* bases + 1: an executable's may be 0; 0: nobody, or come */
+static uintptr_t awaited[AWAITED_MAX]; /* bases + 1: an executable's may be 0; 0: none, or come */
 
 static uintptr_t address_in(const struct dl_phdr_info *info, uintptr_t value)
 {

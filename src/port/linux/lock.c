@@ -10,8 +10,9 @@
  *	FORK      the owner calls fork, and libc has control: see lock_fork.c.
  *
  * I1  The owner of the lock takes no lock of libc's, calls nothing that takes one, and waits for no thread that may hold
- *     one: whoever holds one (a handler that interrupted malloc, a constructor under dlopen) may wait for the text lock.
- *     libc's part of fork takes many: who owns the lock for a fork gives it to any thread that asks.
+ *     one: a thread that holds one (in a handler that interrupted malloc, in a constructor under dlopen) may wait for the text
+ *     lock.
+ *     libc's part of fork takes many: a thread that owns the lock for a fork gives it to any thread that asks.
  * I2  Fair: the kernel wakes in the order in which threads went to sleep, and a thread that was overtaken once is not
  *     again. A thread that does not sleep pays nothing for that.
  * I3  Bounded: a thread waits as long as the lock changes hands. After PATIENCE_MS with one owner, or FORK_PATIENCE_MS with
@@ -123,7 +124,7 @@ static int wait_and_take(uint32_t self, uint32_t seen)
 		long result;
 
 		if (!owned && (wait.slept || !(seen & HANDOFF))) {
-			/* Others may sleep: the unlock wakes the next one. ordering: (L1) pairs with (L2) */
+			/* Others may sleep: the unlock wakes the next one. ordering: (L1) pairs with (L2): as in lock_as() */
 			if (__atomic_compare_exchange_n(&word, &seen, self | WAITERS, false, __ATOMIC_ACQUIRE,
 							__ATOMIC_RELAXED))
 				return 0;
@@ -156,7 +157,7 @@ static int lock_as(uint32_t mark)
 	self = (uint32_t)xp__gettid();
 	if (xp__in_trap())
 		return -XP_E_REENTRANT;
-	/* ordering: (L1) pairs with (L2) */
+	/* ordering: (L1) pairs with (L2): this owner sees all that the one before did */
 	if (__atomic_compare_exchange_n(&word, &seen, self | mark, false, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED))
 		return 0;
 	if ((seen & OWNER) != self)
@@ -174,7 +175,7 @@ int xp__text_lock(void)
 {
 	int error = lock_as(0);
 
-	/* ordering: (L1) pairs with (L2) */
+	/* ordering: (L1) pairs with (L2): a sanitizer does not see the exchange in lock_as() */
 	if (!error)
 		xp__tell(&word, __ATOMIC_ACQUIRE);
 	return error;
@@ -188,7 +189,7 @@ bool xp__text_lock_owned(void)
 static void unlock_and_wake(uint32_t seen)
 {
 	__atomic_store_n(&turns, turns + 1, __ATOMIC_RELAXED);
-	/* ordering: (L2) pairs with (L1) */
+	/* ordering: (L2) pairs with (L1): all that this owner did comes before the next one has the lock */
 	while (!__atomic_compare_exchange_n(&word, &seen, seen & HANDOFF ? WAITERS | HANDOFF : 0, false,
 					    __ATOMIC_RELEASE, __ATOMIC_RELAXED))
 		;
@@ -200,14 +201,14 @@ void xp__text_unlock(void)
 	uint32_t seen = (uint32_t)xp__gettid();
 
 	xp__cached_fd_commit_ends();
-	/* ordering: (L2) pairs with (L1) */
+	/* ordering: (L2) pairs with (L1): told to a sanitizer, while this thread still is the owner */
 	xp__tell(&word, __ATOMIC_RELEASE);
 	if (lent) {
 		lent--;
 		__atomic_fetch_or(&word, FORK, __ATOMIC_RELAXED);
 		return;
 	}
-	/* ordering: (L2) pairs with (L1) */
+	/* ordering: (L2) pairs with (L1): as in unlock_and_wake() */
 	if (!__atomic_compare_exchange_n(&word, &seen, 0, false, __ATOMIC_RELEASE, __ATOMIC_RELAXED))
 		unlock_and_wake(seen);
 }
@@ -219,7 +220,7 @@ int xp__text_lock_for_fork(void)
 	int error = lock_as(FORK);
 	uint32_t seen = 0;
 
-	/* Inside a trap: without a wait. ordering: (L1) pairs with (L2) */
+	/* Inside a trap: without a wait. ordering: (L1) pairs with (L2): as in lock_as() */
 	if (error == -XP_E_REENTRANT && __atomic_compare_exchange_n(&word, &seen, (uint32_t)xp__gettid() | FORK, false,
 								    __ATOMIC_ACQUIRE, __ATOMIC_RELAXED))
 		return 0;

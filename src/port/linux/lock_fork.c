@@ -5,7 +5,7 @@
  *
  * In between libc has control, and takes locks of its own: malloc's, stdio's, those of the handlers that were registered
  * before ours (jemalloc's). A thread that holds one of them may wait for the text lock: a signal handler that interrupted
- * malloc and enables a key. So the forking thread does not keep the text lock from anybody for long:
+ * malloc and enables a key. So the forking thread does not keep the text lock from any thread for long:
  *
  *	the forking thread F                    a thread T that wants the lock
  *	prepare: takes the lock, marks it FORK

@@ -329,7 +329,7 @@ static int prepare(unsigned needs, struct xp_diag *diag)
 	if (writes && commit_writer == NULL)
 		return xp__refuse(diag, -XP_E_NO_METHOD, 0,
 				  "mprotect may no longer write program text; the next commit asks the other writer");
-	/* Whatever the writer in force: text that anybody may write to is not left unmentioned. */
+	/* Whatever the writer in force: text that any thread may write to is not left unmentioned. */
 	error = xp__windows_close();
 	if (error)
 		return xp__refuse(diag, error, -error, left_open);
@@ -337,7 +337,7 @@ static int prepare(unsigned needs, struct xp_diag *diag)
 		error = choose_sync(sync_wanted, &use_signal);
 		if (error)
 			return xp__refuse(diag, error, 0, "neither membarrier nor a free real-time signal is there");
-		/* A round of which nothing depends yet: whoever cannot come then could not in the middle of the commit. */
+		/* A round of which nothing depends yet: a thread that cannot come now could not in the middle of the commit. */
 		if (use_signal) {
 			error = xp__rendezvous_sync(XP__BEFORE, diag);
 			if (error)
@@ -399,10 +399,10 @@ static int text_check(const void *addr, size_t len)
 /*
  * Whether the page is this process' own copy, as each is that was written to through /proc/self/mem. A futex that other
  * processes could share is named by file and place, or in anonymous memory by address: but not if that is read-only, where it
- * never changes, and the kernel says EFAULT (get_futex_key, since Linux 3.1). Nobody waits there, so nothing comes of the call.
+ * never changes, and the kernel says EFAULT (get_futex_key, since Linux 3.1). No thread waits there, so nothing comes of the call.
  * Any other answer says nothing, and /proc/self/maps is asked, whose opening takes ten times as long. What cannot be read at all
- * gets the same answer, but has no sites; so do the registers of a device, from which nobody executes, and secret memory
- * (memfd_secret), from which nobody can.
+ * gets the same answer, but has no sites; so do the registers of a device, from which nothing executes, and secret memory
+ * (memfd_secret), from which nothing can.
  */
 static bool page_is_own(const void *addr)
 {

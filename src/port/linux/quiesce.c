@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: MIT
 /*
- * park and unpark (S6): everybody else waits in the rendezvous' handler, outside the ranges that are to be replaced.
+ * park and unpark (S6): every other thread waits in the rendezvous' handler, outside the ranges that are to be replaced.
  *
  * I1  A program counter inside a range, or anything on a stack that could be a return address or a saved program
- *     counter into one, lets everybody go and tries again. The stack is scanned as bytes from the interrupted stack
+ *     counter into one, lets all threads go and tries again. The stack is scanned as bytes from the interrupted stack
  *     pointer to the end of its mapping: a stale word may refuse, never permit.
- * I2  Nobody is parked when park() returns an error.
+ * I2  No thread is parked when park() returns an error.
  */
 #include "port/linux/quiesce.h"
 
@@ -78,8 +78,8 @@ int xp__rendezvous_park(const struct xp_range *ranges, size_t nr, struct xp_diag
 
 void xp__rendezvous_unpark(void)
 {
-	/* ordering: (S2) pairs with (P6): everybody serializes on leaving */
+	/* ordering: (S2) pairs with (P6): each thread serializes on leaving, so that it fetches what was stored */
 	xp__rendezvous_release();
-	/* ordering: (S3) pairs with (W1): and the caller, who wrote and was not parked */
+	/* ordering: (S3) pairs with (W1): and the caller, which wrote and was not parked */
 	xp__serialize();
 }

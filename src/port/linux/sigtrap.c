@@ -10,7 +10,7 @@
  *     The next commit with breakpoints takes the place in front again, and then each is the other's next: what comes back to
  *     us goes to the handler below, the one that was there before both.
  *
- * Ordering. (J1) a handler that ours passes on to is written before it counts; (J2) who finds it counted reads it whole. A slot
+ * Ordering. (J1) a handler that ours passes on to is written before it counts; (J2) a thread that finds it counted reads it whole. A slot
  * that counts is not written, but for a handler that runs once, and the last of MOST, which a thread may read in halves then.
  */
 #include "port/linux/sigtrap.h"
@@ -30,7 +30,7 @@
 
 #define MOST 8u
 
-/* Those in whose place ours came, the last at the end. Of SIGTRAP, of SIGILL, of SIGSEGV. */
+/* The handlers that ours took the place of, the last at the end. Of SIGTRAP, of SIGILL, of SIGSEGV. */
 static struct displaced {
 	struct xp__sigaction act[MOST];
 	uint32_t nr;
@@ -42,7 +42,7 @@ static __thread bool passing_blocked
 	__attribute__((tls_model("initial-exec"))); /* the other's handler runs with SIGTRAP blocked */
 
 /*
- * The same for a fault of either signal, and whose context it passed on. The other's handler may leave by longjmp, as
+ * The same for a fault of either signal, and the context that it passed on. The other's handler may leave by longjmp, as
  * programs do that try whether an instruction is there: what is left behind here means nothing then.
  */
 static __thread uintptr_t passed_frame __attribute__((tls_model("initial-exec")));
@@ -110,7 +110,7 @@ static struct displaced *displaced_by(int signal)
 static struct xp__sigaction *handler_below(int signal, uint32_t below)
 {
 	struct displaced *all = displaced_by(signal);
-	/* ordering: (J2) pairs with (J1) */
+	/* ordering: (J2) pairs with (J1): a handler that counts is read as it was written */
 	uint32_t nr = __atomic_load_n(&all->nr, __ATOMIC_ACQUIRE);
 
 	return below < nr ? &all->act[nr - 1 - below] : NULL;
@@ -131,7 +131,7 @@ static void displace(int signal, const struct xp__sigaction *act)
 		nr++;
 	if (nr == all->nr || !sigtrap_is_same(&all->act[nr], act))
 		all->act[nr] = *act;
-	/* ordering: (J1) pairs with (J2) */
+	/* ordering: (J1) pairs with (J2): the handler is written before it counts */
 	__atomic_store_n(&all->nr, nr + 1, __ATOMIC_RELEASE);
 }
 

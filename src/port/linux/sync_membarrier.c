@@ -49,6 +49,6 @@ int xp__membarrier_start(void)
 
 int xp__membarrier_sync(void)
 {
-	/* ordering: (S1) pairs with (P2) */
+	/* ordering: (S1) pairs with (P2): what was stored before is what each processor fetches after */
 	return (int)XP__SYS3(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED_SYNC_CORE, 0, 0);
 }

@@ -14,7 +14,7 @@
  * I2  The signal carries the number of a slot, and no round. One that comes late answers the question that it finds there,
  *     if the slot still is this thread's; a second one finds the question answered. So to ask again does no harm. A thread
  *     in which a signal of ours is pending is not sent another one, or the queue would fill up.
- * I3  Threads that start during a round are found by listing again until nobody is new. A round that parks has found
+ * I3  Threads that start during a round are found by listing again until none is new. A round that parks has found
  *     every thread then, since parked threads make none. A round that does not park ends after LISTINGS of them: a
  *     thread that is made after the stores comes out of a context switch.
  * I4  The handler blocks every signal that can be blocked: a parked thread runs nothing else. Nor does the thread that
@@ -106,7 +106,7 @@ const struct xp__slot *xp__rendezvous_slot(uint32_t i)
 /* The slot that the signal names; NULL: it is another thread's by now. */
 static struct xp__slot *my_slot(uint32_t i)
 {
-	/* ordering: (R2) pairs with (R1) */
+	/* ordering: (R2) pairs with (R1): the chunk of a slot that counts is seen */
 	if (i >= __atomic_load_n(&nr_slots, __ATOMIC_ACQUIRE))
 		return NULL;
 	return __atomic_load_n(&slot_at(i)->tid, __ATOMIC_RELAXED) == (int)XP__SYS1(SYS_gettid, 0) ? slot_at(i) : NULL;
@@ -129,7 +129,7 @@ static void on_rendezvous(int signal, siginfo_t *info, void *context)
 	}
 	slot = my_slot((uint32_t)(uintptr_t)info->si_value.sival_ptr);
 	if (slot)
-		/* ordering: (R2) pairs with (R1) */
+		/* ordering: (R2) pairs with (R1): the stores before the question are seen when this thread serializes */
 		question = __atomic_load_n(&slot->word, __ATOMIC_ACQUIRE);
 	/* Behind (R2): of a question that is seen, the stores are visible before this. */
 	xp__serialize();
@@ -140,7 +140,7 @@ static void on_rendezvous(int signal, siginfo_t *info, void *context)
 		return;
 	mine = (uint32_t)question & ~3u;
 	answer = question & PARK ? (uintptr_t)&here : CAME;
-	/* ordering: (R3) pairs with (R4) */
+	/* ordering: (R3) pairs with (R4): the answer comes after the registers were noted and the thread has serialized */
 	if (!__atomic_compare_exchange_n(&slot->word, &question, answer, false, __ATOMIC_RELEASE, __ATOMIC_RELAXED))
 		return;
 	__atomic_add_fetch(&answers, 1, __ATOMIC_RELEASE);
@@ -148,7 +148,7 @@ static void on_rendezvous(int signal, siginfo_t *info, void *context)
 	if (answer == CAME)
 		return;
 	for (;;) {
-		/* ordering: (R6) pairs with (R5) */
+		/* ordering: (R6) pairs with (R5): a thread that sees the release sees all stores of text */
 		uint32_t now = __atomic_load_n(&released, __ATOMIC_ACQUIRE);
 
 		if ((int32_t)(now - mine) >= 0)
@@ -170,13 +170,13 @@ int xp__rendezvous_start(void)
 	return chosen < 0 ? chosen : 0;
 }
 
-/* ---- who does not come ---- */
+/* ---- threads that do not come ---- */
 
 enum lateness {
-	GONE,    /* or a thread of the kernel's, which executes no code of ours: there is nobody to wait for */
+	GONE,    /* or a thread of the kernel's, which executes no code of ours: there is nothing to wait for */
 	SLOW,    /* nothing tells why */
 	BLOCKS,  /* the signal: for good, or while libc makes or ends it, which may wait for a parked thread */
-	STOPPED, /* somebody traces it */
+	STOPPED, /* a tracer holds it */
 	NO_ROOM, /* for the signal, in the queue */
 };
 
@@ -283,7 +283,7 @@ static int add_slot(int tid)
 	__atomic_store_n(&slot->tid, tid, __ATOMIC_RELAXED); /* its word is 0 */
 	slot->suspect = is_suspect(tid);
 	slot->pc = slot->sp = 0;
-	/* ordering: (R1) pairs with (R2): the chunk is there */
+	/* ordering: (R1) pairs with (R2): the chunk is there before the slot counts */
 	__atomic_store_n(&nr_slots, nr_slots + 1, __ATOMIC_RELEASE);
 	return 0;
 }
@@ -328,7 +328,7 @@ static int sync_ask(uint32_t i, bool park)
 	struct xp__slot *slot = slot_at(i);
 	int error = 0;
 
-	/* ordering: (R1) pairs with (R2); the signal itself orders it too */
+	/* ordering: (R1) pairs with (R2): the question comes after the stores of text; the signal orders it too */
 	__atomic_store_n(&slot->word, round_number | (park ? PARK : 0) | ASKED, __ATOMIC_SEQ_CST);
 	if (slot->suspect && is_pending(slot->tid))
 		return 0;
@@ -346,7 +346,7 @@ static int sync_ask(uint32_t i, bool park)
 
 static bool is_open(const struct xp__slot *slot)
 {
-	/* ordering: (R4) pairs with (R3) */
+	/* ordering: (R4) pairs with (R3): what the thread noted before its answer is read after it */
 	return __atomic_load_n(&slot->word, __ATOMIC_ACQUIRE) & ASKED;
 }
 
@@ -355,7 +355,7 @@ static bool withdraw(struct xp__slot *slot)
 {
 	uintptr_t word = __atomic_load_n(&slot->word, __ATOMIC_RELAXED);
 
-	/* ordering: (R4) pairs with (R3) */
+	/* ordering: (R4) pairs with (R3): if this fails, it is for an answer, which is read like any other */
 	return word & ASKED &&
 	       __atomic_compare_exchange_n(&slot->word, &word, 0, false, __ATOMIC_ACQUIRE, __ATOMIC_ACQUIRE);
 }
@@ -390,7 +390,7 @@ static int wait_for(uint32_t i, bool park, uint64_t patience, uint64_t *spent, s
 	uint64_t idle = 0;
 
 	for (;;) {
-		/* ordering: (R4) pairs with (R3) */
+		/* ordering: (R4) pairs with (R3): the count before the word, or an answer in between would wake nothing */
 		uint32_t seen = __atomic_load_n(&answers, __ATOMIC_ACQUIRE);
 		struct xp__time start;
 		uint64_t waited;
@@ -453,7 +453,7 @@ static void sync_block_signals(void)
 
 void xp__rendezvous_release(void)
 {
-	/* ordering: (R5) pairs with (R6) */
+	/* ordering: (R5) pairs with (R6): all stores of text come before any thread leaves */
 	__atomic_store_n(&released, round_number, __ATOMIC_SEQ_CST);
 	xp__futex_wake(&released, 0x7fffffff);
 	if (holding)

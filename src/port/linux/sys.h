@@ -111,7 +111,7 @@ struct xp__sigaction {
 int xp__sigaction(int signal, const struct xp__sigaction *act, struct xp__sigaction *old);
 
 /*
- * xp__signals_sent - all that somebody may send: not those that an instruction or a call of this thread's raises (a
+ * xp__signals_sent - all that a thread or process may send: not those that an instruction or a call of this thread's raises (a
  * debugger's, a probe's, a filter's too), which kill if they are blocked.
  */
 uint64_t xp__signals_sent(void);
@@ -126,7 +126,7 @@ uint64_t xp__clock_ms(void); /* in milliseconds */
 /*
  * xp__sigsys_catch - a system call that a filter answers with SIGSYS (SECCOMP_RET_TRAP), which kills unless handled,
  * reads as "no such call" from here on. True if the handler was set, which is to be given back by xp__sigaction().
- * Context: while there is one thread, and nobody else has a handler for it to lose: at start.
+ * Context: while there is one thread, and no other handler can be lost: at start.
  */
 bool xp__sigsys_catch(struct xp__sigaction *before);
 bool xp__sigsys_caught(void); /* whether one was answered so since the last question */

@@ -5,14 +5,15 @@
  * A commit with breakpoints asks every thread whether it blocks SIGTRAP. To list the directory costs half as much as to
  * ask a thread: so the ids of up to KEPT threads are remembered.
  * K1  The directory's links tell how many threads there are.
- * K2  As many threads as are remembered, and none of those gone: they are the same ids, and need no listing. Who got the id
- *     of one that is gone is a thread of this process, too, and is asked in its place. In a child, the parent's are gone.
+ * K2  As many threads as are remembered, and none of those gone: they are the same ids, and need no listing. A thread that
+ *     got the id of one that is gone is of this process, too, and is asked in its place. In a child, the parent's are gone.
  * K3  What cannot be opened or read says nothing: only ENOENT and ESRCH mean that the thread is gone.
  * K4  All under the text lock.
  * K5  The ids are those of the namespace of processes that /proc was mounted in. Where that is an outer one, as after
  *     unshare --fork --pid without a /proc of its own, they lead to the right files, but no signal: in our namespace the same
- *     number is another thread's, or nobody's, and a thread that cannot be sent to looks like one that is gone. So who sends
- *     asks first (xp__threads_ours()), and who meets its own number in the listing looks whether it is itself.
+ *     number is another thread's, or no thread's, and a thread that cannot be sent to looks like one that is gone. So before
+ *     it sends a thread asks xp__threads_ours(), and where it meets its own number in the listing it looks whether that is
+ *     itself.
  */
 #include "port/linux/threads.h"
 

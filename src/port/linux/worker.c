@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: MIT
 /*
- * The library's own threads: they are made when somebody first asks for what they do, take no signal that is meant for the
+ * The library's own threads: they are made when what they do is first asked for, take no signal that is meant for the
  * program, and stand in the way of no commit.
  *
  * I1  Blocked is every signal that can be, but for the library's own: a thread that blocks SIGTRAP or the signal of the
  *     rendezvous has commits refused; and for libc's, by which setuid() reaches every thread, and waits for it.
- * I2  The signal of the rendezvous may be chosen anew at any time, under the text lock. Whoever chooses wakes them, and
- *     each sets its mask again before it waits (D1, D2; the bell of control_serve.c). One that waits for the lock itself does so every
+ * I2  The signal of the rendezvous may be chosen anew at any time, under the text lock. The thread that chooses wakes them,
+ *     and each sets its mask again before it waits (D1, D2; the bell of control_serve.c). One that waits for the lock itself does so every
  *     millisecond: less than what a commit gives a thread whose mask stands in its way.
  */
 #include "port/linux/worker.h"
@@ -53,7 +53,7 @@ bool xp__worker_follow(void)
 
 #define NR_RETURNS 8u
 
-/* Where handlers return to: what the kernel was told by whoever installed one, and what it takes if it was not. */
+/* Where handlers return to: what the kernel was told when one was installed, and what it takes if it was told nothing. */
 static unsigned list_returns(uintptr_t *returns)
 {
 	unsigned nr = 0;

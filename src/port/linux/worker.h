@@ -11,7 +11,7 @@ int xp__worker_start(void *(*body)(void *));
 bool xp__in_handler(void);
 /* xp__worker_mask - called by such a thread before it waits: its mask, as the rendezvous wants it now. */
 void xp__worker_mask(void);
-/* xp__worker_follow - the same, by whoever waits for the text lock: whether the caller is one. */
+/* xp__worker_follow - the same, by any thread that waits for the text lock: whether the caller is such a thread. */
 bool xp__worker_follow(void);
 
 #endif

@@ -125,7 +125,7 @@ static long open_window(uintptr_t start, uintptr_t end, const struct xp__mapping
 
 /*
  * I4. FUTEX_WAKE_OP changes a word as one locked instruction does, here by no bit, and says -EFAULT where the caller cannot
- * write; it wakes nobody, since nobody waits there. Who filters that call is not told, and may get the fault.
+ * write; it wakes no thread, since none waits there. Where a filter refuses that call nothing is known, and the fault may come.
  */
 static bool can_store(uintptr_t addr, size_t len)
 {

@@ -27,7 +27,7 @@
 #include <fcntl.h>
 #include <string.h>
 
-#define PLACE ((int64_t)0x8000000070726f63ull) /* cached_fd.c, K1: nobody's but a memory file's */
+#define PLACE ((int64_t)0x8000000070726f63ull) /* cached_fd.c, K1: where only a memory file can stand */
 
 #define PATHS "/proc/self/mem", "/proc/thread-self/mem"
 #define TRIES 4
@@ -65,7 +65,7 @@ static long write_once(void *addr, const void *bytes, size_t len, bool last)
 	error = procmem_open();
 	if (error)
 		return error;
-	/* ordering: (W1) pairs with (S1), (S3) */
+	/* ordering: (W1) pairs with (S1), (S3): the bytes are there before any processor serializes for them */
 	done = xp__pwrite(mem.fd, bytes, len, (uintptr_t)addr);
 	if (done == 0 && xp__cached_fd_first_ended(&mem))
 		return -EBADF;
