@@ -66,12 +66,24 @@ static inline const int32_t *reference(const struct references *r, size_t i)
 	return (const int32_t *)(r->first + i * r->stride);
 }
 
+/* The object that a reference names, without its flags: the real one, or a module's handle. */
+static struct xp_object *named(uintptr_t reference)
+{
+	return (struct xp_object *)(reference & ~(uintptr_t)XP_SITE_FLAGS);
+}
+
 /* Numbers the distinct objects in object->scratch, from @from on. Returns the last number. */
 static size_t number_objects(const struct references *r, size_t from)
 {
-	for (size_t i = 0; i < r->nr; i++) {
-		struct xp_object *object = xp__site_object(reference(r, i));
+	const struct xp_object *before = NULL;
 
+	for (size_t i = 0; i < r->nr; i++) {
+		struct xp_object *object = named(xp__relative(reference(r, i)));
+
+		if (object == before)
+			continue;
+		before = object;
+		object = xp__real(object);
 		if (object->scratch == 0)
 			object->scratch = (uint32_t)++from;
 	}
@@ -158,13 +170,9 @@ static bool same(const struct xp__kind *kind, const uint8_t *a, const uint8_t *b
 static int find_doubles(const struct xp_site_table *table, const struct xp__kind *kind, struct doubles *doubles,
 			struct xp_diag *diag)
 {
-	size_t nr = references(table, kind).nr, i = 1;
+	size_t nr = references(table, kind).nr, i;
 	uint32_t *numbers;
 
-	while (i < nr && site(table, kind, i - 1) < site(table, kind, i))
-		i++;
-	if (i >= nr)
-		return 0;
 	doubles->size = 2 * nr * sizeof(uint32_t) + (nr + 7) / 8;
 	numbers = doubles->scratch = xp__port->alloc(doubles->size);
 	if (numbers == NULL)
@@ -201,20 +209,29 @@ static void forget_doubles(const struct doubles *doubles)
 static void group_records(const struct xp_site_table *table, const struct xp__kind *kind, const struct doubles *doubles,
 			  struct xp__group *groups, size_t first, size_t last, uint32_t *numbers)
 {
-	struct references r = references(table, kind);
+	const struct references r = references(table, kind);
+	const struct doubles own = *doubles; /* what is stored below does not change it */
+	struct xp_object *object, *before = NULL; /* most records name the object of the one before */
+	struct xp__group *group = NULL;
 	uint32_t *at = numbers;
 
 	for (size_t i = 0; i < r.nr; i++) {
-		struct xp_object *object = xp__site_object(reference(&r, i));
-		struct xp__group *group = &groups[object->scratch - 1];
-		unsigned flags = xp__site_flags(reference(&r, i));
+		uintptr_t flags = xp__relative(reference(&r, i));
 
-		if (is_double(doubles, i))
+		object = named(flags);
+		if (object != before) {
+			before = object;
+			object = xp__real(object);
+			group = &groups[object->scratch - 1];
+			group->object = object;
+		}
+		if (is_double(&own, i))
 			continue;
-		group->object = object;
 		group->nr++;
-		group->nr_flag[0] += flags & 1;
-		group->nr_flag[1] += flags >> 1 & 1;
+		if (flags & XP_SITE_FLAGS) {
+			group->nr_flag[0] += flags & 1;
+			group->nr_flag[1] += flags >> 1 & 1;
+		}
 	}
 	for (size_t k = first; k < last; k++) {
 		groups[k].kind = kind;
@@ -223,12 +240,21 @@ static void group_records(const struct xp_site_table *table, const struct xp__ki
 		at += groups[k].nr;
 		groups[k].nr = 0;
 	}
+	before = NULL;
 	for (size_t i = 0; i < r.nr; i++) {
-		struct xp__group *group = &groups[xp__site_object(reference(&r, i))->scratch - 1];
-
-		if (!is_double(doubles, i))
-			numbers[(size_t)(group->numbers - numbers) + group->nr++] = (uint32_t)i;
+		object = named(xp__relative(reference(&r, i)));
+		if (object != before) {
+			if (before)
+				group->nr = (size_t)(at - group->numbers);
+			before = object;
+			group = &groups[xp__real(object)->scratch - 1];
+			at = numbers + (group->numbers - numbers) + group->nr;
+		}
+		if (!is_double(&own, i))
+			*at++ = (uint32_t)i;
 	}
+	if (before)
+		group->nr = (size_t)(at - group->numbers);
 	for (size_t k = first; k < last; k++)
 		groups[k].object->scratch = 0;
 }
@@ -268,14 +294,16 @@ static struct module *group_all(const struct xp_module *public, const struct dou
 	return module;
 }
 
-static int make(const struct xp_module *public, size_t nr_records, struct module **result, struct xp_diag *diag)
+static int make(const struct xp_module *public, size_t nr_records, unsigned ascending, struct module **result,
+		struct xp_diag *diag)
 {
 	struct doubles doubles[XP_NR_SITE_KINDS] = {{0}};
 	int error = 0;
 
 	*result = NULL;
 	for (unsigned kind = 0; kind < public->nr_tables && !error; kind++)
-		error = find_doubles(&public->tables[kind], xp__kind_of(kind), &doubles[kind], diag);
+		if (!(ascending >> kind & 1))
+			error = find_doubles(&public->tables[kind], xp__kind_of(kind), &doubles[kind], diag);
 	if (!error) {
 		*result = group_all(public, doubles, nr_records);
 		if (*result == NULL)
@@ -479,31 +507,45 @@ static int find_same(const struct xp_module *public, struct module **found, stru
 	return 0;
 }
 
-/* What a tool empties that takes a section out of a program: then each record's object is the record itself. */
-static int check_objects(const struct xp_module *public, struct xp_diag *diag)
+/*
+ * Refuses records that a tool emptied, as it does when it takes a section out of a program: each one's object is then the
+ * record itself. In the same pass over memory: of which kinds each site lies above the one before.
+ */
+static int check_records(const struct xp_module *public, unsigned *ascending, struct xp_diag *diag)
 {
+	*ascending = 0;
 	for (unsigned kind = 0; kind < public->nr_tables; kind++) {
 		const struct xp_site_table *table = &public->tables[kind];
-		struct references r = references(table, xp__kind_of(kind));
+		const struct xp__kind *of = xp__kind_of(kind);
+		uintptr_t start = (uintptr_t)table->start, size = (uintptr_t)table->end - start, before = 0;
+		struct references r = references(table, of);
+		bool ascends = true;
 
 		for (size_t i = 0; i < r.nr; i++) {
-			uintptr_t object = xp__relative(reference(&r, i));
+			uintptr_t code = site(table, of, i);
 
-			if (object - (uintptr_t)table->start < (uintptr_t)table->end - (uintptr_t)table->start)
+			if (xp__relative(reference(&r, i)) - start < size)
 				return xp__fail(diag, -XP_E_CORRUPT, XP_PHASE_VALIDATE, NULL,
 						"a site record names no object: its section was emptied");
+			ascends &= before < code;
+			before = code;
 		}
+		*ascending |= (unsigned)ascends << kind;
 	}
 	return 0;
 }
 
-static int make_and_attach(const struct xp_module *public, size_t nr, struct module **result, struct xp_diag *diag)
+static int make_and_attach(const struct xp_module *public, size_t nr, unsigned ascending, struct module **result,
+			   struct xp_diag *diag)
 {
 	enum xp__which from = public->state & WAS_REGISTERED ? XP__FROM_ANY : XP__FROM_BUILT;
 	struct module *module = NULL;
 	int error = say_coming(public);
 
-	error = error ? xp__fail(diag, error, XP_PHASE_VALIDATE, NULL, NULL) : make(public, nr, &module, diag);
+	if (error)
+		(void)xp__fail(diag, error, XP_PHASE_VALIDATE, NULL, NULL);
+	else
+		error = make(public, nr, ascending, &module, diag);
 	if (!error)
 		error = xp__attach_locked(module->groups, module->nr_groups, from, diag);
 	if (error) {
@@ -521,6 +563,7 @@ static int register_locked(struct xp_module *public, struct xp_diag *diag)
 	struct module *module = NULL;
 	size_t nr = 0;
 	bool any = false, is_new;
+	unsigned ascending = 0;
 	int error = 0;
 
 	if (public->nr_tables > XP_NR_SITE_KINDS)
@@ -533,12 +576,12 @@ static int register_locked(struct xp_module *public, struct xp_diag *diag)
 	if (nr > UINT32_MAX)
 		return xp__fail(diag, -XP_E_CORRUPT, XP_PHASE_VALIDATE, NULL, "more records than there can be");
 	if (any)
-		error = check_objects(public, diag);
+		error = check_records(public, &ascending, diag);
 	if (any && !error)
 		error = find_same(public, &module, diag);
 	is_new = any && !module;
 	if (!error && is_new)
-		error = make_and_attach(public, nr, &module, diag);
+		error = make_and_attach(public, nr, ascending, &module, diag);
 	if (error)
 		return error;
 	stop_waiting(public, REGISTERED);
