@@ -70,12 +70,12 @@ static bool same_name(const char *a, const char *b)
 	return a && b && *a == *b;
 }
 
-/* The requests' objects are marked. The handle of a gate is led to its gate when it is registered: before it has the name only. */
+/* The requests' objects are marked. What is led to its object by name has no more than the name before it is registered. */
 static bool is_requested(const struct xp_object *object, unsigned kind, const void *data)
 {
 	const struct requested *requested = data;
 
-	if (object->scratch || kind != XP_SITE_GATE || object->real)
+	if (object->scratch || !xp__kind_of(kind)->by_name || object->real)
 		return object->scratch;
 	for (size_t i = 0; i < requested->nr; i++)
 		if (requested->requests[i].kind == xp__kind_of(kind) &&
@@ -84,7 +84,7 @@ static bool is_requested(const struct xp_object *object, unsigned kind, const vo
 	return false;
 }
 
-static bool concerns(const struct xp_module *module, const void *data)
+static bool batch_concerns(const struct xp_module *module, const void *data)
 {
 	const struct requested *requested = data;
 	bool yes;
@@ -103,10 +103,10 @@ int xp__settle_modules(const struct xp__request *requests, size_t nr, struct xp_
 {
 	struct requested requested = {requests, nr};
 
-	return xp__modules_retry(concerns, &requested, diag);
+	return xp__modules_retry(batch_concerns, &requested, diag);
 }
 
-static void end(struct xp__request *requests, size_t nr, bool done)
+static void batch_end(struct xp__request *requests, size_t nr, bool done)
 {
 	for (size_t i = 0; i < nr; i++)
 		if (!requests[i].skip && requests[i].kind->end)
@@ -129,7 +129,7 @@ int xp__apply_locked(struct xp__request *requests, size_t nr, struct xp_diag *di
 		if (!superseded && requests[i].kind->begin)
 			error = requests[i].kind->begin(&requests[i]);
 		if (error) {
-			end(requests, i, false);
+			batch_end(requests, i, false);
 			if (diag)
 				diag->key = requests[i].object->name;
 			return xp__fail(diag, error, XP_PHASE_VALIDATE, NULL, NULL);
@@ -138,12 +138,12 @@ int xp__apply_locked(struct xp__request *requests, size_t nr, struct xp_diag *di
 		if (!superseded && requests[i].skip)
 			error = xp__drift_check(requests[i].object->groups, NULL, diag);
 		if (error) {
-			end(requests, i, false);
+			batch_end(requests, i, false);
 			return error;
 		}
 	}
 	error = xp__patch_locked(requests, nr, diag);
-	end(requests, nr, error == 0);
+	batch_end(requests, nr, error == 0);
 	return error;
 }
 

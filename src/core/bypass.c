@@ -48,19 +48,19 @@ struct area {
 static struct area *areas;
 static bool unsynced; /* slots were written since the last sync that succeeded */
 
-static uintptr_t place(const struct area *area, unsigned i)
+static uintptr_t bypass_place(const struct area *area, unsigned i)
 {
 	return area->start + i * SLOT_SIZE;
 }
 
-static bool find(uintptr_t site, const uint8_t *insn, unsigned len, uintptr_t *at)
+static bool bypass_find(uintptr_t site, const uint8_t *insn, unsigned len, uintptr_t *at)
 {
 	for (const struct area *area = areas; area; area = area->next)
 		for (unsigned i = 0; i < area->nr; i++) {
 			const struct slot *slot = &area->slot[i];
 
 			if (slot->site == site && slot->len == len && memcmp(slot->insn, insn, len) == 0) {
-				*at = place(area, i);
+				*at = bypass_place(area, i);
 				return true;
 			}
 		}
@@ -68,13 +68,13 @@ static bool find(uintptr_t site, const uint8_t *insn, unsigned len, uintptr_t *a
 }
 
 /* The next slot of the area; false: it is full, or too far away. */
-static bool take(struct area *area, uintptr_t site, const uint8_t *insn, unsigned len, uintptr_t *at)
+static bool bypass_take(struct area *area, uintptr_t site, const uint8_t *insn, unsigned len, uintptr_t *at)
 {
 	struct slot slot = {.site = site, .len = (uint8_t)len};
 
 	if (area->nr == AREA_SIZE / SLOT_SIZE)
 		return false;
-	*at = place(area, area->nr);
+	*at = bypass_place(area, area->nr);
 	slot.code_len = (uint8_t)xp__slot_build(slot.code, insn, len, site, *at);
 	if (slot.code_len == 0)
 		return false;
@@ -116,15 +116,15 @@ int xp__bypass_slot(uintptr_t site, const uint8_t *insn, unsigned len, uintptr_t
 		*detail = "the port has no memory to execute a copy from";
 		return -XP_E_NO_METHOD;
 	}
-	if (find(site, insn, len, slot))
+	if (bypass_find(site, insn, len, slot))
 		return 0;
 	for (area = areas; area; area = area->next)
-		if (take(area, site, insn, len, slot))
+		if (bypass_take(area, site, insn, len, slot))
 			return 0;
 	area = new_area(site, &error, detail);
 	if (area == NULL)
 		return error;
-	if (take(area, site, insn, len, slot))
+	if (bypass_take(area, site, insn, len, slot))
 		return 0;
 	*detail = "the operand of the copy would be out of reach";
 	return -XP_E_RANGE;
@@ -140,7 +140,7 @@ int xp__bypass_fill(struct xp_diag *diag)
 
 			if (slot->filled)
 				continue;
-			error = xp__port->text_write((void *)place(area, i), slot->code, slot->code_len, 0);
+			error = xp__port->text_write((void *)bypass_place(area, i), slot->code, slot->code_len, 0);
 			if (error)
 				return xp__fail(diag, error, XP_PHASE_PREPARE, (const void *)slot->site,
 						"the copy out of line could not be written");

@@ -148,7 +148,7 @@ static void merge(struct xp__commit *c, size_t low, size_t middle, size_t high, 
 }
 
 /* The end of the ascending run that starts at @at. */
-static size_t run_end(const struct xp__commit *c, size_t at)
+static size_t commit_run_end(const struct xp__commit *c, size_t at)
 {
 	if (at < c->nr)
 		at++;
@@ -158,14 +158,14 @@ static size_t run_end(const struct xp__commit *c, size_t at)
 }
 
 /* Natural merge sort: the sites of a key come in ascending order, and usually all of them do. */
-static void sort(struct xp__commit *c)
+static void commit_sort(struct xp__commit *c)
 {
 	uintptr_t *scratch = c->scratch;
 
-	while (run_end(c, 0) < c->nr) {
+	while (commit_run_end(c, 0) < c->nr) {
 		for (size_t low = 0; low < c->nr;) {
-			size_t middle = run_end(c, low);
-			size_t high = run_end(c, middle);
+			size_t middle = commit_run_end(c, low);
+			size_t high = commit_run_end(c, middle);
 
 			if (middle < high)
 				merge(c, low, middle, high, scratch,
@@ -179,7 +179,7 @@ int xp__commit_order(struct xp__commit *c, struct xp_diag *diag)
 {
 	if (!c->unordered)
 		return 0;
-	sort(c);
+	commit_sort(c);
 	for (size_t i = 1; i < c->nr; i++)
 		if (c->addr[i] - c->addr[i - 1] < xp__commit_plan(c, i - 1)->len)
 			return xp__fail(diag, -XP_E_OVERLAP, XP_PHASE_VALIDATE, (const void *)c->addr[i], NULL);

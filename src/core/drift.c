@@ -57,7 +57,7 @@ static bool is_mixed(const struct xp__request *request, struct finding *finding)
 	}
 }
 
-static enum verdict judge(const struct xp__request *request, struct finding *finding, uintptr_t *page)
+static enum verdict drift_judge(const struct xp__request *request, struct finding *finding, uintptr_t *page)
 {
 	const struct xp__site *site = &finding->site;
 	struct xp__form form;
@@ -79,13 +79,13 @@ static enum verdict judge(const struct xp__request *request, struct finding *fin
 }
 
 /* Looks at site @i of the group. False: there are no more. */
-static bool look(const struct xp__request *request, const struct xp__group *group, size_t i, uintptr_t *page,
+static bool drift_look(const struct xp__request *request, const struct xp__group *group, size_t i, uintptr_t *page,
 		 struct finding *finding)
 {
 	int there = request->kind->form ? request->kind->site(group, i, &finding->site) : -1;
 
 	if (there >= 0)
-		finding->verdict = there ? judge(request, finding, page) : RIGHT;
+		finding->verdict = there ? drift_judge(request, finding, page) : RIGHT;
 	return there >= 0;
 }
 
@@ -125,7 +125,7 @@ int xp__drift_check(const struct xp__group *groups, size_t *nr, struct xp_diag *
 		struct xp__request request = xp__request_state(group, XP__FROM_BUILT);
 		uintptr_t page = 0;
 
-		for (size_t i = 0; look(&request, group, i, &page, &finding); i++) {
+		for (size_t i = 0; drift_look(&request, group, i, &page, &finding); i++) {
 			if (finding.verdict == RIGHT)
 				continue;
 			if (!error)
@@ -153,7 +153,7 @@ struct repair {
 	int error, nr;
 };
 
-static void note(struct repair *repair, int error, const struct xp_diag *diag)
+static void drift_note(struct repair *repair, int error, const struct xp_diag *diag)
 {
 	if (repair->error == 0 && repair->diag)
 		*repair->diag = *diag;
@@ -173,7 +173,7 @@ static int repair_site(struct xp__commit *commit, const struct finding *finding,
 }
 
 /* A commit of as many drifted sites as there is room for; @parked: by the quiesce policy. NULL and 0: there are none. */
-static int build(const struct xp__group *groups, bool parked, struct xp__commit **result, struct xp_diag *diag)
+static int drift_build(const struct xp__group *groups, bool parked, struct xp__commit **result, struct xp_diag *diag)
 {
 	const struct xp__size size = {.sites = SITES_AT_ONCE, .plans = SITES_AT_ONCE, .pointers = SITES_AT_ONCE};
 	struct xp__commit *commit = xp__commit_new(&size);
@@ -190,7 +190,7 @@ static int build(const struct xp__group *groups, bool parked, struct xp__commit 
 		uintptr_t page = 0;
 
 		for (size_t i = 0; !error && commit->nr < SITES_AT_ONCE; i++) {
-			if (!look(&request, group, i, &page, &finding))
+			if (!drift_look(&request, group, i, &page, &finding))
 				break;
 			if (finding.verdict == MIXED && !parked)
 				error = -XP_E_MULTI;
@@ -214,20 +214,20 @@ static int repair_object(const struct xp__group *groups, void *data)
 	int error = xp__drift_check(groups, &nr, &diag);
 
 	if (error && error != -XP_E_DRIFTED)
-		note(repair, error, &diag);
+		drift_note(repair, error, &diag);
 	while (nr > 0) {
 		memset(&diag, 0, sizeof(diag));
-		error = build(groups, false, &commit, &diag);
+		error = drift_build(groups, false, &commit, &diag);
 		/* What is no single instruction, or cannot be finished by who meets a breakpoint. */
 		if (error == -XP_E_MULTI || error == -XP_E_EMULATE || error == -XP_E_SHADOW_STACK)
-			error = build(groups, true, &commit, &diag);
+			error = drift_build(groups, true, &commit, &diag);
 		if (!error && commit == NULL)
 			break;
 		nr = error ? 0 : commit->nr;
 		error = error ? error : xp__commit_run(commit, &diag);
 		if (error) {
 			diag.key = groups->object->name;
-			note(repair, error, &diag);
+			drift_note(repair, error, &diag);
 			break;
 		}
 		repair->nr += (int)nr;

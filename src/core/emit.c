@@ -62,8 +62,8 @@ static int fail_key(const struct xp__request *request, int error, struct xp_diag
 }
 
 /* The text is none that the site may have: told beside the form that begins as it does, or the first. */
-static int fail_text(const struct xp__request *request, const struct xp__site *site, const uint8_t *text,
-		     struct xp_diag *diag)
+static int emit_fail_text(const struct xp__request *request, const struct xp__site *site, const uint8_t *text,
+			  struct xp_diag *diag)
 {
 	struct xp__form expected = {0}, form;
 
@@ -131,7 +131,7 @@ static int emit_site(const struct xp__request *request, const struct xp__site *s
 	if (there < 0)
 		return fail_key(request, there, diag);
 	if (there == 0)
-		return fail_text(request, site, text, diag);
+		return emit_fail_text(request, site, text, diag);
 	return emit_form(request, site, text, commit, first, diag);
 }
 
@@ -219,7 +219,7 @@ struct xp__request xp__request_state(const struct xp__group *group, enum xp__whi
 
 /* ---- all of them ---- */
 
-static void count(const struct xp__work *work, struct xp__size *size)
+static void emit_count(const struct xp__work *work, struct xp__size *size)
 {
 	for (size_t i = 0; i < work->nr; i++) {
 		if (work->groups) {
@@ -232,7 +232,7 @@ static void count(const struct xp__work *work, struct xp__size *size)
 	}
 }
 
-static int emit(const struct xp__work *work, struct xp__commit *commit, struct xp_diag *diag)
+static int emit_all(const struct xp__work *work, struct xp__commit *commit, struct xp_diag *diag)
 {
 	int error = 0;
 
@@ -255,7 +255,7 @@ static void applied(const struct xp__request *request, const struct xp__group *g
 		group->kind->applied(request, group);
 }
 
-static void apply(const struct xp__work *work)
+static void emit_apply(const struct xp__work *work)
 {
 	for (size_t i = 0; i < work->nr; i++) {
 		const struct xp__request *request;
@@ -275,8 +275,8 @@ static void apply(const struct xp__work *work)
 }
 
 /* The commit, or NULL and an error. @policy, @can: not those in force, if they are not 0. */
-static struct xp__commit *build(const struct xp__work *work, const struct xp__size *size, enum xp_policy policy,
-				unsigned can, int *error, struct xp_diag *diag)
+static struct xp__commit *emit_build(const struct xp__work *work, const struct xp__size *size, enum xp_policy policy,
+				     unsigned can, int *error, struct xp_diag *diag)
 {
 	struct xp__commit *commit = xp__commit_new(size);
 
@@ -288,7 +288,7 @@ static struct xp__commit *build(const struct xp__work *work, const struct xp__si
 	commit->policy = policy;
 	if (can)
 		commit->can = can;
-	*error = emit(work, commit, diag);
+	*error = emit_all(work, commit, diag);
 	if (!*error)
 		return commit;
 	xp__commit_free(commit);
@@ -312,15 +312,15 @@ static unsigned without_traps(const struct xp__commit *commit, int error)
 }
 
 /* The same changes without breakpoints, ready to be run; NULL: not all of them are possible, and @diag says nothing. */
-static struct xp__commit *rebuild(const struct xp__work *work, const struct xp__size *size, unsigned can,
-				  struct xp_diag *diag)
+static struct xp__commit *emit_rebuild(const struct xp__work *work, const struct xp__size *size, unsigned can,
+				       struct xp_diag *diag)
 {
 	int error;
 	struct xp__commit *commit;
 
 	if (diag)
 		memset(diag, 0, sizeof(*diag));
-	commit = build(work, size, XP_POLICY_AUTO, can, &error, NULL);
+	commit = emit_build(work, size, XP_POLICY_AUTO, can, &error, NULL);
 	if (commit && xp__commit_ready(commit, diag) == 0)
 		return commit;
 	if (commit)
@@ -335,7 +335,7 @@ static int run(struct xp__commit *commit, const struct xp__work *work, const str
 	       struct xp_diag *diag)
 {
 	bool dear = traps(commit) && !xp__port->can(XP_NEED_TRAP);
-	struct xp__commit *other = dear ? rebuild(work, size, xp__port->can(~(unsigned)XP_NEED_TRAP), diag) : NULL;
+	struct xp__commit *other = dear ? emit_rebuild(work, size, xp__port->can(~(unsigned)XP_NEED_TRAP), diag) : NULL;
 	int error = other ? 0 : xp__commit_ready(commit, diag);
 	unsigned can = error ? without_traps(commit, error) : 0;
 	struct xp_diag refused;
@@ -343,7 +343,7 @@ static int run(struct xp__commit *commit, const struct xp__work *work, const str
 	if (can) {
 		if (diag)
 			refused = *diag;
-		other = rebuild(work, size, can, diag);
+		other = emit_rebuild(work, size, can, diag);
 		if (other == NULL && diag)
 			*diag = refused;
 	}
@@ -360,20 +360,20 @@ int xp__work_commit(const struct xp__work *work, struct xp_diag *diag)
 	struct xp__commit *commit;
 	int error = 0;
 
-	count(work, &size);
+	emit_count(work, &size);
 	if (size.sites > 0) {
-		commit = build(work, &size, xp_policy(), 0, &error, diag);
+		commit = emit_build(work, &size, xp_policy(), 0, &error, diag);
 		/* I4 */
 		if (commit && work->groups && xp__commit_needs(commit) & XP_NEED_TRAP &&
 		    xp__port->prepare(XP_NEED_ALONE, NULL) == 0) {
 			xp__commit_free(commit);
-			commit = build(work, &size, XP_POLICY_EARLY, 0, &error, diag);
+			commit = emit_build(work, &size, XP_POLICY_EARLY, 0, &error, diag);
 		}
 		if (commit)
 			error = run(commit, work, &size, diag);
 	}
 	if (!error)
-		apply(work);
+		emit_apply(work);
 	return error;
 }
 

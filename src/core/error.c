@@ -35,7 +35,7 @@ struct out {
 	size_t size, len;
 };
 
-static void put(struct out *out, const char *text)
+static void error_put(struct out *out, const char *text)
 {
 	for (; *text; text++, out->len++)
 		if (out->len + 1 < out->size)
@@ -54,7 +54,7 @@ static void put_hex(struct out *out, uintptr_t value, unsigned digits)
 		if (digits)
 			digits--;
 	} while (value || digits);
-	put(out, text + at);
+	error_put(out, text + at);
 }
 
 static void put_int(struct out *out, int value)
@@ -68,20 +68,20 @@ static void put_int(struct out *out, int value)
 		rest /= 10;
 	} while (rest);
 	if (value < 0)
-		put(out, "-");
-	put(out, text + at);
+		error_put(out, "-");
+	error_put(out, text + at);
 }
 
-static void put_bytes(struct out *out, const uint8_t *bytes, unsigned len)
+static void error_put_bytes(struct out *out, const uint8_t *bytes, unsigned len)
 {
 	for (unsigned i = 0; i < len; i++) {
-		put(out, " ");
+		error_put(out, " ");
 		put_hex(out, bytes[i], 2);
 	}
 }
 
 /* Whether the same may succeed the next time, with nothing else done. */
-static bool passes(int error)
+static bool error_passes(int error)
 {
 	static const int shortages[] = {XP__EBUSY, XP__ENOMEM, 4, 11, 23, 24, 28, 110}; /* see XP__SYSTEM_ERRORS */
 
@@ -98,7 +98,7 @@ static const char *advice(const struct xp_diag *diag)
 		return "; undoing it failed too, patching is disabled until the process restarts";
 	case XP_PHASE_STORE:
 	case XP_PHASE_SYNC:
-		return passes(-diag->error) || passes(diag->system)
+		return error_passes(-diag->error) || error_passes(diag->system)
 			       ? "; everything was undone, try again"
 			       : "; everything was undone; it fails again until the cause is gone";
 	default:
@@ -110,36 +110,36 @@ size_t xp_diag_format(const struct xp_diag *diag, char *buffer, size_t size)
 {
 	struct out out = {buffer, size, 0};
 
-	put(&out, xp_strerror(diag->error));
+	error_put(&out, xp_strerror(diag->error));
 	if (diag->error < 0) {
 		if (diag->site) {
-			put(&out, " at 0x");
+			error_put(&out, " at 0x");
 			put_hex(&out, (uintptr_t)diag->site, 0);
 		}
 		if (diag->key) {
-			put(&out, " of key ");
-			put(&out, diag->key);
+			error_put(&out, " of key ");
+			error_put(&out, diag->key);
 		}
 		if (diag->len) {
-			put(&out, ": expected");
-			put_bytes(&out, diag->expected, diag->len);
-			put(&out, ", found");
-			put_bytes(&out, diag->found, diag->len);
+			error_put(&out, ": expected");
+			error_put_bytes(&out, diag->expected, diag->len);
+			error_put(&out, ", found");
+			error_put_bytes(&out, diag->found, diag->len);
 		}
 		if (diag->tid) {
-			put(&out, ": thread ");
+			error_put(&out, ": thread ");
 			put_int(&out, diag->tid);
 		}
 		if (diag->detail) {
-			put(&out, ": ");
-			put(&out, diag->detail);
+			error_put(&out, ": ");
+			error_put(&out, diag->detail);
 		}
 		if (diag->system) {
-			put(&out, " (errno ");
+			error_put(&out, " (errno ");
 			put_int(&out, diag->system);
-			put(&out, ")");
+			error_put(&out, ")");
 		}
-		put(&out, advice(diag));
+		error_put(&out, advice(diag));
 	}
 	if (size)
 		buffer[out.len < size ? out.len : size - 1] = '\0';

@@ -150,6 +150,7 @@ struct xp__kind {
 	bool own_plans;       /* no two sites have equal plans: none is looked for */
 	uint8_t object_at;    /* where in the record the reference to the object stands */
 	bool several_records; /* one place has several records: a gate's stub is one, and may be a site */
+	bool by_name; /* what a record names is a handle: coming() leads it to the object of its name */
 	uint8_t nr_relative; /* fields with which the record begins that hold a distance from themselves, the site's first */
 
 	/*

@@ -286,7 +286,7 @@ static void store_pointers(const struct xp__commit *c, bool back)
  * Undoes phases @phase…0. Of the last, part or all may not have happened: if there is nothing to undo, nobody can have
  * fetched any of it, and the sync before it still holds.
  */
-static void roll_back(const struct xp__commit *c, unsigned phase, struct xp_diag *diag)
+static void poke_roll_back(const struct xp__commit *c, unsigned phase, struct xp_diag *diag)
 {
 	xp__count(&counters.rollbacks, 1);
 	do {
@@ -313,7 +313,7 @@ static int run_phases(const struct xp__commit *c, unsigned nr_phases, struct xp_
 			error = sync_phase(diag);
 		}
 		if (error) {
-			roll_back(c, phase, diag);
+			poke_roll_back(c, phase, diag);
 			return error;
 		}
 		XP__INJECT(XP__POINT_SYNCED);
@@ -435,7 +435,7 @@ static int make_buffer(struct xp_diag *diag)
 	return span_buffer ? 0 : xp__fail(diag, -XP__ENOMEM, XP_PHASE_PREPARE, NULL, NULL);
 }
 
-static int prepare(unsigned needs, struct xp_diag *diag)
+static int poke_prepare(unsigned needs, struct xp_diag *diag)
 {
 	int error = xp__port->prepare(needs, diag);
 
@@ -498,7 +498,7 @@ int xp__commit_ready(struct xp__commit *c, struct xp_diag *diag)
 	error = error ? error : make_buffer(diag);
 	error = error ? error : check_private(c, diag);
 	if (!error && nr_phases > 0)
-		error = prepare(needs, diag);
+		error = poke_prepare(needs, diag);
 	c->ready = error == 0;
 	return error;
 }

@@ -189,7 +189,7 @@ static void free_all(struct xp__block *block)
 }
 
 /* Two batches may be free: the one that waited, and then what came since. */
-static void look(struct xp__domain *domain)
+static void reclaim_look(struct xp__domain *domain)
 {
 	while (domain->waiting || domain->fresh) {
 		if (domain->waiting == NULL) {
@@ -208,7 +208,7 @@ static void look(struct xp__domain *domain)
 void xp__reclaim(void)
 {
 	for (struct xp__domain *domain = domains; domain; domain = domain->next)
-		look(domain);
+		reclaim_look(domain);
 }
 
 void xp__reclaim_await(void)
@@ -216,6 +216,6 @@ void xp__reclaim_await(void)
 	for (struct xp__domain *domain = domains; domain; domain = domain->next)
 		while (domain->brief && (domain->waiting || domain->fresh)) {
 			xp__cpu_relax();
-			look(domain);
+			reclaim_look(domain);
 		}
 }

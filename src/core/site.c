@@ -122,8 +122,8 @@ static uintptr_t site(const struct xp_site_table *table, const struct xp__kind *
 }
 
 /* The end of the run of numbers from @at on whose sites ascend. */
-static size_t run_end(const struct xp_site_table *table, const struct xp__kind *kind, const uint32_t *numbers,
-		      size_t nr, size_t at)
+static size_t site_run_end(const struct xp_site_table *table, const struct xp__kind *kind, const uint32_t *numbers,
+			   size_t nr, size_t at)
 {
 	if (at < nr)
 		at++;
@@ -133,13 +133,13 @@ static size_t run_end(const struct xp_site_table *table, const struct xp__kind *
 }
 
 /* Natural merge sort, by site: most come in order. Of one site the records stay in the order of their numbers. */
-static void sort(const struct xp_site_table *table, const struct xp__kind *kind, uint32_t *numbers, size_t nr,
-		 uint32_t *scratch)
+static void site_sort(const struct xp_site_table *table, const struct xp__kind *kind, uint32_t *numbers, size_t nr,
+		      uint32_t *scratch)
 {
-	while (run_end(table, kind, numbers, nr, 0) < nr) {
+	while (site_run_end(table, kind, numbers, nr, 0) < nr) {
 		for (size_t low = 0; low < nr;) {
-			size_t middle = run_end(table, kind, numbers, nr, low);
-			size_t high = run_end(table, kind, numbers, nr, middle);
+			size_t middle = site_run_end(table, kind, numbers, nr, low);
+			size_t high = site_run_end(table, kind, numbers, nr, middle);
 			size_t a = low, b = middle;
 
 			for (size_t i = low; i < high; i++) {
@@ -154,7 +154,7 @@ static void sort(const struct xp_site_table *table, const struct xp__kind *kind,
 	}
 }
 
-static bool same(const struct xp__kind *kind, const uint8_t *a, const uint8_t *b)
+static bool site_same(const struct xp__kind *kind, const uint8_t *a, const uint8_t *b)
 {
 	size_t at = 0;
 
@@ -181,12 +181,12 @@ static int find_doubles(const struct xp_site_table *table, const struct xp__kind
 	memset(doubles->bits, 0, (nr + 7) / 8);
 	for (i = 0; i < nr; i++)
 		numbers[i] = (uint32_t)i;
-	sort(table, kind, numbers, nr, numbers + nr);
+	site_sort(table, kind, numbers, nr, numbers + nr);
 	for (i = 1; i < nr; i++) {
 		uintptr_t code = site(table, kind, numbers[i]);
 
 		for (size_t k = i; k-- > 0 && site(table, kind, numbers[k]) == code;) {
-			if (same(kind, record(table, kind, numbers[k]), record(table, kind, numbers[i]))) {
+			if (site_same(kind, record(table, kind, numbers[k]), record(table, kind, numbers[i]))) {
 				doubles->bits[numbers[i] / 8] |= (uint8_t)(1u << numbers[i] % 8);
 				break;
 			}
@@ -336,7 +336,7 @@ static void unlink_groups(struct module *module)
 }
 
 /* The list of those whose objects are there. */
-static void enter(struct module *module)
+static void site_enter(struct module *module)
 {
 	module->next = registered;
 	registered = module;
@@ -592,7 +592,7 @@ static int register_locked(struct xp_module *public, struct xp_diag *diag)
 	}
 	if (is_new) {
 		link_groups(module);
-		enter(module);
+		site_enter(module);
 		say_live(public);
 	}
 	return 0;

@@ -215,7 +215,7 @@ enum xp_trap_verdict xp_trap(struct xp_regs *regs, unsigned number)
 }
 
 /* A fault of a site that is unbound: the kind says which faults its sites have. */
-static enum xp_trap_verdict decide_fault(enum xp_need need, struct xp_regs *regs, unsigned number,
+static enum xp_trap_verdict trap_decide_fault(enum xp_need need, struct xp_regs *regs, unsigned number,
 					 struct xp_fault_again *memory)
 {
 	for (unsigned kind = 0; kind < XP_NR_SITE_KINDS; kind++)
@@ -226,10 +226,10 @@ static enum xp_trap_verdict decide_fault(enum xp_need need, struct xp_regs *regs
 
 enum xp_trap_verdict xp_trap_illegal(struct xp_regs *regs, unsigned number)
 {
-	return decide_fault(XP_NEED_ILLEGAL, regs, number, NULL);
+	return trap_decide_fault(XP_NEED_ILLEGAL, regs, number, NULL);
 }
 
 enum xp_trap_verdict xp_trap_fault(struct xp_regs *regs, unsigned number, struct xp_fault_again *memory)
 {
-	return decide_fault(XP_NEED_FAULT, regs, number, memory);
+	return trap_decide_fault(XP_NEED_FAULT, regs, number, memory);
 }

@@ -26,8 +26,8 @@ use warnings;
 # The tables, from the top of the tree; the rooms that their definitions are looked for in; the words of an entry that say
 # more.
 our %tables = (
-	'tests/mutants/table' => {rooms => [qw(src/arch src/core src/trace src/control src/port/linux src/verify src/litmus tool)], words => [qw(test needs)]},
-	'tests/bare/mutants' => {rooms => [qw(src/arch src/core src/trace src/port/bare)], words => ['test']},
+	'tests/mutants/table' => {rooms => [qw(src/arch src/core src/kinds src/trace src/control src/port/linux src/verify src/litmus tool)], words => [qw(test needs)]},
+	'tests/bare/mutants' => {rooms => [qw(src/arch src/core src/kinds src/trace src/port/bare)], words => ['test']},
 	'tests/plugin/mutants' => {rooms => [qw(plugin tool)], words => ['cases']},
 );
 

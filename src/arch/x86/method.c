@@ -90,7 +90,7 @@ static bool falls_through(const struct xp__insn *insn)
 	return insn->kind != XP__INSN_UNKNOWN && insn->kind != XP__INSN_INT3 && !is_final(insn);
 }
 
-static void add_store(struct xp__plan *plan, const uint8_t *bytes, unsigned off, unsigned len, unsigned flags)
+static void method_add_store(struct xp__plan *plan, const uint8_t *bytes, unsigned off, unsigned len, unsigned flags)
 {
 	struct xp__store *store = &plan->store[plan->nr_stores++];
 
@@ -107,7 +107,7 @@ static bool try_flip(const struct span *span, struct xp__plan *plan)
 		return false;
 	plan->method = XP__METHOD_FLIP;
 	plan->needs = XP_NEED_SYNC;
-	add_store(plan, plan->new, span->first, 1, 0);
+	method_add_store(plan, plan->new, span->first, 1, 0);
 	return true;
 }
 
@@ -125,7 +125,7 @@ static bool try_word(const struct xp__change *c, const struct span *span, const 
 		return false;
 	plan->method = XP__METHOD_WORD;
 	plan->needs = XP_NEED_SYNC | XP_NEED_SINGLE;
-	add_store(plan, plan->new, span->first, span->last - span->first + 1, XP_WRITE_SINGLE);
+	method_add_store(plan, plan->new, span->first, span->last - span->first + 1, XP_WRITE_SINGLE);
 	return true;
 }
 
@@ -152,9 +152,9 @@ static bool try_shortjmp(const struct xp__change *c, const struct xp__insn *old,
 		return false;
 	plan->method = XP__METHOD_SHORTJMP;
 	plan->needs = XP_NEED_SYNC | XP_NEED_SINGLE;
-	add_store(plan, over, 0, 2, XP_WRITE_SINGLE);
-	add_store(plan, plan->new, 2, 3, 0);
-	add_store(plan, plan->new, 0, 2, XP_WRITE_SINGLE);
+	method_add_store(plan, over, 0, 2, XP_WRITE_SINGLE);
+	method_add_store(plan, plan->new, 2, 3, 0);
+	method_add_store(plan, plan->new, 0, 2, XP_WRITE_SINGLE);
 	return true;
 }
 
@@ -189,17 +189,17 @@ static int try_breakpoint(const struct xp__change *c, const struct span *span, c
 	plan->traps = true;
 	plan->insn = *new;
 	plan->resume = emulate || bypass ? 0 : c->resume_at;
-	add_store(plan, int3, 0, 1, 0);
+	method_add_store(plan, int3, 0, 1, 0);
 	if (span->last > 0) {
 		unsigned first = span->first > 0 ? span->first : 1;
 
-		add_store(plan, plan->new, first, span->last - first + 1, 0);
+		method_add_store(plan, plan->new, first, span->last - first + 1, 0);
 	}
-	add_store(plan, plan->new, 0, 1, 0);
+	method_add_store(plan, plan->new, 0, 1, 0);
 	return 0;
 }
 
-static int build(const struct xp__change *c, const struct span *span, struct xp__plan *plan, const char **detail)
+static int method_build(const struct xp__change *c, const struct span *span, struct xp__plan *plan, const char **detail)
 {
 	struct xp__insn old, new;
 	bool several;
@@ -221,7 +221,7 @@ static int build(const struct xp__change *c, const struct span *span, struct xp_
 	case XP_POLICY_QUIESCE:
 		plan->method = c->policy == XP_POLICY_EARLY ? XP__METHOD_EARLY : XP__METHOD_QUIESCE;
 		plan->needs = c->policy == XP_POLICY_EARLY ? XP_NEED_ALONE : XP_NEED_PARK;
-		add_store(plan, plan->new, span->first, span->last - span->first + 1, 0);
+		method_add_store(plan, plan->new, span->first, span->last - span->first + 1, 0);
 		return 0;
 	case XP_POLICY_AUTO:
 	case XP_POLICY_BREAKPOINT:
@@ -260,5 +260,5 @@ int xp__plan_build(const struct xp__change *c, struct xp__plan *plan, const char
 	plan->one_way = c->one_way;
 	if (span.nr == 0)
 		return 0;
-	return build(c, &span, plan, detail);
+	return method_build(c, &span, plan, detail);
 }

@@ -21,7 +21,7 @@
 #include "core/batch.h"
 #include "core/commit.h"
 #include "core/deps.h"
-#include "core/fault.h"
+#include "kinds/fault.h"
 #include "core/inject.h"
 #include "core/trap.h"
 #include "core/state.h"
@@ -57,12 +57,12 @@ struct target {
 	uint32_t offset;
 };
 
-static struct xp_gate_far *gate_of(const struct xp__request *request)
+static struct xp_gate_far *far_gate_of(const struct xp__request *request)
 {
 	return (struct xp_gate_far *)request->object;
 }
 
-static struct target target_of(const struct xp_gate_far *gate)
+static struct target far_target_of(const struct xp_gate_far *gate)
 {
 	struct target to;
 	uint32_t version;
@@ -99,7 +99,7 @@ static bool is_near(const struct xp_far_site *site)
 
 /* ---- the bytes of a site ---- */
 
-static void put(uint8_t *at, uint32_t value, unsigned size)
+static void far_put(uint8_t *at, uint32_t value, unsigned size)
 {
 	for (unsigned i = 0; i < size; i++)
 		at[i] = (uint8_t)(value >> 8 * i);
@@ -110,8 +110,8 @@ static void far_call(uint8_t *bytes, const struct form *form, uint16_t selector,
 	if (form->prefix)
 		*bytes++ = form->prefix;
 	*bytes++ = 0x9a;
-	put(bytes, offset, form->width);
-	put(bytes + form->width, selector, 2);
+	far_put(bytes, offset, form->width);
+	far_put(bytes + form->width, selector, 2);
 }
 
 static void unbound_form(uint8_t *bytes, const struct xp_far_site *site)
@@ -137,7 +137,7 @@ static void bound_form(uint8_t *bytes, const struct xp_far_site *site, const str
 	bytes[1] = 0x0e;
 	bytes[2] = form->prefix ? form->prefix : 0xe8;
 	bytes[3] = 0xe8;
-	put(bytes + (form->prefix ? 4 : 3), to->offset - offset_behind(site), form->width);
+	far_put(bytes + (form->prefix ? 4 : 3), to->offset - offset_behind(site), form->width);
 }
 
 /* What a bystander executes in its place that meets a breakpoint at byte @at. */
@@ -160,7 +160,7 @@ static int fail_record(const struct xp_far_site *site, int error, const char *de
 	return xp__fail(diag, error, XP_PHASE_VALIDATE, (const void *)xp__relative(&site->code), detail);
 }
 
-static int check(const struct xp_far_site *site, struct xp_diag *diag)
+static int far_check(const struct xp_far_site *site, struct xp_diag *diag)
 {
 	const struct xp_far_segment *segment = segment_of(site);
 	uint32_t offset = (uint32_t)(xp__relative(&site->code) - segment->base);
@@ -212,7 +212,7 @@ static int add_site(const struct xp__request *request, const struct xp_far_site 
 
 	if (!xp__commit_readable(commit, (uintptr_t)text, len))
 		return xp__fail_unreadable(diag, (uintptr_t)text);
-	error = check(site, diag);
+	error = far_check(site, diag);
 	if (error)
 		return error;
 	unbound_form(unbound, site);
@@ -226,7 +226,7 @@ static int add_site(const struct xp__request *request, const struct xp_far_site 
 	if (is_unbound) {
 		memcpy(old, unbound, len);
 	} else {
-		before = target_of(gate_of(request));
+		before = far_target_of(far_gate_of(request));
 		error = aim(site, before.selector, before.offset, &before, diag);
 		if (error)
 			return error;
@@ -247,7 +247,7 @@ static int add_site(const struct xp__request *request, const struct xp_far_site 
 	return xp__commit_change(commit, &change, first, diag);
 }
 
-static const struct xp_far_site *site_of(const struct xp__group *group, uint32_t i)
+static const struct xp_far_site *far_site_of(const struct xp__group *group, uint32_t i)
 {
 	return (const struct xp_far_site *)group->records + group->numbers[i];
 }
@@ -265,7 +265,7 @@ static int far_emit(const struct xp__request *request, const struct xp__group *g
 	int error = 0;
 
 	for (uint32_t i = 0; i < group->nr && !error; i++) {
-		const struct xp_far_site *site = site_of(group, i);
+		const struct xp_far_site *site = far_site_of(group, i);
 
 		if (segment_of(site)->added && (request->far.site == NULL || request->far.site == site))
 			error = add_site(request, site, commit, first, diag);
@@ -275,7 +275,7 @@ static int far_emit(const struct xp__request *request, const struct xp__group *g
 
 static int far_begin(struct xp__request *request)
 {
-	struct target now = target_of(gate_of(request));
+	struct target now = far_target_of(far_gate_of(request));
 	bool has = now.selector != 0;
 
 	if (request->far.op == XP__GATE_SET) {
@@ -289,7 +289,7 @@ static int far_begin(struct xp__request *request)
 
 static void far_end(struct xp__request *request, bool done)
 {
-	struct xp_gate_far *gate = gate_of(request);
+	struct xp_gate_far *gate = far_gate_of(request);
 	uint32_t next = gate->version + 1;
 
 	if (!done)
@@ -303,7 +303,7 @@ static void far_end(struct xp__request *request, bool done)
 
 static void far_get_state(struct xp__request *request)
 {
-	struct target to = target_of(gate_of(request));
+	struct target to = far_target_of(far_gate_of(request));
 
 	request->far.selector = to.selector;
 	request->far.offset = to.offset;
@@ -326,7 +326,7 @@ static bool is_unbound(const struct xp_far_site *site)
 /* As if the site were bound. Without a provider, or one that the site cannot call: as if the stub had been called. */
 static void finish_call(const struct xp_far_site *site, struct xp_regs *regs)
 {
-	struct target to = target_of(gate_at(site));
+	struct target to = far_target_of(gate_at(site));
 	uint32_t len = form_of(site)->len;
 	struct xp__insn insn;
 
@@ -340,7 +340,7 @@ static void finish_call(const struct xp_far_site *site, struct xp_regs *regs)
 }
 
 /* A site that was unbound when it was looked at. */
-static enum xp_trap_verdict bind(const struct xp_far_site *site, struct xp_regs *regs)
+static enum xp_trap_verdict far_bind(const struct xp_far_site *site, struct xp_regs *regs)
 {
 	struct xp__request request = {.kind = &xp__gate_far_kind, .object = &gate_at(site)->object};
 	bool tries = xp__faults_try(&gate_at(site)->faults);
@@ -392,7 +392,7 @@ static enum xp_trap_verdict far_fault(struct xp_regs *regs, unsigned shard, stru
 	XP__INJECT(XP__POINT_FAULT_FOUND);
 	if (!is_unbound(site))
 		return again(code, memory);
-	return bind(site, regs);
+	return far_bind(site, regs);
 }
 
 /* ---- executables and shared objects come and go ---- */
@@ -513,7 +513,7 @@ int xp_far_segment_remove(struct xp_far_segment *segment)
 	return 0;
 }
 
-static int change(struct xp_gate_far *gate, enum xp__gate_op op, uint16_t selector, uint32_t offset)
+static int far_change(struct xp_gate_far *gate, enum xp__gate_op op, uint16_t selector, uint32_t offset)
 {
 	struct xp__request request = {.kind = &xp__gate_far_kind};
 
@@ -545,26 +545,26 @@ int xp_batch_add_gate_far(struct xp_batch *batch, struct xp_gate_far *gate, uint
 
 int xp_gate_far_provide(struct xp_gate_far *gate, uint16_t selector, uint32_t offset)
 {
-	return change(gate, XP__GATE_PROVIDE, selector, offset);
+	return far_change(gate, XP__GATE_PROVIDE, selector, offset);
 }
 
 int xp_gate_far_replace(struct xp_gate_far *gate, uint16_t selector, uint32_t offset)
 {
-	return change(gate, XP__GATE_REPLACE, selector, offset);
+	return far_change(gate, XP__GATE_REPLACE, selector, offset);
 }
 
 int xp_gate_far_withdraw(struct xp_gate_far *gate)
 {
-	return change(gate, XP__GATE_WITHDRAW, 0, 0);
+	return far_change(gate, XP__GATE_WITHDRAW, 0, 0);
 }
 
 /* One request for each gate that has a provider. */
-static size_t list_gates(struct xp__request *requests)
+static size_t far_list_gates(struct xp__request *requests)
 {
 	size_t nr = 0;
 
 	for (struct xp_gate_far *gate = gates; gate; gate = gate->next) {
-		if (target_of(gate).selector == 0)
+		if (far_target_of(gate).selector == 0)
 			continue;
 		if (requests) {
 			requests[nr] = (struct xp__request){.kind = &xp__gate_far_kind, .object = &gate->object};
@@ -579,5 +579,5 @@ static size_t list_gates(struct xp__request *requests)
 
 int xp_gate_far_bind_all(void)
 {
-	return xp__apply_listed(list_gates);
+	return xp__apply_listed(far_list_gates);
 }

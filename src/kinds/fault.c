@@ -7,7 +7,7 @@
  *
  * Ordering. (G3) publishes a table, before a site in it is executed, (G4) reads it.
  */
-#include "core/fault.h"
+#include "kinds/fault.h"
 
 #include "core/deps.h"
 #include "core/reclaim.h"
@@ -63,7 +63,7 @@ void xp__faults_insert(struct xp__fault_sites *sites, uintptr_t code, void *owne
 }
 
 /* The first site at @code or behind it. */
-static size_t place(const struct xp__fault_sites *sites, uintptr_t code)
+static size_t fault_place(const struct xp__fault_sites *sites, uintptr_t code)
 {
 	size_t low = 0, high = sites->nr;
 
@@ -80,7 +80,7 @@ static size_t place(const struct xp__fault_sites *sites, uintptr_t code)
 
 void xp__faults_remove(struct xp__fault_sites *sites, uintptr_t code)
 {
-	size_t i = place(sites, code);
+	size_t i = fault_place(sites, code);
 
 	if (i == sites->nr || sites->site[i].code != code)
 		return;
@@ -93,7 +93,7 @@ void *xp__faults_find(const struct xp__faults *faults, uintptr_t code)
 {
 	/* ordering: (G4) pairs with (G3) */
 	const struct xp__fault_sites *sites = __atomic_load_n(&faults->sites, __ATOMIC_ACQUIRE);
-	size_t i = sites ? place(sites, code) : 0;
+	size_t i = sites ? fault_place(sites, code) : 0;
 
 	return sites && i < sites->nr && sites->site[i].code == code ? sites->site[i].owner : NULL;
 }

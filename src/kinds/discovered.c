@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 /* Lists of call sites that were found when they were executed. */
-#include "core/discovered.h"
+#include "kinds/discovered.h"
 
 #include "core/reclaim.h"
 #include "core/state.h"

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* Call sites that no record names: found when they are executed. Context: text lock. */
-#ifndef XP_CORE_DISCOVERED_H
-#define XP_CORE_DISCOVERED_H
+#ifndef XP_KINDS_DISCOVERED_H
+#define XP_KINDS_DISCOVERED_H
 
 #include <stdbool.h>
 #include <stddef.h>

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* The sites of static keys: operations of their kind. */
-#ifndef XP_CORE_BRANCH_H
-#define XP_CORE_BRANCH_H
+#ifndef XP_KINDS_BRANCH_H
+#define XP_KINDS_BRANCH_H
 
 #include "core/kind.h"
 

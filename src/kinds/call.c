@@ -24,7 +24,7 @@
 #include "core/batch.h"
 #include "core/commit.h"
 #include "core/deps.h"
-#include "core/discovered.h"
+#include "kinds/discovered.h"
 #include "core/state.h"
 
 #define XP_NO_PATCHING /* the library has no calls of its own */
@@ -36,7 +36,7 @@ static struct xp_static_call *call_of(const struct xp__request *request)
 }
 
 /* The handle that the record names, not the shared call behind it. */
-static struct xp_static_call *handle_of(const struct xp_call_site *site)
+static struct xp_static_call *call_handle_of(const struct xp_call_site *site)
 {
 	return (struct xp_static_call *)(xp__relative(&site->call) & ~(uintptr_t)XP_SITE_FLAGS);
 }
@@ -58,7 +58,7 @@ static bool discovers(const struct xp_static_call *handle)
 static void call_count(const struct xp__request *request, const struct xp__group *group, struct xp__size *size)
 {
 	const struct xp_static_call *handle =
-		handle_of((const struct xp_call_site *)group->records + group->numbers[0]);
+		call_handle_of((const struct xp_call_site *)group->records + group->numbers[0]);
 	size_t nr = group->nr + xp__discovered_count(handle->discovered);
 
 	(void)request;
@@ -71,7 +71,7 @@ static int call_site(const struct xp__group *group, size_t i, struct xp__site *s
 {
 	const struct xp_call_site *record =
 		(const struct xp_call_site *)group->records + group->numbers[i < group->nr ? i : 0];
-	struct xp_static_call *handle = handle_of(record);
+	struct xp_static_call *handle = call_handle_of(record);
 	const struct xp__discovered *discovered = i <= group->nr ? handle->discovered : site->discovered->next;
 
 	*site = (struct xp__site){.handle = handle, .len = XP__CALL_LEN};
@@ -179,7 +179,7 @@ static void call_applied(const struct xp__request *request, const struct xp__gro
 	const struct xp_call_site *sites = group->records;
 
 	for (uint32_t i = 0; i < group->nr; i++) {
-		struct xp_static_call *handle = handle_of(&sites[group->numbers[i]]);
+		struct xp_static_call *handle = call_handle_of(&sites[group->numbers[i]]);
 
 		handle->text_target = (xp__call_func *)destination(handle, request->call.func);
 	}
@@ -215,7 +215,7 @@ static void call_drop(struct xp__request *request)
 static void call_gone(const struct xp_site_table *table)
 {
 	for (const struct xp_call_site *site = table->start; site < (const struct xp_call_site *)table->end; site++) {
-		struct xp_static_call *call = handle_of(site);
+		struct xp_static_call *call = call_handle_of(site);
 
 		if (xp__site_flags(&site->call) & XP_SITE_TRAMPOLINE) {
 			xp__unpin(call->pin);
@@ -234,7 +234,7 @@ extern xp__call_func xp__call_discoverer __attribute__((visibility("hidden")));
 XP__THUNK(xp__call_discoverer, xp__call_discover);
 void *xp__call_discover(struct xp_object *object, uintptr_t return_address);
 
-static void store_slot(struct xp_static_call *call, xp__call_func *func)
+static void call_store_slot(struct xp_static_call *call, xp__call_func *func)
 {
 	/* ordering: (C1) pairs with (C2) */
 	__atomic_store_n(&call->slot, func, __ATOMIC_RELEASE);
@@ -251,7 +251,7 @@ static bool has_record(const struct xp_static_call *call, uintptr_t code)
 }
 
 /* Whether the call at @code, which came by the trampoline, goes to the target itself from now on, by this thread or another. */
-static bool place(struct xp_static_call *call, uintptr_t code)
+static bool call_place(struct xp_static_call *call, uintptr_t code)
 {
 	const struct xp__site site = {.code = code, .handle = call, .len = XP__CALL_LEN};
 	uintptr_t to = destination(call, call->func);
@@ -286,8 +286,8 @@ void *xp__call_discover(struct xp_object *object, uintptr_t return_address)
 		return (void *)destination(call, func);
 	}
 	func = call->func;
-	if (discovers(call) && !place(call, return_address - XP__CALL_LEN) && ++call->misses >= MISSES_MAX)
-		store_slot(call, (xp__call_func *)destination(call, func));
+	if (discovers(call) && !call_place(call, return_address - XP__CALL_LEN) && ++call->misses >= MISSES_MAX)
+		call_store_slot(call, (xp__call_func *)destination(call, func));
 	xp__unlock();
 	return (void *)destination(call, func);
 }
@@ -298,14 +298,14 @@ static void call_live(const struct xp_site_table *table)
 	uintptr_t page = 0;
 
 	for (const struct xp_call_site *site = table->start; site < (const struct xp_call_site *)table->end; site++) {
-		struct xp_static_call *call = handle_of(site);
+		struct xp_static_call *call = call_handle_of(site);
 
 		if (!(xp__site_flags(&site->call) & XP_SITE_TRAMPOLINE) || !call->lazy || call->misses >= MISSES_MAX ||
 		    !xp__text_readable(&page, xp__relative(&site->code), XP__TRAMPOLINE_LEN) ||
 		    !xp__form_trampoline_is_indirect((const uint8_t *)xp__relative(&site->code)))
 			continue;
 		call->discoverer = xp__call_discoverer;
-		store_slot(call, call->lazy);
+		call_store_slot(call, call->lazy);
 	}
 }
 
@@ -313,7 +313,7 @@ static void call_live(const struct xp_site_table *table)
 static void call_going(const struct xp_site_table *table)
 {
 	for (const struct xp_call_site *site = table->start; site < (const struct xp_call_site *)table->end; site++) {
-		struct xp_static_call *call = handle_of(site);
+		struct xp_static_call *call = call_handle_of(site);
 
 		for (const struct xp__discovered *discovered = call->discovered; discovered;
 		     discovered = discovered->next) {
@@ -326,7 +326,7 @@ static void call_going(const struct xp_site_table *table)
 		}
 		xp__discovered_drop(&call->discovered);
 		if (discovers(call))
-			store_slot(call, (xp__call_func *)destination(call, call->func));
+			call_store_slot(call, (xp__call_func *)destination(call, call->func));
 	}
 }
 
@@ -350,7 +350,7 @@ const struct xp__kind xp__call_kind = {
 #endif
 };
 
-static struct xp__request request_of(struct xp_static_call *call, xp__call_func *func)
+static struct xp__request call_request_of(struct xp_static_call *call, xp__call_func *func)
 {
 	struct xp__request request = {.kind = &xp__call_kind, .object = xp__real(&call->object)};
 
@@ -361,7 +361,7 @@ static struct xp__request request_of(struct xp_static_call *call, xp__call_func 
 
 int xp__static_call_update(struct xp_static_call *call, xp__call_func *func)
 {
-	struct xp__request request = request_of(call, func);
+	struct xp__request request = call_request_of(call, func);
 	int error = xp__apply(&request, NULL);
 
 	call_drop(&request);
@@ -370,7 +370,7 @@ int xp__static_call_update(struct xp_static_call *call, xp__call_func *func)
 
 int xp__batch_add_call(struct xp_batch *batch, struct xp_static_call *call, xp__call_func *func)
 {
-	struct xp__request request = request_of(call, func);
+	struct xp__request request = call_request_of(call, func);
 	int error = xp__batch_add(batch, &request);
 
 	if (error)

@@ -27,8 +27,8 @@
 #include "core/batch.h"
 #include "core/commit.h"
 #include "core/deps.h"
-#include "core/discovered.h"
-#include "core/fault.h"
+#include "kinds/discovered.h"
+#include "kinds/fault.h"
 #include "core/inject.h"
 #include "core/reclaim.h"
 #include "core/state.h"
@@ -52,7 +52,7 @@ static bool eager; /* relaxed atomic */
 
 /* ---- names ---- */
 
-static bool same(const char *a, const char *b)
+static bool gate_same(const char *a, const char *b)
 {
 	while (*a && *a == *b) {
 		a++;
@@ -61,11 +61,11 @@ static bool same(const char *a, const char *b)
 	return *a == *b;
 }
 
-static struct gate *find(const char *name)
+static struct gate *gate_find(const char *name)
 {
 	struct gate *gate = gates;
 
-	while (gate && !same(gate->gate.object.name, name))
+	while (gate && !gate_same(gate->gate.object.name, name))
 		gate = (struct gate *)gate->gate.next;
 	return gate;
 }
@@ -73,7 +73,7 @@ static struct gate *find(const char *name)
 /* The gate of that name, made if there is none; NULL: no memory. */
 static struct gate *name_gate(const char *name)
 {
-	struct gate *gate = find(name);
+	struct gate *gate = gate_find(name);
 	size_t len = 0;
 
 	if (gate)
@@ -96,7 +96,7 @@ static struct gate *gate_of(const struct xp__request *request)
 }
 
 /* The handle that the record names, not the gate behind it. */
-static struct xp_gate *handle_of(const struct xp_gate_site *site)
+static struct xp_gate *gate_handle_of(const struct xp_gate_site *site)
 {
 	return (struct xp_gate *)(xp__relative(&site->gate) & ~(uintptr_t)XP_SITE_FLAGS);
 }
@@ -113,7 +113,7 @@ static xp__gate_func *resolver_entry(const struct xp_gate *handle)
 	return XP__GATE_ASKS ? (xp__gate_func *)((uintptr_t)handle->stub - XP__GATE_ASKS) : xp__gate_resolver;
 }
 
-static void store_slot(struct xp_gate *handle, xp__gate_func *func)
+static void gate_store_slot(struct xp_gate *handle, xp__gate_func *func)
 {
 	/* ordering: (G1) pairs with (G2) */
 	__atomic_store_n(&handle->slot, func, __ATOMIC_RELEASE);
@@ -125,9 +125,9 @@ static void set_slot(struct xp_gate *handle, xp__gate_func *provider, bool direc
 	handle->misses = 0;
 	xp__faults_ended(&handle->faults);
 	if (provider && handle->stub && (!direct || xp__sanitizer))
-		store_slot(handle, resolver_entry(handle));
+		gate_store_slot(handle, resolver_entry(handle));
 	else
-		store_slot(handle, provider ? provider : handle->fallback);
+		gate_store_slot(handle, provider ? provider : handle->fallback);
 }
 
 /* ---- sites ---- */
@@ -147,7 +147,7 @@ static struct xp__site site_at(struct xp_gate *handle, uintptr_t code, bool ud2)
 	return site;
 }
 
-static const struct xp_gate_site *site_of(const struct xp__group *group, uint32_t i)
+static const struct xp_gate_site *gate_site_of(const struct xp__group *group, uint32_t i)
 {
 	return (const struct xp_gate_site *)group->records + group->numbers[i];
 }
@@ -173,7 +173,7 @@ static uintptr_t unbound_target(const struct xp_gate *handle, const struct xp__s
 
 static void gate_count(const struct xp__request *request, const struct xp__group *group, struct xp__size *size)
 {
-	size_t nr = group->nr + xp__discovered_count(handle_of(site_of(group, 0))->discovered);
+	size_t nr = group->nr + xp__discovered_count(gate_handle_of(gate_site_of(group, 0))->discovered);
 
 	(void)request;
 	size->sites += nr;
@@ -182,11 +182,11 @@ static void gate_count(const struct xp__request *request, const struct xp__group
 
 static int gate_site(const struct xp__group *group, size_t i, struct xp__site *site)
 {
-	struct xp_gate *handle = handle_of(site_of(group, 0));
+	struct xp_gate *handle = gate_handle_of(gate_site_of(group, 0));
 	const struct xp__discovered *discovered = i <= group->nr ? handle->discovered : site->discovered->next;
 
 	if (i < group->nr) {
-		const struct xp_gate_site *record = site_of(group, (uint32_t)i);
+		const struct xp_gate_site *record = gate_site_of(group, (uint32_t)i);
 		unsigned flags = xp__site_flags(&record->gate);
 
 		*site = site_at(handle, xp__relative(&record->code), flags & XP_SITE_UD2);
@@ -200,7 +200,7 @@ static int gate_site(const struct xp__group *group, size_t i, struct xp__site *s
 	return handle->stub != NULL;
 }
 
-static int check(const struct xp__site *site, const uint8_t *text, struct xp_diag *diag)
+static int gate_check(const struct xp__site *site, const uint8_t *text, struct xp_diag *diag)
 {
 	static const char detail[] = "a site in UD2 form that is neither call nor stub";
 	uint8_t call[XP__FAULT_LEN];
@@ -229,7 +229,7 @@ static int gate_form(const struct xp__request *request, const struct xp__site *s
 	unsigned nr = 1;
 	uintptr_t to = (uintptr_t)(which < XP__RIGHT ? handle->text_target : request->gate.provider);
 	bool is_fault, is_unbound, has_bound;
-	int error = check(site, text, diag);
+	int error = gate_check(site, text, diag);
 
 	if (error)
 		return error;
@@ -296,7 +296,7 @@ static void gate_end(struct xp__request *request, bool done)
 
 static void gate_applied(const struct xp__request *request, const struct xp__group *group)
 {
-	handle_of(site_of(group, 0))->text_target = request->gate.provider;
+	gate_handle_of(gate_site_of(group, 0))->text_target = request->gate.provider;
 }
 
 static void gate_drop(struct xp__request *request)
@@ -338,7 +338,7 @@ static int add_faults(const struct xp_site_table *table)
 	/* A call that cannot be bound is emulated; a jump needs no stack. */
 	for (const struct xp_gate_site *site = table->start; site < (const struct xp_gate_site *)table->end; site++)
 		if (xp__site_flags(&site->gate) & XP_SITE_UD2 &&
-		    xp__relative(&site->code) != (uintptr_t)handle_of(site)->stub && !xp__port->can(XP_NEED_CALL))
+		    xp__relative(&site->code) != (uintptr_t)gate_handle_of(site)->stub && !xp__port->can(XP_NEED_CALL))
 			return -XP_E_SHADOW_STACK;
 	error = xp__port->prepare(XP_NEED_ILLEGAL, NULL);
 	if (error)
@@ -348,7 +348,7 @@ static int add_faults(const struct xp_site_table *table)
 		return -XP__ENOMEM;
 	for (const struct xp_gate_site *site = table->start; site < (const struct xp_gate_site *)table->end; site++)
 		if (xp__site_flags(&site->gate) & XP_SITE_UD2)
-			xp__faults_insert(sites, xp__relative(&site->code), handle_of(site));
+			xp__faults_insert(sites, xp__relative(&site->code), gate_handle_of(site));
 	xp__faults_publish(&faults, sites);
 	return 0;
 }
@@ -432,7 +432,7 @@ static enum xp_trap_verdict gate_fault(struct xp_regs *regs, unsigned shard, str
 static int gate_coming(const struct xp_site_table *table)
 {
 	for (const struct xp_gate_site *site = table->start; site < (const struct xp_gate_site *)table->end; site++) {
-		struct xp_gate *handle = handle_of(site);
+		struct xp_gate *handle = gate_handle_of(site);
 		struct gate *gate;
 
 		if (handle->object.real)
@@ -452,7 +452,7 @@ static int gate_coming(const struct xp_site_table *table)
 static void gate_live(const struct xp_site_table *table)
 {
 	for (const struct xp_gate_site *site = table->start; site < (const struct xp_gate_site *)table->end; site++) {
-		struct xp_gate *handle = handle_of(site);
+		struct xp_gate *handle = gate_handle_of(site);
 		xp__gate_func *provider = ((struct gate *)handle->object.real)->gate.text_target;
 
 		if (xp__site_flags(&site->gate) & XP_SITE_STUB)
@@ -476,12 +476,12 @@ static void gate_going(const struct xp_site_table *table)
 {
 	drop_faults(table);
 	for (const struct xp_gate_site *site = table->start; site < (const struct xp_gate_site *)table->end; site++) {
-		struct xp_gate *handle = handle_of(site), **link;
+		struct xp_gate *handle = gate_handle_of(site), **link;
 
 		if (handle->object.real == NULL)
 			continue;
 		forget_discovered(handle);
-		store_slot(handle, handle->fallback);
+		gate_store_slot(handle, handle->fallback);
 		link = &((struct gate *)handle->object.real)->handles;
 		while (*link != handle)
 			link = &(*link)->next;
@@ -496,6 +496,7 @@ const struct xp__kind xp__gate_kind = {
 	.object_at = offsetof(struct xp_gate_site, gate),
 	.nr_relative = 2,
 	.several_records = true,
+	.by_name = true,
 	.begin = gate_begin,
 	.end = gate_end,
 	.get_state = gate_get_state,
@@ -520,7 +521,7 @@ static struct xp__site known_site(struct xp_gate *handle, uintptr_t call)
 
 	for (const struct xp__group *group = object->groups; group; group = group->next) {
 		for (uint32_t i = 0; i < group->nr; i++) {
-			const struct xp_gate_site *record = site_of(group, i);
+			const struct xp_gate_site *record = gate_site_of(group, i);
 			bool ud2 = xp__site_flags(&record->gate) & XP_SITE_UD2;
 
 			if (xp__relative(&record->code) + (ud2 ? XP__FAULT_CALL : 0) == call &&
@@ -534,7 +535,7 @@ static struct xp__site known_site(struct xp_gate *handle, uintptr_t call)
 }
 
 /* 0: bound, by this thread or another. Else the site stays as it is. */
-static int bind(struct xp_gate *handle, uintptr_t code, xp__gate_func *provider)
+static int gate_bind(struct xp_gate *handle, uintptr_t code, xp__gate_func *provider)
 {
 	struct xp__request request = {.kind = &xp__gate_kind, .object = handle->object.real};
 	uint8_t near[XP__CALL_LEN];
@@ -587,7 +588,7 @@ void *xp__gate_resolve(struct xp_object *object, uintptr_t return_address)
 	if (xp__lock(NULL))
 		return (void *)(uintptr_t)provider;
 	provider = gate->gate.text_target;
-	if (provider && bind(handle, return_address - XP__CALL_LEN, provider) && ++handle->misses >= MISSES_MAX)
+	if (provider && gate_bind(handle, return_address - XP__CALL_LEN, provider) && ++handle->misses >= MISSES_MAX)
 		set_slot(handle, provider, true);
 	xp__unlock();
 	return (void *)(uintptr_t)(provider ? provider : handle->fallback);
@@ -597,7 +598,7 @@ XP__RETURN0(xp__gate_return0);
 
 /* ---- the interface ---- */
 
-static int change(const char *name, enum xp__gate_op op, xp__gate_func *provider)
+static int gate_change(const char *name, enum xp__gate_op op, xp__gate_func *provider)
 {
 	struct xp__request request = {.kind = &xp__gate_kind};
 	struct gate *gate;
@@ -608,7 +609,7 @@ static int change(const char *name, enum xp__gate_op op, xp__gate_func *provider
 	request.gate.pin = xp__pin(provider, NULL);
 	error = xp__lock(NULL);
 	if (!error) {
-		gate = op == XP__GATE_PROVIDE ? name_gate(name) : find(name);
+		gate = op == XP__GATE_PROVIDE ? name_gate(name) : gate_find(name);
 		if (gate == NULL) {
 			error = op == XP__GATE_PROVIDE ? -XP__ENOMEM : -XP_E_NO_PROVIDER;
 		} else {
@@ -654,17 +655,17 @@ int xp__batch_add_gate(struct xp_batch *batch, const char *name, xp__gate_func *
 
 int xp__gate_provide(const char *name, xp__gate_func *function)
 {
-	return change(name, XP__GATE_PROVIDE, function);
+	return gate_change(name, XP__GATE_PROVIDE, function);
 }
 
 int xp__gate_replace(const char *name, xp__gate_func *function)
 {
-	return change(name, XP__GATE_REPLACE, function);
+	return gate_change(name, XP__GATE_REPLACE, function);
 }
 
 int xp_gate_withdraw(const char *name)
 {
-	return change(name, XP__GATE_WITHDRAW, NULL);
+	return gate_change(name, XP__GATE_WITHDRAW, NULL);
 }
 
 void xp_gate_set_eager(bool on)
@@ -673,7 +674,7 @@ void xp_gate_set_eager(bool on)
 }
 
 /* One request for each gate that has a provider. */
-static size_t list_gates(struct xp__request *requests)
+static size_t gate_list_gates(struct xp__request *requests)
 {
 	size_t nr = 0;
 
@@ -693,7 +694,7 @@ static size_t list_gates(struct xp__request *requests)
 
 int xp_gate_bind_all(void)
 {
-	return xp__apply_listed(list_gates);
+	return xp__apply_listed(gate_list_gates);
 }
 
 #endif

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* Sites that fault when they are executed: a sorted table that handlers search without a lock, replaced as a whole. */
-#ifndef XP_CORE_FAULT_H
-#define XP_CORE_FAULT_H
+#ifndef XP_KINDS_FAULT_H
+#define XP_KINDS_FAULT_H
 
 #include <stdbool.h>
 #include <stddef.h>

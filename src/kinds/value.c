@@ -50,7 +50,7 @@ static uint64_t load(const void *value, size_t size)
 	}
 }
 
-static void store(void *value, size_t size, uint64_t bits)
+static void value_store(void *value, size_t size, uint64_t bits)
 {
 	switch (size) {
 	case 1:
@@ -89,7 +89,7 @@ static void value_end(struct xp__request *request, bool done)
 	struct xp_imv *imv = imv_of(request->object);
 
 	if (done)
-		store(imv->value, imv->size, request->bits);
+		value_store(imv->value, imv->size, request->bits);
 }
 
 static void value_get_state(struct xp__request *request)
@@ -97,7 +97,7 @@ static void value_get_state(struct xp__request *request)
 	request->bits = value_of(imv_of(request->object));
 }
 
-static int fail_text(const struct xp__site *site, const uint8_t *text, struct xp_diag *diag)
+static int value_fail_text(const struct xp__site *site, const uint8_t *text, struct xp_diag *diag)
 {
 	if (xp__is_trap(text))
 		return xp__fail(diag, -XP__EBUSY, XP_PHASE_VALIDATE, (const void *)site->code,
@@ -140,7 +140,7 @@ static int value_form(const struct xp__request *request, const struct xp__site *
 				"the record's size is not the value's");
 	/* What is wanted is asked of text that was found to be a mov. */
 	if (which != XP__WANTED && !xp__form_is_value(text, record->len, record->size))
-		return fail_text(site, text, diag);
+		return value_fail_text(site, text, diag);
 	xp__form_value(form->bytes, text, record->len, record->size, bits);
 	if (which == XP__FROM_ANY)
 		memcpy(form->bytes, text, site->len);
@@ -164,7 +164,7 @@ static bool allows(const struct xp_imv *imv, uint64_t bits)
 	return bits >= imv->least && bits <= imv->most;
 }
 
-static int fill(struct xp__request *request, struct xp_imv *imv, const void *value, size_t size)
+static int value_fill(struct xp__request *request, struct xp_imv *imv, const void *value, size_t size)
 {
 	if (imv == NULL || value == NULL || !xp__value_size(size))
 		return -XP__EINVAL;
@@ -188,7 +188,7 @@ static int value_parse(struct xp__request *request, struct xp_object *object, ui
 		return -XP__EINVAL;
 	if (size < sizeof(value) && value >> sign > 1 && value >> sign != UINT64_MAX >> sign)
 		return -XP__EINVAL;
-	return fill(request, imv_of(object), &value, size);
+	return value_fill(request, imv_of(object), &value, size);
 }
 
 const struct xp__kind xp__value_kind = {
@@ -207,7 +207,7 @@ const struct xp__kind xp__value_kind = {
 int xp__imv_set(struct xp_imv *imv, const void *value, size_t size)
 {
 	struct xp__request request;
-	int error = fill(&request, imv, value, size);
+	int error = value_fill(&request, imv, value, size);
 
 	return error ? error : xp__apply(&request, NULL);
 }
@@ -215,7 +215,7 @@ int xp__imv_set(struct xp_imv *imv, const void *value, size_t size)
 int xp__batch_add_imv(struct xp_batch *batch, struct xp_imv *imv, const void *value, size_t size)
 {
 	struct xp__request request;
-	int error = batch ? fill(&request, imv, value, size) : -XP__EINVAL;
+	int error = batch ? value_fill(&request, imv, value, size) : -XP__EINVAL;
 
 	return error ? error : xp__batch_add(batch, &request);
 }

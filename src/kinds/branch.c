@@ -5,7 +5,7 @@
  * I1  Where the architecture has forms for it (XP__BRANCH_SHARED), the sites of all keys share two plans, to jump and not to:
  *     what differs between sites, the displacement, stays.
  */
-#include "core/branch.h"
+#include "kinds/branch.h"
 
 #include "core/commit.h"
 #include "core/deps.h"
@@ -126,8 +126,7 @@ static uint32_t add_row(struct xp__commit *commit, const struct xp_branch_site *
 		uintptr_t code = xp__relative(&site->code);
 
 		/* What cannot be read is left to the caller, which says so. */
-		if (code - commit->page > PAGE - XP__BRANCH_LEN &&
-		    !xp__commit_readable(commit, code, XP__BRANCH_LEN))
+		if (code - commit->page > PAGE - XP__BRANCH_LEN && !xp__commit_readable(commit, code, XP__BRANCH_LEN))
 			break;
 		if (!branch_is(site, jumps))
 			break;
@@ -145,7 +144,7 @@ static uint32_t add_row(struct xp__commit *commit, const struct xp_branch_site *
 }
 
 int xp__branch_emit(const struct xp__request *request, const struct xp__group *group, struct xp__commit *commit,
-		   struct xp_diag *diag)
+		    struct xp_diag *diag)
 {
 	const struct xp_branch_site *sites = group->records;
 	const bool change = request->from == XP__FROM_STATE, on = request->on;

@@ -65,7 +65,7 @@ static const int32_t *follow(uintptr_t *code)
 }
 
 /* Where the site jumps with @choice, of @nr (I3); 0: its targets are not those of a switch of @nr choices. */
-static uintptr_t target_of(const struct xp_switch_site *site, uint32_t choice, uint32_t nr)
+static uintptr_t switch_target_of(const struct xp_switch_site *site, uint32_t choice, uint32_t nr)
 {
 	const int32_t *targets = (const int32_t *)xp__relative(&site->targets);
 	uintptr_t code = xp__relative(&site->code) + XP__JUMP_LEN;
@@ -119,7 +119,7 @@ static int switch_form(const struct xp__request *request, const struct xp__site 
 	(void)text;
 	if (n > 0 && (which != XP__FROM_ANY || n >= key->nr))
 		return 0;
-	target = target_of(site->record, choice, key->nr);
+	target = switch_target_of(site->record, choice, key->nr);
 	if (target == 0 || !xp__form_jump(form->bytes, site->code, target))
 		return xp__fail(diag, -XP_E_CORRUPT, XP_PHASE_VALIDATE, (const void *)site->code,
 				"compiled with another number of choices");
@@ -169,7 +169,7 @@ const struct xp__kind xp__switch_kind = {
 };
 
 /* Fills @request: -EINVAL for a choice that there is not. */
-static int fill(struct xp__request *request, struct xp_static_switch *key, int choice)
+static int switch_fill(struct xp__request *request, struct xp_static_switch *key, int choice)
 {
 	if (key == NULL || choice < 0)
 		return -XP__EINVAL;
@@ -179,7 +179,7 @@ static int fill(struct xp__request *request, struct xp_static_switch *key, int c
 int xp__static_switch_set(struct xp_static_switch *key, int choice)
 {
 	struct xp__request request;
-	int error = fill(&request, key, choice);
+	int error = switch_fill(&request, key, choice);
 
 	return error ? error : xp__apply(&request, NULL);
 }
@@ -187,7 +187,7 @@ int xp__static_switch_set(struct xp_static_switch *key, int choice)
 int xp__batch_add_switch(struct xp_batch *batch, struct xp_static_switch *key, int choice)
 {
 	struct xp__request request;
-	int error = fill(&request, key, choice);
+	int error = switch_fill(&request, key, choice);
 
 	return error ? error : xp__batch_add(batch, &request);
 }

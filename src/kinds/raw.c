@@ -52,7 +52,7 @@ const struct xp__kind xp__raw_kind = {
 	.emit = raw_emit,
 };
 
-static int fill(struct xp__request *request, const struct xp_poke *poke)
+static int raw_fill(struct xp__request *request, const struct xp_poke *poke)
 {
 	uintptr_t resume_at;
 
@@ -79,7 +79,7 @@ static int fill(struct xp__request *request, const struct xp_poke *poke)
 int xp_text_poke(const struct xp_poke *poke, struct xp_diag *diag)
 {
 	struct xp__request request;
-	int error = fill(&request, poke);
+	int error = raw_fill(&request, poke);
 
 	if (error) {
 		if (diag)
@@ -92,7 +92,7 @@ int xp_text_poke(const struct xp_poke *poke, struct xp_diag *diag)
 int xp_batch_add_poke(struct xp_batch *batch, const struct xp_poke *poke)
 {
 	struct xp__request request;
-	int error = batch ? fill(&request, poke) : -XP__EINVAL;
+	int error = batch ? raw_fill(&request, poke) : -XP__EINVAL;
 
 	return error ? error : xp__batch_add(batch, &request);
 }

@@ -17,7 +17,7 @@
  * after it, so that a second caller cannot return before the first one's text is changed.
  */
 #include "core/batch.h"
-#include "core/branch.h"
+#include "kinds/branch.h"
 #include "core/deps.h"
 #include "core/site.h"
 #include "core/state.h"
@@ -95,20 +95,20 @@ static void key_get_state(struct xp__request *request)
 	request->on = load_count(key_of(request)) != 0; /* -1: it is going off, and not yet */
 }
 
-static struct xp__request request_of(struct xp_static_key *key, bool on)
+static struct xp__request key_request_of(struct xp_static_key *key, bool on)
 {
 	return (struct xp__request){.kind = &xp__key_kind, .object = xp__real(&key->object), .on = on};
 }
 
 static int key_parse(struct xp__request *request, struct xp_object *object, uint64_t value)
 {
-	*request = request_of((struct xp_static_key *)object, value);
+	*request = key_request_of((struct xp_static_key *)object, value);
 	return value > 1 ? -XP__EINVAL : 0;
 }
 
 static int switch_key(struct xp_static_key *key, bool on)
 {
-	struct xp__request request = request_of(key, on);
+	struct xp__request request = key_request_of(key, on);
 
 	return xp__apply(&request, NULL);
 }
@@ -119,7 +119,7 @@ int xp_batch_add_key(struct xp_batch *batch, struct xp_static_key *key, bool on)
 
 	if (key == NULL)
 		return -XP__EINVAL;
-	request = request_of(key, on);
+	request = key_request_of(key, on);
 	return xp__batch_add(batch, &request);
 }
 
@@ -146,7 +146,7 @@ static bool add_unlocked(struct xp_static_key *key, int floor, int step)
 
 static int inc_locked(struct xp_static_key *key)
 {
-	struct xp__request request = request_of(key, true);
+	struct xp__request request = key_request_of(key, true);
 	int count, error = xp__settle_modules(&request, 1, NULL);
 
 	if (error)
@@ -167,7 +167,7 @@ static int inc_locked(struct xp_static_key *key)
 
 static int dec_locked(struct xp_static_key *key)
 {
-	struct xp__request request = request_of(key, false);
+	struct xp__request request = key_request_of(key, false);
 	int count, error = xp__settle_modules(&request, 1, NULL);
 
 	while (!error) {
@@ -250,7 +250,7 @@ static int carry_out(struct xp__deferred *deferred)
 
 static int dec_deferred_locked(struct xp_static_key *key, struct xp__deferred *deferred)
 {
-	struct xp__request request = request_of(key, false);
+	struct xp__request request = key_request_of(key, false);
 	int count, error = xp__settle_modules(&request, 1, NULL);
 
 	if (error)
