@@ -8,8 +8,8 @@
  *	  xp_function_prepare() makes one of. `crosspatch annotate` gives these names and sizes. Nops before the function
  *	  (-fpatchable-function-entry=N,M) are no entry, nor are five that lie on both sides of its first byte.
  * gcc knows which registers a function of the same file changes, and -O2 has its callers keep values in others (-fipa-ra).
- * A replacement changes others. The plugin forbids that; with the option alone -fno-ipa-ra is needed for all that is to be
- * redirected, or -flive-patching=inline-clone, which forbids whatever else gcc concludes from a function's body.
+ * A replacement changes others. The plugin and gcc's option turn that off; where the entry is made by gcc's attribute
+ * patchable_function_entry instead, -fno-ipa-ra is needed for what is to be redirected.
  * One file at least of each executable or shared object with such functions includes this header: it holds the object's
  * stub, and registers its records.
  *

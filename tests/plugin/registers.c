@@ -23,7 +23,9 @@ __attribute__((noinline)) static int replacement(int x)
 	return x + 2;
 }
 
-__attribute__((noipa)) static long caller(long a, long b, long c, long d)
+long caller(long a, long b, long c, long d);
+
+__attribute__((noinline, noclone)) long caller(long a, long b, long c, long d)
 {
 	int result = original(1);
 
