@@ -313,6 +313,47 @@ XP_TEST(a_site_that_is_unbound_alone)
 	CHECK_EQ(xp_module_unregister(&module_of_other), 0);
 }
 
+/* Calls that no record names, whatever their number: each is bound, changes with the others, and is unbound with them. */
+XP_TEST(three_calls_without_a_record)
+{
+	static const size_t found[] = {192, 320, 392};
+	enum { NR = sizeof(found) / sizeof(found[0]) };
+	unsigned i;
+
+	REQUIRE(start(UD2) == 0);
+	for (i = 0; i < NR; i++)
+		put_call(found[i], STUB);
+	REQUIRE(xp__gate_provide("g", text_at(PROVIDER)) == 0);
+	for (unsigned turn = 0; turn < 2; turn++) {
+		for (i = 0; i < NR; i++) {
+			for (unsigned k = 0; k < NR; k++)
+				CHECK_EQ(target(found[k]), k < i ? PROVIDER : STUB);
+			rec_forget();
+			CHECK(resolve(found[i]) == rec_text + PROVIDER);
+			CHECK_EQ(rec.calls[REC_SYNC], 1);
+			/* The second time round the memory is that of the first. */
+			CHECK(turn == 0 || rec.calls[REC_ALLOC] == 0);
+		}
+		rec_forget();
+		REQUIRE(xp__gate_replace("g", text_at(OTHER)) == 0);
+		CHECK_EQ(rec.calls[REC_PREPARE], 1);
+		for (i = 0; i < NR; i++)
+			CHECK_EQ(target(found[i]), OTHER);
+		CHECK_EQ(xp_gate_withdraw("g"), 0);
+		for (i = 0; i < NR; i++)
+			CHECK_EQ(target(found[i]), STUB);
+		REQUIRE(xp__gate_provide("g", text_at(PROVIDER)) == 0);
+		for (i = 0; i < NR; i++)
+			CHECK(resolve(found[i]) == rec_text + PROVIDER);
+		REQUIRE(xp_module_unregister(&module) == 0);
+		CHECK(handle.discovered == NULL);
+		for (i = 0; i < NR; i++)
+			CHECK_EQ(target(found[i]), STUB);
+		REQUIRE(xp_module_register(&module) == 0);
+	}
+	stop();
+}
+
 XP_TEST(registration_refuses)
 {
 	static const uint8_t neither[8] = {0x0f, 0x0b, 0x2e, 0xe9};
