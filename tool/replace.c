@@ -89,7 +89,7 @@ const char *replace_begin(struct replacement *r, const char *path, mode_t mode)
 	return why;
 }
 
-/* The owner comes before the mode: to change him takes bits of the mode away. */
+/* The owner comes before the mode: to change the owner takes bits of the mode away. */
 static const char *dress(const struct replacement *r)
 {
 	struct stat st;

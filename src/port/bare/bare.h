@@ -72,7 +72,7 @@ struct xp_bare {
 	 * preempt_disable - until preempt_enable() the executing thread stays on its processor, and no other runs there. Nests.
 	 * The port calls them around each commit, and what else it does under the text lock. Context: any, NMI included;
 	 * preempt_enable() reschedules only where its caller has interrupts on, and is in a thread. Both NULL: threads are
-	 * not preempted anyway, or whoever commits, or calls a gate, sees to it himself.
+	 * not preempted anyway, or code that commits, or calls a gate, sees to it before.
 	 */
 	void (*preempt_disable)(void);
 	void (*preempt_enable)(void);
@@ -95,12 +95,12 @@ struct xp_bare {
 	void (*illegal)(struct xp_bare_frame *frame);
 
 	/*
-	 * For the quiesce policy; called while everybody is parked, with interrupts off: no locks, no sites.
+	 * For the quiesce policy; called while all others are parked, with interrupts off: no locks, no sites.
 	 * stack_end - one past the last byte of the stack that @sp lies on; @sp itself where there is nothing to look at: in
-	 * user mode. sleepers - whether somebody whom the port does not find rests in one of the ranges, or will return there:
+	 * user mode. sleepers - whether a thread that the port does not find rests in one of the ranges, or will return there:
 	 * a thread that no processor runs; a thread, or handler, that was interrupted by a handler on a stack of its own.
-	 * NULL: there are no such. Where there is one the commit ends at once, with -XP_E_IN_RANGE: let him run, and commit
-	 * again. Inside are addresses from `start` on and below `end`; the first byte of a site is not: who rests before it
+	 * NULL: there are no such. Where there is one the commit ends at once, with -XP_E_IN_RANGE: let it run, and commit
+	 * again. Inside are addresses from `start` on and below `end`; the first byte of a site is not: a thread that rests before it
 	 * executes what stands there then.
 	 */
 	uintptr_t (*stack_end)(uintptr_t sp);
@@ -130,7 +130,7 @@ int xp_bare_cpu_down(void);
 /*
  * xp_bare_text_set - from now on executable text is @text, in place of what it was: with a module's before it is
  * registered, without it after it was unregistered, before its pages go. @text stays valid until the next call returns.
- * Context: thread; takes the text lock. Ordering: on return nobody, in a trap included, reads what is outside, or the old
+ * Context: thread; takes the text lock. Ordering: on return no processor, in a trap included, reads what is outside, or the old
  * @text. Errors: -EINVAL, -XP_E_REENTRANT; nothing was done. Progress: waits for a commit in progress, and for a sync.
  */
 int xp_bare_text_set(const struct xp_range *text, size_t nr);
@@ -157,24 +157,24 @@ void xp_bare_entry_ipi(void);
 void xp_bare_entry_illegal(void);
 
 /*
- * xp_bare_poll - does what the interrupt would have done, if it is due. For who waits with interrupts off.
+ * xp_bare_poll - does what the interrupt would have done, if it is due. For code that waits with interrupts off.
  * Context: any but NMI, machine check and trap. Ordering: as the interrupt. Errors: none. Progress: waits while parked.
  */
 void xp_bare_poll(void);
 
 /*
- * xp_bare_parked - text is being replaced while everybody is parked: an NMI or machine check that comes now must not
- * execute a site. Context: NMI, machine check. Ordering: true from before the first store until everybody has
+ * xp_bare_parked - text is being replaced while all others are parked: an NMI or machine check that comes now must not
+ * execute a site. Context: NMI, machine check. Ordering: true from before the first store until each processor has
  * serialized. Progress: wait-free.
  */
 bool xp_bare_parked(void);
 
 /* Counters since start. Exact when nothing runs. */
 struct xp_bare_stats {
-	uint64_t rounds;   /* in which everybody else was asked, to serialize or to park */
+	uint64_t rounds;   /* in which all others were asked, to serialize or to park */
 	uint64_t ipis;     /* sent */
 	uint64_t answers;  /* by interrupt or by xp_bare_poll() */
-	uint64_t retries;  /* parks that found somebody inside, or asleep there */
+	uint64_t retries;  /* parks that found a thread inside, or asleep there */
 	uint64_t early;    /* writes with CR0.WP clear */
 	size_t used, peak; /* bytes of the memory */
 };

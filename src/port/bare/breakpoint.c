@@ -4,8 +4,8 @@
  *
  * I1  The breakpoint handler takes no lock and executes no site; it may stand anywhere, also inside itself.
  * I2  Nesting. The processor puts a breakpoint's frame at the top of the stack that the TSS names, whether or not that
- *     stack is in use. So whoever interrupts a breakpoint handler and may meet a breakpoint himself first moves the
- *     TSS on to a stack of its own, and back at his end: NMI, machine check, and the foreign handler that ours calls. An
+ *     stack is in use. So a handler that interrupts a breakpoint handler and may meet a breakpoint itself first moves the
+ *     TSS on to a stack of its own, and back at its end: NMI, machine check, and the foreign handler that ours calls. An
  *     NMI that comes between the processor's push and the first instruction of the handler does so as well: there is
  *     no window.
  * I3  Before that move, and after the move back, no site is executed: neither here nor in the entry code.
@@ -82,7 +82,7 @@ void xp_bare_illegal(struct xp_bare_frame *frame)
 	enum xp_trap_verdict verdict;
 
 	take_registers(&regs, frame);
-	/* A commit may wait until nobody looks at its table: who looks must get on, and not lie preempted (port.c, I3). */
+	/* A commit may wait until no handler looks at its table: one that looks must get on, and not lie preempted (port.c, I3). */
 	xp__bare_preempt_disable();
 	if (frame->flags & FLAGS_IF)
 		__asm__ volatile("sti" : : : "memory");

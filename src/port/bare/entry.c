@@ -3,7 +3,7 @@
  * The entries of the IDT, for contexts that all run at CPL 0. Each saves the registers as a struct xp_bare_frame, calls
  * its function in C, loads what that left, and goes on there.
  *
- * IRET tells the processor that an NMI's handler has ended, whoever executes it: a breakpoint met inside an NMI handler
+ * IRET tells the processor that an NMI's handler has ended, wherever it is executed: a breakpoint met inside an NMI handler
  * that returned so would let the next NMI in, onto the stack of the first. So these and machine checks return by RET
  * where the interrupted context had interrupts off. One that had them on is no NMI's, and needs IRET: with interrupts on
  * again, but not yet back, it could be found parked with its return address in no register.

@@ -2,8 +2,8 @@
 /*
  * The text lock: a word that holds the owner's number plus one. It spins: commits are rare and their syncs spin too.
  *
- * Who waits answers the owner's rounds meanwhile, so that a processor that waits with interrupts off keeps nobody.
- * Who has it is not preempted, from before it asks: the owner is known by its processor.
+ * A processor that waits answers the owner's rounds meanwhile, so that one that waits with interrupts off delays none.
+ * The thread that has it is not preempted, from before it asks: the owner is known by its processor.
  * Refused where a wait could not end: on the owner's own processor, whose commit is what was interrupted, and in NMI,
  * machine check and trap, where the owner may wait for just this processor.
  */

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /*
  * The kernel's buffer, handed out in multiples of 64 bytes: first fit, free blocks in ascending order, neighbours joined.
- * Who gives a block back says how large it is, so blocks in use carry no header. Under the text lock.
+ * The caller that gives a block back says how large it is, so blocks in use carry no header. Under the text lock.
  */
 #include "port/bare/port.h"
 

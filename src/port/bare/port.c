@@ -120,7 +120,7 @@ static int set_online(uint32_t online)
 
 	if (number >= xp__bare->nr_cpus)
 		return -XP__EINVAL;
-	error = xp__bare_lock(); /* no commit is under way that counts on who is online */
+	error = xp__bare_lock(); /* no commit is under way that counts on which processors are online */
 	if (error)
 		return error;
 	__atomic_store_n(&xp__bare->cpus[number].online, online, __ATOMIC_RELAXED);

@@ -12,14 +12,14 @@
  *	(BS5) released = round                   (BS6) see it; serialize
  *	(BS8) wait: left == round                (BS7) left = round
  *
- * I1  One round at a time, under the text lock; the next begins when everybody has answered, and left, this one.
+ * I1  One round at a time, under the text lock; the next begins when all have answered, and left, this one.
  * I2  A processor answers a round once. An interrupt that comes late finds its round answered, or answers the next.
  * I3  The writer takes part in no round of its own but serializes itself.
- * I4  Nobody is parked when park returns an error.
- * I5  The writer has interrupts off from the beginning of a park to its end: a handler of its own could wait for somebody who
- *     is parked.
- * I6  A processor that is not online takes part in no round: nobody would wait until it has left one.
- * I7  The kind is a bit of the round's number: who has answered reads nothing more of the round, the next may be on.
+ * I4  No processor is parked when park returns an error.
+ * I5  The writer has interrupts off from the beginning of a park to its end: a handler of its own could wait for a processor
+ *     that is parked.
+ * I6  A processor that is not online takes part in no round: the writer would not wait until it has left one.
+ * I7  The kind is a bit of the round's number: a processor that has answered reads nothing more of the round, since the next may be on.
  */
 #include "port/bare/port.h"
 
@@ -28,14 +28,14 @@
 #include "core/range.h"
 
 #define TRIES 200
-#define PAUSE 2000 /* turns of a loop in which the others run on; nothing tells when somebody has left */
+#define PAUSE 2000 /* turns of a loop in which the others run on; nothing tells when one has left */
 
 #define ROUND_PARK 1u /* in the number of a round; the next is the next multiple of ROUND, with or without */
 #define ROUND 2u
 
 static uint32_t meeting, released;
 static uint64_t irq_before_park;
-static bool parking; /* from before a park to after its end: for who may not execute sites meanwhile */
+static bool parking; /* from before a park to after its end: for handlers that may not execute sites meanwhile */
 
 static void answer(uintptr_t pc, uintptr_t sp)
 {

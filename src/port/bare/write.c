@@ -6,7 +6,7 @@
  *          between. Only the processor that writes uses the alias; what another one may have loaded of it by
  *          speculation is dropped before it uses the page itself.
  * CR0.WP   cleared for as long as one write takes, by the early policy, when there is no window yet. Loading CR0
- *          serializes, and no sync follows: there is nobody else.
+ *          serializes, and no sync follows: no other processor runs.
  *
  * Both with interrupts off: the write stays on this processor, and nothing but an NMI or a machine check runs meanwhile.
  * I1  Every byte is stored once. XP_WRITE_SINGLE is one store of the aligned quadword around it.
@@ -60,7 +60,7 @@ int xp_bare_text_set(const struct xp_range *ranges, size_t nr)
 	next->nr = nr;
 	/* ordering: (BT1) pairs with (BT2): the ranges are filled before they are found */
 	__atomic_store_n(&text, next, __ATOMIC_RELEASE);
-	/* A trap handler has interrupts off as long as it may look at what was there: who answers has left his. */
+	/* A trap handler has interrupts off as long as it may look at what was there: one that answers has left it. */
 	error = xp__bare_sync();
 	xp__bare_unlock();
 	return error;
