@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 /*
- * What programs ask of functions: of one, at once or in a batch, and of all that a pattern matches.
+ * The interface to functions: to one, at once or in a batch, and to all that a pattern matches.
  *
  * I1  A pointer is looked up under the text lock. The request that is made of it names the function, which stays until its
  *     module goes.
@@ -186,8 +186,8 @@ xp__any_function *xp__function_original(xp__any_function *fn)
 
 /*
  * Whether the entry is its function's first instruction: 1, 0, or an error if nothing says it. A record says so. What
- * -fpatchable-function-entry=N,M leaves is the address of N nops, of which M stand before the function: those are executed by
- * nobody, and five that lie on both sides are no entry.
+ * -fpatchable-function-entry=N,M leaves is the address of N nops, of which M stand before the function: those are not
+ * executed, and five that lie on both sides are no entry.
  */
 static int at_beginning(const struct xp__entries *module, uint32_t record)
 {
@@ -199,7 +199,7 @@ static int at_beginning(const struct xp__entries *module, uint32_t record)
 		(const void *)(xp__record_code(module, record) - xp__record_before(module, record)));
 }
 
-/* What a pattern asks of each function that it matches. */
+/* Whether a request by pattern changes this function. */
 static bool concerns(const struct xp__entries *module, uint32_t record, const char *pattern,
 		     const struct xp__request *asked)
 {

@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: MIT
 /*
- * What entries become: the kind of sites that they are, and the modules that they come and go with.
+ * Entries as a kind of sites: which text they may have, and the modules that they come and go with.
  *
  * I1  An entry is a nop, a call of its module's stub, or a jmp to a replacement: function->text says which. Any other
  *     text is refused, and nothing is changed.
  * I2  Handlers and the replacement change after the text did, both in one store: until then a call by the new text runs
  *     what was there before, so that a commit that fails was never seen.
- * I3  An entry calls the stub if there are handlers, or if the replacement is out of reach of a jmp; what it was redirected
- *     to is then read by who comes through. So text and data may change one after the other.
+ * I3  An entry calls the stub if there are handlers, or if the replacement is out of reach of a jmp. Each call that comes
+ *     through then reads where the function was redirected to. So text and data may change one after the other.
  * I4  A request adds to those before it in the same batch: the last one's commit has them all.
  *
- * Ordering: run.c.
+ * Ordering: F1. core/reclaim.c has the argument.
  */
 #include "trace/entries.h"
 
@@ -41,7 +41,7 @@ static uintptr_t redirect_of(const struct xp__handlers *list)
 
 /* ---- the kind ---- */
 
-/* I4: what is there, or what an earlier request of this commit makes of it, and this request. */
+/* I4: the request changes the list that is there, or the one that an earlier request of this commit made of it. */
 static int entry_begin(struct xp__request *request)
 {
 	struct xp__function *function = function_of(request);
@@ -103,7 +103,7 @@ int xp__entry_refuse(const struct xp__function *function, int error, const char 
 	return xp__fail(diag, error, XP_PHASE_VALIDATE, (const void *)function->code, detail);
 }
 
-/* I3. What the entry is to become; an error if it cannot be. */
+/* I3. Fills in the text that the entry is to have; an error if it cannot have it. */
 static int wanted(const struct xp__function *function, uint8_t *bytes, struct xp_diag *diag)
 {
 	const struct xp__handlers *handlers = function->changes ? function->new_handlers : function->handlers;
@@ -115,7 +115,7 @@ static int wanted(const struct xp__function *function, uint8_t *bytes, struct xp
 	}
 	if (!is_traced(handlers) && xp__form_jump(bytes, function->code, redirect))
 		return 0;
-	/* The thunk returns elsewhere than where it was called from. */
+	/* The thunk does not return to its caller: a shadow stack forbids that. */
 	if (redirect && !xp__port->can(XP_NEED_CALL))
 		return xp__entry_refuse(function, -XP_E_SHADOW_STACK,
 					"a replacement that is traced, or farther than 2 GiB away", diag);
@@ -137,7 +137,7 @@ static int entry_site(const struct xp__group *group, size_t i, struct xp__site *
 	return i > 0 ? -1 : function->code != 0;
 }
 
-/* Of what an entry may be in any state: number @n. */
+/* Form number @n of those that an entry may have in any state. */
 static int any_form(const struct xp__function *function, const uint8_t *text, unsigned n, uint8_t *bytes)
 {
 	uintptr_t redirect = redirect_of(function->handlers);
@@ -209,7 +209,7 @@ void xp__entries_count(struct xp_function_stats *stats)
 
 static int arrive(const struct xp_site_table *records, bool patchable)
 {
-	/* The stub is among the records of the other kind, which stand before. */
+	/* The stub's record is of the other kind, whose table stands before this one. */
 	const struct xp_site_table *sites = patchable ? records - (XP_SITE_PATCHABLE - XP_SITE_ENTRY) : records;
 	size_t bytes = (size_t)((uintptr_t)records->end - (uintptr_t)records->start);
 	struct xp__entries *module;
@@ -259,7 +259,7 @@ static struct xp__entries *unlink_module(struct xp__entries **list, const struct
 	return module;
 }
 
-/* The text goes away: nobody is in these functions, or comes through their entries. */
+/* The text goes away: no thread is in these functions, or comes through their entries. */
 static void entry_going(const struct xp_site_table *records)
 {
 	struct xp__entries *module = unlink_module(&xp__entries, records);
@@ -276,7 +276,7 @@ static void entry_going(const struct xp_site_table *records)
 	departed = module;
 }
 
-/* Without the lock: pins. */
+/* The pins are given back without the lock. */
 static void entry_gone(const struct xp_site_table *records)
 {
 	struct xp__entries *module;

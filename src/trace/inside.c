@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 /*
- * Threads that are in the thunk of a traced function, and when those that were there have left.
+ * Threads that are in the thunk of a traced function, and when all that were there have left.
  *
  * I1  A shard's counters only grow, and left never passes entered. What a thread counts in a shard of its own is known
  *     exactly at every instruction; where threads share a shard, a signal between the two instructions of a count leaves

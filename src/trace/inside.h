@@ -63,8 +63,8 @@ static inline XP__GENERAL_REGS void xp__inside_count(const struct xp_function_th
 
 /*
  * xp__inside_enter - counts the thread in. xp__inside_leave - counts it out, of a call inside another's handler.
- * xp__inside_leave_all - nothing of this thread is inside any more, whatever was left on the way. Signal handlers may count
- * meanwhile. Context: the thread. Ordering: (F3), (F4).
+ * xp__inside_leave_all - counts the thread out of all its thunks, and of those that it left by siglongjmp. Its signal handlers
+ * may count meanwhile. Context: the thread. Ordering: (F3), (F4).
  */
 static inline XP__GENERAL_REGS void xp__inside_enter(struct xp_function_thread *thread)
 {

@@ -2,7 +2,7 @@
 /*
  * Which functions are meant: those whose names a pattern matches, or the one that a pointer leads to.
  *
- * I1  A pointer may be one to a jump of the program's own; that is followed once. Nothing is read that may not be there.
+ * I1  A pointer may lead to a jump of the program's own, which is followed once. Only memory that can be read is read.
  * I2  What is not found may be in a module that was refused: such modules are tried again first.
  */
 #include "trace/match.h"
@@ -99,9 +99,8 @@ bool xp__match_module(const struct xp_module *public, const void *data)
 /* ---- pointers ---- */
 
 /*
- * Where the jump through a word leads that stands at @start; @start itself if none does. A program that is not
- * position-independent takes for the address of a shared object's function that of such a jump of its own: in its procedure
- * linkage table.
+ * If a jump through a word stands at @start: where it leads; else @start. In a program that is not position-independent the
+ * address of a shared object's function is that of such a jump, in the program's own procedure linkage table.
  */
 static uintptr_t behind_jump(uintptr_t start)
 {
@@ -118,7 +117,7 @@ static uintptr_t behind_jump(uintptr_t start)
 		return start;
 	if (!xp__jump_word(text, start, &word))
 		return start;
-	/* Two pages are never asked about, so it may not lie in two. */
+	/* One read is of one page, so a word that lies in two is not followed. */
 	if (word % sizeof(target) || xp__port->data_read(&target, (const void *)word))
 		return start;
 	return target;

@@ -7,7 +7,10 @@
 
 #if XP__HAS_ENTRIES
 
-/* xp__match_pattern - whether the whole of @name matches. NULL, no name, matches * alone. xp__match_same - of two names. */
+/*
+ * xp__match_pattern - whether the whole of @name matches; NULL, no name, is matched by * alone.
+ * xp__match_same - whether two names are the same.
+ */
 bool xp__match_pattern(const char *pattern, const char *name);
 bool xp__match_same(const char *a, const char *b);
 

@@ -3,7 +3,7 @@
  * Waits: for handlers that run, and for calls that are still in functions.
  *
  * I1  No wait is without a bound.
- * I2  While it looks whether a thread is in a range the others are parked, and the caller's own stack does not change.
+ * I2  While the writer looks for threads in a range, all others are parked, and its own stack does not change.
  */
 #include "core/deps.h"
 #include "core/state.h"
@@ -47,7 +47,7 @@ static size_t ranges_of(const struct xp__function *function, struct xp_range *ra
 			      xp__match_same(xp__record_name(module, i), function->object.name)))
 			continue;
 		if (ranges) {
-			/* Who rests before the entry, or on it, goes where it leads now. */
+			/* A thread that rests before the entry, or on it, goes where it leads now. */
 			ranges[nr].start = own ? code + XP__ENTRY_LEN : code;
 			ranges[nr].end = code - (own ? function->before : 0) + xp__record_size(module, i);
 		}

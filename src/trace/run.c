@@ -2,35 +2,27 @@
 /*
  * What runs in the threads that call traced functions: from the entry to the handlers, and from the return.
  *
- * I1  All that runs before vector state is saved is XP__GENERAL_REGS, calls nothing from outside core and port, and no
- *     memory function, which may be what is traced.
- * I2  A handler's calls of traced functions, and those of signal handlers that interrupt it, run no handler: thread->busy
- *     is where on the stack the thunk stands that runs one. So what a thread keeps is changed by one at a time.
- * I3  A call whose return is wanted takes a frame; its number is in the return address that it leaves on the stack. Nothing
- *     is assumed of stacks: a call may return on another thread, in any order, or never; its stack may be copied away and
- *     back, protected or unmapped meanwhile. So what stands in a frame's place on the stack proves nothing. A frame is used
- *     again only when no return can come to it: the return did; an exception passed it; the thread whose stack that is
+ * I1  All that runs before vector state is saved is XP__GENERAL_REGS. It calls nothing from outside core and port, and no
+ *     memory function: that may be what is traced.
+ * I2  A thread runs handlers from one thunk at a time; thread->busy is the place of that thunk on the stack. While it is set,
+ *     the thread's other calls of traced functions run no handler: those that a handler makes, and those of signal handlers
+ *     that interrupt it. So one thunk at a time changes what is kept for the thread.
+ * I3  A call whose return is wanted takes a frame; the return address that it leaves on the stack tells the frame's number.
+ *     Nothing is assumed of stacks: a call may return on another thread, in any order, or never; its stack may be copied away
+ *     and back, protected or unmapped meanwhile. So what stands in a frame's place on the stack proves nothing. A frame is
+ *     used again only when no return can come to it: the return did; an exception passed it; the thread that owned the stack
  *     ended; the program vouches for it (xp_function_stack_gone()); or the address was never left on the stack. Calls that
- *     are left by longjmp keep their frames. When there are none, calls go without: missed_returns.
- * I6  Frames that threads keep for themselves are kept by name only: who finds none takes those. A name may be lost or stale.
- * I4  A function is led into by text, found by its address; what is found stays, for who counted itself in, until he counts
- *     himself out. Unknown functions (their module was unregistered) go on as if they had no entry.
- * I5  A signal handler may interrupt a thunk anywhere and leave it by siglongjmp: nothing tells us. The thread's next call
- *     looks: a thunk whose place on the stack was overwritten, or lies below the stack pointer on the same stack, was left.
- *     What it had counted is made good: what a thread counts in a shard of its own is known exactly at every instruction;
- *     where threads share a shard, a signal between the two instructions of a count leaves "it is inside" behind, for ever,
- *     never "it is not".
+ *     are left by longjmp keep their frames. When all frames are taken, calls go without one: missed_returns.
+ * I4  Text leads into a function, and the address finds it. A thread that has counted itself in may use what it finds until
+ *     it counts itself out. An unknown function (its module was unregistered) goes on as if it had no entry.
+ * I5  A signal handler may interrupt a thunk anywhere and leave it by siglongjmp, and the library is not told. The thread's
+ *     next call looks: a thunk was left if its place on the stack was overwritten, or lies below the stack pointer on the
+ *     same stack. Then its counts are made good (inside.c, I1).
+ * I6  A thread keeps spare frames by their names only. A thread that finds no free frame takes the spare ones of others. So a
+ *     name may be lost or stale.
  *
- * Ordering. W is the writer (text lock held), H a thread in here.
- *
- *	W                                       H
- *	(F1) replace list, table     full b.    (F3) entered++                    full barrier
- *	(F5) read left, then entered            (F2) list, table ->               acquire
- *	                                             handlers
- *	                                        (F4) left++                       release
- *
- * F1/F3: as T3/T2 of trap.c: either W finds the shard occupied, or H finds what came later.
- * F5: both only grow. left, read first, equal to entered, read after it: at the moment of the first reading nobody was in.
+ * Ordering. F1 to F5: core/reclaim.c has the argument, inside.c how threads count themselves in and out. F6 and F7: the list
+ * of free frames. A frame is pushed after its `next` was stored (release), and taken before that is read (acquire).
  */
 #include "trace/run.h"
 
@@ -44,8 +36,8 @@
 
 #define NR_WORDS XP_FUNCTION_LEAVES
 #define CHAIN_MAX 64u /* tail calls of traced functions, one into the other, that a look at a frame follows */
-#define VAIN 4096u    /* when all are taken, who asks so often looks again what others keep for themselves */
-#define LOOK 16u      /* of calls inside a handler's, each so manieth looks whether the handler was left */
+#define VAIN 4096u    /* when all are taken, each 4096th attempt takes what other threads keep */
+#define LOOK 16u      /* inside a handler, each 16th call looks whether the handler was left */
 
 struct frame {
 	uintptr_t caller; /* the return address. First: unwinders read it */
@@ -60,7 +52,7 @@ struct frame {
 /* Above these the thread that has it in its hands. */
 enum {
 	FREE,    /* in the list for all, or never used */
-	SPARE,   /* kept for a thread, which has its name; anybody may take it */
+	SPARE,   /* kept for a thread, which has its name; any thread may take it */
 	AWAITED, /* its number is on a stack, or was */
 	PASSED,  /* by an unwinder, which still reads it */
 };
@@ -178,8 +170,8 @@ static XP__GENERAL_REGS uint32_t new_frame(const struct xp_function_thread *thre
 }
 
 /*
- * Whether the place on the stack leads to the frame, be it by a tail call that took a frame of its own there. That it does
- * not now does not mean that it never will again.
+ * Whether the frame's place on the stack leads to the frame, directly or by frames that tail calls took there. If it does not
+ * now, it still may later.
  */
 static XP__GENERAL_REGS bool is_on_stack(uint32_t i)
 {
@@ -209,7 +201,7 @@ static XP__GENERAL_REGS bool change(uint32_t i, uintptr_t from, uintptr_t to)
 	return __atomic_compare_exchange_n(&frame_at(i)->state, &from, to, false, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED);
 }
 
-/* No return comes to it any more. Signal handlers may come in between, and then a name is lost. */
+/* No return comes to the frame any more. If a signal handler comes in between, a name is lost (I6). */
 static XP__GENERAL_REGS void give_frame(struct xp_function_thread *thread, uint32_t i)
 {
 	uint32_t nr = thread->nr_spare;
@@ -238,7 +230,7 @@ static XP__GENERAL_REGS uint32_t take_spare(struct xp_function_thread *thread)
 	return 0;
 }
 
-/* What threads keep for themselves, for all. */
+/* Puts the frames that threads keep into the list for all. */
 static XP__GENERAL_REGS void share_spares(void)
 {
 	uint32_t nr = __atomic_load_n(&nr_frames, __ATOMIC_RELAXED);
@@ -454,7 +446,7 @@ XP__GENERAL_REGS void xp__function_run(struct xp__call *call, const void *area)
 	}
 	if (frame && is_in_hand(thread, number_of(frame))) {
 		call->caller = (uintptr_t)xp__function_return + (uintptr_t)number_of(frame) * XP__RETURN_SIZE;
-		/* Left before this, the call has not begun, and nothing returns to it. */
+		/* A handler that is left before this leaves a call that has not begun: no return comes to its frame. */
 		__asm__ volatile("" ::: "memory");
 		__atomic_store_n(&frame->state, AWAITED, __ATOMIC_RELAXED);
 	}
@@ -476,7 +468,7 @@ XP__GENERAL_REGS bool xp__function_leave(struct xp__call *call)
 	bool first = begin(thread, call), awaited;
 
 	call->resume = frame->caller;
-	/* From here on no return comes to the frame any more. One that nobody awaited is led on, for what that is worth. */
+	/* From here on no return comes to the frame. A return that was not awaited goes on to the frame's caller, too. */
 	awaited = __atomic_load_n(&frame->state, __ATOMIC_RELAXED) == AWAITED;
 	if (awaited)
 		__atomic_store_n(&frame->state, (uintptr_t)thread, __ATOMIC_RELAXED);
@@ -558,7 +550,7 @@ void xp__trace_count(struct xp_function_stats *stats)
 		stats->awaited += __atomic_load_n(&frame_at(i)->state, __ATOMIC_RELAXED) == AWAITED;
 }
 
-/* One whose return never comes. */
+/* Frees a frame whose return never comes. */
 static bool abandon(uint32_t i)
 {
 	struct xp_function_thread *thread = xp__port->function_thread();
@@ -589,7 +581,7 @@ size_t xp_function_stack_gone(const void *low, const void *high)
 	return abandon_between((uintptr_t)low, (uintptr_t)high);
 }
 
-/* The unwinder is past the frame that it told of last. */
+/* The unwinder is past the frame that it named last. */
 static void has_passed(struct xp_function_thread *thread)
 {
 	uint32_t i = thread->passing;
@@ -644,8 +636,8 @@ void xp_function_thread_exit(struct xp_function_thread *thread, uintptr_t low, u
 }
 
 /*
- * The other threads are not there, and nobody counts them out. What they had in their hands is given back, and what they
- * kept will be taken. Returns that they awaited are: the child may go on with their coroutines.
+ * The other threads are not there: they will never count themselves out. The frames that they were working on are free, and
+ * what they kept will be taken. Frames whose returns are awaited stay: the child may go on with their coroutines.
  */
 void xp_function_fork_child(void)
 {

@@ -2,11 +2,11 @@
 /*
  * Functions by address, and the records that modules have of them.
  *
- * I1  Tables are immutable but for what is added to one. What was replaced is retired (core/reclaim.c).
- * I2  Modules are in no particular order; a module's records are by address, by the linker's doing or by ours.
+ * I1  A published table changes in one way: functions are added. A table that was replaced is retired (core/reclaim.c).
+ * I2  Modules are in no particular order; a module's records are in the order of addresses, by the linker or by module->order.
  * I3  A function that is asked for the first time has what the compiler left: function->text says what its entry is.
  *
- * Ordering: run.c.
+ * Ordering: F1. core/reclaim.c has the argument.
  */
 #include "trace/table.h"
 
@@ -90,7 +90,7 @@ struct xp__function *xp__table_find(uintptr_t code)
 
 void xp__table_forget(const struct xp__entries *module)
 {
-	/* Without memory for another table this one is emptied, one by one; then what stands behind is not found. */
+	/* There is no memory for another table. In this one no address finds the module's functions any more. */
 	if (rebuild(functions->nr, module))
 		for (size_t i = 0; i < nr_slots(functions); i++)
 			if (functions->slot[i] && functions->slot[i]->module == module)
@@ -251,11 +251,11 @@ struct xp__function *xp__table_add(struct xp__entries *module, uint32_t record)
 	function->code = code;
 	function->size = xp__record_size(module, record);
 	function->before = (uint8_t)xp__record_before(module, record);
-	/* If it cannot be read, whatever is asked for is refused. */
+	/* If it cannot be read, each request is refused. */
 	readable = xp__text_readable(&page, code, XP__ENTRY_LEN);
 	is_call = readable && module->stub && xp__form_call(call, code, module->stub, false) &&
 		  memcmp(text, call, XP__ENTRY_LEN) == 0;
-	/* A nop of whatever form; or what was left when this module was registered before. */
+	/* A nop of any form; or the call that was left when this module was registered before. */
 	if (readable && (xp__form_is_entry_nop(text) || is_call))
 		memcpy(function->text, text, XP__ENTRY_LEN);
 	else

@@ -21,7 +21,7 @@ struct xp__entries {
 	struct xp__function *functions;
 };
 
-/* A function that was asked for once. It stays until its module goes. */
+/* A function that a request has named once. It stays until its module goes. */
 struct xp__function {
 	struct xp_object object;
 	struct xp__group group;
@@ -53,7 +53,7 @@ static inline XP__GENERAL_REGS size_t xp__function_hash(uintptr_t code, unsigned
 	return (size_t)(((uint64_t)code * 0x9e3779b97f4a7c15u) >> shift);
 }
 
-/* xp__table_reserve - room for @more functions. xp__table_find - the one with its entry at @code; NULL: it was never asked for. */
+/* xp__table_reserve - room for @more functions. xp__table_find - the one with its entry at @code; NULL: no request named it. */
 int xp__table_reserve(size_t more);
 struct xp__function *xp__table_find(uintptr_t code);
 
