@@ -45,11 +45,12 @@ struct xp__commit {
 		can; /* what the port can serve, enum xp_need: as the port says, or the builder, which may try without breakpoints */
 	enum xp_policy policy;    /* that in force, or the builder's */
 	uint32_t to_jmp, to_test; /* the shared plans of branch sites: number + 1, 0 as long as there is none */
-	void *scratch;    /* a struct xp_range for each site: to sort them, and to say where no thread may rest */
-	bool ready;       /* xp__commit_ready() was asked, and found nothing */
-	uintptr_t page;   /* that can be read, xp__commit_readable() */
-	uintptr_t *pages; /* more of them, each where its number says */
-	size_t nr_pages;  /* places for them, a power of two, or 0 */
+	void *scratch; /* a struct xp_range for each site: to sort them, and to say where no thread may rest */
+	bool ready;    /* xp__commit_ready() was asked, and found nothing */
+	unsigned needs, nr_phases; /* of one that is ready */
+	uintptr_t page;            /* that can be read, xp__commit_readable() */
+	uintptr_t *pages;          /* more of them, each where its number says */
+	size_t nr_pages;           /* places for them, a power of two, or 0 */
 };
 
 /* xp__commit_new - room for so many sites and plans, or NULL. Context: text lock, here and below. */

@@ -488,26 +488,25 @@ static int check_private(const struct xp__commit *c, struct xp_diag *diag)
 
 int xp__commit_ready(struct xp__commit *c, struct xp_diag *diag)
 {
-	unsigned nr_phases, needs;
 	int error;
 
 	if (c->ready)
 		return 0;
-	needs = needs_of(c, &nr_phases);
+	c->needs = needs_of(c, &c->nr_phases);
 	error = xp__commit_order(c, diag);
 	error = error ? error : make_buffer(diag);
 	error = error ? error : check_private(c, diag);
-	if (!error && nr_phases > 0)
-		error = poke_prepare(needs, diag);
+	if (!error && c->nr_phases > 0)
+		error = poke_prepare(c->needs, diag);
 	c->ready = error == 0;
 	return error;
 }
 
 int xp__commit_run(struct xp__commit *c, struct xp_diag *diag)
 {
-	unsigned nr_phases, needs = needs_of(c, &nr_phases);
-	bool parked, early;
 	int error = xp__commit_ready(c, diag);
+	const unsigned needs = c->needs, nr_phases = c->nr_phases;
+	bool parked, early;
 
 	if (error || nr_phases == 0) {
 		xp__commit_free(c);
