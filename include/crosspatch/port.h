@@ -202,6 +202,12 @@ struct xp_port {
 	 * -XP_E_MOVED if not, or if it looks so and the file is not there to tell. NULL: it always has. Context: text lock.
 	 */
 	int (*module_check)(const void *header);
+
+	/*
+	 * data_check - whether the word at @addr can be read and written: 0, or an error. Its value is not changed. Asked of what
+	 * records of a module name, before it is touched. Context: text lock. NULL: all that records name can be.
+	 */
+	int (*data_check)(const void *addr);
 };
 
 #define XP_FUNCTION_SPARE 16

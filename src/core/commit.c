@@ -29,7 +29,7 @@ bool xp__commit_readable(struct xp__commit *c, uintptr_t addr, size_t len)
 
 	if (page == c->page && addr - page <= PAGE - len)
 		return true;
-	if (c->nr_pages == 0 || addr - page > PAGE - len)
+	if (c->nr_pages == 0 || page == 0 || addr - page > PAGE - len)
 		return xp__text_readable(&c->page, addr, len);
 	place = &c->pages[page / PAGE & (c->nr_pages - 1)];
 	if (*place != page) {
@@ -65,6 +65,7 @@ struct xp__commit *xp__commit_new(const struct xp__size *room)
 	at += addr_size;
 	commit->pages = (uintptr_t *)at;
 	commit->nr_pages = nr_pages;
+	commit->page = (uintptr_t)commit & ~(PAGE - 1); /* which can be read; 0 would be one, too */
 	memset(commit->pages, 0, pages_size);
 	at += pages_size;
 	commit->plans = (struct xp__plan *)at;

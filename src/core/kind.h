@@ -54,6 +54,11 @@ static inline struct xp_object *xp__site_object(const int32_t *reference)
 	return xp__real((struct xp_object *)(xp__relative(reference) & ~(uintptr_t)XP_SITE_FLAGS));
 }
 
+struct xp__known;
+
+/* Those of xp_object.flags that are used: static_key.c. */
+#define XP__OBJECT_FLAGS 1u
+
 /* A poke with its bytes. */
 struct xp__poke {
 	uintptr_t addr;
@@ -151,6 +156,7 @@ struct xp__kind {
 	uint8_t object_at;    /* where in the record the reference to the object stands */
 	bool several_records; /* one place has several records: a gate's stub is one, and may be a site */
 	bool by_name; /* what a record names is a handle: coming() leads it to the object of its name */
+	uint16_t object_size; /* of what the reference leads to */
 	uint8_t nr_relative; /* fields with which the record begins that hold a distance from themselves, the site's first */
 
 	/*
@@ -164,6 +170,12 @@ struct xp__kind {
 
 	/* get_state - fills in what the object is now, for sites that come later, and to tell drift. */
 	void (*get_state)(struct xp__request *request);
+
+	/*
+	 * sound - whether the record, whose object can be written and has a name, can be of this kind: called before any
+	 * function below. NULL: no more is known.
+	 */
+	bool (*sound)(struct xp__known *known, const void *record);
 
 	/*
 	 * parse - fills @request: @object, the real one, is to be @value, as a person says it who knows it by name. NULL:

@@ -19,6 +19,7 @@
 
 #include "core/deps.h"
 #include "core/emit.h"
+#include "core/object.h"
 #include "core/state.h"
 
 /* What compilers emit does not depend on the size of a pointer. */
@@ -72,10 +73,12 @@ static struct xp_object *named(uintptr_t reference)
 	return (struct xp_object *)(reference & ~(uintptr_t)XP_SITE_FLAGS);
 }
 
-/* Numbers the distinct objects in object->scratch, from @from on. Returns the last number. */
-static size_t number_objects(const struct references *r, size_t from)
+/* Numbers the distinct objects in object->scratch, from @first + 1 on. Returns the last number; 0: one is of another kind too (I4). */
+static size_t number_objects(const struct references *r, size_t first)
 {
 	const struct xp_object *before = NULL;
+	size_t last = first;
+	bool mixed = false;
 
 	for (size_t i = 0; i < r->nr; i++) {
 		struct xp_object *object = named(xp__relative(reference(r, i)));
@@ -85,9 +88,10 @@ static size_t number_objects(const struct references *r, size_t from)
 		before = object;
 		object = xp__real(object);
 		if (object->scratch == 0)
-			object->scratch = (uint32_t)++from;
+			object->scratch = (uint32_t)++last;
+		mixed |= object->scratch <= first;
 	}
-	return from;
+	return mixed ? 0 : last;
 }
 
 static void forget_numbers(const struct references *r)
@@ -259,20 +263,25 @@ static void group_records(const struct xp_site_table *table, const struct xp__ki
 		groups[k].object->scratch = 0;
 }
 
-/* Groups the records of all tables; NULL: no memory. */
-static struct module *group_all(const struct xp_module *public, const struct doubles *doubles, size_t nr_records)
+/* Groups the records of all tables. */
+static int group_all(const struct xp_module *public, const struct doubles *doubles, size_t nr_records,
+		     struct module **result, struct xp_diag *diag)
 {
 	size_t last[XP_NR_SITE_KINDS] = {0}, nr_groups = 0, size;
 	uint32_t *numbers = NULL;
-	struct module *module;
+	struct module *module = NULL;
+	bool mixed = false;
 
 	for (unsigned kind = 0; kind < public->nr_tables; kind++) {
 		struct references r = references(&public->tables[kind], xp__kind_of(kind));
 
-		last[kind] = nr_groups = number_objects(&r, nr_groups);
+		last[kind] = number_objects(&r, nr_groups);
+		mixed |= last[kind] < nr_groups;
+		nr_groups = last[kind];
 	}
 	size = sizeof(struct module) + nr_groups * sizeof(struct xp__group) + nr_records * sizeof(uint32_t);
-	module = xp__port->alloc(size);
+	if (!mixed)
+		module = xp__port->alloc(size);
 	if (module) {
 		module->size = size;
 		memcpy(module->tables, public->tables, public->nr_tables * sizeof(public->tables[0]));
@@ -291,7 +300,10 @@ static struct module *group_all(const struct xp_module *public, const struct dou
 			numbers += r.nr;
 		}
 	}
-	return module;
+	*result = module;
+	if (mixed)
+		return xp__fail(diag, -XP_E_CORRUPT, XP_PHASE_VALIDATE, NULL, "an object has records of two kinds");
+	return module ? 0 : xp__fail(diag, -XP__ENOMEM, XP_PHASE_VALIDATE, NULL, NULL);
 }
 
 static int make(const struct xp_module *public, size_t nr_records, unsigned ascending, struct module **result,
@@ -304,11 +316,8 @@ static int make(const struct xp_module *public, size_t nr_records, unsigned asce
 	for (unsigned kind = 0; kind < public->nr_tables && !error; kind++)
 		if (!(ascending >> kind & 1))
 			error = find_doubles(&public->tables[kind], xp__kind_of(kind), &doubles[kind], diag);
-	if (!error) {
-		*result = group_all(public, doubles, nr_records);
-		if (*result == NULL)
-			error = xp__fail(diag, -XP__ENOMEM, XP_PHASE_VALIDATE, NULL, NULL);
-	}
+	if (!error)
+		error = group_all(public, doubles, nr_records, result, diag);
 	for (unsigned kind = 0; kind < public->nr_tables; kind++)
 		forget_doubles(&doubles[kind]);
 	return error;
@@ -451,6 +460,15 @@ static void note_error(void)
 	__atomic_store_n(&last_error, error, __ATOMIC_RELAXED);
 }
 
+static bool has_group(const struct xp__group *group, const struct xp_object *object, const struct xp__kind *kind)
+{
+	for (const struct module *module = registered; module; module = module->next)
+		if ((uintptr_t)group - (uintptr_t)module->groups < module->nr_groups * sizeof(*group))
+			return ((uintptr_t)group - (uintptr_t)module->groups) % sizeof(*group) == 0 &&
+			       group->object == object && group->kind == kind;
+	return false;
+}
+
 bool xp__modules_wait(void)
 {
 	return first_waiting() != NULL;
@@ -460,10 +478,14 @@ bool xp__module_names(const struct xp_module *public,
 		      bool (*is)(const struct xp_object *object, unsigned kind, const void *what), const void *what)
 {
 	for (unsigned kind = 0; kind < public->nr_tables && kind < XP_NR_SITE_KINDS; kind++) {
-		struct references r = references(&public->tables[kind], xp__kind_of(kind));
+		const struct xp__kind *of = xp__kind_of(kind);
+		struct references r = references(&public->tables[kind], of);
+		struct xp__known known = {.has = has_group};
 
+		/* It may have been refused because of what its records name. */
 		for (size_t i = 0; i < r.nr; i++)
-			if (is(xp__site_object(reference(&r, i)), kind, what))
+			if (xp__object_sound(&known, of, record(&public->tables[kind], of, i)) &&
+			    is(xp__site_object(reference(&r, i)), kind, what))
 				return true;
 	}
 	return false;
@@ -509,7 +531,7 @@ static int find_same(const struct xp_module *public, struct module **found, stru
 
 /*
  * Refuses records that a tool emptied, as it does when it takes a section out of a program: each one's object is then the
- * record itself. In the same pass over memory: of which kinds each site lies above the one before.
+ * record itself. And those that name what is no object. In the same pass over memory: of which kinds each site lies above the one before.
  */
 static int check_records(const struct xp_module *public, unsigned *ascending, struct xp_diag *diag)
 {
@@ -520,6 +542,7 @@ static int check_records(const struct xp_module *public, unsigned *ascending, st
 		uintptr_t start = (uintptr_t)table->start, size = (uintptr_t)table->end - start, before = 0;
 		struct references r = references(table, of);
 		bool ascends = true;
+		struct xp__known known = {.has = has_group, .idle = true};
 
 		for (size_t i = 0; i < r.nr; i++) {
 			uintptr_t code = site(table, of, i);
@@ -527,6 +550,9 @@ static int check_records(const struct xp_module *public, unsigned *ascending, st
 			if (xp__relative(reference(&r, i)) - start < size)
 				return xp__fail(diag, -XP_E_CORRUPT, XP_PHASE_VALIDATE, NULL,
 						"a site record names no object: its section was emptied");
+			if (!xp__object_sound(&known, of, record(table, of, i)))
+				return xp__fail(diag, -XP_E_CORRUPT, XP_PHASE_VALIDATE, NULL,
+						"a site record names something that is no object");
 			ascends &= before < code;
 			before = code;
 		}

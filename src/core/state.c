@@ -96,8 +96,11 @@ bool xp__text_readable(uintptr_t *page, uintptr_t addr, size_t len)
 {
 	uintptr_t word;
 
+	if (addr + len < addr)
+		return false;
 	for (uintptr_t at = addr & ~(PAGE - 1); at < addr + len; at += PAGE) {
-		if (at != *page && xp__port->data_read && xp__port->data_read(&word, (const void *)at))
+		/* Page 0 is no answer that was had. */
+		if ((at == 0 || at != *page) && xp__port->data_read && xp__port->data_read(&word, (const void *)at))
 			return false;
 		*page = at;
 	}

@@ -24,6 +24,7 @@
 #include "core/batch.h"
 #include "core/commit.h"
 #include "core/deps.h"
+#include "core/object.h"
 #include "kinds/discovered.h"
 #include "core/state.h"
 
@@ -332,8 +333,18 @@ static void call_going(const struct xp_site_table *table)
 
 #endif
 
+static bool call_sound(struct xp__known *known, const void *record)
+{
+	const struct xp_static_call *handle = call_handle_of(record);
+
+	(void)known;
+	return handle->slot && handle->trampoline && handle->stub;
+}
+
 const struct xp__kind xp__call_kind = {
 	.record_size = sizeof(struct xp_call_site),
+	.object_size = sizeof(struct xp_static_call),
+	.sound = call_sound,
 	.object_at = offsetof(struct xp_call_site, call),
 	.nr_relative = 2,
 	.end = call_end,

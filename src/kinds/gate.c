@@ -491,8 +491,24 @@ static void gate_going(const struct xp_site_table *table)
 	}
 }
 
+/* A handle that was led to its gate, or one that is as the compiler left it. */
+static bool gate_sound(struct xp__known *known, const void *record)
+{
+	const struct xp_gate *handle = gate_handle_of(record);
+	const struct gate *gate = gates;
+
+	(void)known;
+	if (handle->object.real == NULL)
+		return handle->slot == handle->fallback && handle->next == NULL && handle->discovered == NULL;
+	while (gate && &gate->gate.object != handle->object.real)
+		gate = (const struct gate *)gate->gate.next;
+	return gate != NULL;
+}
+
 const struct xp__kind xp__gate_kind = {
 	.record_size = sizeof(struct xp_gate_site),
+	.object_size = sizeof(struct xp_gate),
+	.sound = gate_sound,
 	.object_at = offsetof(struct xp_gate_site, gate),
 	.nr_relative = 2,
 	.several_records = true,

@@ -27,7 +27,7 @@
 #include <crosspatch/static_key.h>
 
 #define PAGE 4096
-#define COUNTED 1u /* xp_object.flags */
+#define COUNTED XP__OBJECT_FLAGS /* xp_object.flags */
 
 enum { LIKELY, TRUE }; /* of xp__group.nr_flag */
 
@@ -558,6 +558,7 @@ static void key_fork_child(void)
 
 const struct xp__kind xp__key_kind = {
 	.record_size = sizeof(struct xp_branch_site),
+	.object_size = sizeof(struct xp_static_key),
 	.object_at = offsetof(struct xp_branch_site, key),
 	.nr_relative = 3,
 	.begin = key_begin,

@@ -36,13 +36,26 @@ struct part {
 	uint32_t first, nr;
 };
 
+/* The page with targets that was read last: those of one request's sites lie together, and stay as long as it lasts. */
+static uintptr_t read_last;
+
+static bool can_read(const int32_t *word, size_t nr)
+{
+	return xp__text_readable(&read_last, (uintptr_t)word, nr * sizeof(*word));
+}
+
 /* The part that begins with choice @first, of a switch of @nr choices. False: it is no such thing. */
 static bool read_part(struct part *part, const int32_t *targets, uint32_t first, uint32_t nr)
 {
-	uint32_t word = (uint32_t)targets[-1], count = word >> 20;
+	uint32_t word, count;
 
+	if (!can_read(targets - 1, 1))
+		return false;
+	word = (uint32_t)targets[-1];
+	count = word >> 20;
+	/* Behind the complement there may be one word more. */
 	if (count == 0 || count > nr - first || word != (uint32_t)XP_SWITCH_PART(nr, first, count) ||
-	    (uint32_t)targets[count] != ~word)
+	    !can_read(targets, count + (count < nr ? 2 : 1)) || (uint32_t)targets[count] != ~word)
 		return false;
 	*part = (struct part){targets, first, count};
 	return true;
@@ -130,6 +143,7 @@ static int switch_form(const struct xp__request *request, const struct xp__site 
 
 static int switch_begin(struct xp__request *request)
 {
+	read_last = 0;
 	request->skip = request->choice == switch_of(request)->choice;
 	return 0;
 }
@@ -143,6 +157,7 @@ static void switch_end(struct xp__request *request, bool done)
 
 static void switch_get_state(struct xp__request *request)
 {
+	read_last = 0;
 	request->choice = switch_of(request)->choice;
 }
 
@@ -156,6 +171,7 @@ static int switch_parse(struct xp__request *request, struct xp_object *object, u
 
 const struct xp__kind xp__switch_kind = {
 	.record_size = sizeof(struct xp_switch_site),
+	.object_size = sizeof(struct xp_static_switch),
 	.object_at = offsetof(struct xp_switch_site, key),
 	.nr_relative = 3,
 	.own_plans = true,

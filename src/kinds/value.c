@@ -12,6 +12,7 @@
 #include "core/batch.h"
 #include "core/commit.h"
 #include "core/deps.h"
+#include "core/object.h"
 #include "core/state.h"
 
 #include <crosspatch/imv.h>
@@ -191,8 +192,19 @@ static int value_parse(struct xp__request *request, struct xp_object *object, ui
 	return value_fill(request, imv_of(object), &value, size);
 }
 
+/* The handle of a shared value has no variable of its own. */
+static bool value_sound(struct xp__known *known, const void *record)
+{
+	const struct xp_imv *imv = imv_of(xp__site_object(&((const struct xp_imv_site *)record)->imv));
+
+	return imv->value == NULL ||
+	       (xp__value_size(imv->size) && xp__data_sound(&known->value, imv->value, imv->size));
+}
+
 const struct xp__kind xp__value_kind = {
 	.record_size = sizeof(struct xp_imv_site),
+	.object_size = sizeof(struct xp_imv),
+	.sound = value_sound,
 	.object_at = offsetof(struct xp_imv_site, imv),
 	.nr_relative = 2,
 	.begin = value_begin,

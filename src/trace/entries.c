@@ -18,6 +18,7 @@
 #include "core/deps.h"
 #include "core/state.h"
 #include "trace/inside.h"
+#include "trace/match.h"
 
 #if XP__HAS_ENTRIES
 
@@ -207,6 +208,12 @@ void xp__entries_count(struct xp_function_stats *stats)
 
 /* ---- modules ---- */
 
+/* Calls of a stub that is none would run whatever stands there. Where nothing can be asked, records are believed. */
+static bool is_stub(uintptr_t code)
+{
+	return xp__port->data_read == NULL || xp__match_jump(code) == (uintptr_t)xp__function_entered;
+}
+
 static int arrive(const struct xp_site_table *records, bool patchable)
 {
 	/* The stub's record is of the other kind, whose table stands before this one. */
@@ -221,13 +228,15 @@ static int arrive(const struct xp_site_table *records, bool patchable)
 			stub = xp__relative(&site->code);
 	if (bytes == 0 || (!patchable && stub && bytes == sizeof(struct xp_entry_site)))
 		return 0;
+	if (stub && !is_stub(stub))
+		return -XP_E_CORRUPT;
 	module = xp__reclaim_take(sizeof(*module));
 	if (module == NULL)
 		return -XP__ENOMEM;
 	module->from = records->start;
 	module->stub = stub;
 	xp__records_set(module, records, patchable);
-	error = xp__records_sort(module);
+	error = xp__records_named(module) ? xp__records_sort(module) : -XP_E_CORRUPT;
 	if (error) {
 		xp__reclaim_give(module, sizeof(*module));
 		return error;

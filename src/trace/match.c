@@ -84,6 +84,9 @@ bool xp__match_module(const struct xp_module *public, const void *data)
 		struct xp__entries module = {0};
 
 		xp__records_set(&module, table, kind == XP_SITE_PATCHABLE);
+		/* It may have been refused because of them. */
+		if (!xp__records_named(&module))
+			continue;
 		for (uint32_t i = 0; i < module.nr; i++) {
 			if (!xp__record_is_entry(&module, i))
 				continue;
@@ -99,10 +102,10 @@ bool xp__match_module(const struct xp_module *public, const void *data)
 /* ---- pointers ---- */
 
 /*
- * If a jump through a word stands at @start: where it leads; else @start. In a program that is not position-independent the
- * address of a shared object's function is that of such a jump, in the program's own procedure linkage table.
+ * In a program that is not position-independent the address of a shared object's function is that of such a jump, in the
+ * program's own procedure linkage table.
  */
-static uintptr_t behind_jump(uintptr_t start)
+uintptr_t xp__match_jump(uintptr_t start)
 {
 	uint8_t text[XP__JUMP_WORD] = {0};
 	const size_t left = 4096 - start % 4096; /* in its page: what is behind it may be none */
@@ -128,7 +131,7 @@ bool xp__match_pointer(xp__any_function *fn, struct xp__entries **module, uint32
 {
 	uintptr_t start = (uintptr_t)fn;
 
-	return xp__record_find(start, module, record) || xp__record_find(behind_jump(start), module, record);
+	return xp__record_find(start, module, record) || xp__record_find(xp__match_jump(start), module, record);
 }
 
 /* The function at @fn; NULL: *error says why. */

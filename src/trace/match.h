@@ -23,6 +23,9 @@ struct xp__sought {
 /* xp__match_module - whether the records of a module, registered or not, have what @sought, a struct xp__sought, says. */
 bool xp__match_module(const struct xp_module *public, const void *sought);
 
+/* xp__match_jump - where the jump through a word leads that stands at @start; @start itself if none does. */
+uintptr_t xp__match_jump(uintptr_t start);
+
 /*
  * xp__match_pointer - the record of the function that @fn is a pointer to; false: there is none.
  * xp__match_function - that function itself; NULL: *error says why. Modules that were refused are tried again.

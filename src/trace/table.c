@@ -136,6 +136,16 @@ const char *xp__record_name(const struct xp__entries *module, uint32_t record)
 	return module->site ? (const char *)xp__relative(&module->site[record].name) : NULL;
 }
 
+bool xp__records_named(const struct xp__entries *module)
+{
+	uintptr_t page = 0;
+	bool named = true;
+
+	for (uint32_t i = 0; module->site && i < module->nr && named; i++)
+		named = xp__text_readable(&page, (uintptr_t)xp__record_name(module, i), 1);
+	return named;
+}
+
 uint32_t xp__record_size(const struct xp__entries *module, uint32_t record)
 {
 	return module->site ? module->site[record].size >> 8 : 0;

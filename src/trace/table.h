@@ -76,6 +76,7 @@ uintptr_t xp__record_code(const struct xp__entries *module, uint32_t record);
 unsigned xp__record_flags(const struct xp__entries *module, uint32_t record);
 bool xp__record_is_entry(const struct xp__entries *module, uint32_t record);
 const char *xp__record_name(const struct xp__entries *module, uint32_t record);
+bool xp__records_named(const struct xp__entries *module); /* whether the name of each can be read */
 uint32_t xp__record_size(const struct xp__entries *module, uint32_t record);
 unsigned xp__record_before(const struct xp__entries *module, uint32_t record);
 

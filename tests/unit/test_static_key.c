@@ -4,6 +4,7 @@
 #include "core/site.h"
 #include "xp_test.h"
 
+#include <crosspatch/imv.h>
 #include <errno.h>
 
 #define MAX_SITES 8
@@ -854,11 +855,13 @@ XP_TEST(the_same_tables_twice)
 /* Whose sites would they be? */
 XP_TEST(tables_that_overlap)
 {
-	static const struct xp_imv_site value = {.imv = 4096}; /* of an object elsewhere */
+	static struct xp_imv elsewhere = {.object = {.name = "elsewhere"}};
+	static struct xp_imv_site value;
 	struct xp_diag diag;
 	struct xp_batch *batch;
 	struct xp_module part;
 
+	value.imv = (int32_t)((intptr_t)&elsewhere - (intptr_t)&value.imv);
 	start_registered();
 	part = (struct xp_module){.abi = XP_MODULE_ABI, .nr_tables = 1, .tables = {{one.records + 1, one.records + 3}}};
 	CHECK_EQ(xp_module_register(&part), -XP_E_CORRUPT);

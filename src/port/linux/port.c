@@ -525,6 +525,7 @@ static const struct xp_port port = {
 	.function_begins = xp__function_begins,
 	.unwind_ip = xp__unwind_ip,
 	.module_check = xp__module_check,
+	.data_check = xp__data_check,
 };
 
 /* ---- start ---- */

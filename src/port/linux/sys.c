@@ -253,3 +253,16 @@ __attribute__((target("general-regs-only"))) int xp__data_read(uintptr_t *to, co
 	*to = *(const volatile uintptr_t *)addr;
 	return 0;
 }
+
+/*
+ * FUTEX_WAKE_OP changes a word as one locked instruction does, here by no bit, and says -EFAULT where the caller cannot
+ * write; it wakes no thread, since none waits there. Where a filter refuses that call nothing is known, and the fault may come.
+ */
+int xp__data_check(const void *addr)
+{
+	static uint32_t never;
+	const uint32_t or_nothing = 2u << 28;
+	uintptr_t word = (uintptr_t)addr & ~(uintptr_t)3;
+
+	return XP__SYS6(SYS_futex, &never, FUTEX_WAKE_OP_PRIVATE, 0, 0, word, or_nothing) == -EFAULT ? -EFAULT : 0;
+}

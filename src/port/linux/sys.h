@@ -158,8 +158,10 @@ void xp__gettid_fork(void);
 /*
  * xp__can_read - whether the four bytes in line around @addr can be read, and so the rest of their page: what lies there may be
  * unmapped, or for execution only. xp__data_read - the port's data_read(). Context: any.
+ * xp__data_check - its data_check(), of those four bytes.
  */
 bool xp__can_read(const void *addr);
 int xp__data_read(uintptr_t *to, const void *addr);
+int xp__data_check(const void *addr);
 
 #endif

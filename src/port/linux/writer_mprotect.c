@@ -25,7 +25,6 @@
 #include <crosspatch/port.h>
 
 #include <errno.h>
-#include <linux/futex.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
@@ -123,17 +122,11 @@ static long open_window(uintptr_t start, uintptr_t end, const struct xp__mapping
 	return error;
 }
 
-/*
- * I4. FUTEX_WAKE_OP changes a word as one locked instruction does, here by no bit, and says -EFAULT where the caller cannot
- * write; it wakes no thread, since none waits there. Where a filter refuses that call nothing is known, and the fault may come.
- */
+/* I4 */
 static bool can_store(uintptr_t addr, size_t len)
 {
-	static uint32_t never;
-	const uint32_t or_nothing = 2u << 28;
-
 	for (uintptr_t at = addr; at < addr + len; at = (at & ~(PAGE - 1)) + PAGE)
-		if (XP__SYS6(SYS_futex, &never, FUTEX_WAKE_OP_PRIVATE, 0, 0, at & ~(uintptr_t)3, or_nothing) == -EFAULT)
+		if (xp__data_check((const void *)at))
 			return false;
 	return true;
 }

@@ -23,6 +23,7 @@
 #include "core/deps.h"
 #include "kinds/fault.h"
 #include "core/inject.h"
+#include "core/object.h"
 #include "core/trap.h"
 #include "core/state.h"
 
@@ -457,8 +458,18 @@ static void far_going(const struct xp_site_table *table)
 		xp__faults_publish(&faults, sites);
 }
 
+static bool far_sound(struct xp__known *known, const void *record)
+{
+	const struct xp_far_site *site = record;
+
+	return (site->form & ~XP_FAR_NEAR) <= XP_FAR_32_32 &&
+	       xp__data_sound(&known->value, segment_of(site), sizeof(struct xp_far_segment));
+}
+
 const struct xp__kind xp__gate_far_kind = {
 	.record_size = sizeof(struct xp_far_site),
+	.object_size = sizeof(struct xp_gate_far),
+	.sound = far_sound,
 	.object_at = offsetof(struct xp_far_site, gate),
 	.nr_relative = 3,
 	.begin = far_begin,

@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Whether what a record names can be an object at all. A record is four bytes in a file: if they are wrong, they lead
+ * anywhere.
+ */
+#ifndef XP_CORE_OBJECT_H
+#define XP_CORE_OBJECT_H
+
+#include "core/kind.h"
+
+/*
+ * What was found out last, and is not asked again, of the records of one table: 0 at first but for `has`. Valid under one text lock, and for
+ * one table at a time.
+ */
+struct xp__known {
+	uintptr_t written, value, text; /* pages */
+	const struct xp_object *object;
+	/* Whether @group is one that a registered module has of @object: site.c. */
+	bool (*has)(const struct xp__group *group, const struct xp_object *object, const struct xp__kind *kind);
+	bool idle;  /* what has a number is no object either: site.c, I3 */
+	bool begun; /* the table of those seen */
+};
+
+/*
+ * xp__object_sound - whether the object that the record's reference leads to can be one: it can be written, and what it
+ * points to is there. What has the shape of an object by chance is taken for one. xp__object_look - the same, where it is not
+ * the one asked about before. Context: text lock.
+ */
+bool xp__object_look(struct xp__known *known, const struct xp__kind *kind, struct xp_object *object);
+
+static inline bool xp__object_sound(struct xp__known *known, const struct xp__kind *kind, const void *record)
+{
+	const int32_t *reference = (const int32_t *)(const void *)((const uint8_t *)record + kind->object_at);
+	struct xp_object *object = (struct xp_object *)(xp__relative(reference) & ~(uintptr_t)XP_SITE_FLAGS);
+
+	return (object == known->object || xp__object_look(known, kind, object)) &&
+	       (kind->sound == NULL || kind->sound(known, record));
+}
+
+/* xp__data_sound - whether [addr, addr + len) can be read and written. @page as for xp__text_readable(). */
+bool xp__data_sound(uintptr_t *page, const void *addr, size_t len);
+
+#endif
