@@ -303,7 +303,7 @@ static bool number(struct word word, uint64_t *value)
 		return false;
 	for (; i < word.len; i++) {
 		static const char digits[] = "0123456789abcdef";
-		const char *digit = word.start[i] ? memchr(digits, word.start[i], base) : NULL;
+		const char *digit = memchr(digits, word.start[i], base);
 		uint64_t next;
 
 		if (digit == NULL || __builtin_mul_overflow(*value, (uint64_t)base, &next) ||

@@ -594,6 +594,41 @@ XP_TEST(unwinders_tell_of_calls)
 	stop();
 }
 
+/* A linker that puts records together in another order than the functions. */
+XP_TEST(records_out_of_order)
+{
+	static const uint8_t orders[][8] = {{7, 6, 5, 4, 3, 2, 1, 0},
+					    {3, 1, 4, 0, 5, 7, 2, 6},
+					    {0, 1, 2, 3, 4, 5, 7, 6},
+					    {1, 2, 3, 4, 5, 6, 7, 0},
+					    {4, 0, 6, 2, 7, 3, 5, 1}};
+
+	for (size_t n = 0; n < sizeof(orders) / sizeof(orders[0]); n++) {
+		REQUIRE(start(8, true, false) == 0);
+		CHECK_EQ(xp_module_unregister(&module), 0);
+		for (unsigned k = 0; k < 8; k++) {
+			unsigned i = orders[n][k], before = i == 0 ? 3 : 0;
+
+			sites[k].code = distance(rec_text + place(i) + before, &sites[k].code);
+			sites[k].name = distance(names[i], &sites[k].name);
+			sites[k].size = STRIDE << 8 | before << 4;
+		}
+		REQUIRE(xp_module_register(&module) == 0);
+		for (unsigned i = 0; i < 8; i++) {
+			CHECK_EQ(xp_function_trace(function(i), &handler, DATA(i + 1)), 0);
+			CHECK(entry_is(i, 0xe8, STUB));
+			(void)call(i);
+			CHECK_EQ(nr_seen, 1);
+			CHECK_EQ(seen[0], i + 1);
+			CHECK_EQ(xp_function_trace(function(i), &handler, DATA(i + 1)), -XP_E_TRACED);
+			CHECK_EQ(xp_function_untrace(function(i), &handler, DATA(i)), -XP_E_NOT_TRACED);
+			(void)call(i);
+			CHECK_EQ(nr_seen, 1);
+		}
+		stop();
+	}
+}
+
 /* A module's functions go with it; an entry that is left behind leads on. */
 XP_TEST(a_module_comes_again)
 {

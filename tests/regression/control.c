@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 /* Operation from outside: who may ask, what is answered, what stands in nobody's way, and what is left behind. */
+#include "control/proto.h"
 #include "core/state.h"
 #include "core/inject.h"
 #include "port/linux/control_state.h"
@@ -331,6 +332,12 @@ static void bad_requests(void)
 	check_refused("set limit 65536", -EINVAL, "its size");
 	check_refused("set limit -32769", -EINVAL, "its size");
 	check_refused("set limit 0x", -EINVAL, "its size");
+	check_refused("set limit 1a", -EINVAL, "its size");
+	check_refused("set limit -", -EINVAL, "its size");
+	/* What would be a small number if no digit too many were seen. */
+	check_refused("set level 0x10000000000000001", -EINVAL, "number of a choice");
+	check_refused("set level 18446744073709551617", -EINVAL, "number of a choice");
+	check_refused("set level -18446744073709551615", -EINVAL, "number of a choice");
 	check_refused("set limit 32768", -EINVAL, "has a sign");
 	check_refused("set held off", -XP_E_COUNTED, "held by a count");
 
@@ -354,6 +361,20 @@ static void bad_requests(void)
 XP_TEST(bad_requests_change_nothing)
 {
 	in_a_place(bad_requests);
+}
+
+XP_TEST(characters_are_escaped)
+{
+	static const char whole[] = "crosspatch 1 error\tcode=-5\ttext=a\\tb\\\\c\\x01\\x1f\\x7f d\nend\n";
+	char text[128];
+	size_t len = xp__proto_error(-5, "a\tb\\c\x01\x1f\x7f d", text, sizeof(text));
+
+	CHECK_EQ(len, sizeof(whole) - 1);
+	CHECK(memcmp(text, whole, sizeof(whole) - 1) == 0);
+	/* Where there is too little room nothing is written behind it, and how much would do is said. */
+	memset(text, 'x', sizeof(text));
+	CHECK_EQ(xp__proto_error(-5, "a\tb\\c\x01\x1f\x7f d", text, 20), len);
+	CHECK(memcmp(text, whole, 20) == 0 && text[20] == 'x' && text[21] == 'x');
 }
 
 XP_DEFINE_IMV(_Bool, flag, 1);
@@ -404,6 +425,9 @@ static void of_their_type(void)
 	CHECK(is_ok(ask("set flag 0")) && is_ok(ask("set byte 255")) && is_ok(ask("set ratio 0x40000000")));
 	CHECK(is_ok(ask("set modulus 64")) && is_ok(ask("set offset -5")));
 	CHECK_EQ(values(), 255000 + 1 - 5 + 0 + 2);
+	CHECK(is_ok(ask("set limit -32768")));
+	CHECK_EQ(limit_site(), -32768);
+	check_value("set limit -32769", -EINVAL, "its size");
 }
 
 XP_TEST(values_are_of_their_type)
