@@ -3,6 +3,7 @@
  * SIGTRAP belongs to the program: who blocks or ignores it is not hurt, whose handler is there gets what is not
  * ours, as if the library were not there.
  */
+#include "core/inject.h"
 #include "xp_child.h"
 #include "xp_gregs.h"
 #include "xp_subject.h"
@@ -761,6 +762,79 @@ XP_TEST(without_handler_the_process_dies_at_the_breakpoint)
 	CHECK_EQ(XP_USER_IP(regs), (uintptr_t)foreign_int3 + 1);
 	/* Once to our handler, once more where it put the process back. */
 	CHECK_EQ(stops, 2);
+}
+
+/* ---- another signal, while our handler stands on a small alternate stack ---- */
+
+static bool came_on_alternate, came_in_handler, trapped;
+static unsigned came;
+
+static void on_other(int signal)
+{
+	stack_t stack;
+
+	(void)signal;
+	came++;
+	sigaltstack(NULL, &stack);
+	came_on_alternate = stack.ss_flags & SS_ONSTACK;
+	came_in_handler = trapped;
+}
+
+static void raise_inside(enum xp__point point)
+{
+	if (point == XP__POINT_SYNCED && !trapped && came == 0)
+		CHECK(subject_call(&across) != 0);
+	trapped = point == XP__POINT_TRAP_ENTERED;
+	if (trapped)
+		raise(SIGUSR1);
+}
+
+/* Of a foreign trap, the program's handler: whether it has the mask that it would have without the library. */
+static void on_foreign(int signal, siginfo_t *info, void *context)
+{
+	sigset_t mask;
+
+	(void)info;
+	(void)context;
+	pthread_sigmask(SIG_SETMASK, NULL, &mask);
+	CHECK(sigismember(&mask, signal));
+	CHECK(!sigismember(&mask, SIGUSR1));
+	CHECK(sigismember(&mask, SIGUSR2)); /* which it asked for */
+	CHECK(sigismember(&mask, SIGHUP));  /* which the thread blocks */
+	raise(SIGUSR1);
+	CHECK_EQ(came, 2);
+}
+
+static void interrupted_on_a_small_stack(void)
+{
+	struct sigaction other = {.sa_handler = on_other};
+	struct sigaction foreign = {.sa_sigaction = on_foreign, .sa_flags = SA_SIGINFO};
+	static char small[16384] __attribute__((aligned(64)));
+	stack_t stack = {.ss_sp = small, .ss_size = sizeof(small)};
+	sigset_t hangup;
+
+	sigemptyset(&hangup);
+	sigaddset(&hangup, SIGHUP);
+	sigaddset(&foreign.sa_mask, SIGUSR2);
+	CHECK_EQ(sigaltstack(&stack, NULL), 0);
+	CHECK_EQ(sigaction(SIGUSR1, &other, NULL), 0);
+	CHECK_EQ(sigaction(SIGTRAP, &foreign, NULL), 0);
+	if (!start())
+		return;
+	xp__inject = raise_inside;
+	CHECK_EQ(xp_text_poke(&across.on, NULL), 0);
+	xp__inject = NULL;
+	CHECK_EQ(came, 1);
+	CHECK(!came_on_alternate);
+	CHECK(!came_in_handler);
+	pthread_sigmask(SIG_BLOCK, &hangup, NULL);
+	__asm__ volatile("int3");
+	CHECK_EQ(came, 2);
+}
+
+XP_TEST(no_other_handler_comes_on_top_of_ours)
+{
+	xp_child(interrupted_on_a_small_stack);
 }
 
 XP_TEST_MAIN()

@@ -4,7 +4,10 @@
  * int3 (see is_int3()) and every general protection fault, and greater than zero for an illegal instruction.
  *
  * I1  Of SIGTRAP: no lock, no allocation, no libc, no lazy binding, no TLS that is not static, on whatever stack the program gave.
- * I2  SA_NODEFER: another signal's handler may interrupt this one and meet a breakpoint of its own.
+ * I2  The handler of SIGTRAP blocks all that may be sent: it may stand on an alternate stack that has room for little more
+ *     than its own frame, and the handler of another signal, which asked for no such stack, must not come on top of it. It
+ *     does not block SIGTRAP itself (SA_NODEFER): what stays unblocked would be killed at a breakpoint. What is passed on to
+ *     gets the interrupted thread's mask. The other two do not block: they may commit, for which others wait.
  * I3  What is not ours goes to the handler that was there before, with its mask, as if we were not there.
  * I4  A program may install its own over ours at any time, and is told that ours was there: it passes on what it does not know.
  *     The next commit with breakpoints takes the place in front again, and then each is the other's next: what comes back to
@@ -147,6 +150,18 @@ static void die(int signal, bool restart, ucontext_t *uc)
 		XP__SYS3(SYS_tgkill, XP__SYS1(SYS_getpid, 0), XP__SYS1(SYS_gettid, 0), signal);
 }
 
+/* I2. The mask that the thread would have if our handler blocked nothing. Another's that calls ours has a mask of its own. */
+static uint64_t outer_mask(const ucontext_t *uc)
+{
+	const uint64_t ours = xp__signals_sent() & ~(xp__sigbit(SIGKILL) | xp__sigbit(SIGSTOP));
+	uint64_t mask = 0;
+
+	XP__SYS4(SYS_rt_sigprocmask, SIG_BLOCK, NULL, &mask, XP__NSIG_SIZE);
+	if ((mask & (ours | xp__sigbit(SIGTRAP))) == ours)
+		memcpy(&mask, &uc->uc_sigmask, sizeof(mask));
+	return mask;
+}
+
 static void pass_on(int signal, siginfo_t *info, void *context, bool fault)
 {
 	uintptr_t outer = passing_frame, outer_passed = passed_frame, frame = (uintptr_t)__builtin_frame_address(0);
@@ -159,7 +174,7 @@ static void pass_on(int signal, siginfo_t *info, void *context, bool fault)
 
 	if (next)
 		act = *next;
-	mask = act.mask;
+	mask = outer_mask(context) | act.mask;
 	/* Ignoring does not help against a forced signal. What was sent and came back has had a handler. */
 	if (act.handler <= (uintptr_t)SIG_IGN) {
 		if (fault || (act.handler == (uintptr_t)SIG_DFL && !passed_back))
@@ -170,7 +185,7 @@ static void pass_on(int signal, siginfo_t *info, void *context, bool fault)
 		mask |= xp__sigbit(signal);
 	if (act.flags & SA_RESETHAND)
 		next->handler = (uintptr_t)SIG_DFL;
-	XP__SYS4(SYS_rt_sigprocmask, SIG_BLOCK, &mask, &before, XP__NSIG_SIZE);
+	XP__SYS4(SYS_rt_sigprocmask, SIG_SETMASK, &mask, &before, XP__NSIG_SIZE);
 	if (signal == SIGTRAP) {
 		passing_alternate = on_alternate_stack();
 		passing_blocked = mask & xp__sigbit(SIGTRAP);
@@ -343,6 +358,7 @@ static int start(int signal, void (*handler)(int, siginfo_t *, void *), struct x
 	struct xp__sigaction act = {
 		.handler = (uintptr_t)handler,
 		.flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER | SA_RESTART,
+		.mask = signal == SIGTRAP ? xp__signals_sent() : 0,
 	};
 	struct xp__sigaction now;
 	int error = xp__sigaction(signal, NULL, &now);
