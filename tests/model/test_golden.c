@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 /*
- * What a commit asks of its port, call by call, against golden.txt; and how many calls it may take.
+ * What a commit asks of its port, call by call, against golden.txt: one trace of each method, and one of all in a batch. Of
+ * every scenario: in which order it asks; and how many calls it may take.
  *
  * Run in tests/model. To write golden.txt anew after a wanted change, and then read the difference:
  *	cd tests/model && XP_GOLDEN=write ../../build/check/tests/model_golden traces
@@ -59,6 +60,15 @@ static void compare(const char *name, const char *golden, const char *trace)
 		printf("# %s\n# ---- expected\n%s# ---- found\n%s", name, section, trace);
 }
 
+static const char *const golden_scenarios[] = {"none",
+					"flip",
+					"word",
+					"shortjmp to jmp",
+					"breakpoint to jmp",
+					"quiesce, several instructions",
+					"early",
+					"mixed, all methods"};
+
 XP_TEST(traces)
 {
 	static char golden[GOLDEN_MAX], trace[GOLDEN_MAX];
@@ -68,14 +78,75 @@ XP_TEST(traces)
 	REQUIRE(file != NULL);
 	if (!write)
 		golden[fread(golden, 1, sizeof(golden) - 1, file)] = '\0';
-	for (size_t i = 0; i < nr_scenarios; i++) {
-		run(&scenarios[i], trace, sizeof(trace));
+	for (size_t i = 0; i < sizeof(golden_scenarios) / sizeof(golden_scenarios[0]); i++) {
+		run(scenario_find(golden_scenarios[i]), trace, sizeof(trace));
 		if (write)
-			fprintf(file, "[%s]\n%s", scenarios[i].name, trace);
+			fprintf(file, "[%s]\n%s", golden_scenarios[i], trace);
 		else
-			compare(scenarios[i].name, golden, trace);
+			compare(golden_scenarios[i], golden, trace);
 	}
 	fclose(file);
+}
+
+static bool is_call(const char *line, const char *name)
+{
+	size_t len = strlen(name);
+
+	return strncmp(line, name, len) == 0 && (line[len] == '\n' || line[len] == ' ');
+}
+
+/*
+ * Looks are before prepare, stores behind it; behind the last store of each phase is a sync, or all are between park and
+ * unpark, or no other thread executes. @stores: of which no sync, or unpark, was seen yet.
+ */
+static bool in_order(const char *trace)
+{
+	bool locked = false, prepared = false, parked = false, alone = false, right = true;
+	unsigned stores = 0;
+
+	for (const char *line = trace; *line && right; line = strchr(line, '\n') + 1) {
+		if (is_call(line, "lock")) {
+			right = !locked;
+			locked = true;
+		} else if (is_call(line, "check") || is_call(line, "read")) {
+			right = locked && !prepared;
+		} else if (is_call(line, "prepare")) {
+			right = locked && !prepared;
+			prepared = true;
+			alone = is_call(line, "prepare ALONE");
+		} else if (is_call(line, "park")) {
+			right = prepared && !parked && stores == 0;
+			parked = true;
+		} else if (is_call(line, "write")) {
+			right = prepared;
+			stores++;
+		} else if (is_call(line, "sync") || is_call(line, "unpark")) {
+			right = stores > 0 && is_call(line, "unpark") == parked;
+			parked = false;
+			stores = 0;
+		} else {
+			right = is_call(line, "unlock") && locked && !parked && (stores == 0 || alone);
+			locked = prepared = false;
+			stores = 0;
+		}
+	}
+	return right && !locked;
+}
+
+XP_TEST(every_trace_is_in_order)
+{
+	static char trace[GOLDEN_MAX];
+
+	for (size_t i = 0; i < nr_scenarios; i++) {
+		run(&scenarios[i], trace, sizeof(trace));
+		if (!in_order(trace) && xp_test_failure())
+			printf("# %s\n%s", scenarios[i].name, trace);
+	}
+	/* It can tell. */
+	CHECK(!in_order("lock\nprepare SYNC\nwrite 0x0+1: e9\nunlock\n"));
+	CHECK(!in_order("lock\nwrite 0x0+1: e9\nprepare SYNC\nsync\nunlock\n"));
+	CHECK(!in_order("lock\nprepare PARK\npark\nunpark\nwrite 0x0+1: e9\nunlock\n"));
+	CHECK(!in_order("lock\nprepare SYNC\nsync\nwrite 0x0+1: e9\nsync\nunlock\n"));
 }
 
 XP_TEST(syncs_are_those_of_the_longest_plan)
