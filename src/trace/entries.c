@@ -19,16 +19,12 @@
 #include "core/state.h"
 #include "trace/inside.h"
 #include "trace/match.h"
+#include "trace/run.h"
 
 #if XP__HAS_ENTRIES
 
 static struct xp__entries *departed;
 static uint64_t nr_traced, nr_redirected;
-
-static struct xp__function *function_of(const struct xp__request *request)
-{
-	return (struct xp__function *)request->object;
-}
 
 static bool is_traced(const struct xp__handlers *list)
 {
@@ -45,7 +41,7 @@ static uintptr_t redirect_of(const struct xp__handlers *list)
 /* I4: the request changes the list that is there, or the one that an earlier request of this commit made of it. */
 static int entry_begin(struct xp__request *request)
 {
-	struct xp__function *function = function_of(request);
+	struct xp__function *function = xp__function_of(request->object);
 	struct xp__handlers *list = function->changes ? function->new_handlers : function->handlers, *new = list;
 	int error = 0;
 
@@ -73,7 +69,7 @@ static int entry_begin(struct xp__request *request)
 
 static void entry_end(struct xp__request *request, bool done)
 {
-	struct xp__function *function = function_of(request);
+	struct xp__function *function = xp__function_of(request->object);
 	struct xp__handlers *old = function->handlers, *new = function->new_handlers;
 	void *pin = function->pin;
 
@@ -132,7 +128,7 @@ static int wanted(const struct xp__function *function, uint8_t *bytes, struct xp
 
 static int entry_site(const struct xp__group *group, size_t i, struct xp__site *site)
 {
-	struct xp__function *function = (struct xp__function *)group->object;
+	struct xp__function *function = xp__function_of(group->object);
 
 	*site = (struct xp__site){.code = function->code, .handle = function, .len = XP__ENTRY_LEN};
 	return i > 0 ? -1 : function->code != 0;
@@ -187,7 +183,7 @@ int xp__functions_each(int (*visit)(const struct xp__group *groups, void *data),
 
 static void entry_applied(const struct xp__request *request, const struct xp__group *group)
 {
-	struct xp__function *function = (struct xp__function *)group->object;
+	struct xp__function *function = xp__function_of(group->object);
 
 	(void)request;
 	(void)wanted(function, function->text, NULL);
@@ -279,13 +275,19 @@ static void entry_going(const struct xp_site_table *records)
 		nr_traced -= is_traced(function->handlers);
 		nr_redirected -= redirect_of(function->handlers) != 0;
 	}
-	if (module->functions)
+	if (module->functions) {
 		xp__table_forget(module);
+		xp__trace_forget(module);
+	}
 	module->next = departed;
 	departed = module;
 }
 
-/* The pins are given back without the lock. */
+/*
+ * The pins are given back without the lock. A thread inside may still search the table before, and read its functions; or
+ * have one from a frame. Neither leads to them since entry_going(), so they are retired like that table. The rest of the
+ * module is read under the text lock only.
+ */
 static void entry_gone(const struct xp_site_table *records)
 {
 	struct xp__entries *module;
@@ -308,7 +310,7 @@ static void entry_gone(const struct xp_site_table *records)
 		if (function->handlers)
 			xp__reclaim_retire(&xp__inside_domain, &function->handlers->block);
 		if (function->code)
-			xp__reclaim_give(function, sizeof(*function));
+			xp__reclaim_retire(&xp__inside_domain, &function->block);
 	}
 	if (module->order)
 		xp__reclaim_give(module->order, module->nr * sizeof(*module->order));

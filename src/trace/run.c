@@ -23,6 +23,15 @@
  *
  * Ordering. F1 to F5: core/reclaim.c has the argument, inside.c how threads count themselves in and out. F6 and F7: the list
  * of free frames. A frame is pushed after its `next` was stored (release), and taken before that is read (acquire).
+ *
+ * F8 and F9: a call may outlive its function's module, in a tail call or a replacement, and its return then finds no function
+ * in the frame. The writer W takes it out (F1) before it retires the function. A frame that W looks at (F9) is
+ *	AWAITED: then the function there was stored before (F8), and is one that is not given back while W has the lock. W
+ *	takes it out unless the return was first. That thread counts itself in (F3) before it reads the frame (F2): it finds
+ *	nothing, or W finds it inside, and waits.
+ *	In a thread's hands: if it returns, it has counted itself in before it took the frame (F8), so W, which saw that, finds
+ *	it inside. If it opens the frame, the function is another one: no thread comes through this module's entries.
+ *	Free or spare: the function there is stale, and is stored anew before the frame is awaited again.
  */
 #include "trace/run.h"
 
@@ -42,8 +51,8 @@
 struct frame {
 	uintptr_t caller; /* the return address. First: unwinders read it */
 	uintptr_t place;  /* where it was on the stack */
-	struct xp__function *function;
-	uint64_t number; /* of the list of handlers at the entry */
+	struct xp__function *function; /* NULL: its module went before the return came */
+	uint64_t number;               /* of the list of handlers at the entry */
 	uint64_t word[NR_WORDS];
 	uint32_t next; /* in a list of free ones: number + 1 */
 	uintptr_t state;
@@ -270,7 +279,7 @@ static XP__GENERAL_REGS struct frame *open_frame(const struct xp__call *call, st
 	frame = frame_at(i - 1);
 	frame->caller = call->caller;
 	frame->place = (uintptr_t)&call->caller;
-	frame->function = function;
+	__atomic_store_n(&frame->function, function, __ATOMIC_RELAXED);
 	frame->number = handlers->number;
 	for (unsigned w = 0; w < NR_WORDS; w++)
 		frame->word[w] = 0;
@@ -448,7 +457,8 @@ XP__GENERAL_REGS void xp__function_run(struct xp__call *call, const void *area)
 		call->caller = (uintptr_t)xp__function_return + (uintptr_t)number_of(frame) * XP__RETURN_SIZE;
 		/* A handler that is left before this leaves a call that has not begun: no return comes to its frame. */
 		__asm__ volatile("" ::: "memory");
-		__atomic_store_n(&frame->state, AWAITED, __ATOMIC_RELAXED);
+		/* ordering: (F8) pairs with (F9) */
+		__atomic_store_n(&frame->state, AWAITED, __ATOMIC_RELEASE);
 	}
 	end(thread, true);
 }
@@ -464,16 +474,23 @@ XP__GENERAL_REGS bool xp__function_leave(struct xp__call *call)
 {
 	struct xp_function_thread *thread = xp__port->function_thread();
 	struct frame *frame = frame_at((uint32_t)frame_number(call->resume));
-	const struct xp__handlers *handlers;
+	const struct xp__handlers *handlers = NULL;
+	struct xp__function *function = NULL;
 	bool first = begin(thread, call), awaited;
 
 	call->resume = frame->caller;
 	/* From here on no return comes to the frame. A return that was not awaited goes on to the frame's caller, too. */
 	awaited = __atomic_load_n(&frame->state, __ATOMIC_RELAXED) == AWAITED;
 	if (awaited)
-		__atomic_store_n(&frame->state, (uintptr_t)thread, __ATOMIC_RELAXED);
+		/* ordering: (F8) pairs with (F9) */
+		__atomic_store_n(&frame->state, (uintptr_t)thread, __ATOMIC_RELEASE);
 	xp__inside_count(thread, &xp__inside_shard(thread)->returns);
-	handlers = first && awaited ? handlers_of(frame->function) : NULL;
+	if (first && awaited)
+		/* ordering: (F2) pairs with (F1) */
+		function = __atomic_load_n(&frame->function, __ATOMIC_ACQUIRE);
+	if (function)
+		handlers = handlers_of(function);
+	call->own[OWN_FUNCTION] = function;
 	call->own[OWN_HANDLERS] = (void *)(uintptr_t)handlers;
 	call->own[OWN_THREAD] = thread;
 	call->own[OWN_FRAME] = frame;
@@ -488,6 +505,7 @@ XP__GENERAL_REGS void xp__function_run_leave(struct xp__call *call, const void *
 	const struct xp__handlers *handlers = call->own[OWN_HANDLERS];
 	struct xp_function_thread *thread = call->own[OWN_THREAD];
 	struct frame *frame = call->own[OWN_FRAME];
+	const struct xp__function *function = call->own[OWN_FUNCTION];
 	uint64_t results[2] = {call->integer[XP__RESULT], call->integer[XP__RESULT_2]};
 	uintptr_t floor = (uintptr_t)thread;
 	bool first = thread->busy == (uintptr_t)call;
@@ -496,7 +514,8 @@ XP__GENERAL_REGS void xp__function_run_leave(struct xp__call *call, const void *
 	if (first)
 		thread->floor = (uintptr_t)&floor;
 	__asm__ volatile("" : : "m"(floor) : "memory");
-	describe(&public, frame->function, frame->caller);
+	if (handlers)
+		describe(&public, function, frame->caller);
 	public.integer = results;
 	public.stack = &((const struct xp__call *)call)->stack[0] - 1;
 	for (uint32_t i = handlers ? handlers->nr : 0; i-- > 0;) {
@@ -527,6 +546,24 @@ bool xp__trace_frames(const struct xp_range *ranges, size_t nr)
 			if (frame_at(i)->caller - ranges[k].start < ranges[k].end - ranges[k].start && is_on_stack(i))
 				return true;
 	return false;
+}
+
+void xp__trace_forget(const struct xp__entries *module)
+{
+	for (uint32_t i = 0; i < __atomic_load_n(&nr_frames, __ATOMIC_RELAXED); i++) {
+		struct frame *frame = frame_at(i);
+		struct xp__function *function;
+
+		/* ordering: (F9) pairs with (F8) */
+		if (__atomic_load_n(&frame->state, __ATOMIC_ACQUIRE) != AWAITED)
+			continue;
+		function = __atomic_load_n(&frame->function, __ATOMIC_RELAXED);
+		/* The return may come meanwhile, and the frame be taken for a call of another function, which stays. */
+		if (function && function->module == module)
+			/* ordering: (F1) pairs with (F2) */
+			(void)__atomic_compare_exchange_n(&frame->function, &function, NULL, false, __ATOMIC_SEQ_CST,
+							  __ATOMIC_RELAXED);
+	}
 }
 
 bool xp__trace_busy(void)
@@ -655,6 +692,11 @@ void xp_function_fork_child(void)
 }
 
 #elif XP__HAS_ENTRIES
+
+void xp__trace_forget(const struct xp__entries *module)
+{
+	(void)module;
+}
 
 bool xp__trace_frames(const struct xp_range *ranges, size_t nr)
 {

@@ -254,6 +254,7 @@ struct xp__function *xp__table_add(struct xp__entries *module, uint32_t record)
 	function = xp__reclaim_take(sizeof(*function));
 	if (function == NULL)
 		return NULL;
+	function->block.size = sizeof(*function);
 	function->object.name = xp__record_name(module, record);
 	function->group = (struct xp__group){.object = &function->object, .kind = &xp__entry_kind, .nr = 1};
 	function->object.groups = &function->group;

@@ -21,8 +21,9 @@ struct xp__entries {
 	struct xp__function *functions;
 };
 
-/* A function that a request has named once. It stays until its module goes. */
+/* A function that a request has named once. It stays until its module goes, and then until no thread inside can see it. */
 struct xp__function {
+	struct xp__block block;
 	struct xp_object object;
 	struct xp__group group;
 	struct xp__function *next; /* of the same module */
@@ -37,6 +38,15 @@ struct xp__function {
 	uint8_t text[XP__ENTRY_LEN]; /* what stands there */
 };
 
+/* The function that @object is part of. */
+static inline struct xp__function *xp__function_of(const struct xp_object *object)
+{
+	return (struct xp__function *)((uintptr_t)object - offsetof(struct xp__function, object));
+}
+
+_Static_assert(offsetof(struct xp__function, block) == 0, "a block that is retired is given back by its head");
+_Static_assert(offsetof(struct xp__handlers, block) == 0, "a block that is retired is given back by its head");
+
 /* By address: open addressing, at most half full. */
 struct xp__functions {
 	struct xp__block block;
@@ -44,6 +54,8 @@ struct xp__functions {
 	unsigned shift;
 	struct xp__function *slot[];
 };
+
+_Static_assert(offsetof(struct xp__functions, block) == 0, "a block that is retired is given back by its head");
 
 extern const struct xp__functions *xp__functions; /* read without the lock, too: (F2) */
 extern struct xp__entries *xp__entries;           /* the first module */

@@ -8,6 +8,8 @@
 #include "recorder.h"
 
 #include "arch/x86/thunk_trace.h"
+#include "core/reclaim.h"
+#include "trace/table.h"
 
 #include <crosspatch/function.h>
 #include <errno.h>
@@ -648,6 +650,127 @@ XP_TEST(a_module_comes_again)
 	CHECK_EQ(seen[0], 2);
 	CHECK(entry_is(2, 0xe9, REPLACEMENT));
 	stop();
+}
+
+/* ---- modules that go while a thread is inside ---- */
+
+enum { OTHER = 600 };
+
+static struct xp_module other;
+static const struct xp__function *found;
+
+/* Two functions in one module, and function number OTHER in another; @traces has numbers 1 and OTHER. */
+static void start_two(const struct xp_function_handler *traces)
+{
+	static struct xp_entry_site site[2];
+
+	REQUIRE(start(2, true, false) == 0);
+	rec_put(place(OTHER), nop, sizeof(nop));
+	site[0].code = distance(rec_text + place(OTHER), &site[0].code);
+	site[0].name = distance("other", &site[0].name);
+	site[0].size = STRIDE << 8;
+	site[1].code = distance(rec_text + STUB, &site[1].code);
+	site[1].size = XP_SITE_ENTRY_STUB;
+	other = (struct xp_module){.abi = XP_MODULE_ABI, .nr_tables = XP_NR_SITE_KINDS};
+	other.tables[XP_SITE_ENTRY] = (struct xp_site_table){site, site + 2};
+	REQUIRE(xp_module_register(&other) == 0);
+	REQUIRE(xp_function_trace(function(1), traces, DATA(1)) == 0);
+	REQUIRE(xp_function_trace(function(OTHER), traces, DATA(2)) == 0);
+	CHECK_EQ(rec_port.lock(), 0);
+	found = xp__table_find((uintptr_t)(rec_text + place(1)));
+	rec_port.unlock();
+	REQUIRE(found);
+}
+
+static void stop_two(void)
+{
+	CHECK_EQ(xp_module_unregister(&other), 0);
+	stop();
+}
+
+/* What is free is among the next blocks taken. */
+static bool is_given_back(const void *block)
+{
+	void *taken[8];
+	bool yes = false;
+
+	CHECK_EQ(rec_port.lock(), 0);
+	xp__reclaim();
+	for (int i = 0; i < 8; i++) {
+		taken[i] = xp__reclaim_take(sizeof(struct xp__function));
+		yes = yes || taken[i] == block;
+	}
+	for (int i = 8; i-- > 0;)
+		xp__reclaim_give(taken[i], sizeof(struct xp__function));
+	rec_port.unlock();
+	return yes;
+}
+
+static int close_the_module(void)
+{
+	int error = xp_module_unregister(&module);
+
+	return error ? error : is_given_back(found);
+}
+
+/* A thread that looks for another function may be reading this one, in the table before. */
+XP_TEST(a_function_outlives_who_finds_it)
+{
+	start_two(&handler);
+	in_the_handler = close_the_module;
+	(void)call(OTHER);
+	CHECK_EQ(nr_seen, 1);
+	CHECK(in_the_handler == NULL);
+	CHECK(is_given_back(found));
+	stop_two();
+}
+
+/* What the return thunk does. */
+static void return_to(uintptr_t address)
+{
+	struct {
+		struct xp__call call;
+		uint64_t stack[2];
+	} frame;
+
+	memset(&frame, 0, sizeof(frame));
+	frame.call.resume = address;
+	nr_seen = 0;
+	if (xp__function_leave(&frame.call))
+		xp__function_run_leave(&frame.call, NULL);
+	CHECK_EQ(frame.call.resume, 0);
+}
+
+static int close_and_go_on(void)
+{
+	CHECK_EQ(close_the_module(), 0);
+	CHECK(strcmp(found->object.name, "f1") == 0 && found->code == (uintptr_t)(rec_text + place(1)));
+	return 0;
+}
+
+/* A call may be in a replacement, or in what its function called last, and its function's module go. */
+XP_TEST(a_return_outlives_its_module)
+{
+	uintptr_t one, another, others;
+
+	start_two(&with_leave);
+	(void)call(1);
+	one = returns_to;
+	(void)call(1);
+	another = returns_to;
+	(void)call(OTHER);
+	others = returns_to;
+	in_the_handler = close_and_go_on;
+	return_to(one);
+	CHECK_EQ(nr_seen, 1);
+	CHECK(in_the_handler == NULL);
+	return_to(another);
+	CHECK_EQ(nr_seen, 0);
+	CHECK(is_given_back(found));
+	return_to(others);
+	CHECK_EQ(nr_seen, 1);
+	CHECK_EQ(seen[0], 2);
+	stop_two();
 }
 
 XP_TEST_MAIN()
