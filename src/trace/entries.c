@@ -207,7 +207,8 @@ void xp__entries_count(struct xp_function_stats *stats)
 /* Calls of a stub that is none would run whatever stands there. Where nothing can be asked, records are believed. */
 static bool is_stub(uintptr_t code)
 {
-	return xp__port->data_read == NULL || xp__match_jump(code) == (uintptr_t)xp__function_entered;
+	return XP__HAS_TRACING &&
+	       (xp__port->data_read == NULL || xp__match_jump(code) == (uintptr_t)xp__function_entered);
 }
 
 static int arrive(const struct xp_site_table *records, bool patchable)
