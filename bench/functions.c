@@ -5,7 +5,7 @@
  * where there is a choice, what runs at a call adds one to a counter. Every way must count a call while it is on, and none
  * while it is off, before it is measured.
  *
- * What was absent when this was built, or is not allowed here, is left out, and said.
+ * A way that was absent when this was built, or is not allowed here, is left out, and that is said.
  */
 #include "bench.h"
 #include "functions.h"
@@ -26,7 +26,7 @@
 #define CALLS 2000u
 #define NR_UPROBES 2 /* switching one takes some 40 ms */
 
-/* Those of what was not there are not linked. */
+/* Those of absent ways are not linked. */
 extern function *const functions_plain[], *const functions_uprobe[], *const functions_xp[], *const functions_fentry[];
 extern function *const functions_clang[] __attribute__((weak));
 extern function *const functions_xray[] __attribute__((weak));
@@ -198,7 +198,7 @@ static uint64_t counted_sdt(void)
 
 /*
  * Its threads block every signal, and a thread that blocks SIGTRAP makes the library refuse all changes through a
- * breakpoint. In this program, instead of glibc's: nobody blocks it.
+ * breakpoint. In this program, instead of glibc's: no thread blocks it.
  */
 int pthread_sigmask(int how, const sigset_t *set, sigset_t *old)
 {
@@ -279,7 +279,7 @@ static void try(struct way *way)
 		return;
 	way->can_turn = way->turn(true);
 	if (!way->can_turn) {
-		bench_say("%s, on: not measured: not allowed here, or nobody listens", way->name);
+		bench_say("%s, on: not measured: not allowed here, or no process listens", way->name);
 		return;
 	}
 	if (way->counted && calls_counted(way) != 1)

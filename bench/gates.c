@@ -186,7 +186,7 @@ static void bound_calls(void)
 		cases[i].per = 100000;
 		cases[i].floor = i > 0 ? &cases[0] : NULL;
 	}
-	/* After it the calls of loop_stub, which no record names and nobody has executed, stay with the stub. */
+	/* After it the calls of loop_stub, which no record names and no thread has executed, stay with the stub. */
 	bench_check(xp_gate_provide("bound", answer), "provide");
 	loop_bound(1);
 	xp_gate_set_eager(true);
@@ -204,7 +204,7 @@ int main(int argc, char **argv)
 	bench_check(xp_module_error(), "registering the sites");
 	bench_check(xp_gate_provide("fault", answer), "provide");
 	bench_pin(0);
-	binding("100 sites that run once, per site; nobody else runs", true);
+	binding("100 sites that run once, per site; no other thread runs", true);
 	bound_calls();
 	bench_check(xp_gate_withdraw("eager"), "withdraw");
 	if (bench_cpus() > 1) {

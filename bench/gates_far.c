@@ -162,7 +162,7 @@ static void first_execution(void)
 			c->floor = k ? c - 1 : NULL;
 		}
 	}
-	bench_group("100 sites that run once, per site; nobody else runs", cases, 2 * NR_FORMS, 10, 4);
+	bench_group("100 sites that run once, per site; no other thread runs", cases, 2 * NR_FORMS, 10, 4);
 }
 
 static void bound_calls(void)

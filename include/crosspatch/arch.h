@@ -4,8 +4,8 @@
  * macros that emit sites. Freestanding, and included by those that need it; harmless where XP_NO_PATCHING says that there
  * are no sites.
  *
- * A new architecture is one line here and one header in crosspatch/arch: doc/adding-an-arch.md. Who builds the core for an
- * architecture that is not in this tree names its header in XP_ARCH_PUBLIC_HEADER.
+ * A new architecture is one line here and one header in crosspatch/arch: doc/adding-an-arch.md. To build the core
+ * for an architecture that is not in this tree, define XP_ARCH_PUBLIC_HEADER as the name of its header.
  */
 #ifndef XP_ARCH_H
 #define XP_ARCH_H

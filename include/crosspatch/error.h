@@ -46,7 +46,7 @@ extern "C" {
 	X(TRANSLATED, 4227, "the program runs under a translator that does not execute changed text") \
 	X(VALUE, 4228, "the number is outside of the range that the value is defined with")   \
 	X(HELD, 4229, "another thread commits, or forks, and does not come to an end; nothing was done") \
-	X(DRIFTED, 4230, "somebody else wrote an older form of the code back at the site") \
+	X(DRIFTED, 4230, "another program wrote an older form of the code back at the site") \
 	X(MOVED, 4231, "functions were moved after linking, as llvm-bolt does, and the site records were not")
 /* clang-format on */
 

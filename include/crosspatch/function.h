@@ -9,7 +9,7 @@
  *	  (-fpatchable-function-entry=N,M) are no entry, nor are five that lie on both sides of its first byte.
  * gcc knows which registers a function of the same file changes, and -O2 has its callers keep values in others (-fipa-ra).
  * A replacement changes others. The plugin and gcc's option turn that off; where the entry is made by gcc's attribute
- * patchable_function_entry instead, -fno-ipa-ra is needed for what is to be redirected.
+ * patchable_function_entry instead, -fno-ipa-ra is needed for functions that are to be redirected.
  * One file at least of each executable or shared object with such functions includes this header: it holds the object's
  * stub, and registers its records.
  *
@@ -90,7 +90,7 @@ struct xp_function_handler {
  * twice (fork-like functions, continuations that are resumed twice).
  * Errors: -EINVAL for NULL; -XP_E_NO_ENTRY: @fn has no record, or its object no stub; -XP_E_TRACED, -XP_E_NOT_TRACED: @fn
  * has that handler with that data already, or not; -XP_E_LEAVES: it has XP_FUNCTION_LEAVES already; -XP_E_SHADOW_STACK:
- * under shadow stacks no `leave`, and no tracing of what is redirected; those of xp_text_poke(). -XP_E_MULTI: the entry is
+ * under shadow stacks no `leave`, and no tracing of a redirected function; those of xp_text_poke(). -XP_E_MULTI: the entry is
  * five instructions, see xp_function_prepare(). All is as before.
  * Progress: waits for the text lock, and for the syncs where the text changes.
  */
@@ -113,10 +113,10 @@ int xp_function_untrace_matching(const char *pattern, const struct xp_function_h
 
 /*
  * xp_function_redirect(fn, replacement) - calls of @fn run @replacement, which has its type, from now on. One that is
- * redirected already is led elsewhere. What is traced stays so: handlers run before the replacement.
+ * redirected already is led elsewhere. A traced function stays so: handlers run before the replacement.
  * xp_function_restore(fn) - undoes it.
  * xp_function_original(fn) - a pointer to the code behind the entry: a call of it runs the original, neither traced nor
- * redirected. NULL if @fn has no entry. Whoever compiles with -fcf-protection: no endbr64 stands there.
+ * redirected. NULL if @fn has no entry. With -fcf-protection: no endbr64 stands there.
  *
  * Calls that the compiler inlined or cloned never were calls of @fn, and those whose result it knows it leaves out:
  * __attribute__((xp_patchable)) forbids all of it; noinline, which clang has, does not forbid the last.
@@ -125,7 +125,7 @@ int xp_function_untrace_matching(const char *pattern, const struct xp_function_h
  * Context: as xp_function_trace(); but in handlers of either kind only where neither the replacement nor the one before it lies
  * in a shared object other than @fn's: to keep such a one mapped, or to let it go, takes the dynamic linker's lock and memory,
  * and the handler may have interrupted what uses them.
- * Progress, Errors: as xp_function_trace(); restore of what is not redirected does nothing; -EINVAL too for a part
+ * Progress, Errors: as xp_function_trace(); restore of a function that is not redirected does nothing; -EINVAL too for a part
  * of a function that the compiler cloned (f.isra.0: its arguments are others).
  * Ordering: as xp_text_poke(): on return no call that begins runs the other one. Those that began earlier are still in
  * there: xp_function_quiesce().
@@ -140,7 +140,7 @@ xp__any_function *xp__function_original(xp__any_function *fn);
 
 /*
  * The same as parts of a batch: a live patch changes all its functions, or none. Several changes to one function add up.
- * Context, Errors: as xp_batch_add_poke(), and -XP_E_NO_ENTRY; what else may be wrong is found at the commit.
+ * Context, Errors: as xp_batch_add_poke(), and -XP_E_NO_ENTRY; other errors are found at the commit.
  */
 int xp__batch_add_trace(struct xp_batch *batch, xp__any_function *fn, const struct xp_function_handler *handler,
 			void *data);
@@ -175,7 +175,7 @@ size_t xp_function_stack_gone(const void *low, const void *high);
 
 /*
  * xp_function_quiesce - waits until no thread is inside the functions fns[0…nr-1] themselves, that is, until none executes
- * them or will return into them. What they were replaced by is not looked at. To be asked after a redirect: the old code,
+ * them or will return into them. Their replacements are not looked at. To be asked after a redirect: the old code,
  * or data that only it used, may then go away.
  *
  * Every other thread is parked for a moment, and its stack read from its stack pointer to the end of the mapping: any word
@@ -229,7 +229,7 @@ void xp_function_stats_read(struct xp_function_stats *stats);
 
 /*
  * A counter of calls that scales: threads add to different cache lines. xp_function_counting() is a handler whose data is
- * such a counter, zeroed; xp_function_counted() adds it up: exact when nobody counts.
+ * such a counter, zeroed; xp_function_counted() adds it up: exact when no thread counts.
  * Context: any. Ordering: none. Errors: none. Progress: wait-free.
  */
 struct xp_function_counter {

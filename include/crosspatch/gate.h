@@ -5,7 +5,7 @@
  *
  *	XP_DECLARE_GATE(int, compress, (const void *data, size_t size));
  *
- *	n = xp_gate(compress)(data, size);           // returns 0 as long as nobody provides it
+ *	n = xp_gate(compress)(data, size);           // returns 0 as long as it has no provider
  *	…
  *	xp_gate_provide("compress", fast_compress);  // from any thread, of any object, while others call
  *
@@ -114,7 +114,7 @@ XP__GATE_ASSERT(offsetof(struct xp_gate, resolver) == XP__GATE_RESOLVER, "the st
 		NULL, NULL, 0, 0};                                                                                        \
 	XP__GATE_END
 
-/* What a gate without a fallback of its own does: returns 0. */
+/* The fallback of a gate without one of its own: returns 0. */
 void xp__gate_return0(void);
 
 /*
@@ -142,7 +142,7 @@ void xp__gate_return0(void);
  * xp_gate(name)(arguments) - the call. Context: any, signal handlers included; under a policy that uses breakpoints, not
  * where SIGTRAP is blocked. The first call of each site with a provider takes the text lock and may commit.
  * Ordering: acquire: what the provider's registrar wrote before xp_gate_provide() is seen by the provider.
- * Errors: none: what cannot be bound goes through the stub. Progress: bound: wait-free; else waits for the text lock, and
+ * Errors: none: a call that cannot be bound goes through the stub. Progress: bound: wait-free; else waits for the text lock, and
  * as a commit does, at 16 calls of a gate that cannot be bound and at the faults that are named above.
  * In a signal handler that interrupted a commit of the same thread the call goes to the provider, and binds nothing. Nor do
  * calls in a program under ThreadSanitizer: each asks, so that it is seen to acquire.
@@ -189,7 +189,7 @@ static inline bool xp__gate_available(const struct xp_gate *gate)
 
 /*
  * xp_gate_provide("name", function) - from now on the gate leads to the function; each call site when it is next
- * executed, or at once under CROSSPATCH_BIND=now. Nobody need have declared the gate yet.
+ * executed, or at once under CROSSPATCH_BIND=now. The gate need not be declared yet.
  * xp_gate_replace("name", function) - the same for a gate that has a provider, in one commit: a site leads to the old one or
  * the new one, never to the fallback. Sites that were bound are bound to the new one.
  * xp_gate_withdraw("name") - takes the provider away: every site of every object is unbound, and calls run their fallbacks.
@@ -210,9 +210,9 @@ int xp_gate_withdraw(const char *name);
 #define xp_gate_replace(name, function) xp__gate_replace(name, (xp__gate_func *)(function))
 
 /*
- * xp_batch_add_gate(batch, "name", function) - adds "this gate leads to the function" to a batch, "to nobody" for NULL. As for
+ * xp_batch_add_gate(batch, "name", function) - adds "this gate leads to the function" to a batch, "nowhere" for NULL. As for
  * keys and calls a batch says what is to be, whatever it was before: it provides, replaces or withdraws, and is not refused
- * because another provider is there; who minds calls xp_gate_provide(). The commit binds every site that is known (see
+ * because another provider is there, as xp_gate_provide() is. The commit binds every site that is known (see
  * xp_gate_bind_all()); those that are not yet known are bound when they are first executed. While it runs, each call goes
  * to the provider before, or the fallback if there was none, or to the new one.
  * Context: thread. The name is copied. Ordering: none. Errors: -EINVAL for NULL or an empty name, -ENOMEM; those of

@@ -18,7 +18,7 @@
  *
  *	__asm__(".code16\n" XP_FAR_SITE_16_16(call_1, open_file, code16, 7) "jc failed\n" … ".code32");
  *	…
- *	code16.selector = …; xp_far_segment_add(&code16);        // after modify_ldt(), before anybody executes the site
+ *	code16.selector = …; xp_far_segment_add(&code16);        // after modify_ldt(), before a thread executes the site
  *	xp_gate_far_provide(&open_file, selector, offset);
  *
  * Without a provider a gate fails: the carry flag is set. A site that was executed then calls a stub that says so; it

@@ -239,7 +239,7 @@ template <typename T> T xp__imv_type_of(const xp_imv_of<T> &);
  * xp_imv_read(name) - the value, an rvalue of its type.
  * Context: any, signal handlers included; under a policy that uses breakpoints, not where SIGTRAP is blocked.
  * Ordering: none; it is no memory access. Each evaluation reads anew: the compiler neither merges two reads nor moves one
- * out of a loop, which would then never see a change. Who wants it read once keeps it in a variable.
+ * out of a loop, which would then never see a change. To read it once, keep it in a variable.
  * Errors: none. Progress: wait-free.
  * Cost: one mov of 2 to 10 bytes, padded so that its operand lies in one aligned quadword, and 12 bytes of record.
  * With XP_NO_PATCHING defined, a relaxed load through the object: what an unsupported architecture is left with.

@@ -79,9 +79,9 @@ int xp_set_descriptors(enum xp_descriptors descriptors);
 
 /*
  * xp_control_start - lets keys, switches and values of this process be seen and set from outside: by `crosspatch list` and
- * `crosspatch set`, run by the process' own effective user or root, and by nobody else. Nothing listens unless this is
+ * `crosspatch set`, run by the process' own effective user or root, and by no other user. Nothing listens unless this is
  * called, or the environment variable CROSSPATCH_CONTROL says auto or names a socket (ignored in set-uid programs).
- * @path: of the socket, absolute, less than 108 bytes; a socket of the same user there that nobody listens to is replaced.
+ * @path: of the socket, absolute, less than 108 bytes; a socket of the same user there that no process listens to is replaced.
  * NULL (auto): named by the process id, where the tool finds it: in the first of these directories in which that can be done
  * and which is this user's alone: /run/crosspatch (root's), /run/user/UID/crosspatch, /tmp/crosspatch-UID,
  * /dev/shm/crosspatch-UID, and the last two with -NUMBER behind them, that of the namespace of users. If a process of another
@@ -93,17 +93,18 @@ int xp_set_descriptors(enum xp_descriptors descriptors);
  * served.
  * A process that becomes another user for good (setuid; real, effective and saved) moves: a socket named by id into the new
  * user's directory, one with a path if the new user may remove it. Otherwise it stays where it was, and root alone can ask.
- * What was in another user's directory stays there, and goes when a process of that user starts.
+ * Sockets in another user's directory stay there, and go when a process of that user starts.
  * Where the system refuses what the thread needs, it tries again, at least every second. A shortage (descriptors, memory) may
  * last; after 8 refusals of another kind in a row it ends as if stopped, and xp_control_path() returns what was refused.
  * From then on the process has two threads: XP_POLICY_EARLY is refused.
- * What is asked while the program starts is answered when the executable and the shared objects loaded with it have
+ * A question while the program starts is answered when the executable and the shared objects loaded with it have
  * registered their sites, or after 15 s.
  * A child of fork is not served: it has no such thread, and closes the socket. It may call this itself.
- * Context: thread; takes the text lock, for moments. Ordering: none. Errors: -EALREADY if it serves already; -EADDRINUSE if
- * somebody does there; -EEXIST if something else is there; -EINVAL, -ENAMETOOLONG, -EACCES, -EROFS and others of the system
- * for a path that cannot be; -EAGAIN if there is no thread to be had; -ECANCELED in the child of a handler that forked in the
- * middle of it; -XP_E_REENTRANT. Nothing is left behind. Progress: waits for the text lock, and for file systems without it.
+ * Context: thread; takes the text lock, for moments. Ordering: none. Errors: -EALREADY if it serves already;
+ * -EADDRINUSE if another process does there; -EEXIST if something else is there; -EINVAL, -ENAMETOOLONG, -EACCES,
+ * -EROFS and others of the system for a path that cannot be; -EAGAIN if there is no thread to be had; -ECANCELED in
+ * the child of a handler that forked in the middle of it; -XP_E_REENTRANT. Nothing is left behind. Progress: waits
+ * for the text lock, and for file systems without it.
  */
 int xp_control_start(const char *path);
 

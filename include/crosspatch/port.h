@@ -26,7 +26,7 @@ enum xp_need {
 	XP_NEED_TRAP = 1 << 1,    /* xp_trap() must be reached from any thread that executes a breakpoint */
 	XP_NEED_SINGLE = 1 << 2,  /* text_write() with XP_WRITE_SINGLE and up to 8 bytes */
 	XP_NEED_PARK = 1 << 3,    /* park() and unpark() */
-	XP_NEED_ALONE = 1 << 4,   /* nobody else executes: the early policy's promise */
+	XP_NEED_ALONE = 1 << 4,   /* no other thread executes: the early policy's promise */
 	XP_NEED_ILLEGAL = 1 << 6, /* xp_trap_illegal() must be reached from any thread that executes an UD2 */
 	XP_NEED_FAULT = 1 << 7,   /* xp_trap_fault() must be reached from any thread whose far call faults */
 	XP_NEED_CALL = 1 << 5,    /* calls and returns may be emulated: no shadow stacks */
@@ -34,9 +34,9 @@ enum xp_need {
 
 /* The write must reach instruction fetch as one store. The bytes lie inside one aligned quadword. */
 #define XP_WRITE_SINGLE 1u
-/* What a failed commit stored is being taken back. Each way in is worth a try, and more than one: else the engine is wedged. */
+/* The stores of a failed commit are being taken back. Each way in is worth a try, more than once: else the engine is wedged. */
 #define XP_WRITE_UNDO 2u
-/* Unless the commit fails, nothing is written after this: what was opened for it is no longer needed. A hint. */
+/* Unless the commit fails, nothing is written after this: files that were opened for it are no longer needed. A hint. */
 #define XP_WRITE_LAST 4u
 
 /* The registers of an interrupted bystander: the architecture's, see <crosspatch/arch.h>. */
@@ -63,7 +63,7 @@ struct xp_port {
 	/*
 	 * alloc/release - zeroed memory, 64-byte aligned; NULL if there is none. Called under the text lock.
 	 * Must not depend on anything that a signal handler may have interrupted (no malloc).
-	 * bounded - there is only so much of it: what was released can be had again under the same lock. Where there is none
+	 * bounded - there is only so much of it: released memory can be had again under the same lock. Where there is none
 	 * left, the core gives back what it keeps for the next commit, and waits for the trap handlers that may still look at
 	 * an earlier one: each must end by itself while a thread that is in none holds the text lock.
 	 */
@@ -113,8 +113,9 @@ struct xp_port {
 
 	/*
 	 * park - brings every other thread to a place outside @ranges and holds it there, serialized on
-	 * leaving. unpark() lets go. A range leaves out the first byte of its site: who rests there executes what it then is.
-	 * Errors: -XP_E_IN_RANGE, -EBUSY; then nobody is parked. Progress: as sync_core(); a thread that does not come
+	 * leaving. unpark() lets go. A range leaves out the first byte of its site: a thread that rests there executes
+	 * what then stands there.
+	 * Errors: -XP_E_IN_RANGE, -EBUSY; then no thread is parked. Progress: as sync_core(); a thread that does not come
 	 * holds up no other.
 	 */
 	int (*park)(const struct xp_range *ranges, size_t nr_ranges, struct xp_diag *diag);
@@ -146,8 +147,8 @@ struct xp_port {
 	void *(*exec_alloc)(const void *near, size_t size);
 
 	/*
-	 * text_peek - the byte at @addr, or -1 if it cannot be read: somebody else's breakpoint may stand where nothing may
-	 * read, or be gone with its mapping. Called by xp_trap(), in its context. NULL: whatever raises a trap can be read.
+	 * text_peek - the byte at @addr, or -1 if it cannot be read: a foreign breakpoint may stand where nothing may read,
+	 * or be gone with its mapping. Called by xp_trap(), in its context. NULL: text that raises a trap can be read.
 	 */
 	int (*text_peek)(const void *addr);
 
@@ -155,7 +156,7 @@ struct xp_port {
 	 * What tracing functions needs. All may be NULL, and functions then are not traced.
 	 *
 	 * function_thread - the calling thread's (processor's) own, zeroed at first but for `shard`, which differs between
-	 * threads: below 192 between all that ever were. Context: any; vector and x87 registers hold somebody's arguments and
+	 * threads: below 192 between all that ever were. Context: any; vector and x87 registers hold the arguments of a call and
 	 * are not touched.
 	 * hook_exit - asked once of each thread, before it runs a handler: that xp_function_thread_exit() is called at its
 	 * end. 0 or an error. Vector registers may be touched.
@@ -192,7 +193,7 @@ struct xp_port {
 
 	/*
 	 * text_private - 0 if only this process executes the text at @addr, which then holds up to *@end. -XP_E_NO_METHOD: others
-	 * do, who have no trap table and are neither synchronized nor parked; only one store may change it. -XP_E_NOT_TEXT: the
+	 * do, which have no trap table and are neither synchronized nor parked; only one store may change it. -XP_E_NOT_TEXT: the
 	 * handler of a trap could not read it; likewise. -errno: it cannot be told. NULL: there are no others.
 	 */
 	int (*text_private)(const void *addr, uintptr_t *end);
@@ -228,7 +229,7 @@ struct xp_function_thread {
 };
 
 /*
- * xp_function_thread_exit - the thread ends: what is kept for it is given back. Addresses from @low to @high are its stack,
+ * xp_function_thread_exit - the thread ends: all that is kept for it is given back. Addresses from @low to @high are its stack,
  * exactly, and no call returns there any more; equal: unknown, and what is awaited there stays so. Context: the thread, in
  * its last moments; it may call traced functions afterwards, too.
  */
@@ -254,7 +255,7 @@ size_t xp_memory_needed(void);
 enum xp_trap_verdict {
 	XP_TRAP_DONE,    /* ours: the registers say where to continue */
 	XP_TRAP_RETRY,   /* the breakpoint is gone: ip was moved back to it, execute again */
-	XP_TRAP_FOREIGN, /* not ours: registers untouched, give it to whoever is next */
+	XP_TRAP_FOREIGN, /* not ours: registers untouched, give it to the next handler */
 };
 
 /*
@@ -280,7 +281,7 @@ enum xp_trap_verdict xp_trap(struct xp_regs *regs, unsigned shard);
  */
 enum xp_trap_verdict xp_trap_illegal(struct xp_regs *regs, unsigned shard);
 
-/* What a thread remembers of its last fault, zero at first. The port's, one for each thread; what is in it the core's. */
+/* What a thread remembers of its last fault, zero at first. The port has one for each thread; its content is the core's. */
 struct xp_fault_again {
 	uintptr_t code;
 	uint32_t count;
@@ -306,7 +307,7 @@ void xp_trap_fork_child(unsigned shard);
 
 /*
  * xp_modules_keep - the process is about to end: from here on xp_module_exit() forgets no module whose object pin() keeps.
- * Context: thread; no lock held. Ordering: none. Errors: none; what is not kept is unregistered by its destructor.
+ * Context: thread; no lock held. Ordering: none. Errors: none; a module that is not kept is unregistered by its destructor.
  * Progress: waits for the text lock.
  */
 void xp_modules_keep(void);

@@ -31,8 +31,8 @@ struct xp_object {
 };
 
 /*
- * A program under ThreadSanitizer, which sees neither sites nor the library's stores: who executed a site acquires what was
- * written before its object was last changed. Elsewhere nothing.
+ * A program under ThreadSanitizer, which sees neither sites nor the library's stores: a thread that executed a site acquires
+ * what was written before its object was last changed. Elsewhere nothing.
  */
 #if defined(__SANITIZE_THREAD__)
 #define XP__TSAN

@@ -51,7 +51,7 @@ struct xp_static_call {
 	xp__call_func *func;       /* the target, NULL: none; in a handle: the entry of the shared call */
 	xp__call_func *trampoline; /* of this executable or shared object */
 	xp__call_func *stub;       /* likewise: returns 0, and is what NULL jumps to */
-	xp__call_func *text_target;     /* what text that does not jump `slot` jumps to; NULL: there is none such */
+	xp__call_func *text_target;     /* of text that does not jump through `slot`; NULL: there is none */
 	void *pin;                /* keeps the target's shared object mapped */
 	xp__call_func *lazy;       /* of a call that is to find its sites: a stub that jumps to the discoverer. Else NULL */
 	xp__call_func *discoverer; /* the stub's assembly knows the place */
@@ -129,7 +129,7 @@ extern "C" {
 
 #if defined(XP__CALLS_LOAD)
 #ifdef XP__RETURNS_IN_MEMORY
-/* A structure would be stored through an argument that nobody passed, a real number left on a stack that nobody pops. */
+/* A structure would be stored through an argument that was not passed, a real number left on a stack that is not popped. */
 static inline long long xp__call_return0(void)
 {
 	return 0;

@@ -263,8 +263,8 @@ int xp_batch_add_key(struct xp_batch *batch, struct xp_static_key *key, bool on)
 
 /*
  * xp_static_key_count / xp_static_key_enabled(&name) - the count, and whether it is above zero, by a plain load.
- * Context: any. Ordering: acquire: true means that every site already executes the enabled state, unless somebody else wrote
- * there since: see xp_repair(). Errors: none.
+ * Context: any. Ordering: acquire: true means that every site already executes the enabled state, unless another program
+ * wrote there since: see xp_repair(). Errors: none.
  * Progress: wait-free.
  */
 static inline int xp__static_key_count(const struct xp_static_key *key)

@@ -12,7 +12,7 @@
 extern "C" {
 #endif
 
-/* What a thread does that meets the breakpoint while a site is between old and new. */
+/* What a thread does if it meets the breakpoint while a site is between old and new. */
 enum xp_resume {
 	XP_RESUME_EMULATE, /* it executes the new instruction, emulated (as Linux's text_poke_bp) */
 	XP_RESUME_AT,      /* it continues at resume_at (as Linux's text_poke_fixup) */
@@ -87,7 +87,7 @@ void xp_batch_free(struct xp_batch *batch);
 /*
  * xp_batch_add_poke - adds a patch; the bytes are copied. Each kind's header has one more for its own objects.
  * Context: thread. Ordering: none. Progress: may wait for the text lock.
- * Errors: -EINVAL, -XP_E_LENGTH, -ENOMEM; the batch is as before. What depends on the text is found at the commit.
+ * Errors: -EINVAL, -XP_E_LENGTH, -ENOMEM; the batch is as before. Errors that depend on the text are found at the commit.
  */
 int xp_batch_add_poke(struct xp_batch *batch, const struct xp_poke *poke);
 
@@ -106,7 +106,7 @@ int xp_batch_commit(struct xp_batch *batch, struct xp_diag *diag);
 
 /*
  * xp_repair - brings every site whose text drifted to the state of its object, of all keys, switches, values, calls, gates and
- * functions of the process. A site drifted if somebody else wrote a form there that it has in another state: a uprobe that
+ * functions of the process. A site drifted if another program wrote a form there that it has in another state: a uprobe that
  * goes writes back what the file has, a debugger what it found. From then on the site executes that form, while
  * xp_static_key_enabled() and its like, which read memory, say what was asked for last. Until the repair changes of the
  * object fail with -XP_E_DRIFTED, and so does a change to what it is already; only inc above zero and dec above one do not

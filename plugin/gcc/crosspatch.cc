@@ -10,10 +10,10 @@
  *     is a trampoline of the same executable or shared object: a function named xp_trampoline_NAME, or one declared
  *     with __attribute__((xp_static_call)); the record names the object xp_call_NAME. Indirect calls (-mcmodel=large,
  *     -fno-plt of what is not hidden), calls that carry a prefix (notrack) and conditional jumps are none.
- * I2  The pass runs when the code is final but for its addresses, and adds directives, no instruction: what the
- *     assembler makes of them is padding before the site and the record. Nothing that the compiler decides changes.
- *     But for entries: a function with one has that nop more. With functions chosen by pattern -fipa-ra is off: whoever
- *     calls a function that may be redirected cannot know which registers it leaves alone.
+ * I2  The pass runs when the code is final but for its addresses, and adds directives, no instruction: the
+ *     assembler makes padding before the site, and the record, of them. Nothing that the compiler decides changes.
+ *     But for entries: a function with one has that nop more. With functions chosen by pattern -fipa-ra is off:
+ *     the caller of a function that may be redirected cannot know which registers it leaves alone.
  * I3  The record stands in the section group of its function ("?") and is linked to its section ("o"), as those of
  *     static branches.
  *
@@ -97,8 +97,8 @@ static const struct attribute_spec attribute = {
 };
 
 /*
- * A function with an entry of its own: every call of it is one. noipa: none is inlined, cloned, or made by somebody who
- * looked into it.
+ * A function with an entry of its own: every call of it is one. noipa: none is inlined, cloned, or made by a caller
+ * that looked into it.
  */
 static tree handle_patchable(tree *node, tree name, tree, int, bool *no_add_attrs)
 {

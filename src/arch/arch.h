@@ -101,7 +101,7 @@ bool xp__value_size(size_t size);
 #if XP__HAS_SWITCHES
 /*
  * xp__switch_step - at the code behind a switch site, one step on the way to its next part: 1: there it is, @to its targets,
- * and *@code behind it; 0: a jump or padding, *@code is what follows; -1: something else. Nobody ever executes that way.
+ * and *@code behind it; 0: a jump or padding, *@code is what follows; -1: something else. No thread ever executes that way.
  * XP__SWITCH_STEP bytes of @text, which stand at *@code, can be read.
  */
 int xp__switch_step(const uint8_t *text, uintptr_t *code, const int32_t **to);
@@ -181,12 +181,12 @@ struct xp__change {
 	enum xp_policy policy;
 	unsigned can; /* what the port can serve, enum xp_need */
 	/*
-	 * Not NULL: old is code that the decoder does not know, and new may be, in segments; this is what whoever meets a
-	 * breakpoint executes in the place of new, of the same length. Old is one instruction.
+	 * Not NULL: old is code that the decoder does not know, and new may be, in segments; this is what a thread that
+	 * meets a breakpoint executes in the place of new, of the same length. Old is one instruction.
 	 */
 	const struct xp__insn *as;
 	/*
-	 * Who fetches old late is brought to new by a handler, so nothing has to be undone once new is there: new may be
+	 * A handler brings a thread that fetches old late to new, so nothing has to be undone once new is there: new may be
 	 * several instructions.
 	 */
 	bool one_way;
@@ -211,7 +211,7 @@ void xp__plan_before(const struct xp__plan *plan, unsigned phase, uint8_t *bytes
  *
  * xp__trap_taken - where the thread trapped that executed the instruction that traps. False: nowhere that can be a site.
  * xp__trap_finish - what @insn, of @len bytes with its padding, would have done there: the registers are as after it. Only
- * what xp__plan_build() let a plan have.
+ * instructions that xp__plan_build() let a plan have.
  * xp__trap_goto - it continues at @to. xp__trap_again - it executes again what stands there.
  * xp__trap_is_late - whether the text at @addr does not trap any more: neither by the instruction that traps nor by another one
  * that leaves the same registers behind. @peek: a byte of text, -1 if it cannot be read, and then it was never ours.
@@ -270,7 +270,7 @@ void xp__store_single(void *addr, const void *bytes, size_t len);
  * function passes, vector state included, is as before; a shadow stack stays balanced; unwinders go through.
  * XP__RETURN0(symbol) - a function that returns zero in each register that a value comes back in. Gates' fallback.
  *
- * XP__GENERAL_REGS - if XP__HAS_ENTRIES, an attribute: what is compiled with it touches neither vector nor floating-point
+ * XP__GENERAL_REGS - if XP__HAS_ENTRIES, an attribute: functions with it touch neither vector nor floating-point
  * registers.
  *
  * If XP__HAS_TRACING:

@@ -70,7 +70,7 @@ static bool same_name(const char *a, const char *b)
 	return a && b && *a == *b;
 }
 
-/* The requests' objects are marked. What is led to its object by name has no more than the name before it is registered. */
+/* The requests' objects are marked. A handle that is led to its object by name has only the name before it is registered. */
 static bool is_requested(const struct xp_object *object, unsigned kind, const void *data)
 {
 	const struct requested *requested = data;
@@ -198,7 +198,7 @@ struct xp_batch *xp_batch_new(void)
 	return batch;
 }
 
-/* The batch is empty, or about to go. Context: no lock held: a shared object that nobody needs may go away with it. */
+/* The batch is empty, or about to go. Context: no lock held: a shared object that is not needed may go away with it. */
 static void drop_requests(struct xp_batch *batch)
 {
 	for (size_t i = 0; i < batch->nr; i++)

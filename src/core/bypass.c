@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 /*
- * A site whose new instruction cannot be emulated: who meets the breakpoint executes a copy of it in a slot, and a jump
+ * A site whose new instruction cannot be emulated: a thread that meets the breakpoint executes a copy of it in a slot, and a jump
  * from there leads behind the site.
  *
  *	slot:	the instruction, an operand relative to the instruction pointer adapted
@@ -11,7 +11,7 @@
  * that abolished it.
  *
  * I1  A slot belongs to one site and one instruction for ever. A thread may rest in it long after the commit: preempted,
- *     stopped, or under a signal handler, in whose frame nobody finds its program counter. No rendezvous proves that it
+ *     stopped, or under a signal handler, in whose frame its program counter is not found. No rendezvous proves that it
  *     is gone, so nothing waits for that: what stands in a slot never changes. Memory is bounded by the number of
  *     different instructions that ever took a site's place; to go back and forth between two takes two slots.
  *     For the same reason several instructions are not replaced, under no policy but early, where a slot leads back to

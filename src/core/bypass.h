@@ -9,8 +9,8 @@
 #include <stdint.h>
 
 /*
- * xp__bypass_slot - where a bystander executes @insn, of @len bytes, in place of the site at @site. What stands there is
- * written by xp__bypass_fill() only. Context: text lock.
+ * xp__bypass_slot - where a bystander executes @insn, of @len bytes, in place of the site at @site. Only
+ * xp__bypass_fill() writes there. Context: text lock.
  * Errors, with *@detail: -XP_E_EMULATE: it cannot be executed elsewhere; -XP_E_NO_METHOD: the port has no memory to
  * execute from; -XP_E_RANGE: none that is near enough; -ENOMEM.
  */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Counters of 64 bits out of words that every processor adds to at once: on a 32-bit one the carries are counted apart.
- * Whoever reads while others count may miss the carry of an addition that he sees; once nobody counts, nothing is missing.
+ * A thread that reads while others count may see an addition without its carry. Once no thread counts, nothing is missing.
  */
 #ifndef XP_CORE_COUNTER_H
 #define XP_CORE_COUNTER_H

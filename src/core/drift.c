@@ -4,8 +4,8 @@
  *
  * I1  A site is right, or has a form that it may have: that of another state of its object, or the one that the compiler left.
  *     So has one whose first byte alone is another form's: that is all that a probe writes back when it goes. Text of no
- *     such form is never written to, nor is somebody's breakpoint.
- * I2  A repair is a commit like any other: breakpoints or single stores, and syncs. What is not one instruction, as a form
+ *     such form is never written to, nor is a foreign breakpoint.
+ * I2  A repair is a commit like any other: breakpoints or single stores, and syncs. Text that is not one instruction, as a form
  *     with the first byte of another, is repaired while all other threads are parked outside of it.
  * I3  Each site is brought to what its object is, whatever becomes of the others: so a repair needs no memory for all of
  *     them, and one that fails half-way leaves nothing to be undone.
@@ -218,7 +218,7 @@ static int repair_object(const struct xp__group *groups, void *data)
 	while (nr > 0) {
 		memset(&diag, 0, sizeof(diag));
 		error = drift_build(groups, false, &commit, &diag);
-		/* What is no single instruction, or cannot be finished by who meets a breakpoint. */
+		/* The text is no single instruction, or a thread that meets a breakpoint could not finish it. */
 		if (error == -XP_E_MULTI || error == -XP_E_EMULATE || error == -XP_E_SHADOW_STACK)
 			error = drift_build(groups, true, &commit, &diag);
 		if (!error && commit == NULL)

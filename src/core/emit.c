@@ -302,7 +302,7 @@ static bool traps(const struct xp__commit *commit)
 	return commit->policy == XP_POLICY_AUTO && xp__commit_needs(commit) & XP_NEED_TRAP;
 }
 
-/* What the port can serve of a commit that it refused, if it refused the breakpoints; 0: it did not, or there is no way. */
+/* The needs that the port can serve of a commit whose breakpoints it refused; 0: it did not refuse them, or there is no way. */
 static unsigned without_traps(const struct xp__commit *commit, int error)
 {
 	if (error != -XP__EBUSY || !traps(commit))

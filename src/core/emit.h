@@ -6,8 +6,8 @@
 #include "core/kind.h"
 
 /*
- * What makes a commit: requests, for all sites of their objects; or groups, whose module comes, and whose sites are brought to
- * what their objects are. One of the two is NULL.
+ * A commit is made of requests, for all sites of their objects; or of groups whose module comes, whose sites are brought to
+ * the state of their objects. One of the two is NULL.
  */
 struct xp__work {
 	const struct xp__request *requests;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /*
- * What a port calls, but for traps, which come in by trap.c, and threads with traced calls, which src/trace knows. Who reads
- * from here down meets each part of the engine; nothing of the core calls anything here.
+ * What a port calls, but for traps, which come in by trap.c, and threads with traced calls, which src/trace knows.
+ * From here down a reader meets each part of the engine; nothing of the core calls anything here.
  */
 #include "core/deps.h"
 #include "core/kind.h"

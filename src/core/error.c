@@ -12,7 +12,7 @@ const char *xp_strerror(int error)
 	case XP__ENOMEM:
 		return "out of memory";
 	case XP__EBUSY:
-		return "the site or a thread is held by somebody else";
+		return "a foreign breakpoint or a thread is in the way";
 	case XP__EINVAL:
 		return "invalid argument";
 #define XP_ERROR_CASE(name, number, text)                                                                              \

@@ -178,7 +178,7 @@ struct xp__kind {
 	bool (*sound)(struct xp__known *known, const void *record);
 
 	/*
-	 * parse - fills @request: @object, the real one, is to be @value, as a person says it who knows it by name. NULL:
+	 * parse - fills @request: @object, the real one, is to be @value, as a person writes it. NULL:
 	 * nothing can be asked so. Errors: -EINVAL for what it cannot be.
 	 */
 	int (*parse)(struct xp__request *request, struct xp_object *object, uint64_t value);

@@ -9,8 +9,8 @@
 #include "core/kind.h"
 
 /*
- * What was found out last, and is not asked again, of the records of one table: 0 at first but for `has`. Valid under one text lock, and for
- * one table at a time.
+ * The last answers about the records of one table, so that they are not asked for again: 0 at first but for `has`. Valid
+ * under one text lock, and for one table at a time.
  */
 struct xp__known {
 	uintptr_t written, value, text; /* pages */
@@ -23,8 +23,8 @@ struct xp__known {
 
 /*
  * xp__object_sound - whether the object that the record's reference leads to can be one: it can be written, and what it
- * points to is there. What has the shape of an object by chance is taken for one. xp__object_look - the same, where it is not
- * the one asked about before. Context: text lock.
+ * points to is there. Memory that has the shape of an object by chance is taken for one. xp__object_look - the same, where it
+ * is not the one asked about before. Context: text lock.
  */
 bool xp__object_look(struct xp__known *known, const struct xp__kind *kind, struct xp_object *object);
 

@@ -13,7 +13,7 @@
  * I3  A breakpoint stands in the text only while a published table has its site.
  * I4  After a failure the text is as before, or the engine is wedged and its table stays published.
  * I5  The first byte goes from breakpoint to new only if a breakpoint is still there, and back only if it is as we
- *     stored it: what somebody else put there meanwhile is reported, not run over.
+ *     stored it: what another program put there meanwhile is reported, not run over.
  * O1  On success, no processor executes old text when xp__commit_run() returns.
  * O2  On failure without wedge, none executes new text.
  *
@@ -74,7 +74,7 @@ struct span {
 	unsigned flags;       /* XP_WRITE_SINGLE: one site */
 };
 
-/* What the port could not do: -errno is the system's answer, other codes are the port's own. */
+/* The port failed: -errno is the system's answer, other codes are the port's own. */
 static int fail_port(struct xp_diag *diag, int error, enum xp_phase phase, const void *site)
 {
 	if (diag && -error < 4096)
@@ -84,7 +84,7 @@ static int fail_port(struct xp_diag *diag, int error, enum xp_phase phase, const
 
 /*
  * Whether the site has anything to store in the phase. @back: to give back, in a rollback; sites that the failure came
- * before are left alone: whoever was refused a write may be refused it again, and has nothing to undo. A tail may have
+ * before are left alone: they have nothing to undo, and a write that was refused may be refused again. A tail may have
  * been written in part; the byte of a breakpoint is ours or not (I5).
  */
 static inline bool has_store(const struct xp__plan *plan, unsigned phase, bool back, uintptr_t addr)
@@ -95,7 +95,7 @@ static inline bool has_store(const struct xp__plan *plan, unsigned phase, bool b
 
 	if (phase >= plan->nr_stores || !back)
 		return phase < plan->nr_stores;
-	/* Somebody may rest on the second of the new instructions. */
+	/* A thread may rest on the second of the new instructions. */
 	if (plan->one_way && memcmp((const void *)addr, plan->new, plan->len) == 0)
 		return false;
 	if (plan->traps && store->off == 0)
@@ -283,8 +283,8 @@ static void store_pointers(const struct xp__commit *c, bool back)
 }
 
 /*
- * Undoes phases @phase…0. Of the last, part or all may not have happened: if there is nothing to undo, nobody can have
- * fetched any of it, and the sync before it still holds.
+ * Undoes phases @phase…0. Of the last, part or all may not have happened: if there is nothing to undo, no thread can
+ * have fetched any of it, and the sync before it still holds.
  */
 static void poke_roll_back(const struct xp__commit *c, unsigned phase, struct xp_diag *diag)
 {
@@ -321,7 +321,7 @@ static int run_phases(const struct xp__commit *c, unsigned nr_phases, struct xp_
 	return 0;
 }
 
-/* One pass of stores, everybody else parked or not there. */
+/* One pass of stores, every other thread parked or not there. */
 static int run_at_once(const struct xp__commit *c, struct xp_diag *diag)
 {
 	int error;

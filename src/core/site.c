@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /*
- * Site tables. A module brings unsorted records, several objects mixed; a key wants its sites without a look at anybody
- * else's. So registration groups the record numbers by object, in a few passes over the records and one over the
+ * Site tables. A module brings unsorted records, several objects mixed; a change of a key needs its sites, without
+ * a look at those of others. So registration groups the record numbers by object, in a few passes over the records and one over the
  * objects, and hangs each group on its object. Records stay where the linker put them, read-only.
  *
  * I1  A module is registered with all its sites in agreement with their objects, or not at all.
@@ -690,12 +690,12 @@ void xp__modules_keep(void)
 		xp__port->unlock();
 		if (module == NULL)
 			return;
-		/* Without the lock: whoever closes an object has the dynamic linker's, and may want ours. */
+		/* Without the lock: a thread that closes an object has the dynamic linker's, and may want ours. */
 		keep(module, xp__port->pin(public, NULL));
 	}
 }
 
-/* No lock: what becomes of a module at its end is the business of the one thread that ends it. */
+/* No lock: only the one thread that ends a module looks at it then. */
 static bool is_kept(const struct xp_module *public)
 {
 	return state_of(public) == REGISTERED && public->private_data &&
@@ -760,7 +760,7 @@ static void forget_locked(struct xp_module *public)
 	} else if (public->private_data && --((struct module *)public->private_data)->nr_public == 0) {
 		/*
 		 * In a wedged engine nothing is patched any more; what the module has is left to the breakpoints' table. But its
-		 * names go away, which somebody might want to know.
+		 * names go away, so it is struck off the lists.
 		 */
 		strike(public->private_data);
 	}

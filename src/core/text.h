@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Characters of text that somebody else wrote: which bytes are one, which of them only show, and what each is in JSON.
+ * Characters of text that comes from outside: which bytes are one, which of them only show, and what each is in JSON.
  * Every printer of JSON, and the tool for terminals, asks here.
  */
 #ifndef XP_CORE_TEXT_H

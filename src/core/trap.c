@@ -18,10 +18,10 @@
  *	(T3) table = NULL       full barrier    (T8) read generation again        acquire
  *	(T6) read every shard's active          (T5) count out: shard->active--   release
  *
- * T1/T4: who sees the breakpoint in the text sees the table: the table is stored before it (release, and the port's
- *     sync between), and x86 does not reorder loads. Without T1 a trap of ours is called foreign and kills.
+ * T1/T4: a thread that sees the breakpoint in the text sees the table: the table is stored before it (release, and the
+ *     port's sync between), and x86 does not reorder loads. Without T1 a trap of ours is called foreign and kills.
  * T7/T8: a late trap of the commit before may miss, and then read the breakpoint of the next commit at the same site.
- *     The generation was raised before that breakpoint was stored, so H, who read it before its search, sees it
+ *     The generation was raised before that breakpoint was stored, so H, which read it before its search, sees it
  *     change and searches again. Raised before T1, H could read the raised one and still no table, and call it foreign.
  * T3/T2: either W reads active > 0 at T6, or H counted in after T3 and reads no table, or a later one: a store, then a
  *     load of what the other stored, on both sides, all four sequentially consistent (on x86 the stores are locked, the
@@ -138,7 +138,7 @@ static void resume(const struct xp__plan *plan, const struct xp__trapped *at, st
 	xp__trap_finish(&insn, at, plan->len, regs);
 }
 
-/* The byte of text at @addr, -1 if nobody can read it. */
+/* The byte of text at @addr, -1 if it cannot be read. */
 static int peek(uintptr_t addr)
 {
 	return xp__port->text_peek ? xp__port->text_peek((const void *)addr) : *(const volatile uint8_t *)addr;
@@ -179,7 +179,7 @@ static enum xp_trap_verdict decide(struct xp_regs *regs, struct shard *shard)
 
 void xp_trap_fork_child(unsigned number)
 {
-	/* Whoever shares the caller's shard stays counted in: memory is kept, never reused too early. */
+	/* A thread that shares the caller's shard stays counted in: memory is kept, never reused too early. */
 	for (unsigned i = 0; i < XP__SHARDS; i++)
 		if (i != number % XP__SHARDS)
 			__atomic_store_n(&shards[i].active, 0, __ATOMIC_RELAXED);

@@ -135,12 +135,12 @@ struct xp_regs {
 #endif
 
 /*
- * The trampoline of a static call: 8-byte aligned, so that one store changes it. What follows the jmp is never executed;
+ * The trampoline of a static call: 8-byte aligned, so that one store changes it. The bytes behind the jmp are never executed;
  * ud2 marks it, and keeps processors from running ahead there. No endbr64: only direct calls come here.
  * Each has its section, which the linker may drop, and its record with it. `.ifndef`: several files of one LTO unit.
  * Bytes, not mnemonics: the file may be compiled with -masm=intel.
  * The load of the word: ordering: (C2) pairs with (C1)
- * In 32-bit code a jmp to what stands behind it, until the module is registered: push the word and return to it. All
+ * In 32-bit code a jmp to the code behind it, until the module is registered: push the word and return to it. All
  * registers stay: regparm functions have arguments in them.
  *
  *	push %eax; push %eax; call .+5; pop %eax; mov through - here(%eax), %eax; mov %eax, 4(%esp); pop %eax; ret
@@ -222,7 +222,7 @@ struct xp_regs {
 		".popsection\n"                                                                                       \
 		".endif\n")
 #else
-/* What returns 0 returns an integer: a structure would be stored through an argument that nobody passed. */
+/* The function that returns 0 returns an integer: a structure would be stored through an argument that was not passed. */
 #define XP__RETURNS_IN_MEMORY
 #endif
 #define XP__STRING(x) XP__STRING_OF(x)

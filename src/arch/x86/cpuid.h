@@ -6,7 +6,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/* What is known of a feature: one byte that goes from untried to the same value in whoever asks, without ordering. */
+/* What is known of a feature: one byte that goes from untried to the same value in all that ask, without ordering. */
 enum xp__feature {
 	XP__FEATURE_UNTRIED,
 	XP__FEATURE_ABSENT,

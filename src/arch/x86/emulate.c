@@ -184,7 +184,7 @@ void xp__emulate(const struct xp__insn *insn, uintptr_t addr, uintptr_t fallthro
 	case XP__INSN_NEAR_CALL:
 		call_in_segment(insn, fallthrough, regs);
 		break;
-	default: /* xp__can_emulate() said no: whoever calls nevertheless finds the registers untouched */
+	default: /* xp__can_emulate() said no: a caller that calls nevertheless finds the registers untouched */
 		break;
 	}
 }

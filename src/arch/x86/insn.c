@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /*
  * The engine writes few instructions and finishes few on behalf of a trapped thread; this file knows exactly those.
- * A full decoder would know more than can be emulated; what is not recognised here is patched out of line instead.
+ * A full decoder would know more than can be emulated; other instructions are patched out of line instead.
  *
  * Invariants:
  * I1. Whatever is accepted has exactly the meaning of its kind. A prefix that vendors treat differently (66 before

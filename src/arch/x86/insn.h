@@ -8,8 +8,8 @@
 #include <stdint.h>
 
 /*
- * Bits of the code that is patched: those of the processor's mode for which the core is compiled. Given from outside by
- * who looks at code of another mode.
+ * Bits of the code that is patched: those of the processor's mode for which the core is compiled. A program
+ * that looks at code of another mode gives it from outside.
  */
 #ifndef XP__CODE_BITS
 #ifdef __x86_64__

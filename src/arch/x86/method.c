@@ -5,7 +5,7 @@
  * I1  A plan is offered only if every mixture of versions that a processor may fetch under the model asked for executes
  *     as old, as new, or traps where the trap table knows it: the table below, which the verifier's tests hold true.
  * I2  A site of several instructions is never changed under a running bystander: its program counter may rest on the
- *     second. Only quiesce (which looks) and early (nobody runs) take it. The same for what takes its place: a commit
+ *     second. Only quiesce (which looks) and early (no other thread runs) take it. The same for its replacement: a commit
  *     whose last sync fails is undone under bystanders that may have begun it.
  * I3  Nothing here reads the text or calls the port: the verifier runs the same function.
  */
@@ -21,11 +21,11 @@
  * The models that prove a method. What each rests on:
  * flip         one byte changes, and a byte is never seen in halves
  * word         the bytes that change lie in one aligned quadword, are stored at once and are fetched at once
- * shortjmp     the same for the first two bytes; the tail changes while nobody can execute it (syncs between)
- * breakpoint   single bytes change, and the tail while a breakpoint that everybody sees stands before it
+ * shortjmp     the same for the first two bytes; the tail changes while no thread can execute it (syncs between)
+ * breakpoint   single bytes change, and the tail while a breakpoint that every thread sees stands before it
  * bypass       the same; what a trapped bystander executes out of line never changes
- * quiesce      nobody executes meanwhile, nobody rests inside, everybody serializes before going on
- * early        nobody else executes
+ * quiesce      no thread executes meanwhile, none rests inside, each serializes before going on
+ * early        no other thread executes
  */
 static const uint8_t proven[XP__NR_METHODS] = {
 	[XP__METHOD_NONE] = FETCH_ALL,
@@ -120,7 +120,7 @@ static bool try_word(const struct xp__change *c, const struct span *span, const 
 {
 	if (!(c->can & XP_NEED_SINGLE) || (c->addr + span->first) / 8 != (c->addr + span->last) / 8)
 		return false;
-	/* The instruction boundaries must stay; behind a jmp there is none that anybody comes to. */
+	/* The instruction boundaries must stay; behind a jmp there is none that a thread comes to. */
 	if (new->len != 0 && new->len != c->len && !(is_final(new) && all_nops(c->new + new->len, c->len - new->len)))
 		return false;
 	plan->method = XP__METHOD_WORD;
@@ -158,7 +158,7 @@ static bool try_shortjmp(const struct xp__change *c, const struct xp__insn *old,
 	return true;
 }
 
-/* S4. Whoever meets the breakpoint executes the new instruction, or resumes where the caller says (S2). */
+/* S4. A thread that meets the breakpoint executes the new instruction, or resumes where the caller says (S2). */
 static int try_breakpoint(const struct xp__change *c, const struct span *span, const struct xp__insn *new,
 			  struct xp__plan *plan, const char **detail)
 {

@@ -3,7 +3,7 @@
  * Two questions about any instruction: may it be executed at another address, and has it an operand that is relative to
  * its own. For both it is enough to find opcode and ModRM (Intel SDM vol. 2, 2.1 to 2.7, appendix A).
  *
- * I1. What is not certain is refused: opcodes that are undefined, or whose meaning differs between vendors (XOP).
+ * I1. Uncertain instructions are refused: opcodes that are undefined, or whose meaning differs between vendors (XOP).
  * I2. No byte at or behind insn[len] is read.
  */
 #include "arch/x86/relocate.h"

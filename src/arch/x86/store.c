@@ -7,11 +7,11 @@
  * - MOVQ and FISTP, of SSE2 and x87: one access if aligned (Intel SDM vol. 3A, "Guaranteed Atomic Operations"), but by
  *   registers that neither a kernel nor a trap handler has at hand.
  * - LOCK CMPXCHG8B: general registers only, and every processor since the Pentium. It writes the quadword in one access
- *   whether it compares equal or not, so that what is fetched is the old or the new; and it finds what somebody else put
+ *   whether it compares equal or not, so that what is fetched is the old or the new; and it finds what another store put
  *   into the quadword since it was read, which the MOV writes over.
  * So it is CMPXCHG8B.
  *
- * I1  Text is read here as data, by any accesses: who stores holds the text lock, and CMPXCHG8B compares.
+ * I1  Text is read here as data, by any accesses: a thread that stores holds the text lock, and CMPXCHG8B compares.
  */
 #include "arch/x86/store.h"
 

@@ -18,7 +18,7 @@ bool xp__can_store_single(void);
  * xp__store_single - @len bytes to @addr, all inside one aligned quadword of writable memory, by one store of that
  * quadword. The bytes around are written back as they were found.
  * Context: under the text lock, where xp__can_store_single(). Ordering: release (W2). Progress: wait-free on 64-bit
- * processors, lock-free on others: starts over only if somebody else wrote to the same quadword meanwhile.
+ * processors, lock-free on others: starts over only if another store changed the same quadword meanwhile.
  */
 void xp__store_single(void *addr, const void *bytes, size_t len);
 

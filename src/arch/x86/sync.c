@@ -6,7 +6,7 @@
  * Invariants:
  * I1. Every path executes one serializing instruction after all that the caller stored before, and the compiler
  *     moves no access across it ("memory").
- * I2. The only state is one byte that goes from UNTRIED to the same value in whoever writes it: threads and
+ * I2. The only state is one byte that goes from UNTRIED to the same value, whichever writes it: threads and
  *     handlers that meet here agree without ordering.
  * I3. No register but those declared, no flag and no byte of the caller's red zone is changed.
  */

@@ -2,10 +2,10 @@
 /*
  * How much room the state takes that XP__THUNK saves, found out by the first thread that comes through one.
  *
- * Assembly, since a compiler may use vector registers for whatever it likes, and here they still hold somebody's
- * arguments.
+ * Assembly, since a compiler may use vector registers for whatever it likes, and here they still hold the
+ * arguments of a call.
  *
- * I1  xp__thunk_state goes from 0 to one value, which whoever looks finds the same: one store, and threads that look at
+ * I1  xp__thunk_state goes from 0 to one value, which all that look find the same: one store, and threads that look at
  *     once agree.
  */
 #include "arch/x86/thunk.h"
@@ -122,10 +122,10 @@ __asm__(".pushsection .bss\n\t"
  * I2  What XGETBV with ECX = 1 says is not in use is in its initial configuration (Intel SDM vol. 1, 13.6), and need not be
  *     saved; to have it so again is enough. If only vectors and masks are in use, they are moved by ordinary instructions:
  *     a fifth of the time of XSAVE and XRSTOR. If x87 or APX is too, these two.
- * I3  Of what is in use all is saved, at its full width. Registers 0 to 15 are loaded at the width at which they were in
+ * I3  All state that is in use is saved, at its full width. Registers 0 to 15 are loaded at the width at which they were in
  *     use: a VEX-encoded load clears what is above, and so is right whatever was used since.
- * I4  What came into use since (`fresh`), x87, masks, registers 16 to 31, APX, is put back into its initial configuration by
- *     XRSTOR, with a header that says that nothing was saved.
+ * I4  State that came into use since (`fresh`), x87, masks, registers 16 to 31, APX, is put back into its initial configuration
+ *     by XRSTOR, with a header that says that nothing was saved.
  *
  * The area is that of XSAVE, and where nothing was saved by it as follows; XMM registers stand where XSAVE has them.
  *	24	MXCSR

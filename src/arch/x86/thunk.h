@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* A way into C from the middle of somebody else's call: arguments and vector state survive it. */
+/* A way into C from the middle of a call under way: arguments and vector state survive it. */
 #ifndef XP_ARCH_X86_THUNK_H
 #define XP_ARCH_X86_THUNK_H
 
@@ -36,7 +36,7 @@
  */
 #define XP__STATE_MOVED "464"
 #define XP__SAVE_STATE                                                                                                 \
-	/* Size in the high half, components in the low one; 0 as long as nobody looked. */                            \
+	/* Size in the high half, components in the low one; 0: not looked up yet. */                                  \
 	"movq xp__thunk_state(%rip), %rax\n\t"                                                                         \
 	"testq %rax, %rax\n\t"                                                                                         \
 	"jnz 1f\n\t"                                                                                                   \
@@ -51,7 +51,7 @@
 
 /*
  * XP__KEEP_STATE, XP__GIVE_STATE - the same around a function of our own. Compiled without vectors, as a kernel is, that
- * touches none, and nobody passes it any: what is in the registers then is a user's, or not there to be touched (CR0.TS).
+ * touches none, and is passed none: what is in the registers then is a user's, or not there to be touched (CR0.TS).
  */
 #ifdef __SSE2__
 #define XP__KEEP_STATE XP__SAVE_STATE
@@ -127,7 +127,7 @@
 		"pushl %esi\n\t"                                                                                       \
 		".cfi_offset %esi, -32\n\t"                                                                            \
 		"pushl %eax\n\t"                                                                                       \
-		/* Size above, components in the lowest byte; 0 as long as nobody looked. */                           \
+		/* Size above, components in the lowest byte; 0: not looked up yet. */                                 \
 		"call 0f\n"                                                                                            \
 		"0:\n\t"                                                                                               \
 		"popl %ecx\n\t"                                                                                        \

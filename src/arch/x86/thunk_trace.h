@@ -6,7 +6,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/* What is compiled with this touches neither vector registers nor the x87. */
+/* Functions with this attribute touch neither vector registers nor the x87. */
 #define XP__GENERAL_REGS __attribute__((target("general-regs-only")))
 
 /*

@@ -13,8 +13,8 @@
  *     same thread at the same site, with no site bound anywhere in between, is genuine (a provider beyond a limit).
  *
  * Ordering. (G5) a gate's new target is written beside the old one, then the version raised that tells which counts; (G6)
- * reads both again if the version changed meanwhile. Only who may not take the text lock needs it: a signal handler in the
- * middle of a commit.
+ * reads both again if the version changed meanwhile. Only code that may not take the text lock needs it: a signal handler in
+ * the middle of a commit.
  */
 #include "arch/arch.h"
 #include "arch/x86/emulate.h"
@@ -141,7 +141,7 @@ static void bound_form(uint8_t *bytes, const struct xp_far_site *site, const str
 	far_put(bytes + (form->prefix ? 4 : 3), to->offset - offset_behind(site), form->width);
 }
 
-/* What a bystander executes in its place that meets a breakpoint at byte @at. */
+/* The instruction that a bystander executes if it meets a breakpoint at byte @at. */
 static struct xp__insn insn_of(const struct xp_far_site *site, const struct target *to, unsigned at)
 {
 	struct xp__insn insn = {.kind = at ? XP__INSN_NEAR_CALL : XP__INSN_FAR_CALL};
@@ -365,7 +365,7 @@ static enum xp_trap_verdict far_bind(const struct xp_far_site *site, struct xp_r
 	return error ? XP_TRAP_DONE : XP_TRAP_RETRY;
 }
 
-/* A stale fetch of what is bound by now, unless it comes again with nothing bound in between (I4). */
+/* A stale fetch of a site that is bound by now, unless it comes again with nothing bound in between (I4). */
 static enum xp_trap_verdict again(uintptr_t code, struct xp_fault_again *memory)
 {
 	uint32_t now = __atomic_load_n(&bound, __ATOMIC_RELAXED);
@@ -436,7 +436,7 @@ static bool has_other_sites(const struct xp_gate_far *gate, const struct xp_site
 	return false;
 }
 
-/* Without memory for a smaller table the one that is there stays: nobody executes what is gone. */
+/* Without memory for a smaller table the one that is there stays: no thread executes sites that are gone. */
 static void far_going(const struct xp_site_table *table)
 {
 	const struct xp_far_site *end = table->end;

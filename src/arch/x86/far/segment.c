@@ -2,10 +2,11 @@
 /*
  * The code segments that were made known.
  *
- * I1  A handler that runs in a segment finds it: it was there before the segment's first site was executed, and whoever
- *     removes it guarantees that nobody executes there.
+ * I1  A handler that runs in a segment finds it: it was there before the segment's first site was executed, and the
+ *     caller that removes it guarantees that no thread executes there.
  *
- * Ordering. (E1) stores the base before the selector, (E2) reads the selector first: who finds a selector finds its base.
+ * Ordering. (E1) stores the base before the selector, (E2) reads the selector first: a thread that finds a selector finds
+ * its base.
  */
 #include "arch/x86/far/segment.h"
 
