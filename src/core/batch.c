@@ -193,7 +193,7 @@ struct xp_batch *xp_batch_new(void)
 
 	if (xp__lock(NULL))
 		return NULL;
-	batch = xp__port->alloc(sizeof(*batch));
+	batch = xp__reclaim_port(sizeof(*batch));
 	xp__unlock();
 	return batch;
 }

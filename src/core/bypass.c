@@ -22,6 +22,7 @@
 
 #include "arch/arch.h"
 #include "core/deps.h"
+#include "core/reclaim.h"
 #include "core/state.h"
 
 #define AREA_SIZE 4096u
@@ -85,7 +86,7 @@ static bool bypass_take(struct area *area, uintptr_t site, const uint8_t *insn, 
 
 static struct area *new_area(uintptr_t site, int *error, const char **detail)
 {
-	struct area *area = xp__port->alloc(sizeof(*area));
+	struct area *area = xp__reclaim_port(sizeof(*area));
 
 	*error = -XP__ENOMEM;
 	if (area == NULL)

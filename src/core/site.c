@@ -20,6 +20,7 @@
 #include "core/deps.h"
 #include "core/emit.h"
 #include "core/object.h"
+#include "core/reclaim.h"
 #include "core/state.h"
 
 /* What compilers emit does not depend on the size of a pointer. */
@@ -178,7 +179,7 @@ static int find_doubles(const struct xp_site_table *table, const struct xp__kind
 	uint32_t *numbers;
 
 	doubles->size = 2 * nr * sizeof(uint32_t) + (nr + 7) / 8;
-	numbers = doubles->scratch = xp__port->alloc(doubles->size);
+	numbers = doubles->scratch = xp__reclaim_port(doubles->size);
 	if (numbers == NULL)
 		return xp__fail(diag, -XP__ENOMEM, XP_PHASE_VALIDATE, NULL, NULL);
 	doubles->bits = (uint8_t *)(numbers + 2 * nr);
@@ -281,7 +282,7 @@ static int group_all(const struct xp_module *public, const struct doubles *doubl
 	}
 	size = sizeof(struct module) + nr_groups * sizeof(struct xp__group) + nr_records * sizeof(uint32_t);
 	if (!mixed)
-		module = xp__port->alloc(size);
+		module = xp__reclaim_port(size);
 	if (module) {
 		module->size = size;
 		memcpy(module->tables, public->tables, public->nr_tables * sizeof(public->tables[0]));

@@ -241,7 +241,7 @@ static int apply_matching_locked(const char *pattern, const struct xp__request *
 			room += concerns(module, i, pattern, asked);
 	if (room == 0)
 		return 0;
-	requests = xp__table_reserve(room) ? NULL : xp__port->alloc(room * sizeof(*requests));
+	requests = xp__table_reserve(room) ? NULL : xp__reclaim_port(room * sizeof(*requests));
 	if (requests == NULL)
 		return xp__fail(diag, -XP__ENOMEM, XP_PHASE_VALIDATE, NULL, NULL);
 	for (struct xp__entries *module = xp__entries; module && !error; module = module->next)

@@ -6,6 +6,7 @@
  * I2  While the writer looks for threads in a range, all others are parked, and its own stack does not change.
  */
 #include "core/deps.h"
+#include "core/reclaim.h"
 #include "core/state.h"
 #include "trace/entries.h"
 #include "trace/inside.h"
@@ -108,7 +109,7 @@ static int quiesce_locked(const void *from, xp__any_function *const *fns, size_t
 			return xp__fail(diag, error, XP_PHASE_VALIDATE, (const void *)(uintptr_t)fns[i], NULL);
 		nr_ranges += ranges_of(function, NULL);
 	}
-	ranges = xp__port->alloc(nr_ranges * sizeof(*ranges));
+	ranges = xp__reclaim_port(nr_ranges * sizeof(*ranges));
 	if (ranges == NULL)
 		return xp__fail(diag, -XP__ENOMEM, XP_PHASE_VALIDATE, NULL, NULL);
 	for (size_t i = 0, at = 0; i < nr; i++)

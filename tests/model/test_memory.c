@@ -6,6 +6,9 @@
 #include "recorder.h"
 #include "xp_test.h"
 
+#include "core/reclaim.h"
+
+#include <crosspatch/function.h>
 #include <crosspatch/gate.h>
 #include <errno.h>
 
@@ -236,6 +239,138 @@ XP_TEST(modules)
 	module.tables[XP_SITE_IMV] = (struct xp_site_table){movs, movs + NR};
 	grows(come);
 	CHECK_EQ(xp_module_unregister(&module), 0);
+}
+
+/* ---- each block is asked for again, and its refusal is told ---- */
+
+enum { UNTOLD = 12345 };
+
+struct refusal {
+	void (*make)(void); /* the text */
+	int (*change)(void);
+	unsigned nth, count; /* blocks that the port refuses */
+	bool *struck;
+};
+
+/* Once refused, a block is asked for again, and then is there; refused twice, its size is told. */
+static void refuse(const void *argument)
+{
+	const struct refusal *refusal = argument;
+	int error;
+
+	rec_start();
+	refusal->make();
+	rec_bound(1 << 20);
+	CHECK_EQ(rec_port.lock(), 0);
+	rec_fail(REC_ALLOC, 1, REC_FOREVER, -ENOMEM);
+	CHECK(xp__reclaim_port(UNTOLD) == NULL);
+	rec_heal();
+	rec_port.unlock();
+	CHECK_EQ(xp_memory_needed(), UNTOLD);
+	rec_forget();
+	rec_fail(REC_ALLOC, refusal->nth, refusal->count, -ENOMEM);
+	error = refusal->change();
+	*refusal->struck = rec.fault[0].hits == refusal->count;
+	if (error != -ENOMEM || refusal->count == 1)
+		CHECK_EQ(error, 0);
+	if (*refusal->struck && refusal->count > 1)
+		CHECK(xp_memory_needed() != UNTOLD);
+}
+
+static void each_block(void (*make)(void), int (*change)(void), unsigned at_least)
+{
+	struct refusal refusal = {.make = make, .change = change, .struck = rec_shared(sizeof(bool))};
+	unsigned nth = 0;
+
+	do {
+		refusal.nth = ++nth;
+		refusal.count = 2;
+		rec_isolated(refuse, &refusal);
+		refusal.count = 1;
+		rec_isolated(refuse, &refusal);
+	} while (*refusal.struck);
+	CHECK(nth > at_least);
+}
+
+static int make_batch(void)
+{
+	struct xp_batch *new = xp_batch_new();
+
+	if (new == NULL)
+		return -ENOMEM;
+	xp_batch_free(new);
+	return 0;
+}
+
+static const uint8_t lock_add[5] = {0xf0, 0x83, 0x47, 0x11, 0x22};
+
+static int poke_out_of_line(void)
+{
+	struct xp_poke poke = {
+		.addr = rec_text + SITE,
+		.expect = nop,
+		.replace = lock_add,
+		.len = 5,
+		.resume = XP_RESUME_BYPASS,
+	};
+
+	return xp_text_poke(&poke, NULL);
+}
+
+static void make_nothing(void) {}
+
+static void make_nop(void)
+{
+	rec.can &= ~(unsigned)XP_NEED_SINGLE;
+	rec_put(SITE, nop, sizeof(nop));
+}
+
+/* Not all in ascending order. */
+static void make_module(void)
+{
+	make_sites();
+	rec_mov(&movs[0], 0x700, (const uint8_t[5]){0xb8}, 5, &value);
+	module = (struct xp_module){.abi = XP_MODULE_ABI, .nr_tables = XP_NR_SITE_KINDS};
+	module.tables[XP_SITE_SWITCH] = (struct xp_site_table){switches, switches + NR};
+	module.tables[XP_SITE_IMV] = (struct xp_site_table){movs, movs + NR};
+}
+
+XP_TEST(blocks_of_modules_batches_and_slots)
+{
+	each_block(make_module, come, 2);
+	each_block(make_nothing, make_batch, 1);
+	each_block(make_nop, poke_out_of_line, 2);
+}
+
+static int prepare_all(void)
+{
+	int nr = xp_function_prepare("*", NULL);
+
+	return nr == 1 ? 0 : nr;
+}
+
+static int wait_for_calls(void)
+{
+	xp__any_function *const fn = (xp__any_function *)(uintptr_t)(rec_text + SITE);
+
+	return xp_function_quiesce(&fn, 1, NULL);
+}
+
+static void make_function(void)
+{
+	static const uint8_t nops[5] = {0x90, 0x90, 0x90, 0x90, 0x90};
+	static struct xp_entry_site entry;
+
+	rec_put(SITE, nops, sizeof(nops));
+	entry.code = (int32_t)((uintptr_t)(rec_text + SITE) - (uintptr_t)&entry.code);
+	entry.size = STRIDE << 8;
+	begin(XP_SITE_ENTRY, &entry, &entry + 1);
+}
+
+XP_TEST(blocks_of_functions)
+{
+	each_block(make_function, prepare_all, 2);
+	each_block(make_function, wait_for_calls, 1);
 }
 
 XP_TEST_MAIN()
