@@ -33,7 +33,7 @@ int main(void)
 	char byte;
 	int error = xp_control_start(NULL);
 
-	/* Who started it may have asked for a socket already. */
+	/* The caller that started it may have asked for a socket already. */
 	if (error && error != -EALREADY) {
 		fprintf(stderr, "served: %s (%d)\n", xp_strerror(error), error);
 		return 1;

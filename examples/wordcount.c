@@ -498,7 +498,7 @@ static void print_view(const char *title, const struct view *view, const uint8_t
 		print_line(site + at, view->bytes + at, insn.info.length, insn.text);
 		at += insn.info.length;
 		if (at == 1 && view->bytes[0] == 0xcc) {
-			print_line(site + at, view->bytes + at, 5 - at, "(operand; nobody executes it)");
+			print_line(site + at, view->bytes + at, 5 - at, "(operand; no thread executes it)");
 			at = 5;
 		}
 	}

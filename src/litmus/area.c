@@ -126,7 +126,7 @@ int litmus_area_fill(struct litmus_area *area, unsigned at, const void *bytes, s
 		memcpy(area->data + at, bytes, len);
 		return 0;
 	}
-	/* Nobody executes here now: the pages may lose their X. */
+	/* No thread executes here now: the pages may lose their X. */
 	if (mprotect(area->code + page, size, PROT_READ | PROT_WRITE))
 		return -errno;
 	memcpy(area->code + at, bytes, len);

@@ -113,7 +113,7 @@ int litmus_split_lock(void);
 /* litmus_area_open - maps an area with landing pads; -errno or -XP_E_NO_WRITER if the path does not work here. */
 int litmus_area_open(struct litmus_area *area, enum litmus_path path);
 void litmus_area_close(struct litmus_area *area);
-/* litmus_area_fill - writes code that nobody executes. */
+/* litmus_area_fill - writes code that no thread executes. */
 int litmus_area_fill(struct litmus_area *area, unsigned at, const void *bytes, size_t len);
 /* litmus_area_store - the store that races: one machine store of @width bytes as far as the path can. */
 int litmus_area_store(struct litmus_area *area, unsigned at, const void *bytes, unsigned width);
@@ -205,7 +205,7 @@ void litmus_job_stop(void); /* returns when the body has */
 bool litmus_stopped(void);
 /*
  * litmus_await - returns when the executing thread has counted a run since it was last called for @job, or at @end: a
- * store that nobody races is wasted, and counters must not run away from a thread that does not run.
+ * store that no thread races is wasted, and counters must not run away from a thread that does not run.
  */
 void litmus_await(struct litmus_job *job, uint64_t end);
 uint64_t litmus_random(uint64_t *state);

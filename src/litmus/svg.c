@@ -39,7 +39,7 @@ static const char *colour(const struct litmus_cell *cell)
 	return classes[i].colour;
 }
 
-/* Text from /proc/cpuinfo is somebody else's. */
+/* Text from /proc/cpuinfo comes from outside. */
 static void escaped(FILE *out, const char *text)
 {
 	for (; *text; text++) {

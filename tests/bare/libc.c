@@ -317,7 +317,7 @@ pthread_t pthread_self(void)
 
 static void (*on_signal)(int);
 
-/* While all are parked nobody may execute what is being replaced, not even here: that one is lost. */
+/* While all are parked none may execute what is being replaced, not even here: that one is lost. */
 static void take_signal(struct xp_bare_frame *frame)
 {
 	(void)frame;

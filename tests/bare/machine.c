@@ -597,7 +597,7 @@ int __wrap_xp__bare_sync(void);
 int __wrap_xp__bare_text_write(void *addr, const void *bytes, size_t len, unsigned flags)
 {
 	if (xp__bare_write_early || xp_bare_parked())
-		return __real_xp__bare_text_write(addr, bytes, len, flags); /* no sync follows; nobody translates */
+		return __real_xp__bare_text_write(addr, bytes, len, flags); /* no sync follows; nothing is translated */
 	if (nr_stored == NR_STORED)
 		machine_bail("more stores in a phase than the machine keeps");
 	stored[nr_stored].at = addr;

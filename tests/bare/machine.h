@@ -71,7 +71,7 @@ struct machine_counts {
 	uint64_t in_nmi, in_mce, in_trap; /* now */
 } __attribute__((aligned(64)));
 extern struct machine_counts machine_counts[MACHINE_CPUS_MAX];
-/* How long a processor takes to serialize: who does not wait for it is found out. */
+/* How long a processor takes to serialize: a writer that does not wait for it is found out. */
 extern unsigned machine_slowness[MACHINE_CPUS_MAX];
 /* It does not come to serialize at all while this is set. */
 extern bool machine_held[MACHINE_CPUS_MAX];

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /*
  * Machine checks, injected through QEMU's monitor into each processor in turn while text is patched; their handler
- * executes the sites, and calls a gate from sites that nobody else executes: never bound, since a handler patches nothing,
+ * executes the sites, and calls a gate from sites that no other processor executes: never bound, since a handler patches nothing,
  * they fault each time.
  *
  * By turns, one comes at any time; one inside a trap: asked for in the handler of a breakpoint, which waits for it; and one on
@@ -39,7 +39,7 @@ static void on_mce(struct xp_bare_frame *frame)
 }
 
 /*
- * Asks for machine check @number, if all before it are over and nobody else has asked. Uncorrected, recoverable: VAL UC EN in
+ * Asks for machine check @number, if all before it are over and no other processor has asked. Uncorrected, recoverable: VAL UC EN in
  * bank 9's status; RIPV and MCIP.
  */
 static bool ask(unsigned cpu, uint64_t number)

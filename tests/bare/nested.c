@@ -225,7 +225,7 @@ XP_TEST(machine_check_inside_an_nmi)
 	commit(nmi_with_second_pending);
 }
 
-/* ---- from an NMI or a machine check nothing is patched, not even while nobody else does ---- */
+/* ---- from an NMI or a machine check nothing is patched, not even while no other processor does ---- */
 
 static int error_in_mce;
 
@@ -309,7 +309,7 @@ XP_TEST(gate_faults_once)
 		CHECK_EQ(counts()->faults - before.faults, 1);
 	}
 	CHECK(is_bound(0));
-	CHECK_EQ(counts()->faults_off, before.faults_off); /* who commits lets interrupts in */
+	CHECK_EQ(counts()->faults_off, before.faults_off); /* a processor that commits lets interrupts in */
 	CHECK_EQ(xp_gate_withdraw("entrance"), 0);
 	CHECK_EQ(call_gate(0), 6);
 }
@@ -556,7 +556,7 @@ XP_TEST(foreign_breakpoint_beside_ours)
 	xp_text_free(&probed);
 }
 
-/* Somebody's breakpoint where the kernel may read nothing: a user's, whose page went away meanwhile. */
+/* A foreign breakpoint where the kernel may read nothing: a user's, whose page went away meanwhile. */
 static uint64_t unreadable;
 
 static void on_unreadable(struct xp_bare_frame *frame)
@@ -568,7 +568,7 @@ XP_TEST(foreign_breakpoint_outside_of_text)
 {
 	static const uintptr_t nowhere[] = {0x7fffffffe000, 0, 0xffffffffffffffff};
 
-	commit(NULL); /* before the first one nobody looks at the text */
+	commit(NULL); /* before the first one the text is not looked at */
 	machine_on_foreign = on_unreadable;
 	for (unsigned i = 0; i < 3; i++) {
 		struct xp_bare_frame frame = {.ip = nowhere[i], .flags = 0x202};

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* stop-machine: ranges of several instructions, and everybody who rests in one, or returns there, must first leave. */
+/* stop-machine: ranges of several instructions, and a processor that rests in one, or returns there, must first leave. */
 #include "xp_test.h"
 #include "xp_text.h"
 
@@ -10,7 +10,7 @@
 /*
  * The range, at 0: a loop that counts at 1(%rdi) and ends when the byte at (%rdi) is set.
  *	0: nop; 1: incb 1(%rdi); cmpb $0, (%rdi); je 1
- * Not from 0: who rests before the first byte executes what is there then, and is in nobody's way.
+ * Not from 0: a processor that rests before the first byte executes what is there then, and is not in the way.
  * What takes its place: mov $2, %eax; ret; nop3. And behind it: mov $1, %eax; ret.
  */
 static const uint8_t loop[] = {0x90, 0xfe, 0x47, 0x01, 0x80, 0x3f, 0x00, 0x74, 0xf8};
@@ -28,7 +28,7 @@ enum { LEN = 9 };
 
 static struct xp_text text;
 static bool inside, done;
-static uint8_t signals[2]; /* leave; counts as long as somebody is in the loop */
+static uint8_t signals[2]; /* leave; counts as long as a processor is in the loop */
 static unsigned result;
 
 static bool flag(const bool *at)
@@ -85,7 +85,7 @@ static int replace(const uint8_t *from, const uint8_t *to, struct xp_diag *diag)
 	return xp_text_poke(&poke, diag);
 }
 
-/* Lets go whoever is inside once the writer has found him there. */
+/* Lets go the processor that is inside once the writer has found it there. */
 static void watch(void *unused)
 {
 	struct xp_bare_stats before, now;
@@ -126,7 +126,7 @@ XP_TEST(program_counter_inside)
 	machine_run(2, watch, NULL);
 	CHECK_EQ(replace(loop, straight, &diag), 0);
 	set(&done);
-	/* Whoever is still in it, with the text changed under him, leaves. */
+	/* A processor that is still in it, with the text changed under him, leaves. */
 	__atomic_store_n(&signals[0], 1, __ATOMIC_RELEASE);
 	machine_wait(1);
 	machine_wait(2);
@@ -209,7 +209,7 @@ XP_TEST(writers_own_return_address)
 	CHECK_EQ(own_diag.phase, XP_PHASE_PREPARE);
 	CHECK(own_diag.detail != NULL);
 	CHECK_MEM(text.base, caller, sizeof(caller));
-	CHECK(!xp_bare_parked()); /* everybody was let go */
+	CHECK(!xp_bare_parked()); /* all were let go */
 	CHECK_EQ(replace(caller, changed, NULL), 0);
 	xp_text_free(&text);
 }
@@ -221,7 +221,7 @@ static bool sleepers(const struct xp_range *ranges, size_t nr)
 {
 	uint64_t flags;
 
-	/* A handler that came now could wait for somebody who is parked. */
+	/* A handler that came now could wait for a processor that is parked. */
 	__asm__ volatile("pushfq\n\tpopq %0" : "=r"(flags));
 	interruptible += (flags & 0x200) != 0;
 	asked = ranges[0];
@@ -255,7 +255,7 @@ XP_TEST(sleeper_inside)
 	xp_text_free(&text);
 }
 
-/* ---- parked is parked: nobody moves while text is stored, everybody serializes before he goes on ---- */
+/* ---- parked is parked: none moves while text is stored, each serializes before it goes on ---- */
 
 static uint64_t moved[MACHINE_CPUS_MAX];
 

@@ -8,7 +8,7 @@ static bool enough(void)
 {
 	struct machine_counts now = machine_counts_sum();
 
-	/* Under quiesce nobody traps. */
+	/* Under quiesce no processor traps. */
 	return everybody_patched() && (xp_policy() == XP_POLICY_QUIESCE || now.traps > at_start.traps);
 }
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Torture in which every processor executes and the patcher's part goes round: whoever has the turn makes a few commits and
+ * Torture in which every processor executes and the patcher's part goes round: the one that has the turn makes a few commits and
  * hands it on. Sites, raw sites and the rule by which a result is right are the hosted suites' (tests/lib). Beside
  * them a call, values and a key may change together.
  *
@@ -246,7 +246,7 @@ static inline unsigned gate_call(int site)
 }
 
 /*
- * Calls it from both; the number of wrong results. Context: any. Now and then only: whoever finds a site unbound commits,
+ * Calls it from both; the number of wrong results. Context: any. Now and then only: a processor that finds a site unbound commits,
  * and the others come to nothing else.
  */
 static inline unsigned gate_execute(void)

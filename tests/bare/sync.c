@@ -46,7 +46,7 @@ static void dawdle(void)
 		__builtin_ia32_pause();
 }
 
-/* ---- everybody serializes between the stores of a phase and its end ---- */
+/* ---- every processor serializes between the stores of a phase and its end ---- */
 
 static bool leave;
 static uint64_t serialized[MACHINE_CPUS_MAX];
@@ -102,7 +102,7 @@ XP_TEST(each_processor_serializes_in_each_phase)
 		machine_wait(i);
 }
 
-/* ---- who has answered a sync is still in its interrupt when a park begins: he is not parked by it ---- */
+/* ---- a processor that has answered a sync is still in its interrupt when a park begins: it is not parked by it ---- */
 
 static bool watching, in_between;
 
@@ -208,7 +208,7 @@ XP_TEST(commit_waits_for_interrupts_off)
 	CHECK_EQ(xp_static_branch_disable(&key), 0);
 }
 
-/* ---- who waits for the lock with interrupts off answers the one who has it ---- */
+/* ---- a processor that waits for the lock with interrupts off answers the one that has it ---- */
 
 static int locked_error;
 static bool asking;
@@ -263,7 +263,7 @@ static void go_down(void *unused)
 	set(&down);
 	await(&come_back);
 	xp_bare_stats_read(&stats_down);
-	xp_bare_poll(); /* not asked, and parked nobody would let it go */
+	xp_bare_poll(); /* not asked; were it parked, none would let it go */
 	answers_down = stats_down.answers;
 	xp_bare_stats_read(&stats_down);
 	answers_down = stats_down.answers - answers_down;
@@ -346,7 +346,7 @@ XP_TEST(text_comes_and_goes)
 	xp_bare_stats_read(&before);
 	CHECK_EQ(xp_bare_text_set(image, 1), 0);
 	xp_bare_stats_read(&after);
-	CHECK_EQ(after.answers - before.answers, machine_nr_cpus() - 1); /* nobody looks at the old ranges any more */
+	CHECK_EQ(after.answers - before.answers, machine_nr_cpus() - 1); /* the old ranges are not looked at any more */
 	CHECK_EQ(xp_text_poke(&poke, NULL), -XP_E_NOT_TEXT);
 	CHECK_EQ(xp_bare_text_set(both, 2), 0);
 	CHECK_EQ(xp_text_poke(&poke, NULL), 0);

@@ -18,7 +18,7 @@
 
 #define XP_NR_CALL_SITES 64u
 
-/* Where the stack must be aligned: in 32-bit code the argument is passed on, there and by whoever pushes none. */
+/* Where the stack must be aligned: in 32-bit code the argument is passed on, there and by a caller that pushes none. */
 #ifdef __x86_64__
 #define XP_CALL_FRAME ".byte 0x48, 0x83, 0xec, 0x08\n.cfi_adjust_cfa_offset 8\n"
 #define XP_CALL_FRAME_END ".byte 0x48, 0x83, 0xc4, 0x08\n.cfi_adjust_cfa_offset -8\nret\n"

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Child processes for what would spoil the test itself: settings that cannot be taken back, filters, death.
- * A child reports with CHECK as everybody does; its failures become its exit status, and that a failure of the case.
+ * A child reports with CHECK like any case; its failures become its exit status, and that a failure of the case.
  */
 #ifndef XP_CHILD_H
 #define XP_CHILD_H

@@ -2,7 +2,7 @@
 /*
  * Waits at the points of core/inject.h, in the writer between its steps and in the trap handler between its looks, so
  * that windows of nanoseconds become wide enough to be hit: without this a wrong order of steps goes unnoticed.
- * The waits are long and short by chance; sometimes the processor is given to somebody else.
+ * The waits are long and short by chance; sometimes the processor is given to another.
  */
 #ifndef XP_DELAYS_H
 #define XP_DELAYS_H

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Executable text made at run time: filled while writable, then made executable, never both. A page that nobody may
- * touch lies before and behind it, so that whoever reads too far crashes.
+ * Executable text made at run time: filled while writable, then made executable, never both. A page that no thread may
+ * touch lies before and behind it, so that a thread that reads too far crashes.
  */
 #ifndef XP_TEXT_H
 #define XP_TEXT_H

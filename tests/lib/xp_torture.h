@@ -9,9 +9,9 @@
  * (X1) the odd epoch is stored, with a full barrier, before the first byte of text; pairs with (X4)
  * (X2) the even epoch is stored with release after the commit returned; pairs with (X3)
  * (X3) the bystander's first load, acquire: the library promises new code from here on
- * (X4) the bystander's last load: who fetched new text finds at least the odd epoch
+ * (X4) the bystander's last load: a thread that fetched new text finds at least the odd epoch
  *
- * A run in which nobody executed, nothing was toggled, or nobody trapped where traps are to be expected, has tested
+ * A run in which no thread executed, nothing was toggled, or none trapped where traps are to be expected, has tested
  * nothing and fails.
  */
 #ifndef XP_TORTURE_H
@@ -199,7 +199,7 @@ static inline bool xp_torture_enough(const struct xp_torture *torture, const str
 }
 
 /*
- * Runs it for its time; on a busy machine up to ten times as long, until somebody trapped where that must occur, and there is
+ * Runs it for its time; on a busy machine up to ten times as long, until a thread trapped where that must occur, and there is
  * enough of all else. Returns the number of commits.
  */
 static inline uint64_t xp_torture_run(const struct xp_torture *torture)

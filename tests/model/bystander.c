@@ -23,7 +23,7 @@ struct watched {
 	size_t len;
 	uint8_t old[XP_MAX_LEN], new[XP_MAX_LEN];
 	uintptr_t resume_at;
-	bool trapped; /* somebody may have fetched our breakpoint: his trap may still be on its way */
+	bool trapped; /* a bystander may have fetched our breakpoint: its trap may still be on its way */
 	unsigned nr;
 	struct version version[MAX_VERSIONS]; /* 0: as synchronized */
 };
@@ -278,7 +278,7 @@ static void add_version(struct watched *site, bool single)
 	site->nr++;
 }
 
-/* Nobody fetches anything older than what stands in the text. */
+/* No thread fetches anything older than what stands in the text. */
 static void synchronized(void)
 {
 	for (size_t i = 0; i < nr_sites; i++) {
@@ -294,7 +294,7 @@ static void after_step(const struct rec_step *step)
 	if (step->op == REC_WRITE)
 		for (size_t i = 0; i < nr_sites; i++)
 			add_version(&sites[i], step->flags & XP_WRITE_SINGLE);
-	/* unpark() serializes everybody; who is alone serializes by jumping there. */
+	/* unpark() serializes every thread; one that is alone serializes by jumping there. */
 	if ((step->op == REC_SYNC && step->result == 0) || step->op == REC_UNPARK || alone)
 		synchronized();
 	if (!rec.parked && (!alone || step->op == REC_UNLOCK))

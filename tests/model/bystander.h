@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Somebody who executes the sites while they are patched, after every step of the recorder, as unfavourably as the
+ * A thread that executes the sites while they are patched, after every step of the recorder, as unfavourably as the
  * rules allow. No processor is needed to see a dropped sync or a wrong order.
  *
  * The rules (the weakest fetch model that the protocol must live with):

@@ -197,7 +197,7 @@ static void release(void *memory, size_t size)
 	(void)call(REC_RELEASE);
 	if (slot >= 0) {
 		CHECK_EQ(size, blocks[slot].size);
-		memset(memory, 0xdd, blocks[slot].size); /* whoever still looks shall notice */
+		memset(memory, 0xdd, blocks[slot].size); /* a reader that still looks shall notice */
 		free(memory);
 		blocks[slot].memory = NULL;
 		rec.live--;

@@ -48,7 +48,7 @@ static void note(const struct trial *t)
 	putchar('\n');
 }
 
-/* A breakpoint that somebody put there: ours if a table still has it. */
+/* A breakpoint of another program: ours if a table still has it. */
 static bool table_has(const struct scenario *s)
 {
 	uint8_t *site = rec_text + s->site[0].offset, saved = *site;

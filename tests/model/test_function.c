@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /*
  * Function entries on the recording port: what is written, how many syncs, what a failure of each step leaves behind, what is
- * refused; and lists of handlers that are replaced under the eyes of who runs them.
+ * refused; and lists of handlers that are replaced under the eyes of threads that run them.
  */
 #include "xp_test.h"
 
@@ -443,7 +443,7 @@ XP_TEST(five_nops_become_one_while_one_thread_runs)
 	stop();
 }
 
-/* ---- lists that are replaced while somebody runs them ---- */
+/* ---- lists that are replaced while a thread runs them ---- */
 
 static int replace_the_list(void)
 {
@@ -522,7 +522,7 @@ XP_TEST(calls_from_handlers_are_not_served)
 	stop();
 }
 
-/* A function of a module that was refused is not traced, and nobody is told that it is. */
+/* A function of a module that was refused is not traced, and no caller is told that it is. */
 XP_TEST(a_module_that_was_refused)
 {
 	REQUIRE(start(3, true, false) == 0);

@@ -99,7 +99,7 @@ XP_TEST(one_store_binds_a_fault)
 	CHECK_EQ(rec.calls[REC_SYNC], 1);
 	CHECK_EQ(target(UD2 + 3), PROVIDER);
 	CHECK_MEM(rec_text + UD2, "\x2e\x2e\x2e\xe8", 4);
-	/* Who faulted meanwhile executes it again, and writes nothing. */
+	/* A thread that faulted meanwhile executes it again, and writes nothing. */
 	rec_forget();
 	CHECK_EQ(fault(&regs), XP_TRAP_RETRY);
 	CHECK_EQ(rec.calls[REC_WRITE] + rec.calls[REC_LOCK], 0);
@@ -200,7 +200,7 @@ XP_TEST(a_site_that_cannot_be_bound_is_seldom_tried)
 	REQUIRE(start(UD2) == 0);
 	rec_forget();
 	rec_fail(REC_PREPARE, 1, 1000000, -16);
-	CHECK_EQ(faults_until_bound(3, STUB), 3); /* nobody provides it */
+	CHECK_EQ(faults_until_bound(3, STUB), 3); /* no provider */
 	CHECK_EQ(rec.calls[REC_PREPARE], 3);
 	/* A provider that comes has it tried anew. */
 	REQUIRE(xp__gate_provide("g", text_at(PROVIDER)) == 0);
@@ -420,7 +420,7 @@ XP_TEST(a_batch_says_where_a_gate_leads)
 
 	REQUIRE(start(UD2) == 0);
 	batch = xp_batch_new();
-	commit_gate(batch, 0, 0); /* nobody provides it, and so it stays */
+	commit_gate(batch, 0, 0); /* no provider, and so it stays */
 	CHECK_EQ(rec.calls[REC_PREPARE], 0);
 	CHECK_MEM(rec_text + UD2, virgin, sizeof(virgin));
 	commit_gate(batch, PROVIDER, 0);

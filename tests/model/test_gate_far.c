@@ -134,7 +134,7 @@ XP_TEST(whose_fault)
 		CHECK_EQ(regs.ip, SITE);
 		CHECK_EQ(rec.calls[REC_SYNC], 3);
 		CHECK_TEXT(bound);
-		/* Who faulted meanwhile executes it again, once; a second time it is the call that faults. */
+		/* A thread that faulted meanwhile executes it again, once; a second time it is the call that faults. */
 		rec_forget();
 		CHECK_EQ(fault(&regs), XP_TRAP_RETRY);
 		CHECK_EQ(fault(&regs), XP_TRAP_FOREIGN);
@@ -161,7 +161,7 @@ XP_TEST(one_store)
 	regs.ip = SITE - 4;
 	CHECK_EQ(xp_trap_fault(&regs, 0, &memory), XP_TRAP_RETRY);
 	CHECK_EQ(rec.calls[REC_SYNC], 1);
-	CHECK_MEM(rec_text + SITE - 4, "\x9a\x40\x00\x17\x00", 5); /* nobody provides: the stub */
+	CHECK_MEM(rec_text + SITE - 4, "\x9a\x40\x00\x17\x00", 5); /* no provider: the stub */
 	stop();
 }
 
@@ -239,7 +239,7 @@ XP_TEST(without_a_provider_the_carry_flag)
 	stop();
 }
 
-/* ---- who meets a breakpoint ---- */
+/* ---- a thread that meets a breakpoint ---- */
 
 static unsigned nr_trapped;
 

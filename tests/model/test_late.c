@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /*
- * Traps that arrive when they should not: late, early, nested, or not ours. Two threads, a writer W who commits and a
- * handler H who was trapped; each waits at the points of inject.h until the other has got where the case wants him.
+ * Traps that arrive when they should not: late, early, nested, or not ours. Two threads, a writer W that commits and a
+ * handler H that was trapped; each waits at the points of inject.h until the other has got where the case wants it.
  */
 #include "core/reclaim.h"
 #include "recorder.h"
@@ -260,7 +260,7 @@ XP_TEST(foreign_traps_during_a_commit)
 	at_point = NULL;
 }
 
-/* The table also has the sites that change without a trap; a breakpoint there is somebody else's. */
+/* The table also has the sites that change without a trap; a breakpoint there is foreign. */
 static void probe_flip(enum xp__point point)
 {
 	uint8_t saved = rec_text[ELSEWHERE];
@@ -402,7 +402,7 @@ XP_TEST(table_memory_is_kept_for_a_handler)
 	check_done(handler.trap, SITE, jmp);
 }
 
-/* T3 before T6: who comes in when the memory is about to be given back finds the table gone. */
+/* T3 before T6: a handler that comes in when the memory is about to be given back finds the table gone. */
 static void trap_when_retired(enum xp__point point)
 {
 	if (point == XP__POINT_RETIRED)

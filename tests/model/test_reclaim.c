@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* Memory: blocks go round, and one that was replaced is free when all who may see it have left, and not before. */
+/* Memory: blocks go round, and one that was replaced is free when all threads that may see it have left, and not before. */
 #include "core/reclaim.h"
 
 #include "recorder.h"

@@ -104,7 +104,7 @@ XP_TEST(foreign_breakpoint)
 	refused(int3, nop5, jmp, 5, -EBUSY);
 }
 
-/* Whoever expects a breakpoint gets it changed, but not by way of another breakpoint. */
+/* A caller that expects a breakpoint gets it changed, but not by way of another breakpoint. */
 XP_TEST(expected_breakpoint)
 {
 	rec_start();
@@ -233,11 +233,11 @@ XP_TEST(several_instructions)
 	refused(nops, nops, (const uint8_t[]){0x90, 0xc3, 0x90, 0x90, 0x90}, 5, -XP_E_MULTI);
 	CHECK_EQ(xp_set_policy(XP_POLICY_BREAKPOINT), 0);
 	refused(nops, nops, jmp, 5, -XP_E_MULTI);
-	/* Nobody rests on what follows a jump that is always taken. */
+	/* No thread rests on what follows a jump that is always taken. */
 	poke = poke_at(SITE, jmp_and_nops, nop8, 8);
 	rec_put(SITE, jmp_and_nops, 8);
 	CHECK_EQ(xp_text_poke(&poke, NULL), 0);
-	/* And who stops everybody may do it. */
+	/* And a policy that stops all threads may do it. */
 	CHECK_EQ(xp_set_policy(XP_POLICY_QUIESCE), 0);
 	poke = poke_at(SITE, nops, jmp, 5);
 	rec_put(SITE, nops, 5);

@@ -205,7 +205,7 @@ XP_TEST(a_single_store_falls_into_blocks)
 	check_wrong(&schedule, 62, LINE64, foreign);
 }
 
-/* One store that falls into two pieces: who has seen the first piece does not see its bytes old again. */
+/* One store that falls into two pieces: a thread that has seen the first piece does not see its bytes old again. */
 XP_TEST(a_piece_that_was_seen)
 {
 	static const uint8_t old[6] = {0xeb, 0x02, 0xb0, 0x11, 0x66, 0x90}; /* jmp over; mov $0x11, %al; nop */
@@ -348,7 +348,7 @@ XP_TEST(a_breakpoint_elsewhere_is_foreign)
 	check_wrong(&schedule, 0, BYTE, unknown_trap);
 }
 
-/* A fault is fetched, the site changes and everybody serializes, and only then the fault is delivered. */
+/* A fault is fetched, the site changes and every thread serializes, and only then the fault is delivered. */
 XP_TEST(a_late_fault)
 {
 	static const uint8_t ud2[2] = {0x0f, 0x0b};
@@ -382,7 +382,7 @@ XP_TEST(where_a_trap_resumes)
 	CHECK(!explore(&schedule, 0, BYTE).proven);
 }
 
-/* The old code out of line: who is in the copy is not driven out by a sync, nor by waiting for the handlers. */
+/* The old code out of line: a thread in the copy is not driven out by a sync, nor by waiting for the handlers. */
 XP_TEST(a_copy_outlives_whoever_is_in_it)
 {
 	struct xp__schedule schedule = planned(nop5, jmp5, 5, 0, XP_POLICY_BREAKPOINT);
@@ -421,7 +421,7 @@ XP_TEST(a_late_trap_meets_the_next_commit)
 
 	then(&whole, jmp5, nop5, XP_POLICY_BREAKPOINT);
 	check_proven(&whole, 3, BYTE);
-	/* Not raised: who searched before the record came takes the breakpoint that he reads after it for foreign. */
+	/* Not raised: a handler that searched before the record came takes the breakpoint that it reads after for foreign. */
 	schedule = whole;
 	drop(&schedule, find(&schedule, XP__EVENT_RAISE, 1));
 	check_wrong(&schedule, 3, BYTE, unknown_trap);
@@ -493,7 +493,7 @@ XP_TEST(a_branch_leads_inside)
 	check_wrong(&schedule, 0, LINE64, "a branch leads into the middle of an instruction");
 }
 
-/* What a breakpoint keeps from whoever comes from above it does not keep from a branch to what stands below. */
+/* What a breakpoint keeps from a thread that comes from above it does not keep from a branch to what stands below. */
 XP_TEST(a_branch_leads_past_the_breakpoint)
 {
 	static const uint8_t old[5] = {0xeb, 0x03, 0xb0, 0x11, 0xc3}; /* jmp over; mov $0x11, %al; ret */
@@ -607,7 +607,7 @@ XP_TEST(nothing_unsynchronized_under_intel_sdm)
 	check_wrong(&schedule, 0, SDM, unsynchronized);
 	schedule = planned(nop5, jmp5, 5, 0, XP_POLICY_EARLY);
 	check_proven(&schedule, 0, SDM);
-	/* Bytes that nobody executes may change. */
+	/* Bytes that no thread executes may change. */
 	schedule = course_of(over, over, 5);
 	store(&schedule, 2, 3, nop5 + 2, false);
 	check_proven(&schedule, 0, SDM);

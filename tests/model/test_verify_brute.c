@@ -5,7 +5,7 @@
  * The enumerator has none of the explorer's ideas. It writes down every history: every order of the pieces of every
  * store, with the whole text after each piece. In one history time is a number. A bystander chooses, block by block, the
  * moment at which it fetches, for all that is left of the site; Zydis decodes; what it executed is a string. Strings
- * are compared with those of the old and the new text when nobody changes them. Where the model has no order, every
+ * are compared with those of the old and the new text when no thread changes them. Where the model has no order, every
  * fetch chooses its history too.
  */
 #include "verify/explore.h"
@@ -632,7 +632,7 @@ static bool leads_to_instruction(const struct brute *b, const uint8_t *text, int
 	return at == entry;
 }
 
-/* What executions that begin at @entry do if nobody changes the text meanwhile. */
+/* What executions that begin at @entry do if no thread changes the text meanwhile. */
 static void try_codes(struct brute *b, int entry)
 {
 	const struct history *any = &b->histories[0];

@@ -44,7 +44,7 @@ silent() {
 	[ ! -s "$dir/$1" ]
 }
 
-# golden FILE - whether standard output is what it was when somebody read it.
+# golden FILE - whether standard output is what it was when it was read.
 golden() {
 	[ "${XP_REGENERATE-}" ] && cp "$dir/out" "$1"
 	diff -u "$1" "$dir/out" >"$dir/err"

@@ -10,7 +10,7 @@
 # with as many groups of - and + lines as the bug takes; a . alone ends a group that has no + lines. `in` holds until the
 # next one, so that a bug may be in several functions, or files. A # begins a comment.
 #
-# Where the definition is, nobody says: it is looked for in all files of the table's rooms. Old text is a sequence of whole
+# Where the definition is, is not said: it is looked for in all files of the table's rooms. Old text is a sequence of whole
 # tokens and matches whatever blanks, line breaks and comments lie between them; those of the source go with it. It must
 # match once in the definition. Where there are several of that name (in two files, or for 32 and 64 bits), it must match
 # once in all of them; if it cannot, `in DEFINITION of FILE` says which, with the end of a path, as in `in probe of
@@ -18,7 +18,7 @@
 #
 # So an entry stays true when a function goes to another file, when lines are broken or files named in another way; a
 # name changed throughout the tree is to be changed in the tables too, as sed does. All else makes the entry stale:
-# it no longer says what the source says, and whoever changed the source says it anew.
+# it no longer says what the source says, and it is to be said anew.
 package Mutants;
 use strict;
 use warnings;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 /*
- * The names without a prefix exist only for who includes kernel_names.h.
+ * The names without a prefix exist only for a file that includes kernel_names.h.
  *
  * gcc: implicit-int
  * clang: implicit-int|parameter list without types

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 /*
- * A shared key's handle comes with its declaration; the definition alone is of use to nobody here.
+ * A shared key's handle comes with its declaration; the definition alone is of no use here.
  *
  * gcc: 'key' undeclared
  * clang: use of undeclared identifier 'key'

@@ -61,7 +61,7 @@ int splits(int x)
 	return local(x);
 }
 
-/* Calls nobody, and keeps its locals below the stack pointer. */
+/* Calls nothing, and keeps its locals below the stack pointer. */
 EXTERN_C PATCHABLE int leaf(int x);
 int leaf(int x)
 {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 /*
- * -fpatchable-function-entry=N,M: only nops at a function's first byte are an entry, those before it are nobody's. BEFORE is M;
+ * -fpatchable-function-entry=N,M: only nops at a function's first byte are an entry, those before it are none. BEFORE is M;
  * UNKNOWN: without unwind tables nothing says where functions begin. Exit status 0, or a number that says what is wrong.
  */
 #include <crosspatch/function.h>

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 /*
- * A call that meets the breakpoint of a commit is a real call: it returns behind the site, and whoever unwinds from the
+ * A call that meets the breakpoint of a commit is a real call: it returns behind the site, and a caller that unwinds from the
  * function that is called finds the caller. The committing thread itself calls, at every point of the commit.
- * And a target stays mapped while a call goes there, whoever closes its shared object.
+ * And a target stays mapped while a call goes there, even if its shared object is closed.
  */
 #include "xp_calls.h"
 #include "xp_test.h"

@@ -217,7 +217,7 @@ XP_TEST(single_stores)
 	xp_text_free(&text);
 }
 
-/* ---- everybody else ---- */
+/* ---- all others ---- */
 
 static uint64_t counter;
 static bool stop;

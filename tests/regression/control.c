@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* Operation from outside: who may ask, what is answered, what stands in nobody's way, and what is left behind. */
+/* Operation from outside: which peers may ask, what is answered, what holds up no commit, and what is left behind. */
 #include "control/proto.h"
 #include "core/state.h"
 #include "core/inject.h"
@@ -104,7 +104,7 @@ static int connect_to(const char *where)
 
 static char answer[65536];
 
-/* All that comes until the other end hangs up, perhaps with part of the request unread; "" if nobody is there. */
+/* All that comes until the other end hangs up, perhaps with part of the request unread; "" if no process is there. */
 static const char *receive(int fd)
 {
 	size_t len = 0;
@@ -435,7 +435,7 @@ XP_TEST(values_are_of_their_type)
 	in_a_place(of_their_type);
 }
 
-/* ---- who may ask ---- */
+/* ---- which peers may ask ---- */
 
 static void as_nobody(void)
 {
@@ -462,7 +462,7 @@ XP_TEST(other_users_are_refused)
 	in_a_place(other_users);
 }
 
-/* ---- nobody waits for a peer ---- */
+/* ---- no commit waits for a peer ---- */
 
 static void silent_peer(void)
 {
@@ -786,7 +786,7 @@ static void other_syncs(void)
 	CHECK_EQ(state(), 3);
 }
 
-/* In the middle of a commit somebody asks, and waits for the lock; then another signal is chosen. */
+/* In the middle of a commit a peer asks, and waits for the lock; then another signal is chosen. */
 static int asking = -1;
 
 static void choose_signal(enum xp__point point)
@@ -1276,7 +1276,7 @@ XP_TEST(shut_down_by_the_program)
 	in_a_place(shut_down);
 }
 
-/* ---- asked for by who starts the program ---- */
+/* ---- asked for by the environment ---- */
 
 XP_CHILD_PROGRAM(is_served)
 {

@@ -263,7 +263,7 @@ XP_TEST(the_same_files_of_the_program)
 	xp_child(same_file);
 }
 
-/* ---- forks: nobody asks the parent's threads, or writes to its text ---- */
+/* ---- forks: a child neither asks the parent's threads nor writes to its text ---- */
 
 static void grandchild(void)
 {

@@ -114,7 +114,7 @@ static void examined(void)
 	pthread_t thread;
 
 	snprintf(own_id, sizeof(own_id), "%d", getpid());
-	CHECK_EQ(run(NULL, "--json", own_id), 3); /* it serves no socket: nobody can say */
+	CHECK_EQ(run(NULL, "--json", own_id), 3); /* it serves no socket: no answer is to be had */
 	CHECK(answers("traps", "ok"));
 	CHECK(strstr(said, "\"safe\": \"unknown\"") != NULL);
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 /*
- * Somebody else writes to sites: bytes of the file, as probes do that go, or what it found. That is found by every change of
+ * Another program writes to sites: bytes of the file, as probes do that go, or what it found. That is found by every change of
  * the object, told apart from what a site never has, and mended on request.
  */
 #include "control/proto.h"
@@ -137,7 +137,7 @@ XP_TEST(a_key)
 	CHECK_EQ(xp_batch_commit(batch, &diag), 0);
 	CHECK(!is_on() && !is_true());
 	xp_batch_free(batch);
-	/* Off, and somebody writes that it is on. */
+	/* Off, and another program writes that it is on. */
 	built[0] ^= 0xe9 ^ 0xa9;
 	restore(at, built, sizeof(built));
 	CHECK(is_on());

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* Children of fork, however made: each patches its own text and nobody else's. */
+/* Children of fork, however made: each patches its own text and no other. */
 #include "xp_child.h"
 #include "xp_subject.h"
 

@@ -461,7 +461,7 @@ static void adds_another(const struct xp_function_call *call, void *data)
 	CHECK_EQ(xp_function_trace(add, &both, data), 0);
 }
 
-/* Added while the call runs: its return is nobody's business. */
+/* Added while the call runs: its return is not awaited. */
 XP_TEST(no_leave_without_an_entry)
 {
 	static char a[] = "a";
@@ -1005,13 +1005,13 @@ XP_TEST(thunks_left_at_any_instruction)
 	(void)xp_function_stack_gone(stack_low(), __builtin_frame_address(0));
 }
 
-/* ---- calls that return when nobody would think so ---- */
+/* ---- calls that return unexpectedly ---- */
 
 enum { REGION = 256 << 10 };
 static ucontext_t resting_in, resumed_from;
 static int returned_with;
 
-/* Waits on its stack until somebody comes back to it. */
+/* Waits on its stack until a thread comes back to it. */
 int pauses(int a);
 int pauses_body(int a);
 NOINLINE int pauses_body(int a)
@@ -1101,7 +1101,7 @@ XP_TEST(coroutines_outlive_their_threads)
 	munmap(region, 3 * REGION);
 }
 
-/* The stack is somebody else's meanwhile, or cannot be read, or is not there. */
+/* The stack is another thread's meanwhile, or cannot be read, or is not there. */
 XP_TEST(stacks_go_and_come_back)
 {
 	static char copy[REGION];
@@ -1221,7 +1221,7 @@ XP_TEST(idle_threads_keep_no_frames)
 	REQUIRE_EQ(xp_function_untrace(down, &both, NULL), 0);
 }
 
-/* What they had in their hands is nobody's in the child. */
+/* What they had in their hands belongs to none in the child. */
 XP_TEST(a_child_has_the_frames_of_threads_that_are_not_there)
 {
 	static const struct xp_function_handler idles = {.entry = idle_in_the_handler, .leave = on_leave};
@@ -1495,7 +1495,7 @@ XP_TEST(a_batch_of_functions)
 	xp_batch_free(batch);
 }
 
-/* ---- who is still inside ---- */
+/* ---- threads that are still inside ---- */
 
 /* Goes on to rested_in by a tail call. */
 void in_turn(void);

@@ -159,7 +159,7 @@ XP_TEST(refusals)
 	CHECK_EQ(xp_gate_provide("add", times), -XP_E_PROVIDED);
 	CHECK_EQ(xp_gate(add)(3, 4), 7);
 	CHECK_EQ(xp_gate_withdraw("add"), 0);
-	/* Provided before anybody asks for it, under a name that is not kept where it is. */
+	/* Provided before it is asked for, under a name that is not kept where it is. */
 	char name[] = "for later";
 	CHECK_EQ(xp_gate_provide(name, plus), 0);
 	name[0] = 'F';

@@ -104,7 +104,7 @@ XP_TEST(found_when_executed)
 	CHECK_EQ(xp_call_lazy.misses, 3 * 4);
 }
 
-/* Whoever comes back brings text that has no memory of what was found. */
+/* A module that comes back brings text that has no memory of what was found. */
 XP_TEST(sites_are_forgotten_with_their_module)
 {
 	CHECK_EQ(call_by(4), 1);
@@ -162,7 +162,7 @@ XP_TEST(of_many_threads_one_patches)
 		CHECK_EQ(wrong, 0);
 	}
 	pthread_barrier_destroy(&barrier);
-	CHECK_EQ(xp_call_lazy.misses, vain); /* who came too late did not ask in vain */
+	CHECK_EQ(xp_call_lazy.misses, vain); /* a call that came too late did not ask in vain */
 }
 
 __attribute__((noinline)) static int tail_call(int x)

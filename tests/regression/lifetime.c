@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /*
  * What comes before main and after it: constructors that execute sites and destructors that make changes find them
- * registered; a shared object that is closed is forgotten; who asks from outside while the program starts waits.
+ * registered; a shared object that is closed is forgotten; a peer that asks from outside while the program starts waits.
  */
 #include <stdbool.h>
 
@@ -211,7 +211,7 @@ static bool close_now(void)
 {
 	if (!load_and_set() || dlclose(plugin))
 		return false;
-	/* In the place of it there may be anything: nobody writes there. */
+	/* In the place of it there may be anything: nothing is written there. */
 	return load_and_set() && changes() && dlclose(plugin) == 0;
 }
 
@@ -248,7 +248,7 @@ XP_CHILD_PROGRAM(late)
 	nanosleep(&while_asked, NULL);
 }
 
-/* Asks as soon as somebody listens. */
+/* Asks as soon as a socket listens. */
 static size_t ask(char *answer, size_t size)
 {
 	static const char request[] = "crosspatch 1 list\n";

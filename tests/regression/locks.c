@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 /*
- * The text lock beside other locks: libc takes its own inside fork, in an order that is not ours, and who holds one of them
+ * The text lock beside other locks: libc takes its own inside fork, in an order that is not ours, and a thread that holds one of them
  * may commit meanwhile. In place of malloc's lock stands one that the test takes in a handler of fork, as malloc does.
  */
 #include "core/inject.h"

@@ -208,7 +208,7 @@ XP_TEST(fork_interrupted_by_a_fork)
 	xp_text_free(&subject.text);
 }
 
-/* ---- fork while another thread stands in the trap handler: in the child nobody will ever count it out ---- */
+/* ---- fork while another thread stands in the trap handler: in the child no thread will ever count it out ---- */
 
 static bool standing, released, stop;
 
@@ -302,7 +302,7 @@ XP_TEST(fork_while_a_thread_stands_in_the_trap_handler)
  * ---- a late trap that finds the breakpoint of the next commit at the same site (ordering T7, T8) ----
  *
  * thread: traps in the first commit; is held until that is over; finds no table; is held until the second commit
- * has put its breakpoint there; looks at the text, and must not take it for somebody else's.
+ * has put its breakpoint there; looks at the text, and must not take it for a foreign one.
  */
 static bool first_over, missed, second_stored;
 static uint64_t executions;

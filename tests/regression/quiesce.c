@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /*
  * The quiesce policy replaces several instructions at once under running threads. A thread that rests inside, or will
- * return there, is waited for; if it never leaves, the commit is refused and nobody stays parked.
+ * return there, is waited for; if it never leaves, the commit is refused and no thread stays parked.
  */
 #include "xp_child.h"
 #include "xp_text.h"
@@ -18,7 +18,7 @@
 
 /*
  * A function whose sixteen bytes at RANGE are four instructions, in two versions that differ in all of them: A adds
- * 1, four times; B adds 2, twice, and 4. Whoever executes part of one and part of the other gets another sum.
+ * 1, four times; B adds 2, twice, and 4. A thread that executes part of one and part of the other gets another sum.
  */
 enum { RANGE = 5, RANGE_LEN = 12, SUM_A = 4, SUM_B = 8 };
 
@@ -82,7 +82,7 @@ static double now(void)
 	return (double)time.tv_sec + (double)time.tv_nsec / 1e9;
 }
 
-/* The runner goes on: nobody holds it. */
+/* The runner goes on: no thread holds it. */
 static void check_runs(const struct runner *runner)
 {
 	uint64_t calls = __atomic_load_n(&runner->calls, __ATOMIC_RELAXED);

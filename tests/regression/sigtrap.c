@@ -259,7 +259,7 @@ static void debuggers_int1(void)
 	check_our_traps();
 }
 
-/* The same in two pages: the one before need not be there, so nobody looks into it but by the kernel's hand. */
+/* The same in two pages: the one before need not be there, so it is looked into only by the kernel's hand. */
 static void split_int3(void)
 {
 	struct xp_text text;
@@ -431,7 +431,7 @@ static void handler_once(void)
 		execute_int3(); /* the default action this time */
 }
 
-/* A signal that somebody sent, no breakpoint at all. */
+/* A signal that a process sent, no breakpoint at all. */
 static void sent_signal(void)
 {
 	if (!start())
@@ -444,7 +444,7 @@ static void sent_signal(void)
 }
 
 /*
- * A breakpoint of somebody else's in text that nobody can read, and one whose page was unmapped when the handler ran: called
+ * A foreign breakpoint in text that cannot be read, and one whose page was unmapped when the handler ran: called
  * with such a frame.
  */
 static void unreadable_text(void)
@@ -721,7 +721,7 @@ XP_TEST(forking_in_a_foreign_handler)
 	xp_child(forking_inside);
 }
 
-/* ---- nobody's handler ---- */
+/* ---- no handler ---- */
 
 static void die_traced(void)
 {
@@ -734,7 +734,7 @@ static void die_traced(void)
 }
 
 /*
- * The process dies of the signal, at the breakpoint: whoever looks at the core file finds the program, not the
+ * The process dies of the signal, at the breakpoint: a reader of the core file finds the program, not the
  * library. Watched as a debugger would: the last stop before the end is the one that kills.
  */
 XP_TEST(without_handler_the_process_dies_at_the_breakpoint)

@@ -10,7 +10,7 @@
 #include <sched.h>
 #include <signal.h>
 
-/* Beside a thread that executes, so that there is somebody to synchronize. */
+/* Beside a thread that executes, so that there is a processor to synchronize. */
 static void works_beside_a_thread(void)
 {
 	struct subject_runner runner = {0};

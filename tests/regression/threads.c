@@ -534,7 +534,7 @@ static void beside(void)
 	CHECK(diag.tid > 0);
 	CHECK_EQ(read_value(), 0x55667788);
 	xp_batch_free(batch);
-	/* Who asked for breakpoints, or forbade the writer, is told. */
+	/* A program that asked for breakpoints, or forbade the writer, is told. */
 	CHECK_EQ(xp_set_policy(XP_POLICY_BREAKPOINT), 0);
 	CHECK_EQ(xp_imv_set(value, 7), -EBUSY);
 	CHECK_EQ(xp_set_policy(XP_POLICY_AUTO), 0);
@@ -584,7 +584,7 @@ XP_TEST(single_stores_beside_a_thread_that_blocks)
 	xp_child(with_timer);
 }
 
-/* ---- among many threads a value changes by a single store: nobody is asked, and nobody traps ---- */
+/* ---- among many threads a value changes by a single store: no thread is asked, and none traps ---- */
 
 static bool crowd_stop;
 
@@ -686,7 +686,7 @@ static void numbers_of_others(void)
 	CHECK_EQ(xp_set_sync(XP_SYNC_AUTO), 0);
 	CHECK(subject_works(&subject));
 	member_end(&member);
-	/* Nobody is there to be asked. */
+	/* No thread is there to be asked. */
 	CHECK_EQ(xp_set_policy(XP_POLICY_QUIESCE), 0);
 	CHECK_EQ(xp_text_poke(&subject.on, NULL), 0);
 }

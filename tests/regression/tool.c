@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* The tool trusts nobody: what a peer says, how much, how slowly; and what lies where it writes. */
+/* The tool trusts no peer: what a peer says, how much, how slowly; and what lies where it writes. */
 #include "xp_child.h"
 
 #include "../../tool/json.h"
@@ -326,7 +326,7 @@ XP_TEST(answers_of_others)
 	}
 }
 
-/* ---- who is no peer ---- */
+/* ---- processes that are no peer ---- */
 
 XP_TEST(failures_have_words_and_json)
 {
@@ -401,7 +401,7 @@ static void end_server(const struct server *server)
 	waitpid(server->pid, NULL, 0);
 }
 
-/* Another user, who is root in a namespace of its own, and unknown to it the root outside. */
+/* Another user, root in a namespace of its own, and unknown to it the root outside. */
 static bool enter_users(void)
 {
 	static const char map[] = "0 65531 1\n";

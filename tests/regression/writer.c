@@ -85,7 +85,7 @@ static void refuse_open_enosys(void)
 	refuse_open(SECCOMP_RET_ERRNO | ENOSYS);
 }
 
-/* Kills whoever has no handler for SIGSYS, and this program has none. */
+/* Kills a process without a handler for SIGSYS, and this program has none. */
 static void refuse_open_sigsys(void)
 {
 	refuse_open(SECCOMP_RET_TRAP);
@@ -416,7 +416,7 @@ static void close_from_three(void)
 	CHECK(find_descriptor() >= 0);
 }
 
-/* Somebody closes it, and a file of the program's gets the number: text offsets must not be written to it. */
+/* The program closes it, and a file of the program's gets the number: text offsets must not be written to it. */
 static void reuse_the_number(void)
 {
 	char name[] = "/tmp/crosspatch-test-XXXXXX";

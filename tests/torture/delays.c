@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /*
  * Keys and raw pokes while writer and handlers are delayed at random (xp_delays.h). Every point must have been
- * passed, and traps must have come late: but not where the sync is a signal, for who is in his trap handler when he answers
+ * passed, and traps must have come late: but not where the sync is a signal, for a thread that is in its trap handler when it answers
  * it runs on at once, and is seldom overtaken by the rest of the commit.
  */
 #define XP_SITES_KEY sites_key

@@ -3,7 +3,7 @@
  * Functions that are traced, traced and redirected, redirected, and neither, round and round, while three threads call them:
  * entries at every offset of a cache line. Each call runs its handler or not, and the function or its replacement, as is
  * allowed at that moment. Some calls are left by longjmp, some are made by signal handlers. Handlers' data is spoilt as soon
- * as the library says that nobody looks at it any more.
+ * as the library says that no thread looks at it any more.
  */
 #include "xp_delays.h"
 #include "xp_torture.h"

@@ -2,12 +2,12 @@
 /*
  * Several threads patch at once (S11), the same sites and different ones; each of them executes what it patched.
  *
- * counted   keys shared by all, by inc and dec: who holds a count must find the key on from the moment inc returned,
+ * counted   keys shared by all, by inc and dec: a thread that holds a count must find the key on from the moment inc returned,
  *           also if another thread's inc is the one that patches
  * own       a key per thread, by enable and disable: exactly what the thread said last
  *           (once by itself, with a wait before the first store: were the count there before the text, it would be
  *           seen)
- * raw       one site for all: each expects what it read, exactly one of those who expect the same succeeds
+ * raw       one site for all: each expects what it read, exactly one of those that expect the same succeeds
  */
 #include "xp_delays.h"
 #include "xp_text.h"
@@ -222,7 +222,7 @@ static void run(enum xp_policy policy, enum xp_writer writer, enum xp_sync sync,
 	now = xp_torture_report(&before, toggles);
 	CHECK(now.commits > 0);
 	CHECK(delays || (raw_done > 0 && lost > 0));
-	/* Nobody patched twice: the site is where the balance of all says. */
+	/* No thread patched twice: the site is where the balance of all says. */
 	CHECK(balance == 0 || balance == 1);
 	CHECK_EQ(xp_text_call(raw_site, 0, 0), balance ? 2 : 1);
 	CHECK_EQ(xp_static_key_count(&shared_0), 0);

@@ -130,7 +130,7 @@ static bool all_are(bool on)
 	return true;
 }
 
-/* One thread, and nobody else patches: everything is exact. */
+/* One thread, and no other patches: everything is exact. */
 static int live_as_child(void)
 {
 	bool on = xp_static_key_enabled(&sites_key);

@@ -188,7 +188,7 @@ static void step_trap(int signal, siginfo_t *info, void *context)
 		memcpy(gregs, step_return, sizeof(step_return));
 		step_state = 0;
 	} else {
-		_exit(3); /* a trap that nobody asked for would come again forever */
+		_exit(3); /* an unexpected trap would come again forever */
 	}
 }
 

@@ -273,7 +273,7 @@ XP_TEST(sites_are_brought_to_the_value)
 	for (unsigned s = 0; s < NR_SIZES; s++)
 		memcpy(&variable[s], &(uint64_t){PATTERN}, sizes[s]);
 	CHECK_EQ(xp_module_register(&one.module), 0);
-	CHECK_EQ(rec.calls[REC_SYNC], 0); /* nobody else runs: without breakpoints */
+	CHECK_EQ(rec.calls[REC_SYNC], 0); /* no other thread runs: without breakpoints */
 	CHECK_EQ(rec.prepared, XP_NEED_ALONE);
 	check_sites(&one);
 	CHECK_EQ(set(FOUR, 5), 0);

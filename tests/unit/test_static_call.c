@@ -598,7 +598,7 @@ XP_TEST(a_module_that_comes_back_is_brought_up)
 	end();
 }
 
-/* As when its registration failed at first: the trampoline jumps through a word that nobody brought up. */
+/* As when its registration failed at first: the trampoline jumps through a word that was not brought up. */
 XP_TEST(a_module_that_was_updated_before_it_came)
 {
 	make(NEAR_A);

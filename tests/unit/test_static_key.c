@@ -253,7 +253,7 @@ XP_TEST(the_two_ways_do_not_mix)
 	CHECK_EQ(xp_static_key_dec(&key_a), 0);
 	CHECK_EQ(xp_static_key_disable(&key_a), -XP_E_COUNTED);
 	CHECK_EQ(xp_static_key_dec(&key_a), 0);
-	/* Nobody holds it any more: enable again, and disable. */
+	/* No count holds it any more: enable again, and disable. */
 	CHECK_EQ(xp_static_key_enable(&key_a), 0);
 	CHECK_EQ(xp_static_key_disable(&key_a), 0);
 	/* Enabled, then held once more: disable would take it from the holder. */
@@ -426,7 +426,7 @@ XP_TEST(corrupt_text_is_named)
 	rec_text[one.offset] = 0xcc; /* a debugger at the first */
 	CHECK_EQ(xp_batch_commit(batch, &diag), -EBUSY);
 	CHECK(diag.site == rec_text + one.offset);
-	rec_text[one.offset] = 0xe9; /* somebody was faster */
+	rec_text[one.offset] = 0xe9; /* another program was faster */
 	CHECK_EQ(xp_batch_commit(batch, &diag), -XP_E_DRIFTED);
 	rec_text[one.offset] = 0xa9;
 	CHECK_EQ(key_a.count, 0);
@@ -664,7 +664,7 @@ XP_TEST(registration_is_idempotent)
 	CHECK_EQ(xp_module_unregister(&one.module), 0);
 	CHECK_EQ(xp_module_unregister(&one.module), 0);
 	CHECK_EQ(xp_static_key_disable(&key_a), 0);
-	check_sites(&one, "jttjt"); /* nobody knows it */
+	check_sites(&one, "jttjt"); /* it is not registered */
 	end();
 }
 
@@ -1134,7 +1134,7 @@ XP_TEST(a_module_that_comes_in_a_handler_in_a_commit)
 	end_refused();
 }
 
-/* The key is off at all sites or at some: nobody may say that it is on. */
+/* The key is off at all sites or at some: no reader may find it on. */
 static void count_wedged(const void *nothing)
 {
 	(void)nothing;

@@ -99,7 +99,7 @@ XP_TEST(without_single_stores_it_traps)
 
 static unsigned wrong_early;
 
-/* Before the commit is over nobody reads the new choice. */
+/* Before the commit is over no thread reads the new choice. */
 static void note_choice(const struct rec_step *step)
 {
 	if (step->op == REC_WRITE || step->op == REC_SYNC)

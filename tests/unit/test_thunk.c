@@ -302,7 +302,7 @@ XP_TEST(every_register_survives)
 	XP_TEST_NOTE("vector registers of %u bytes%s", features & 2 ? 64 : features & 1 ? 32 : 16,
 		     features & 2 ? ", masks" : "");
 	target_of_test = (void *)dump_state; /* NOLINT */
-	/* The second time through, nobody looks for the size any more. Every part in use, or not. */
+	/* The second time through, the size is not looked up any more. Every part in use, or not. */
 	for (unsigned round = 0; round < 2; round++)
 		for (uint32_t loaded = 0; loaded < 16; loaded++)
 			if (!(loaded & 1 && !(features & 1)) && !(loaded & 10 && !(features & 2)))

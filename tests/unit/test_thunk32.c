@@ -139,7 +139,7 @@ XP_TEST(every_register_survives)
 	_Static_assert(offsetof(struct state, mmx) == 40, "as the asm has it");
 	_Static_assert(offsetof(struct state, vector) == 64, "as the asm has it");
 	target_of_test = (void *)dump_state; /* NOLINT */
-	/* The second time through, nobody looks for the size any more. */
+	/* The second time through, the size is not looked up any more. */
 	for (int round = 0; round < 2; round++) {
 		uint64_t x = xp_test_seed();
 

@@ -8,7 +8,7 @@
  *	03 D       call: link      07 D       branch to where the double word at D says
  *	04 000000  return          08 r nnnn  add the number to register r
  *
- * add is not emulated: who traps on it executes it out of line. What is not above is no instruction.
+ * add is not emulated: a thread that traps on it executes it out of line. What is not above is no instruction.
  * A processor fetches words whole; of those that changed since it synchronized last, any (XP__FETCH_WORD).
  */
 #ifndef XP_TOY_H
@@ -49,7 +49,7 @@ enum xp__method {
 	XP__METHOD_STORE,  /* one aligned word */
 	XP__METHOD_TRAP,   /* trap, tail, head */
 	XP__METHOD_BYPASS, /* the same, the new instruction out of line */
-	XP__METHOD_ALONE,  /* nobody executes meanwhile: quiesce, early */
+	XP__METHOD_ALONE,  /* no thread executes meanwhile: quiesce, early */
 };
 
 enum xp__fetch { XP__FETCH_WORD };
