@@ -544,18 +544,22 @@ static int check_records(const struct xp_module *public, unsigned *ascending, st
 		struct references r = references(table, of);
 		bool ascends = true;
 		struct xp__known known = {.has = has_group, .idle = true};
+		const struct xp_object *last = NULL;
 
 		for (size_t i = 0; i < r.nr; i++) {
-			uintptr_t code = site(table, of, i);
+			uintptr_t code = site(table, of, i), object = xp__relative(reference(&r, i));
 
-			if (xp__relative(reference(&r, i)) - start < size)
+			ascends &= before < code;
+			before = code;
+			if (named(object) == last && of->sound == NULL)
+				continue;
+			last = named(object);
+			if (object - start < size)
 				return xp__fail(diag, -XP_E_CORRUPT, XP_PHASE_VALIDATE, NULL,
 						"a site record names no object: its section was emptied");
 			if (!xp__object_sound(&known, of, record(table, of, i)))
 				return xp__fail(diag, -XP_E_CORRUPT, XP_PHASE_VALIDATE, NULL,
 						"a site record names something that is no object");
-			ascends &= before < code;
-			before = code;
 		}
 		*ascending |= (unsigned)ascends << kind;
 	}
