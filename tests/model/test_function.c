@@ -3,16 +3,22 @@
  * Function entries on the recording port: what is written, how many syncs, what a failure of each step leaves behind, what is
  * refused; and lists of handlers that are replaced under the eyes of threads that run them.
  */
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE /* the registers of a signal handler */
+#endif
 #include "xp_test.h"
 
 #include "recorder.h"
 
 #include "arch/x86/thunk_trace.h"
 #include "core/reclaim.h"
+#include "trace/inside.h"
 #include "trace/table.h"
 
 #include <crosspatch/function.h>
 #include <errno.h>
+#include <signal.h>
+#include <ucontext.h>
 
 enum { NR = 800, STRIDE = 16, FIRST = 4096, STUB = 64, REPLACEMENT = 1024 };
 
@@ -771,6 +777,142 @@ XP_TEST(a_return_outlives_its_module)
 	CHECK_EQ(nr_seen, 1);
 	CHECK_EQ(seen[0], 2);
 	stop_two();
+}
+
+/* ---- another thread at each instruction ---- */
+
+enum { TRAP_FLAG = 0x100 };
+
+static unsigned nr_steps, step_at;
+static void (*at_the_step)(void);
+
+static void step(bool on)
+{
+#ifdef __x86_64__
+	__builtin_ia32_writeeflags_u64((__builtin_ia32_readeflags_u64() & ~(uint64_t)TRAP_FLAG) | (on ? TRAP_FLAG : 0));
+#else
+	__builtin_ia32_writeeflags_u32((__builtin_ia32_readeflags_u32() & ~(unsigned)TRAP_FLAG) | (on ? TRAP_FLAG : 0));
+#endif
+}
+
+static void on_step(int nr, siginfo_t *info, void *context)
+{
+	ucontext_t *at = context;
+
+	(void)nr;
+	(void)info;
+	if (++nr_steps != step_at)
+		return;
+	at->uc_mcontext.gregs[REG_EFL] &= ~TRAP_FLAG;
+	at_the_step();
+}
+
+/* Runs @what up to instruction number @at, where another thread would do @then; false: it has not so many. */
+static bool steps_to(unsigned at, void (*what)(void), void (*then)(void))
+{
+	struct sigaction action = {.sa_sigaction = on_step, .sa_flags = SA_SIGINFO}, before;
+
+	nr_steps = 0;
+	step_at = at;
+	at_the_step = then;
+	sigaction(SIGTRAP, &action, &before);
+	step(true);
+	what();
+	step(false);
+	sigaction(SIGTRAP, &before, NULL);
+	return nr_steps >= at;
+}
+
+static void call_1(void)
+{
+	(void)call(1);
+}
+
+/* What was given back too early is taken for the last of these, and filled. */
+static void replace_and_fill(void)
+{
+	CHECK_EQ(xp_function_untrace(function(1), &handler, DATA(1)), 0);
+	for (unsigned n = 90; n < 93; n++)
+		CHECK_EQ(xp_function_trace(function(0), &handler, DATA(n)), 0);
+}
+
+/* A call runs the list before or the one after, wherever it is when the list is replaced. */
+XP_TEST(a_list_is_replaced_at_each_instruction)
+{
+	bool more = true;
+
+	for (unsigned at = 1; more; at++) {
+		REQUIRE(start(2, true, false) == 0);
+		for (unsigned n = 1; n < 4; n++)
+			REQUIRE(xp_function_trace(function(1), &handler, DATA(n)) == 0);
+		more = steps_to(at, call_1, replace_and_fill);
+		CHECK(nr_seen == 2 || nr_seen == 3);
+		for (unsigned i = 0; i < nr_seen; i++)
+			CHECK_EQ(seen[i], i + 4 - nr_seen);
+		CHECK(more || at > 100);
+		stop();
+	}
+}
+
+static void make_room(void)
+{
+	CHECK_EQ(xp__table_reserve(100), 0);
+}
+
+static void call_meanwhile(void)
+{
+	current_thread = &threads[1];
+	(void)call(1);
+	current_thread = &threads[0];
+	CHECK_EQ(nr_seen, 1);
+}
+
+/* A call finds its function, wherever the thread is that replaces the table. Many instructions fill one: some of them do. */
+XP_TEST(a_call_comes_while_the_table_is_replaced)
+{
+	bool more = true;
+	unsigned at;
+
+	for (at = 1; more; at += 251) {
+		REQUIRE(start(2, true, false) == 0);
+		REQUIRE(xp_function_trace(function(1), &handler, DATA(1)) == 0);
+		CHECK_EQ(rec_port.lock(), 0);
+		more = steps_to(at, make_room, call_meanwhile);
+		rec_port.unlock();
+		call_meanwhile();
+		stop();
+	}
+	CHECK(at > 300);
+}
+
+static bool is_quiescent;
+
+static void look(void)
+{
+	unsigned long asked[XP__SHARD_WORDS] = {1};
+
+	is_quiescent = xp__inside_quiescent(asked);
+}
+
+static void enter_and_leave(void)
+{
+	xp__inside_enter(&threads[0]);
+	xp__inside_leave(&threads[0]);
+}
+
+/* A thread is inside all the time; its signal handler comes and goes while another looks. */
+XP_TEST(a_signal_handler_hides_no_thread)
+{
+	REQUIRE(start(2, true, false) == 0);
+	xp__inside_enter(&threads[0]);
+	for (unsigned at = 1; at < 100; at++) {
+		CHECK(steps_to(at, look, enter_and_leave));
+		CHECK(!is_quiescent);
+	}
+	xp__inside_leave(&threads[0]);
+	look();
+	CHECK(is_quiescent);
+	stop();
 }
 
 XP_TEST_MAIN()
