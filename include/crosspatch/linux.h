@@ -20,7 +20,8 @@ extern "C" {
  *	          refused by MDWE, mseal, SELinux execmod
  * auto: procmem if it works, else mprotect; and where one of them cannot write a mapping, the other: text that is mapped
  * shared or on huge pages is for mprotect. And mprotect for a commit that would need breakpoints, if a thread blocks
- * SIGTRAP, or there are more than 32 threads, and single stores do. One that is forced is the only one that is ever tried.
+ * SIGTRAP or cannot be asked for its mask (no descriptor, no /proc), or there are more than 32 threads, and single stores
+ * do. One that is forced is the only one that is ever tried.
  */
 enum xp_writer { XP_WRITER_AUTO, XP_WRITER_PROCMEM, XP_WRITER_MPROTECT };
 
@@ -63,8 +64,8 @@ int xp_set_sync(enum xp_sync sync);
  * them. With that of mem it reads and writes the memory of its parent, whatever its user id and its sandbox. Not for a
  * program whose children are to have less rights than it has.
  * Without keep, in a process that may not open /proc/self/mem the other writer serves, in auto. Without /proc it knows
- * only text that program headers describe, not text made at run time; breakpoints are refused there, since no thread can
- * be asked for its mask.
+ * only text that program headers describe, not text made at run time; breakpoints are refused there among threads, since none
+ * can be asked for its mask. The same holds while the process has no descriptor left (-EMFILE, -ENFILE).
  */
 enum xp_descriptors { XP_DESCRIPTORS_CLOSE, XP_DESCRIPTORS_KEEP };
 

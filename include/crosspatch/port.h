@@ -75,7 +75,7 @@ struct xp_port {
 	 * can - those of @needs that the port could serve with the writer and sync in force, cheaply and
 	 * without effect; the method selection asks it. prepare() has the last word. Asked for XP_NEED_TRAP alone: whether
 	 * breakpoints cost no more than usual; if not, single stores are tried first. Without XP_NEED_TRAP among @needs, which is
-	 * asked where a thread's mask forbids breakpoints: with any writer that may be used, and XP_NEED_SINGLE, asked of
+	 * asked where prepare() refused breakpoints: with any writer that may be used, and XP_NEED_SINGLE, asked of
 	 * prepare(), then has that commit written by it.
 	 */
 	unsigned (*can)(unsigned needs);

@@ -6,9 +6,9 @@
  *     store.
  * I2  The text of a site is one of the forms that it may have before, or the commit is refused. It becomes the first form
  *     that the request wants, for which there is a plan.
- * I3  Breakpoints that a thread's mask forbids. The commit is built once more, of stores that need none, for which the port may
- *     have another writer than the one in force. If one site cannot be changed so, the commit is refused as it was, and nothing
- *     was stored.
+ * I3  Breakpoints that the port refuses: a thread's mask forbids them, or the threads cannot be asked (no descriptor, no
+ *     /proc). The commit is built once more, of stores that need none, for which the port may have another writer than the one
+ *     in force. If one site cannot be changed so, the commit is refused as it was, and nothing was stored.
  * I4  Breakpoints ask for a handler, and that no thread blocks its signal. A program that begins, alone, shall not have to do
  *     with that because it has a value that does not begin as 0: a module that comes is changed by plain stores then.
  */
@@ -305,10 +305,10 @@ static bool traps(const struct xp__commit *commit)
 /* The needs that the port can serve of a commit whose breakpoints it refused; 0: it did not refuse them, or there is no way. */
 static unsigned without_traps(const struct xp__commit *commit, int error)
 {
-	if (error != -XP__EBUSY || !traps(commit))
+	if (error == 0 || !traps(commit))
 		return 0;
 	/* It may have been something else: the port is asked for breakpoints alone. */
-	return xp__port->prepare(XP_NEED_TRAP, NULL) == -XP__EBUSY ? xp__port->can(~(unsigned)XP_NEED_TRAP) : 0;
+	return xp__port->prepare(XP_NEED_TRAP, NULL) == error ? xp__port->can(~(unsigned)XP_NEED_TRAP) : 0;
 }
 
 /* The same changes without breakpoints, ready to be run; NULL: not all of them are possible, and @diag says nothing. */

@@ -798,6 +798,73 @@ XP_TEST(no_descriptors_in_mid_commit)
 	xp_child(exhausted_mprotect);
 }
 
+/* ---- none to be had before a commit among threads: nobody can be asked for a mask, and single stores serve ---- */
+
+XP_DEFINE_IMV(int, descriptors_value, 0);
+
+static __attribute__((noinline)) int read_value(void)
+{
+	return xp_imv_read(descriptors_value);
+}
+
+static void fill_up(bool limit_them)
+{
+	struct rlimit few = {limit_them ? 0 : 64, limit_them ? 0 : 64};
+
+	CHECK_EQ(setrlimit(RLIMIT_NOFILE, &few), 0);
+	while (!limit_them && dup(1) >= 0)
+		continue;
+}
+
+static void none_before(bool limit_them, enum xp_descriptors descriptors)
+{
+	if (!start_as(descriptors))
+		return;
+	fill_up(limit_them);
+	CHECK_EQ(xp_set_policy(XP_POLICY_AUTO), 0);
+	for (int i = 0; i < 3; i++) {
+		CHECK_EQ(xp_imv_set(descriptors_value, 0x11223344), 0);
+		CHECK_EQ(read_value(), 0x11223344);
+		key_works();
+		CHECK_EQ(xp_imv_set(descriptors_value, 0), 0);
+		CHECK_EQ(read_value(), 0);
+	}
+	CHECK_EQ(xp_set_policy(XP_POLICY_BREAKPOINT), 0);
+	CHECK_EQ(xp_imv_set(descriptors_value, 7), -EMFILE);
+	CHECK_EQ(read_value(), 0);
+	CHECK_EQ(xp_state(), XP_STATE_READY);
+}
+
+static void none_before_closed(void)
+{
+	none_before(true, XP_DESCRIPTORS_CLOSE);
+}
+
+static void none_before_kept(void)
+{
+	none_before(true, XP_DESCRIPTORS_KEEP);
+}
+
+static void full_before_closed(void)
+{
+	none_before(false, XP_DESCRIPTORS_CLOSE);
+}
+
+static void full_before_kept(void)
+{
+	none_before(false, XP_DESCRIPTORS_KEEP);
+}
+
+XP_TEST(no_descriptors_before_a_commit)
+{
+	if (xp_set_writer(XP_WRITER_MPROTECT) || xp_set_writer(XP_WRITER_AUTO))
+		SKIP("mprotect may not write text here");
+	xp_child(none_before_closed);
+	xp_child(none_before_kept);
+	xp_child(full_before_closed);
+	xp_child(full_before_kept);
+}
+
 /* For good: nothing that is left can undo it. What executes the breakpoint is none the worse, and every call says so. */
 static void exhaust_for_good(enum xp__point point)
 {
