@@ -20,8 +20,8 @@ extern "C" {
  *	          refused by MDWE, mseal, SELinux execmod
  * auto: procmem if it works, else mprotect; and where one of them cannot write a mapping, the other: text that is mapped
  * shared or on huge pages is for mprotect. And mprotect for a commit that would need breakpoints, if a thread blocks
- * SIGTRAP or cannot be asked for its mask (no descriptor, no /proc), or there are more than 32 threads, and single stores
- * do. One that is forced is the only one that is ever tried.
+ * SIGTRAP or cannot be asked for its mask (no descriptor, no /proc), or a tracer has the process, or there are more than 32
+ * threads, and single stores do. One that is forced is the only one that is ever tried.
  */
 enum xp_writer { XP_WRITER_AUTO, XP_WRITER_PROCMEM, XP_WRITER_MPROTECT };
 

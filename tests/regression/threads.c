@@ -15,6 +15,8 @@
 #include <sched.h>
 #include <signal.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/ptrace.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <time.h>
@@ -630,6 +632,61 @@ XP_TEST(values_among_many_threads)
 	if (xp_set_writer(XP_WRITER_MPROTECT) || xp_set_writer(XP_WRITER_AUTO))
 		SKIP("mprotect may not write text here");
 	xp_child(many_threads);
+}
+
+/* ---- a tracer may lose a SIGTRAP when it leaves: while there is one, nobody traps ---- */
+
+static void trace_parent(int ready)
+{
+	pid_t traced = getppid();
+	int status;
+	char yes = ptrace(PTRACE_SEIZE, traced, NULL, NULL) == 0;
+
+	if (write(ready, &yes, 1) != 1)
+		_exit(1);
+	while (waitpid(traced, &status, __WALL) == traced && WIFSTOPPED(status))
+		ptrace(PTRACE_CONT, traced, NULL, status >> 16 ? 0 : WSTOPSIG(status)); /* NOLINT: a number */
+	_exit(0);
+}
+
+static void under_a_tracer(void)
+{
+	struct timespec later = {0, 400000000};
+	pthread_t thread;
+	int ends[2];
+	char traced = 0;
+	pid_t tracer;
+
+	alarm(20);
+	REQUIRE_EQ(pipe(ends), 0);
+	REQUIRE(start());
+	CHECK_EQ(xp_set_policy(XP_POLICY_AUTO), 0);
+	CHECK_EQ(xp_imv_set(value, 0x55667788), 0);
+	REQUIRE_EQ(pthread_create(&thread, NULL, crowd_run, NULL), 0);
+	values_change(true);
+	prctl(PR_SET_PTRACER, PR_SET_PTRACER_ANY, 0, 0, 0);
+	tracer = fork();
+	if (tracer == 0)
+		trace_parent(ends[1]);
+	REQUIRE(tracer > 0 && read(ends[0], &traced, 1) == 1);
+	nanosleep(&later, NULL);
+	if (traced)
+		values_change(false);
+	else
+		XP_TEST_NOTE("nobody may trace here");
+	kill(tracer, SIGKILL);
+	REQUIRE(waitpid(tracer, NULL, 0) == tracer);
+	nanosleep(&later, NULL);
+	values_change(true);
+	__atomic_store_n(&crowd_stop, true, __ATOMIC_RELAXED);
+	pthread_join(thread, NULL);
+}
+
+XP_TEST(values_under_a_tracer)
+{
+	if (xp_set_writer(XP_WRITER_MPROTECT) || xp_set_writer(XP_WRITER_AUTO))
+		SKIP("mprotect may not write text here");
+	xp_child(under_a_tracer);
 }
 
 /* ---- threads of the kernel's own block everything, for ever, and never execute a site ---- */

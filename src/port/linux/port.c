@@ -299,8 +299,11 @@ static unsigned can(unsigned needs)
 #ifdef __i386__
 	served |= XP_NEED_FAULT;
 #endif
-	/* Before breakpoints the mask of each thread is looked at, and all get the processor before the writer is done. */
-	if (needs == XP_NEED_TRAP && xp__threads_many())
+	/*
+	 * Before breakpoints the mask of each thread is looked at, and all get the processor before the writer is done. And a
+	 * tracer that detaches (strace 6.1, gdb 13.1) may lose a SIGTRAP: the thread goes on in the middle of an instruction.
+	 */
+	if (needs == XP_NEED_TRAP && (xp__threads_many() || xp__threads_traced()))
 		served &= ~(unsigned)XP_NEED_TRAP;
 	return served & needs;
 }

@@ -41,6 +41,8 @@ struct entry {
 #define SELF "/proc/self/status"
 #define MANY 32
 #define KEPT 16
+#define LOOKS_MS 20
+#define LEAVES_MS 200
 #define PLACE 0x50726f63 /* what a directory takes */
 
 /* sched.h of Linux: a thread that the kernel made inside the process, for io_uring or vhost; it executes no user code. */
@@ -285,6 +287,7 @@ static int read_stat(int tid, char *buffer, size_t size)
 struct status {
 	struct xp__thread thread;
 	bool ours;   /* its number is this process' */
+	bool traced;
 	bool nested; /* it has another number too, in a namespace inside of that of /proc */
 };
 
@@ -299,6 +302,8 @@ static void take_line(const char *line, const char *end, struct status *status)
 		status->thread.state = line[7];
 	if (end - line > 5 && memcmp(line, "Pid:\t", 5) == 0)
 		status->ours = field(line + 5, end, 0) == (uint64_t)XP__SYS1(SYS_getpid, 0);
+	if (end - line > 11 && memcmp(line, "TracerPid:\t", 11) == 0)
+		status->traced = field(line + 11, end, 0) != 0;
 	if (end - line > 7 && memcmp(line, "NSpid:\t", 7) == 0)
 		status->nested = memchr(line + 7, '\t', (size_t)(end - line) - 7) != NULL;
 	for (unsigned i = 0; i < sizeof(masks) / sizeof(masks[0]); i++)
@@ -346,19 +351,44 @@ int xp__thread_look(int tid, struct xp__thread *thread)
 	return thread->state == 'Z' || thread->state == 'X' ? -ESRCH : 0;
 }
 
+/* 0 or -errno. */
+static int look_at_self(struct status *status)
+{
+	int fd = (int)XP__SYS4(SYS_openat, AT_FDCWD, SELF, O_RDONLY | O_CLOEXEC, 0);
+
+	return fd < 0 ? fd : read_status(xp__move_high(fd), status);
+}
+
+/*
+ * Tracers let threads go one by one, the first one often before the others: for a while it holds that there is one. To look
+ * costs as much as a commit: one that comes soon after another does not.
+ */
+bool xp__threads_traced(void)
+{
+	static uint64_t until, next;
+	struct status status;
+	uint64_t now;
+
+	if (count_threads() < 2)
+		return false;
+	now = xp__clock_ms();
+	if (now >= next) {
+		next = now + LOOKS_MS;
+		if (look_at_self(&status) == 0 && status.traced)
+			until = now + LEAVES_MS;
+	}
+	return now < until;
+}
+
 /*
  * The line "NSpid:" has the process' id in the namespace of /proc and in each one inside of that, down to its own: one number
  * if they are the same. Without the line (no such namespaces, or Linux before 4.1) the id is all that tells.
  */
 int xp__threads_ours(void)
 {
-	int fd = (int)XP__SYS4(SYS_openat, AT_FDCWD, SELF, O_RDONLY | O_CLOEXEC, 0);
 	struct status status;
-	int error;
+	int error = look_at_self(&status);
 
-	if (fd < 0)
-		return fd;
-	error = read_status(xp__move_high(fd), &status);
 	if (error)
 		return error;
 	return status.ours && !status.nested ? 0 : -EXDEV;

@@ -23,6 +23,11 @@ bool xp__threads_alone(void);
 /* xp__threads_many - whether there are so many that to look at the mask of each takes longer than a thread may run at a time. */
 bool xp__threads_many(void);
 /*
+ * xp__threads_traced - whether a tracer sees the signals of the process, or did just now, and a thread that does not commit might
+ * meet a breakpoint. Where /proc does not say, none does. Context: text lock.
+ */
+bool xp__threads_traced(void);
+/*
  * xp__threads_ours - 0 if the ids that /proc has are those of this process' namespace; -EXDEV if they are of another, so that
  * no thread is sent a signal by them; -errno. Context: text lock.
  */
