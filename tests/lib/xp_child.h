@@ -112,16 +112,16 @@ static inline void xp_child_program(const char *name, void (*before)(void))
 
 /*
  * From now on the call @number is answered by @action (SECCOMP_RET_), if the bits of its third argument in @mask are
- * all set. Lasts for the process and what it executes.
+ * @bits. Lasts for the process and what it executes.
  */
-static inline bool xp_child_filter(unsigned number, unsigned action, unsigned mask)
+static inline bool xp_child_filter_equal(unsigned number, unsigned action, unsigned mask, unsigned bits)
 {
 	struct sock_filter code[] = {
 		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
 		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, number, 0, 4),
 		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, args[2])),
 		BPF_STMT(BPF_ALU | BPF_AND | BPF_K, mask),
-		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, mask, 0, 1),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, bits, 0, 1),
 		BPF_STMT(BPF_RET | BPF_K, action),
 		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
 	};
@@ -129,6 +129,12 @@ static inline bool xp_child_filter(unsigned number, unsigned action, unsigned ma
 
 	return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 &&
 	       prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program, 0, 0) == 0;
+}
+
+/* The same, if they are all set. */
+static inline bool xp_child_filter(unsigned number, unsigned action, unsigned mask)
+{
+	return xp_child_filter_equal(number, action, mask, mask);
 }
 
 #endif

@@ -80,6 +80,29 @@ static void delayed(void)
 	CHECK(wait_for_off(site_true) >= start + DELAY_MS);
 }
 
+/* A later deadline, given after it, does not hold up an earlier one. Once all are over, nothing is done for them. */
+static void later_and_over(void)
+{
+	const struct timespec while_ = {0, 400000000};
+	clock_t before;
+
+	CHECK_EQ(xp_static_branch_deferred_inc(&lazy), 0);
+	CHECK_EQ(xp_static_branch_slow_dec_deferred(&lazy), 0);
+	CHECK_EQ(xp_jump_label_rate_limit(&lazy_true, 100000), 0);
+	CHECK_EQ(xp_static_branch_slow_dec_deferred(&lazy_true), 0);
+	CHECK(wait_for_off(site) > 0);
+	CHECK(site_true());
+	CHECK_EQ(xp_static_key_deferred_flush(&lazy_true), 0);
+	CHECK(!site_true());
+	CHECK_EQ(xp_static_branch_deferred_inc(&lazy), 0);
+	CHECK_EQ(xp_static_branch_slow_dec_deferred(&lazy), 0);
+	CHECK(wait_for_off(site) > 0);
+	/* Processor time of all threads. */
+	before = clock();
+	nanosleep(&while_, NULL);
+	CHECK(clock() - before < CLOCKS_PER_SEC / 50);
+}
+
 /* Taken again before the delay is over: it stays on, and one dec later it goes. */
 static void taken_again(void)
 {
@@ -245,6 +268,11 @@ XP_TEST(the_thread_comes_to_the_rendezvous)
 XP_TEST(the_last_decrement_waits)
 {
 	xp_child(delayed);
+}
+
+XP_TEST(a_later_deadline_waits_for_itself_alone)
+{
+	xp_child(later_and_over);
 }
 
 XP_TEST(an_increment_makes_it_harmless)

@@ -129,6 +129,7 @@ static void closed(void)
 	before = count();
 	CHECK(find(3, "/mem") >= 0 && find(3, "/maps") >= 0 && find(3, "/task") >= 0);
 	CHECK_EQ(before, 3);
+	CHECK(find(3, "") >= 1000); /* programs expect the low numbers, one after the other */
 	for (unsigned i = 0; i < 3; i++) {
 		syscall(SYS_close_range, 3, ~0u, 0);
 		CHECK_EQ(count(), 0);
@@ -220,9 +221,45 @@ static void forged(void)
 	CHECK_MEM(data, subject.nop, SUBJECT_LEN);
 }
 
+/* Another process' mappings, which has as text what is data here. */
+static void of_another_process(void)
+{
+	static uint8_t data[2 * 4096] __attribute__((aligned(4096)));
+	struct xp_poke poke;
+	char path[64];
+	int file, number, ready[2];
+	pid_t other;
+
+	if (!start())
+		return;
+	REQUIRE_EQ(pipe(ready), 0);
+	other = _Fork();
+	if (other == 0) {
+		if (mprotect(data, sizeof(data), PROT_READ | PROT_EXEC) == 0)
+			(void)!write(ready[1], "", 1);
+		close(ready[1]);
+		pause();
+	}
+	close(ready[1]);
+	CHECK_EQ(read(ready[0], path, 1), 1);
+	number = find(3, "/maps");
+	snprintf(path, sizeof(path), "/proc/%d/maps", (int)other);
+	file = open(path, O_RDONLY);
+	REQUIRE(file >= 0 && number >= 0);
+	REQUIRE_EQ(dup2(file, number), number);
+	poke = subject.on;
+	poke.addr = data + 61;
+	memcpy(data + 61, subject.nop, SUBJECT_LEN);
+	subject_refused(&subject, &poke, -XP_E_NOT_TEXT, XP_PHASE_VALIDATE, "executable");
+	CHECK_MEM(data + 61, subject.nop, SUBJECT_LEN);
+	kill(other, SIGKILL);
+	waitpid(other, NULL, 0);
+}
+
 XP_TEST(a_forged_file_is_not_read)
 {
 	xp_child(forged);
+	xp_child(of_another_process);
 }
 
 /* Files of the same names, which the program opened for itself: ours is told from them, in a child too. */
@@ -513,6 +550,37 @@ XP_TEST(children_hold_nothing_of_the_parent)
 	xp_child(forked_in_mid_commit);
 }
 
+/* Nothing is ever open without being closed by exec: a thread of the program may call it at any moment. */
+static void closed_by_exec(void)
+{
+	unsigned nr = 0;
+
+	/* Others are not to be had any more. */
+	REQUIRE(xp_child_filter_equal(SYS_openat, SECCOMP_RET_ERRNO | EPERM, O_CLOEXEC, 0));
+	CHECK_EQ(open("/dev/null", O_RDONLY), -1);
+	CHECK_EQ(errno, EPERM);
+	if (!start())
+		return;
+	for (int fd = find(3, ""); fd >= 0; fd = find(fd + 1, "")) {
+		CHECK_EQ(fcntl(fd, F_GETFD), FD_CLOEXEC);
+		nr++;
+	}
+	CHECK_EQ(nr, 3);
+	CHECK_EQ(xp_set_descriptors(XP_DESCRIPTORS_CLOSE), 0);
+	/* Without another writer that would do it. */
+	CHECK_EQ(xp_set_writer(XP_WRITER_PROCMEM), 0);
+	for (int policy = XP_POLICY_AUTO; policy <= XP_POLICY_QUIESCE; policy++) {
+		CHECK_EQ(xp_set_policy((enum xp_policy)policy), 0);
+		CHECK(subject_works(&subject));
+		key_works();
+	}
+}
+
+XP_TEST(programs_that_are_executed_get_nothing)
+{
+	xp_child(closed_by_exec);
+}
+
 /* ---- threads come and go ---- */
 
 static void *nothing(void *barrier)
@@ -696,6 +764,48 @@ static void closed_at_any_moment(void)
 XP_TEST(closed_by_another_thread)
 {
 	xp_child(closed_at_any_moment);
+}
+
+/* The next number is always another file's: a write there may succeed, and has not changed the text. */
+static void *take_all(void *unused)
+{
+	int own_file = open("/dev/null", O_RDWR | O_CLOEXEC), number = dup(own_file);
+
+	while (!enough) {
+		close(number);
+		dup2(own_file, number);
+	}
+	return unused;
+}
+
+static void taken_at_any_moment(void)
+{
+	unsigned done = 0;
+	pthread_t thread;
+
+	if (!start_as(XP_DESCRIPTORS_CLOSE))
+		return;
+	CHECK_EQ(xp_set_policy(XP_POLICY_AUTO), 0);
+	CHECK_EQ(xp_set_writer(XP_WRITER_PROCMEM), 0);
+	REQUIRE_EQ(pthread_create(&thread, NULL, take_all, NULL), 0);
+	for (unsigned i = 0; i < 20000; i++) {
+		bool on = !xp_static_key_enabled(&subject_key);
+		int error = on ? xp_static_branch_enable(&subject_key) : xp_static_branch_disable(&subject_key);
+
+		done += error == 0;
+		CHECK(error == 0 || error == -EBADF || error == -XP_E_NO_WRITER);
+		REQUIRE_EQ(subject_key_site(), error ? !on : on);
+		REQUIRE_EQ(xp_state(), XP_STATE_READY);
+	}
+	enough = true;
+	pthread_join(thread, NULL);
+	XP_TEST_NOTE("%u of 20000 done", done);
+	CHECK(done > 0);
+}
+
+XP_TEST(taken_by_another_thread)
+{
+	xp_child(taken_at_any_moment);
 }
 
 /* ---- none to be had, for a while in mid-commit ---- */
