@@ -205,17 +205,18 @@ static int drift_build(const struct xp__group *groups, bool parked, struct xp__c
 	return error;
 }
 
+/* Mends what can be, of as many sites as had to be at first: another program may go on writing. What is left is an error. */
 static int repair_object(const struct xp__group *groups, void *data)
 {
 	struct repair *repair = data;
 	struct xp_diag diag = {0};
 	struct xp__commit *commit;
-	size_t nr;
-	int error = xp__drift_check(groups, &nr, &diag);
+	size_t left, nr;
+	int error = 0;
 
-	if (error && error != -XP_E_DRIFTED)
-		drift_note(repair, error, &diag);
-	while (nr > 0) {
+	if (xp__drift_check(groups, &left, NULL) == 0)
+		return 0;
+	for (; left > 0; left -= nr < left ? nr : left) {
 		memset(&diag, 0, sizeof(diag));
 		error = drift_build(groups, false, &commit, &diag);
 		/* The text is no single instruction, or a thread that meets a breakpoint could not finish it. */
@@ -225,12 +226,15 @@ static int repair_object(const struct xp__group *groups, void *data)
 			break;
 		nr = error ? 0 : commit->nr;
 		error = error ? error : xp__commit_run(commit, &diag);
-		if (error) {
-			diag.key = groups->object->name;
-			drift_note(repair, error, &diag);
+		if (error)
 			break;
-		}
 		repair->nr += (int)nr;
+	}
+	if (!error)
+		error = xp__drift_check(groups, NULL, &diag);
+	if (error) {
+		diag.key = groups->object->name;
+		drift_note(repair, error, &diag);
 	}
 	return xp_state() == XP_STATE_WEDGED;
 }

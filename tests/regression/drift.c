@@ -267,6 +267,65 @@ XP_TEST(seen_from_outside)
 	CHECK(!is_on());
 }
 
+/* ---- an object that has sites in two modules, the second one made by hand ---- */
+
+XP_DEFINE_STATIC_KEY_FALSE(drift_many);
+
+static __attribute__((noinline)) bool many_is_on(void)
+{
+	return xp_static_branch_unlikely(&drift_many);
+}
+
+int drift_second(void);
+extern uint8_t drift_second_site[];
+extern const struct xp_branch_site __start_drift_second_sites[], __stop_drift_second_sites[];
+__asm__(".pushsection .text\n"
+	"drift_second: movl $1, %eax\n"
+	"drift_second_site: .byte 0xa9\n"
+	".long 662f - 661f\n"
+	"661: xorl %eax, %eax\n"
+	"662: ret\n"
+	".pushsection drift_second_sites,\"a\",@progbits\n" XP__BRANCH_RECORD("drift_second_site", "662b", "drift_many")
+	".popsection\n"
+	".popsection");
+
+XP_TEST(sites_in_two_modules)
+{
+	static struct xp_module second = {.abi = XP_MODULE_ABI, .nr_tables = XP_NR_SITE_KINDS};
+	uintptr_t at[] = {branch_of(&drift_many.key), (uintptr_t)drift_second_site};
+	struct xp_diag diag;
+
+	second.tables[XP_SITE_BRANCH] = (struct xp_site_table){__start_drift_second_sites, __stop_drift_second_sites};
+	REQUIRE_EQ(xp_module_register(&second), 0);
+	CHECK_EQ(xp_static_branch_enable(&drift_many), 0);
+	CHECK(many_is_on() && drift_second());
+	/* Whichever of the two is looked at first. */
+	for (unsigned i = 0; i < 2; i++) {
+		overwrite(at[i], "\xa9", 1);
+		CHECK_EQ(xp_static_branch_disable(&drift_many), -XP_E_DRIFTED);
+		CHECK(strstr(answer("crosspatch 1 status"), "drifted=1\t"));
+		CHECK_EQ(xp_repair(&diag), 1);
+		CHECK(many_is_on() && drift_second());
+		/* A breakpoint at the other is told, and is no reason to leave this one. */
+		overwrite(at[i], "\xa9", 1);
+		overwrite(at[!i], "\xcc", 1);
+		CHECK_EQ(xp_repair(&diag), -EBUSY);
+		CHECK(diag.site == (const void *)at[!i]);
+		CHECK_STR(diag.key, "drift_many");
+		CHECK_EQ(*(volatile uint8_t *)at[i], 0xe9);
+		CHECK_EQ(*(volatile uint8_t *)at[!i], 0xcc);
+		overwrite(at[!i], "\xe9", 1);
+	}
+	for (unsigned i = 0; i < 2; i++)
+		overwrite(at[i], "\xa9", 1);
+	CHECK(!many_is_on() && !drift_second());
+	CHECK(strstr(answer("crosspatch 1 status"), "drifted=2\t"));
+	CHECK_EQ(xp_repair(&diag), 2);
+	CHECK_EQ(xp_static_branch_disable(&drift_many), 0);
+	CHECK(!many_is_on() && !drift_second());
+	CHECK_EQ(xp_module_unregister(&second), 0);
+}
+
 /* ---- functions: of five nops a probe that goes writes one back, in front of our displacement ---- */
 
 #ifdef __x86_64__
