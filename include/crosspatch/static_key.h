@@ -69,7 +69,7 @@ struct xp_static_key_true {
 		char xp__initially[2];
 	};
 #ifdef __cplusplus
-	constexpr xp_static_key_true() : key(nullptr, nullptr, nullptr, 0, 1) {}
+	constexpr xp_static_key_true() : key(nullptr, "[]", nullptr, 0, 1) {}
 	constexpr xp_static_key_true(const struct xp_static_key &k) : key(k) {}
 #endif
 };
@@ -80,7 +80,7 @@ struct xp_static_key_false {
 		char xp__initially[1];
 	};
 #ifdef __cplusplus
-	constexpr xp_static_key_false() : key(nullptr, nullptr, nullptr, 0, 0) {}
+	constexpr xp_static_key_false() : key(nullptr, "[]", nullptr, 0, 0) {}
 	constexpr xp_static_key_false(const struct xp_static_key &k) : key(k) {}
 #endif
 };
@@ -163,7 +163,10 @@ struct xp_static_key_deferred_false {
 #define XP_DEFINE_STATIC_KEY_MEMBER_FALSE(name) XP__STRUCT xp_static_key_false name = XP__KEY(NULL, #name, 0)
 #endif
 
-/* XP_{DEFINE,DECLARE}_STATIC_KEY_ARRAY_{TRUE,FALSE}(name, n) - n keys; a site names &name[constant]. */
+/*
+ * XP_{DEFINE,DECLARE}_STATIC_KEY_ARRAY_{TRUE,FALSE}(name, n) - n keys; a site names &name[constant]. All are called @name; in C++,
+ * whose arrays take no such initializer, "[]".
+ */
 #ifdef __cplusplus
 #define XP__DEFINE_ARRAY(type, name, n, count)                                                                         \
 	XP__HIDDEN_FIRST XP__STRUCT type name[n];                                                                      \

@@ -2,8 +2,8 @@
 /*
  * The tables of sites that fault.
  *
- * I1  What is published never changes. What it replaced is free when every handler that counted itself in before (T2) has
- *     left (T5), as with the trap table.
+ * I1  What is published changes in one way only: a site that goes loses its owner, which takes no memory. What it replaced is
+ *     free when every handler that counted itself in before (T2) has left (T5), as with the trap table.
  *
  * Ordering. (G3) publishes a table, before a site in it is executed, (G4) reads it.
  */
@@ -46,9 +46,9 @@ struct xp__fault_sites *xp__faults_copy(const struct xp__faults *faults, size_t 
 	if (sites == NULL)
 		return NULL;
 	sites->block.size = size;
-	sites->nr = nr;
-	if (nr > 0)
-		memcpy(sites->site, faults->sites->site, nr * sizeof(sites->site[0]));
+	for (size_t i = 0; i < nr; i++)
+		if (faults->sites->site[i].owner)
+			sites->site[sites->nr++] = faults->sites->site[i];
 	return sites;
 }
 
@@ -78,15 +78,17 @@ static size_t fault_place(const struct xp__fault_sites *sites, uintptr_t code)
 	return low;
 }
 
-void xp__faults_remove(struct xp__fault_sites *sites, uintptr_t code)
+/*
+ * No thread executes a site that goes. One that faults at its address later executes what was mapped there since, and the
+ * system's lock for mappings lies between.
+ */
+void xp__faults_forget(struct xp__faults *faults, uintptr_t code)
 {
-	size_t i = fault_place(sites, code);
+	struct xp__fault_sites *sites = faults->sites;
+	size_t i = sites ? fault_place(sites, code) : 0;
 
-	if (i == sites->nr || sites->site[i].code != code)
-		return;
-	sites->nr--;
-	for (; i < sites->nr; i++)
-		sites->site[i] = sites->site[i + 1];
+	if (sites && i < sites->nr && sites->site[i].code == code)
+		__atomic_store_n(&sites->site[i].owner, NULL, __ATOMIC_RELAXED);
 }
 
 void *xp__faults_find(const struct xp__faults *faults, uintptr_t code)
@@ -95,7 +97,9 @@ void *xp__faults_find(const struct xp__faults *faults, uintptr_t code)
 	const struct xp__fault_sites *sites = __atomic_load_n(&faults->sites, __ATOMIC_ACQUIRE);
 	size_t i = sites ? fault_place(sites, code) : 0;
 
-	return sites && i < sites->nr && sites->site[i].code == code ? sites->site[i].owner : NULL;
+	if (sites == NULL || i == sites->nr || sites->site[i].code != code)
+		return NULL;
+	return __atomic_load_n(&sites->site[i].owner, __ATOMIC_RELAXED);
 }
 
 /* One thread sees each number, but for those that come while another one takes TRY_EACH away. */

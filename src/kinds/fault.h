@@ -14,13 +14,17 @@ struct xp__faults {
 	struct xp__fault_sites *sites;
 };
 
-/* xp__faults_copy - what is published, with room for @more; NULL: no memory. Context: text lock, here and below. */
+/*
+ * xp__faults_copy - what is published, but for sites that are gone, with room for @more; NULL: no memory. Context: text lock,
+ * here and below.
+ */
 struct xp__fault_sites *xp__faults_copy(const struct xp__faults *faults, size_t more);
-/* xp__faults_insert - a site and whose it is, into a copy. _remove - takes it out again, if it is there. */
+/* xp__faults_insert - a site and whose it is, into a copy. */
 void xp__faults_insert(struct xp__fault_sites *sites, uintptr_t code, void *owner);
-void xp__faults_remove(struct xp__fault_sites *sites, uintptr_t code);
 /* xp__faults_publish - from now on handlers find what is in the copy. Ordering: (G3). */
 void xp__faults_publish(struct xp__faults *faults, struct xp__fault_sites *sites);
+/* xp__faults_forget - the site at @code goes: a fault at that address is no site's from now on. */
+void xp__faults_forget(struct xp__faults *faults, uintptr_t code);
 
 /* xp__faults_find - whose site it is, or NULL. Context: a handler counted in (xp__trap_enter()). Ordering: (G4). */
 void *xp__faults_find(const struct xp__faults *faults, uintptr_t code);

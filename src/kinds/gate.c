@@ -353,17 +353,11 @@ static int add_faults(const struct xp_site_table *table)
 	return 0;
 }
 
-/* Without memory for a smaller table the one that is there stays: nobody executes what is gone. */
 static void drop_faults(const struct xp_site_table *table)
 {
-	struct xp__fault_sites *sites = nr_ud2(table) > 0 ? xp__faults_copy(&faults, 0) : NULL;
-
-	if (sites == NULL)
-		return;
 	for (const struct xp_gate_site *site = table->start; site < (const struct xp_gate_site *)table->end; site++)
 		if (xp__site_flags(&site->gate) & XP_SITE_UD2)
-			xp__faults_remove(sites, xp__relative(&site->code));
-	xp__faults_publish(&faults, sites);
+			xp__faults_forget(&faults, xp__relative(&site->code));
 }
 
 /* 0: the site faults no more. */

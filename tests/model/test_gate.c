@@ -2,9 +2,12 @@
 /* Gates on the recording port: the calls of a binding, what a failure of each leaves behind, what is refused. */
 #include "xp_test.h"
 
+#include "core/reclaim.h"
+#include "core/state.h"
 #include "recorder.h"
 
 #include <crosspatch/gate.h>
+#include <errno.h>
 
 void *xp__gate_resolve(struct xp_object *object, uintptr_t return_address);
 
@@ -255,6 +258,35 @@ XP_TEST(a_table_that_comes_back)
 	CHECK_MEM(rec_text + UD2, virgin, sizeof(virgin));
 	stop();
 	CHECK_EQ(target(CALL), STUB);
+}
+
+/* No memory is left when the module goes: a fault at that address is a stranger's all the same, till a site stands there again. */
+static void go_without_memory(const void *data)
+{
+	struct xp_regs regs;
+
+	(void)data;
+	REQUIRE(start(UD2) == 0);
+	REQUIRE(xp__gate_provide("g", text_at(PROVIDER)) == 0);
+	rec_fail(REC_ALLOC, 1, REC_FOREVER, -ENOMEM);
+	REQUIRE(xp__lock(NULL) == 0);
+	xp__reclaim();
+	for (size_t size = 16; size <= 2048; size *= 2)
+		while (xp__reclaim_take(size))
+			;
+	xp__unlock();
+	CHECK_EQ(xp_module_unregister(&module), 0);
+	CHECK_EQ(fault(&regs), XP_TRAP_FOREIGN);
+	rec_heal();
+	rec_put(UD2, virgin, sizeof(virgin));
+	REQUIRE(xp_module_register(&module) == 0);
+	CHECK_EQ(fault(&regs), XP_TRAP_RETRY);
+	CHECK_EQ(target(UD2 + 3), PROVIDER);
+}
+
+XP_TEST(a_table_that_goes_without_memory)
+{
+	rec_isolated(go_without_memory, NULL);
 }
 
 /* It has two records, which do not say the same. */

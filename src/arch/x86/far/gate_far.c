@@ -436,11 +436,9 @@ static bool has_other_sites(const struct xp_gate_far *gate, const struct xp_site
 	return false;
 }
 
-/* Without memory for a smaller table the one that is there stays: no thread executes sites that are gone. */
 static void far_going(const struct xp_site_table *table)
 {
 	const struct xp_far_site *end = table->end;
-	struct xp__fault_sites *sites = table->start != table->end ? xp__faults_copy(&faults, 0) : NULL;
 
 	for (const struct xp_far_site *site = table->start; site < end; site++) {
 		struct xp_gate_far **link = &gates;
@@ -451,11 +449,8 @@ static void far_going(const struct xp_site_table *table)
 			(*link)->listed = false;
 			*link = (*link)->next;
 		}
-		if (sites)
-			xp__faults_remove(sites, xp__relative(&site->code));
+		xp__faults_forget(&faults, xp__relative(&site->code));
 	}
-	if (sites)
-		xp__faults_publish(&faults, sites);
 }
 
 static bool far_sound(struct xp__known *known, const void *record)
