@@ -4,7 +4,7 @@
  * a kernel, or a test that records. Freestanding.
  *
  * The core calls only these functions (and memcpy, memmove, memset, memcmp).
- * Everything but xp_trap() runs in the context of the thread that commits.
+ * Those of struct xp_port run in the thread that commits, between lock() and unlock(), unless their comment says otherwise.
  */
 #ifndef XP_PORT_H
 #define XP_PORT_H
@@ -133,8 +133,8 @@ struct xp_port {
 
 	/*
 	 * pin - keeps the text at @target from going away until unpin(), because a call whose object lies at @user goes
-	 * there; @user NULL: a gate, which belongs to no object. NULL: there is nothing to keep. Both without the text lock, in the context of an update. Either both are
-	 * NULL, where text never goes away, or none.
+	 * there; @user NULL: a gate, which belongs to no object. NULL: there is nothing to keep. Both without the text lock,
+	 * in the context of an update. Either both are NULL, where text never goes away, or none.
 	 */
 	void *(*pin)(const void *target, const void *user);
 	void (*unpin)(void *pin);
@@ -163,11 +163,12 @@ struct xp_port {
 	 * data_read - reads a word that may be gone, or text that may only be executed: 0, or an error. Context: as
 	 * function_thread(). NULL: all can be read.
 	 * stack_check - whether the calling thread's own stack, from @from on, holds an address in @ranges, sorted:
-	 * -XP_E_IN_RANGE. wait - lets a millisecond pass.
+	 * -XP_E_IN_RANGE. wait - lets a millisecond pass. Context: thread, with the text lock or without it.
 	 * stack_left - whether what stood at @frame on one of the calling thread's stacks was left by a jump to where the
 	 * stack pointer is now, at @here: it is below on the same stack, or on a stack for signal handlers that the thread is
 	 * not on any more. False if that is not sure. Context: as function_thread(). NULL: nothing ever is.
-	 * unwind_ip - _Unwind_GetIP(), or 0. NULL: no exceptions here, or calls that they leave are awaited for ever.
+	 * unwind_ip - _Unwind_GetIP(), or 0. Context: a personality function, in any thread. NULL: no exceptions here,
+	 * or calls that they leave are awaited for ever.
 	 */
 	struct xp_function_thread *(*function_thread)(void);
 	int (*hook_exit)(struct xp_function_thread *thread);

@@ -56,7 +56,7 @@ static inline struct xp_object *xp__site_object(const int32_t *reference)
 
 struct xp__known;
 
-/* Those of xp_object.flags that are used: static_key.c. */
+/* Those of xp_object.flags that are used: kinds/key.c. */
 #define XP__OBJECT_FLAGS 1u
 
 /* A poke with its bytes. */

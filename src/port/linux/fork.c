@@ -14,8 +14,9 @@
  *    descriptor, and /proc/self/mem belongs to the process that opened it.
  * 3. The core forgets the parent's threads: the trap handlers that are inside the table, and those inside handlers of traced
  *    functions, will never leave in this process, and a commit waits for them. So before the lock is free.
- * 4. The lock is free, or stays with this thread if it was in a commit.
- * 5. The core's deferred decrements, which need the lock.
+ *    If descriptors are to stay open, the child then opens a /proc/self/mem of its own: later it may have no right to.
+ * 4. The lock is free, or stays with this thread if it was in a commit. If fork did not get it, it stays taken.
+ * 5. If it is free: the core's deferred decrements, which need the lock.
  *
  * A child that was made without fork's handlers (_Fork, clone) is noticed by the mark XP__MARK_PARENT when it first takes the
  * lock for the core, by xp__fork_lock(): 2, 3, then 4 as part of taking the lock, which finds its own mark down. 5 is left out:

@@ -18,7 +18,7 @@ void xp__marks_start(void)
 
 	if (!xp__is_error(page)) {
 		xp__fork_marks = (uint32_t *)page; /* NOLINT: an address */
-		/* Without it, children of fork() are still noticed, by child() in fork.c. */
+		/* Without it, children of fork() are still noticed, by fork_child() in fork.c. */
 		XP__SYS3(SYS_madvise, page, 4096, MADV_WIPEONFORK);
 	}
 }
