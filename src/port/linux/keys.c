@@ -19,9 +19,7 @@
 
 /*
  * xp__can_read() under that value. No memory is touched meanwhile: the stack may have a key, too. A signal that comes in
- * between saves the register and gives it back. The call is another one, which takes four registers: rt_sigprocmask reads the set
- * of signals before it finds that there is no such way to change one. (valgrind prints that it does not know the way, but its
- * processor has no keys.)
+ * between saves the register and gives it back.
  */
 static long read_as_handler(uintptr_t addr)
 {

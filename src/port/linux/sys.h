@@ -156,7 +156,7 @@ int xp__gettid(void);
 void xp__gettid_fork(void);
 
 /*
- * xp__can_read - whether the four bytes in line around @addr can be read, and so the rest of their page: what lies there may be
+ * xp__can_read - whether the eight bytes in line around @addr can be read, and so the rest of their page: what lies there may be
  * unmapped, or for execution only. xp__data_read - the port's data_read(). Context: any.
  * xp__data_check - its data_check(), of those four bytes.
  */
