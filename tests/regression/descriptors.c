@@ -238,6 +238,7 @@ static void of_another_process(void)
 		if (mprotect(data, sizeof(data), PROT_READ | PROT_EXEC) == 0)
 			(void)!write(ready[1], "", 1);
 		close(ready[1]);
+		alarm(XP_CHILD_SECONDS); /* should the test end before it is killed */
 		pause();
 	}
 	close(ready[1]);
