@@ -47,6 +47,7 @@ struct xp__commit {
 	uint32_t to_jmp, to_test; /* the shared plans of branch sites: number + 1, 0 as long as there is none */
 	void *scratch; /* a struct xp_range for each site: to sort them, and to say where no thread may rest */
 	bool ready;    /* xp__commit_ready() was asked, and found nothing */
+	bool refused;  /* it was asked, and the port refused */
 	unsigned needs, nr_phases; /* of one that is ready */
 	uintptr_t page;            /* that can be read, xp__commit_readable() */
 	uintptr_t *pages;          /* more of them, each where its number says */

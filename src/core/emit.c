@@ -302,10 +302,10 @@ static bool traps(const struct xp__commit *commit)
 	return commit->policy == XP_POLICY_AUTO && xp__commit_needs(commit) & XP_NEED_TRAP;
 }
 
-/* The needs that the port can serve of a commit whose breakpoints it refused; 0: it did not refuse them, or there is no way. */
+/* The needs that the port can serve of a commit that it refused with @error; 0: not because of breakpoints, or there is no way. */
 static unsigned without_traps(const struct xp__commit *commit, int error)
 {
-	if (error == 0 || !traps(commit))
+	if (!commit->refused || !traps(commit))
 		return 0;
 	/* It may have been something else: the port is asked for breakpoints alone. */
 	return xp__port->prepare(XP_NEED_TRAP, NULL) == error ? xp__port->can(~(unsigned)XP_NEED_TRAP) : 0;
@@ -337,7 +337,7 @@ static int run(struct xp__commit *commit, const struct xp__work *work, const str
 	bool dear = traps(commit) && !xp__port->can(XP_NEED_TRAP);
 	struct xp__commit *other = dear ? emit_rebuild(work, size, xp__port->can(~(unsigned)XP_NEED_TRAP), diag) : NULL;
 	int error = other ? 0 : xp__commit_ready(commit, diag);
-	unsigned can = error ? without_traps(commit, error) : 0;
+	unsigned can = without_traps(commit, error);
 	struct xp_diag refused;
 
 	if (can) {

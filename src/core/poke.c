@@ -496,8 +496,10 @@ int xp__commit_ready(struct xp__commit *c, struct xp_diag *diag)
 	error = xp__commit_order(c, diag);
 	error = error ? error : make_buffer(diag);
 	error = error ? error : check_private(c, diag);
-	if (!error && c->nr_phases > 0)
+	if (!error && c->nr_phases > 0) {
 		error = poke_prepare(c->needs, diag);
+		c->refused = error != 0;
+	}
 	c->ready = error == 0;
 	return error;
 }
