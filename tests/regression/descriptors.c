@@ -14,6 +14,7 @@
 #include <signal.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <ucontext.h>
 
 #ifndef XP_INJECT
 #error "this program is linked with a library built with XP_INJECT"
@@ -807,6 +808,40 @@ static void taken_at_any_moment(void)
 XP_TEST(taken_by_another_thread)
 {
 	xp_child(taken_at_any_moment);
+}
+
+/* The same, at the moment that shows it: what was written went into another file, as if the number was taken before. */
+static void write_goes_elsewhere(int signal, siginfo_t *info, void *context)
+{
+	ucontext_t *uc = context;
+
+	(void)signal;
+	(void)info;
+#ifdef __x86_64__
+	uc->uc_mcontext.gregs[REG_RAX] = uc->uc_mcontext.gregs[REG_RDX];
+#else
+	uc->uc_mcontext.gregs[REG_EAX] = uc->uc_mcontext.gregs[REG_EDX];
+#endif
+}
+
+static void taken_before_each_write(void)
+{
+	struct sigaction act = {.sa_sigaction = write_goes_elsewhere, .sa_flags = SA_SIGINFO};
+
+	if (!start_as(XP_DESCRIPTORS_CLOSE))
+		return;
+	CHECK_EQ(xp_set_policy(XP_POLICY_AUTO), 0);
+	CHECK_EQ(xp_set_writer(XP_WRITER_PROCMEM), 0);
+	REQUIRE_EQ(sigaction(SIGSYS, &act, NULL), 0);
+	REQUIRE(xp_child_filter(SYS_pwrite64, SECCOMP_RET_TRAP, 0));
+	CHECK(xp_static_branch_enable(&subject_key) < 0);
+	CHECK_EQ(subject_key_site(), false);
+	CHECK_EQ(xp_state(), XP_STATE_READY);
+}
+
+XP_TEST(taken_before_a_write)
+{
+	xp_child(taken_before_each_write);
 }
 
 /* ---- none to be had, for a while in mid-commit ---- */
