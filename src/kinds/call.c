@@ -13,7 +13,7 @@
  *     trampolines direct: to go through the word takes several instructions, and a thread that rested between them would
  *     enter the old target after an update.
  * I5  What a call goes to stays mapped: the port is asked to keep it before the text lock is taken, and to let go of what
- *     was there before after it was given back. Whoever unmaps (dlclose) has the dynamic linker's lock and may want ours.
+ *     was there before after it was given back. A thread that unmaps (dlclose) has the dynamic linker's lock and may want ours.
  * I6  A call defined as lazy has its sites found: once registered, its word leads to a stub that asks where the call came
  *     from. A call of the trampoline that one store can change is changed, and known from then on as if it had a record; any
  *     other costs a question, and after MISSES_MAX of them the word leads to the target: who returns where is not known before
@@ -229,7 +229,7 @@ static void call_gone(const struct xp_site_table *table)
 
 #if XP__HAS_THUNKS
 
-#define MISSES_MAX 16u /* calls that could not be changed, before nobody asks any more */
+#define MISSES_MAX 16u /* calls that could not be changed, before no call asks any more */
 
 extern xp__call_func xp__call_discoverer __attribute__((visibility("hidden")));
 XP__THUNK(xp__call_discoverer, xp__call_discover);
@@ -310,7 +310,7 @@ static void call_live(const struct xp_site_table *table)
 	}
 }
 
-/* Sites that no record names go back to the trampoline: should the table come back, nobody would know them. */
+/* Sites that no record names go back to the trampoline: if the table came back, it would not know them. */
 static void call_going(const struct xp_site_table *table)
 {
 	for (const struct xp_call_site *site = table->start; site < (const struct xp_call_site *)table->end; site++) {

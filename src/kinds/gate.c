@@ -454,7 +454,7 @@ static void gate_live(const struct xp_site_table *table)
 	}
 }
 
-/* Sites that no record names are unbound: should the table come back, nobody would know them. */
+/* Sites that no record names are unbound: if the table came back, it would not know them. */
 static void forget_discovered(struct xp_gate *handle)
 {
 	for (const struct xp__discovered *discovered = handle->discovered; discovered; discovered = discovered->next) {

@@ -944,7 +944,7 @@ XP_TEST(no_descriptors_in_mid_commit)
 	xp_child(exhausted_mprotect);
 }
 
-/* ---- none to be had before a commit among threads: nobody can be asked for a mask, and single stores serve ---- */
+/* ---- none to be had before a commit among threads: no thread can be asked for its mask; single stores serve ---- */
 
 XP_DEFINE_IMV(int, descriptors_value, 0);
 

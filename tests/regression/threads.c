@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /*
- * Whether a thread blocks SIGTRAP, asked of every thread by each commit with breakpoints: nobody is overlooked, whatever
- * the system refuses and whoever came meanwhile; and nobody is waited for in vain, or accused without cause.
+ * Whether a thread blocks SIGTRAP, asked of every thread by each commit with breakpoints: no thread is overlooked, whatever
+ * the system refuses and whichever came meanwhile; and none is waited for in vain, or named without cause.
  */
 #include "xp_child.h"
 #include "xp_subject.h"
@@ -634,7 +634,7 @@ XP_TEST(values_among_many_threads)
 	xp_child(many_threads);
 }
 
-/* ---- a tracer may lose a SIGTRAP when it leaves: while there is one, nobody traps ---- */
+/* ---- a tracer may lose a SIGTRAP when it leaves: while there is one, no thread traps ---- */
 
 static void trace_parent(int ready)
 {
@@ -673,7 +673,7 @@ static void under_a_tracer(void)
 	if (traced)
 		values_change(false);
 	else
-		XP_TEST_NOTE("nobody may trace here");
+		XP_TEST_NOTE("no process may trace another here");
 	kill(tracer, SIGKILL);
 	REQUIRE(waitpid(tracer, NULL, 0) == tracer);
 	nanosleep(&later, NULL);
