@@ -2,9 +2,9 @@
 /*
  * Function entries: tracing and redirecting functions that were compiled with a patchable entry, while they run.
  *
- * An entry is one 5-byte nop at the beginning of a function, with a record. It is made by
+ * An entry is one instruction of 5 bytes at the beginning of a function, which does nothing there, with a record. It is made by
  *	- the plugin for gcc: __attribute__((xp_patchable)), or -fplugin-arg-crosspatch-functions=PATTERN;
- *	- -fpatchable-function-entry=5 of clang, where it is one instruction, and of gcc, where it is five of one byte, which
+ *	- -fpatchable-function-entry=5 of clang, where it is one nop, and of gcc, where it is five of one byte, which
  *	  xp_function_prepare() makes one of. `crosspatch annotate` gives these names and sizes. Nops before the function
  *	  (-fpatchable-function-entry=N,M) are no entry, nor are five that lie on both sides of its first byte.
  * gcc knows which registers a function of the same file changes, and -O2 has its callers keep values in others (-fipa-ra).
@@ -13,7 +13,11 @@
  * One file at least of each executable or shared object with such functions includes this header: it holds the object's
  * stub, and registers its records.
  *
- * A traced function's nop is a call of the stub, which leads into the library; a redirected one's is a jmp. For x86-64.
+ * A traced function's entry is a call of the stub, which leads into the library; a redirected one's is a jmp. The plugin's is
+ * TEST of a constant while it is off, one byte away from the call: tracing takes one sync and no breakpoint. So is a nop's from
+ * when it was first traced, or prepared. TEST changes flags, as the stub does: at an entry they mean nothing by the System V
+ * ABI. A function that is called with a meaning in its flags, by assembly, has no entry, or one that is only
+ * redirected. For x86-64.
  */
 #ifndef XP_FUNCTION_H
 #define XP_FUNCTION_H
@@ -191,7 +195,8 @@ size_t xp_function_stack_gone(const void *low, const void *high);
 int xp_function_quiesce(xp__any_function *const *fns, size_t nr, struct xp_diag *diag);
 
 /*
- * xp_function_prepare - makes one nop of each matching entry that is five of one byte (gcc's -fpatchable-function-entry=5).
+ * xp_function_prepare - makes of each matching entry that is nops what is one byte away from the call; where the object has no
+ * stub, one nop of five of one byte (gcc's -fpatchable-function-entry=5, which cannot be traced or redirected as it is).
  * With NULL: all. Names are unknown there, unless the object was annotated: only NULL and "*" match. Return: how many, or an
  * error; then none. Nops that do not stand at the beginning of their function are left out; what says where it begins is its
  * unwind information, or annotate's record.

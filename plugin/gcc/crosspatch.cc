@@ -23,6 +23,9 @@
  *	functions=PATTERN	an entry for each function whose name for the linker matches, as fnmatch() does it; may be
  *				given several times. Not for those with __attribute__((no_instrument_function))
  *	functions-file=PATH	the same for each line of a file; empty lines and those that begin with # are none
+ *	entries=flip|nop	what an entry is while it is off: flip, the default: a test of the 5 bytes of the call that it
+ *				becomes but for the first, which changes flags; nop: a nop, which does not, and which tools
+ *				that look for one there find. It becomes the former when it was traced
  */
 #include <fnmatch.h>
 #include "gcc-plugin.h"
@@ -57,6 +60,7 @@ static const char patchable_name[] = "xp_patchable";
 static const char trampoline_prefix[] = "xp_trampoline_";
 static bool quadword = true;
 static bool every_call;
+static bool flip = true;
 static auto_vec<char *> patterns;
 
 /* ---- the attribute ---- */
@@ -287,7 +291,23 @@ static void emit_parts(void)
 }
 
 /*
- * The nop and its record, before everything but an endbr64: also before a label, which a loop may come back to. The text
+ * What stands at an entry. A file of the executable or shared object that includes <crosspatch/function.h> has the stub; where
+ * none does the displacement is any. The relocation is that of a call: linkers refuse others to what is not there. In
+ * the large code model the stub may be out of reach.
+ */
+static const char nop[] = "\t.byte 0x0f, 0x1f, 0x44, 0, 0\n";
+static const char off[] = "\t.weak xp__function_stub\n"
+			  "\t.hidden xp__function_stub\n"
+			  "\t.reloc . + 1, R_X86_64_PLT32, xp__function_stub - 4\n"
+			  "\t.byte 0xa9, 0, 0, 0, 0\n";
+
+static const char *what_is_off(void)
+{
+	return flip && ix86_cmodel != CM_LARGE && ix86_cmodel != CM_LARGE_PIC ? off : nop;
+}
+
+/*
+ * The entry and its record, before everything but an endbr64: also before a label, which a loop may come back to. The text
  * refers to the name, so that a linker that folds identical functions keeps those of other names apart: they are traced and
  * redirected one by one.
  */
@@ -308,7 +328,7 @@ static void emit_entry(void)
 	emit_parts();
 	text = xasprintf("%s.Lxp_entry%u:\n"
 			 "\t.reloc .Lxp_entry%u, R_X86_64_NONE, .Lxp_name%u\n"
-			 "\t.byte 0x0f, 0x1f, 0x44, 0, 0\n"
+			 "%s"
 			 "\t.pushsection " XP__ENTRY_SITES ",\"ao?\",@progbits,.Lxp_entry%u\n"
 			 "\t" XP__ENTRY_RECORD(".Lxp_entry%u", ".Lxp_name%u",
 					       "((.Lxp_entry_end%u - %s) << " XP__TEXT(
@@ -319,8 +339,8 @@ static void emit_entry(void)
 			 ".Lxp_name%u:\n"
 			 "\t.asciz \"%s\"\n"
 			 "\t.popsection",
-			 quadword ? ".p2align 3,,4\n" : "", nr_entries, nr_entries, nr_entries, nr_entries, nr_entries,
-			 nr_entries, nr_entries, name, nr_entries, name, nr_entries, name);
+			 quadword ? ".p2align 3,,4\n" : "", nr_entries, nr_entries, nr_entries, what_is_off(),
+			 nr_entries, nr_entries, nr_entries, nr_entries, name, nr_entries, name, nr_entries, name);
 	if (is_endbr(first))
 		emit_insn_after_setloc(directive(text), first, INSN_LOCATION(first));
 	else
@@ -395,6 +415,8 @@ static bool set_argument(const char *key, const char *value)
 		quadword = is(value, "quadword");
 	else if (is(key, "sites") && (is(value, "calls") || is(value, "all")))
 		every_call = is(value, "all");
+	else if (is(key, "entries") && (is(value, "flip") || is(value, "nop")))
+		flip = is(value, "flip");
 	else if (is(key, "functions") && value && *value)
 		patterns.safe_push(xstrdup(value));
 	else if (is(key, "functions-file"))
@@ -411,7 +433,8 @@ int plugin_init(struct plugin_name_args *plugin, struct plugin_gcc_version *vers
 		"align=quadword|none  pad before calls of static calls\n"
 		"sites=calls|all      all: pad every direct call, write no record\n"
 		"functions=PATTERN    patchable entries for functions of these names\n"
-		"functions-file=PATH  the same for each line of a file",
+		"functions-file=PATH  the same for each line of a file\n"
+		"entries=flip|nop     what an entry is while it is off",
 	};
 	static struct register_pass_info pass;
 
@@ -423,7 +446,7 @@ int plugin_init(struct plugin_name_args *plugin, struct plugin_gcc_version *vers
 	for (int i = 0; i < plugin->argc; i++)
 		if (!set_argument(plugin->argv[i].key, plugin->argv[i].value)) {
 			error("%<-fplugin-arg-%s-%s%s%s%>: there are align=quadword, align=none, sites=calls, sites=all, "
-			      "functions=PATTERN, functions-file=PATH",
+			      "functions=PATTERN, functions-file=PATH, entries=flip, entries=nop",
 			      plugin->base_name, plugin->argv[i].key, plugin->argv[i].value ? "=" : "",
 			      plugin->argv[i].value ? plugin->argv[i].value : "");
 			return 1;

@@ -29,7 +29,8 @@
  *
  * XP__BRANCH_LEN, XP__CALL_LEN, XP__JUMP_LEN, XP__TRAMPOLINE_LEN, XP__ENTRY_LEN, XP__FAULT_LEN - bytes of the sites of each
  * kind, at most XP_MAX_LEN. XP__TRAMPOLINE_CHANGE - leading bytes of a trampoline that differ between its forms.
- * XP__TRAP_LEN - bytes of the instruction that traps.
+ * XP__TRAP_LEN - bytes of the instruction that traps. XP__ENTRY_SHARED - leading bytes in which the two forms of an entry
+ * differ that is traced and no longer traced, 1 at least.
  * XP__BRANCH_SHARED - the two forms of a key's site differ in their first XP__BRANCH_SHARED bytes alone, wherever it leads:
  * two plans serve all sites, and a commit of a million keeps to a loop over them. 0: each site has a plan of its own.
  * XP__TRAMPOLINE_STAYS - whether a trampoline that jumps through the word may stay so where the word leads to the right place
@@ -121,11 +122,17 @@ bool xp__fault_stands(uintptr_t code);
 
 #if XP__HAS_ENTRIES
 /*
- * Entries of functions. xp__form_entry_built - number @n of those that compilers leave: first the one that stands there while a
- * function is not traced. False: there are no more. xp__form_is_entry_nop - any of them; xp__form_is_entry_nops - the second, of
- * several instructions. xp__form_is_landing - whether the XP__LANDING_LEN bytes are an instruction that marks where indirect
+ * Entries of functions. xp__form_entry_off - what does nothing at an entry, and differs from the call of @stub there in its
+ * first XP__ENTRY_SHARED bytes alone. It may do what is dead at an entry, change flags for instance. xp__form_is_entry_off -
+ * one of those, whatever its stub. xp__entry_is - whether the call of @stub, or what differs from it so, stands there, in text
+ * that can be read; inline, as xp__branch_is(). xp__form_entry_built - number @n of the nops that compilers leave, the
+ * one of one instruction first. False: there are no more. xp__form_is_entry_nop - any of them; xp__form_is_entry_nops - the
+ * second, of several instructions. xp__form_is_landing - whether the XP__LANDING_LEN bytes are an instruction that marks where indirect
  * branches may arrive: it stands before the entry.
  */
+bool xp__form_entry_off(uint8_t *bytes, uintptr_t code, uintptr_t stub);
+bool xp__form_is_entry_off(const uint8_t *text);
+bool xp__entry_is(uintptr_t code, uintptr_t stub, bool calls);
 bool xp__form_entry_built(uint8_t *bytes, unsigned n);
 void xp__form_entry_nop(uint8_t *bytes);
 bool xp__form_is_entry_nop(const uint8_t *text);

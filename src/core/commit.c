@@ -94,6 +94,38 @@ int xp__commit_plan_add(struct xp__commit *commit, struct xp__change *change, co
 	return (int)commit->nr_plans++;
 }
 
+static struct {
+	struct xp__plan plan;
+	enum xp_policy policy;
+	unsigned can;
+	bool built;
+} last_way[XP__NR_WAYS];
+
+int xp__commit_way(struct xp__commit *commit, enum xp__way way)
+{
+	bool known = last_way[way].built && last_way[way].policy == commit->policy && last_way[way].can == commit->can;
+
+	if (commit->way[way] == 0 && known) {
+		memcpy(&commit->plans[commit->nr_plans], &last_way[way].plan, sizeof(struct xp__plan));
+		commit->way[way] = (uint32_t)++commit->nr_plans;
+	}
+	return (int)commit->way[way] - 1;
+}
+
+int xp__commit_new_way(struct xp__commit *commit, enum xp__way way, struct xp__change *change, struct xp_diag *diag)
+{
+	int number = xp__commit_plan_add(commit, change, NULL, diag);
+
+	if (number < 0)
+		return number;
+	last_way[way].plan = commit->plans[number];
+	last_way[way].policy = commit->policy;
+	last_way[way].can = commit->can;
+	last_way[way].built = true;
+	commit->way[way] = (uint32_t)number + 1;
+	return number;
+}
+
 int xp__commit_change(struct xp__commit *commit, struct xp__change *change, size_t first, struct xp_diag *diag)
 {
 	int number = xp__commit_plan_add(commit, change, (const void *)change->addr, diag);

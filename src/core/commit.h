@@ -9,13 +9,22 @@
 #include <crosspatch/error.h>
 #include <stddef.h>
 
+/* Plans that many sites of a commit share, those of all keys and of all functions: which way a site goes. */
+enum xp__way { XP__TO_TEST, XP__TO_JMP, XP__TO_OFF, XP__TO_CALL, XP__NR_WAYS };
+
 /* How much room the changes of a commit take at most, found out before there is any. */
 struct xp__size {
 	size_t sites;
 	size_t plans;
 	size_t pointers;
-	bool to_jmp, to_test; /* the two plans that all branch sites share are counted in */
+	bool way[XP__NR_WAYS]; /* the plan that sites share which go that way is counted in */
 };
+
+static inline void xp__size_way(struct xp__size *size, enum xp__way way)
+{
+	size->plans += !size->way[way];
+	size->way[way] = true;
+}
 
 /*
  * Data that text jumps through. It belongs to the commit like its sites: stored before the first store of text, given
@@ -44,7 +53,7 @@ struct xp__commit {
 	unsigned
 		can; /* what the port can serve, enum xp_need: as the port says, or the builder, which may try without breakpoints */
 	enum xp_policy policy;    /* that in force, or the builder's */
-	uint32_t to_jmp, to_test; /* the shared plans of branch sites: number + 1, 0 as long as there is none */
+	uint32_t way[XP__NR_WAYS]; /* the shared plans: number + 1, 0 as long as there is none */
 	void *scratch; /* a struct xp_range for each site: to sort them, and to say where no thread may rest */
 	bool ready;    /* xp__commit_ready() was asked, and found nothing */
 	bool refused;  /* it was asked, and the port refused */
@@ -74,6 +83,14 @@ static inline void xp__commit_free(struct xp__commit *commit)
  * Returns its number, or an error of xp__plan_build(), told to @diag for @site.
  */
 int xp__commit_plan_add(struct xp__commit *commit, struct xp__change *change, const void *site, struct xp_diag *diag);
+
+/*
+ * xp__commit_way - the number of the plan that all sites share which go that way; -1: it is not known, and xp__commit_new_way()
+ * has it built of @change, which is the same each time. It is the same in every commit under the same policy and port, so it is
+ * built once: that is a quarter of all instructions of a commit of one site (bench/toggle). Errors: as above.
+ */
+int xp__commit_way(struct xp__commit *commit, enum xp__way way);
+int xp__commit_new_way(struct xp__commit *commit, enum xp__way way, struct xp__change *change, struct xp_diag *diag);
 
 /*
  * xp__commit_change - adds a site with what changes at it. Sites with equal plans share one, looked for among those

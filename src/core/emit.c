@@ -156,23 +156,27 @@ static void count_group(const struct xp__request *request, const struct xp__grou
 	size->plans += group ? group->nr : 1;
 }
 
-static int emit_group(const struct xp__request *request, const struct xp__group *group, struct xp__commit *commit,
-		      struct xp_diag *diag)
+int xp__emit_sites(const struct xp__request *request, const struct xp__group *group, struct xp__commit *commit,
+		   struct xp_diag *diag)
 {
 	const size_t first = commit->nr_plans;
 	struct xp__site site = {0};
 	int there = 1, error = 0;
 
-	if (is_as_built(request, group))
-		return 0;
-	if (request->kind->emit)
-		return request->kind->emit(request, group, commit, diag);
 	for (size_t i = 0; there >= 0 && !error; i++) {
 		there = request->kind->site(group, i, &site);
 		if (there > 0)
 			error = emit_site(request, &site, commit, first, diag);
 	}
 	return error;
+}
+
+static int emit_group(const struct xp__request *request, const struct xp__group *group, struct xp__commit *commit,
+		      struct xp_diag *diag)
+{
+	if (is_as_built(request, group))
+		return 0;
+	return (request->kind->emit ? request->kind->emit : xp__emit_sites)(request, group, commit, diag);
 }
 
 bool xp__request_patches(const struct xp__request *request)

@@ -19,6 +19,13 @@ struct xp__work {
 /* xp__work_commit - builds the commit and runs it. Context: text lock. Errors: as xp_batch_commit(). */
 int xp__work_commit(const struct xp__work *work, struct xp_diag *diag);
 
+/*
+ * xp__emit_sites - adds to @commit what @request changes at the sites of @group, or NULL, one by one as their kind's site() and
+ * form() say: what emit() is in the place of. Errors: a code, told to @diag.
+ */
+int xp__emit_sites(const struct xp__request *request, const struct xp__group *group, struct xp__commit *commit,
+		   struct xp_diag *diag);
+
 /* xp__attach_locked - brings the sites of @nr groups to the state of their objects. */
 int xp__attach_locked(const struct xp__group *groups, size_t nr, enum xp__which from, struct xp_diag *diag);
 

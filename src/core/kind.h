@@ -205,7 +205,7 @@ struct xp__kind {
 		    enum xp__which which, unsigned n, struct xp__form *form, struct xp_diag *diag);
 
 	/*
-	 * emit - in the place of count(), site() and form(): compares the text of all sites with what it must be, and adds the
+	 * emit - in the place of site() and form(): compares the text of all sites with what it must be, and adds the
 	 * changes. Called for each group of the request's object, or once with NULL if it has no object. Errors: a code, told
 	 * to @diag.
 	 */

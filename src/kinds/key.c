@@ -72,52 +72,25 @@ static void key_count(const struct xp__request *request, const struct xp__group 
 		size->plans += group->nr;
 		return;
 	}
-	if (nr_to_jmp > 0 && !size->to_jmp) {
-		size->to_jmp = true;
-		size->plans++;
-	}
-	if (nr_to_jmp < group->nr && !size->to_test) {
-		size->to_test = true;
-		size->plans++;
-	}
+	if (nr_to_jmp > 0)
+		xp__size_way(size, XP__TO_JMP);
+	if (nr_to_jmp < group->nr)
+		xp__size_way(size, XP__TO_TEST);
 }
 
-/*
- * The number of the plan that all sites share which go that way. It is the same in every commit under the same policy
- * and port, so it is built once: that is a quarter of all instructions of a commit of one site (bench/toggle).
- */
+/* The number of the plan that all sites share which go that way. */
 static int key_plan(struct xp__commit *commit, bool to_jmp, struct xp_diag *diag)
 {
-	static struct {
-		struct xp__plan plan;
-		enum xp_policy policy;
-		unsigned can;
-		bool built;
-	} last[2];
-	uint32_t *shared = to_jmp ? &commit->to_jmp : &commit->to_test;
-	bool known = last[to_jmp].built && last[to_jmp].policy == commit->policy && last[to_jmp].can == commit->can;
 	uint8_t old[XP__BRANCH_LEN], new[XP__BRANCH_LEN];
 	struct xp__change change = {.old = old, .new = new, .len = XP__BRANCH_LEN, .known = XP__BRANCH_SHARED};
-	int number;
+	enum xp__way way = to_jmp ? XP__TO_JMP : XP__TO_TEST;
+	int number = xp__commit_way(commit, way);
 
-	if (*shared)
-		return (int)*shared - 1;
-	if (known) {
-		number = (int)commit->nr_plans++;
-		memcpy(&commit->plans[number], &last[to_jmp].plan, sizeof(struct xp__plan));
-	} else {
-		(void)xp__form_branch(old, 0, XP__BRANCH_LEN, !to_jmp);
-		(void)xp__form_branch(new, 0, XP__BRANCH_LEN, to_jmp);
-		number = xp__commit_plan_add(commit, &change, NULL, diag);
-		if (number < 0)
-			return number;
-		last[to_jmp].plan = commit->plans[number];
-		last[to_jmp].policy = commit->policy;
-		last[to_jmp].can = commit->can;
-		last[to_jmp].built = true;
-	}
-	*shared = (uint32_t)number + 1;
-	return number;
+	if (number >= 0)
+		return number;
+	(void)xp__form_branch(old, 0, XP__BRANCH_LEN, !to_jmp);
+	(void)xp__form_branch(new, 0, XP__BRANCH_LEN, to_jmp);
+	return xp__commit_new_way(commit, way, &change, diag);
 }
 
 /* Plans that no site of the group needs are not built: number -1. */
@@ -127,8 +100,8 @@ static int key_plans(const struct xp__request *request, const struct xp__group *
 	struct xp__size size = {0};
 
 	key_count(request, group, &size);
-	plan[false] = size.to_test ? key_plan(commit, false, diag) : 0;
-	plan[true] = size.to_jmp ? key_plan(commit, true, diag) : 0;
+	plan[false] = size.way[XP__TO_TEST] ? key_plan(commit, false, diag) : 0;
+	plan[true] = size.way[XP__TO_JMP] ? key_plan(commit, true, diag) : 0;
 	return plan[false] < 0 ? plan[false] : plan[true] < 0 ? plan[true] : 0;
 }
 

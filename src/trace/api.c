@@ -199,6 +199,16 @@ static int at_beginning(const struct xp__entries *module, uint32_t record)
 		(const void *)(xp__record_code(module, record) - xp__record_before(module, record)));
 }
 
+/* Five nops, or, where that is something else, a nop that tracing makes what differs from the call in one byte. */
+static bool can_prepare(const struct xp__entries *module, uintptr_t code)
+{
+	const uint8_t *text = (const uint8_t *)code;
+	uint8_t off[XP__ENTRY_LEN];
+
+	return xp__form_is_entry_nops(text) ||
+	       (xp__form_is_entry_nop(text) && module->stub && xp__form_entry_off(off, code, module->stub));
+}
+
 /* Whether a request by pattern changes this function. */
 static bool concerns(const struct xp__entries *module, uint32_t record, const char *pattern,
 		     const struct xp__request *asked)
@@ -219,8 +229,7 @@ static bool concerns(const struct xp__entries *module, uint32_t record, const ch
 		return traced;
 	default:
 		return xp__text_readable(&page, xp__record_code(module, record), XP__ENTRY_LEN) &&
-		       xp__form_is_entry_nops((const uint8_t *)xp__record_code(module, record)) &&
-		       at_beginning(module, record) != 0;
+		       can_prepare(module, xp__record_code(module, record)) && at_beginning(module, record) != 0;
 	}
 }
 

@@ -2,12 +2,15 @@
 /*
  * Entries as a kind of sites: which text they may have, and the modules that they come and go with.
  *
- * I1  An entry is a nop, a call of its module's stub, or a jmp to a replacement: function->text says which. Any other
+ * I1  An entry does nothing, or is a call of its module's stub, or a jmp to a replacement: function->text says which. Any other
  *     text is refused, and nothing is changed.
  * I2  Handlers and the replacement change after the text did, both in one store: until then a call by the new text runs
  *     what was there before, so that a commit that fails was never seen.
  * I3  An entry calls the stub if there are handlers, or if the replacement is out of reach of a jmp. Each call that comes
  *     through then reads where the function was redirected to. So text and data may change one after the other.
+ * I5  What does nothing is a nop until the function is traced or prepared, unless the compiler's plugin saw to it; then it is
+ *     what differs from the call in one byte, which may change flags. Tracing changes them, too. A function that is only
+ *     redirected and restored has its nop again.
  * I4  A request adds to those before it in the same batch: the last one's commit has them all.
  *
  * Ordering: F1. core/reclaim.c has the argument.
@@ -15,7 +18,9 @@
 #include "trace/entries.h"
 
 #include "arch/arch.h"
+#include "core/commit.h"
 #include "core/deps.h"
+#include "core/emit.h"
 #include "core/state.h"
 #include "trace/inside.h"
 #include "trace/match.h"
@@ -34,6 +39,12 @@ static bool is_traced(const struct xp__handlers *list)
 static uintptr_t redirect_of(const struct xp__handlers *list)
 {
 	return list ? list->redirect : 0;
+}
+
+/* What a call runs when the commit under way is done. */
+static const struct xp__handlers *handlers_after(const struct xp__function *function)
+{
+	return function->changes ? function->new_handlers : function->handlers;
 }
 
 /* ---- the kind ---- */
@@ -100,14 +111,25 @@ int xp__entry_refuse(const struct xp__function *function, int error, const char 
 	return xp__fail(diag, error, XP_PHASE_VALIDATE, (const void *)function->code, detail);
 }
 
-/* I3. Fills in the text that the entry is to have; an error if it cannot have it. */
-static int wanted(const struct xp__function *function, uint8_t *bytes, struct xp_diag *diag)
+/* I5. What does nothing: what stands there, if it does and is not to be prepared. */
+static void off_text(const struct xp__function *function, bool prepare, uint8_t *bytes)
 {
-	const struct xp__handlers *handlers = function->changes ? function->new_handlers : function->handlers;
+	uintptr_t code = function->code, stub = function->module->stub;
+
+	if (!prepare && xp__entry_is_off(code, stub, function->text))
+		memcpy(bytes, function->text, XP__ENTRY_LEN);
+	else if (!(prepare || function->flips) || stub == 0 || !xp__form_entry_off(bytes, code, stub))
+		xp__form_entry_nop(bytes);
+}
+
+/* I3. Fills in the text that the entry is to have; an error if it cannot have it. */
+static int wanted(const struct xp__function *function, bool prepare, uint8_t *bytes, struct xp_diag *diag)
+{
+	const struct xp__handlers *handlers = handlers_after(function);
 	uintptr_t redirect = redirect_of(handlers);
 
 	if (!is_traced(handlers) && redirect == 0) {
-		xp__form_entry_nop(bytes);
+		off_text(function, prepare, bytes);
 		return 0;
 	}
 	if (!is_traced(handlers) && xp__form_jump(bytes, function->code, redirect))
@@ -126,6 +148,70 @@ static int wanted(const struct xp__function *function, uint8_t *bytes, struct xp
 	return 0;
 }
 
+static bool is_prepare(const struct xp__request *request)
+{
+	return request->entry.op == XP__ENTRY_PREPARE;
+}
+
+/* ---- one byte ---- */
+
+/* The call and what differs from it in one byte, whatever the function: their sites share two plans. */
+static int entry_plan(struct xp__commit *commit, bool calls, struct xp_diag *diag)
+{
+	uint8_t old[XP__ENTRY_LEN], new[XP__ENTRY_LEN];
+	struct xp__change change = {.old = old, .new = new, .len = XP__ENTRY_LEN, .known = XP__ENTRY_SHARED};
+	enum xp__way way = calls ? XP__TO_CALL : XP__TO_OFF;
+	int number = xp__commit_way(commit, way);
+
+	if (number >= 0)
+		return number;
+	(void)xp__form_entry_off(calls ? old : new, 0, XP__ENTRY_LEN);
+	(void)xp__form_call(calls ? new : old, 0, XP__ENTRY_LEN, false);
+	return xp__commit_new_way(commit, way, &change, diag);
+}
+
+/* Whether only that byte changes, and to what. An entry that is as it is to be is left to the general way. */
+static bool flips(const struct xp__function *function, const struct xp__request *request, bool *calls)
+{
+	const struct xp__handlers *handlers = handlers_after(function);
+
+	*calls = is_traced(handlers);
+	return function->flips && request->from == XP__FROM_STATE && !request->early && redirect_of(handlers) == 0 &&
+	       redirect_of(function->handlers) == 0 && *calls != is_traced(function->handlers) &&
+	       function->module->stub && xp__port->function_thread;
+}
+
+static void entry_count(const struct xp__request *request, const struct xp__group *group, struct xp__size *size)
+{
+	bool calls;
+
+	size->sites++;
+	if (flips(xp__function_of(group->object), request, &calls))
+		xp__size_way(size, calls ? XP__TO_CALL : XP__TO_OFF);
+	else
+		size->plans++;
+}
+
+static int entry_emit(const struct xp__request *request, const struct xp__group *group, struct xp__commit *commit,
+		      struct xp_diag *diag)
+{
+	const struct xp__function *function = xp__function_of(group->object);
+	uintptr_t code = function->code, stub = function->module->stub;
+	bool calls;
+	int plan;
+
+	if (!flips(function, request, &calls) || !xp__commit_readable(commit, code, XP__ENTRY_LEN) ||
+	    !xp__entry_is(code, stub, !calls))
+		return xp__emit_sites(request, group, commit, diag);
+	plan = entry_plan(commit, calls, diag);
+	if (plan < 0)
+		return plan;
+	xp__commit_add(commit, code, (uint32_t)plan);
+	return 0;
+}
+
+/* ---- its forms ---- */
+
 static int entry_site(const struct xp__group *group, size_t i, struct xp__site *site)
 {
 	struct xp__function *function = xp__function_of(group->object);
@@ -139,15 +225,19 @@ static int any_form(const struct xp__function *function, const uint8_t *text, un
 {
 	uintptr_t redirect = redirect_of(function->handlers);
 
-	if (n == 0 && xp__form_is_entry_nop(text)) {
+	uintptr_t stub = function->module->stub;
+
+	if (n == 0 && xp__entry_is_off(function->code, stub, text)) {
 		memcpy(bytes, text, XP__ENTRY_LEN);
 		return 1;
 	}
 	if (n < 2)
 		return xp__form_entry_built(bytes, n);
-	if (n == 2 && function->module->stub)
-		return xp__form_call(bytes, function->code, function->module->stub, false);
-	return n <= 3 && redirect && xp__form_jump(bytes, function->code, redirect);
+	if (n == 2 && stub)
+		return xp__form_call(bytes, function->code, stub, false);
+	if (n == 3 && stub)
+		return xp__form_entry_off(bytes, function->code, stub);
+	return n <= 4 && redirect && xp__form_jump(bytes, function->code, redirect);
 }
 
 static int entry_form(const struct xp__request *request, const struct xp__site *site, const uint8_t *text,
@@ -161,13 +251,12 @@ static int entry_form(const struct xp__request *request, const struct xp__site *
 		return any_form(function, text, n, form->bytes);
 	if (n > 0)
 		return 0;
-	error = which == XP__WANTED ? wanted(function, form->bytes, diag) : 0;
+	error = which == XP__WANTED ? wanted(function, is_prepare(request), form->bytes, diag) : 0;
 	if (error)
 		return error;
 	/* What stands there is right until the next commit. */
 	if (which != XP__WANTED)
 		memcpy(form->bytes, function->text, XP__ENTRY_LEN);
-	(void)request;
 	return 1;
 }
 
@@ -185,8 +274,11 @@ static void entry_applied(const struct xp__request *request, const struct xp__gr
 {
 	struct xp__function *function = xp__function_of(group->object);
 
-	(void)request;
-	(void)wanted(function, function->text, NULL);
+	const struct xp__handlers *handlers = handlers_after(function);
+
+	(void)wanted(function, is_prepare(request), function->text, NULL);
+	function->flips |= is_traced(handlers) ||
+			   (redirect_of(handlers) == 0 && !xp__form_is_entry_nop(function->text));
 }
 
 void xp__entry_drop(struct xp__request *request)
@@ -325,6 +417,8 @@ const struct xp__kind xp__entry_kind = {
 	.own_plans = true,
 	.begin = entry_begin,
 	.end = entry_end,
+	.count = entry_count,
+	.emit = entry_emit,
 	.site = entry_site,
 	.form = entry_form,
 	.applied = entry_applied,

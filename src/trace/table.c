@@ -240,6 +240,17 @@ bool xp__record_find(uintptr_t start, struct xp__entries **module, uint32_t *rec
 
 /* ---- a function from its record ---- */
 
+bool xp__entry_is_off(uintptr_t code, uintptr_t stub, const uint8_t *text)
+{
+	uint8_t off[XP__ENTRY_LEN];
+
+	if (xp__form_is_entry_nop(text))
+		return true;
+	if (stub == 0)
+		return xp__form_is_entry_off(text);
+	return xp__form_entry_off(off, code, stub) && memcmp(text, off, XP__ENTRY_LEN) == 0;
+}
+
 struct xp__function *xp__table_add(struct xp__entries *module, uint32_t record)
 {
 	uintptr_t code = xp__record_code(module, record);
@@ -266,11 +277,12 @@ struct xp__function *xp__table_add(struct xp__entries *module, uint32_t record)
 	readable = xp__text_readable(&page, code, XP__ENTRY_LEN);
 	is_call = readable && module->stub && xp__form_call(call, code, module->stub, false) &&
 		  memcmp(text, call, XP__ENTRY_LEN) == 0;
-	/* A nop of any form; or the call that was left when this module was registered before. */
-	if (readable && (xp__form_is_entry_nop(text) || is_call))
+	/* Whatever does nothing; or the call that was left when this module was registered before. */
+	if (readable && (xp__entry_is_off(code, module->stub, text) || is_call))
 		memcpy(function->text, text, XP__ENTRY_LEN);
 	else
 		xp__form_entry_nop(function->text);
+	function->flips = is_call || !xp__form_is_entry_nop(function->text);
 	function->next = module->functions;
 	module->functions = function;
 	insert(functions, function);

@@ -35,6 +35,7 @@ struct xp__function {
 	void *pin;                   /* of the replacement */
 	uint32_t size;               /* in bytes; 0: unknown */
 	uint8_t before;              /* bytes of the function before the entry */
+	bool flips;                  /* not traced, it has what differs from the call in one byte, and no nop */
 	uint8_t text[XP__ENTRY_LEN]; /* what stands there */
 };
 
@@ -71,6 +72,12 @@ struct xp__function *xp__table_find(uintptr_t code);
 
 /* xp__table_add - the function of a record, which is made if it is not there. NULL: no memory. */
 struct xp__function *xp__table_add(struct xp__entries *module, uint32_t record);
+
+/*
+ * xp__entry_is_off - whether the readable @text of an entry at @code does nothing: a nop; or what differs in one byte from the
+ * call of @stub, or, with 0, from that of a stub that no file made.
+ */
+bool xp__entry_is_off(uintptr_t code, uintptr_t stub, const uint8_t *text);
 
 /* xp__table_forget - the functions of @module, one at least, are not found any more. */
 void xp__table_forget(const struct xp__entries *module);

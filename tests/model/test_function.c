@@ -96,7 +96,29 @@ static bool entry_is(unsigned i, uint8_t opcode, size_t target)
 
 	if (opcode == nop[0])
 		return memcmp(code, nop, sizeof(nop)) == 0;
-	return xp_text_gen_insn(bytes, opcode, code, rec_text + target) == 0 && memcmp(code, bytes, 5) == 0;
+	CHECK_EQ(xp_text_gen_insn(bytes, 0xe8, code, rec_text + target), 0);
+	bytes[0] = opcode;
+	return memcmp(code, bytes, 5) == 0;
+}
+
+static void put(unsigned i, const char *bytes)
+{
+	rec_put(place(i), (const uint8_t *)bytes, 5);
+}
+
+/* What does nothing, and is one byte away from the call. */
+static bool is_off(unsigned i)
+{
+	return entry_is(i, 0xa9, STUB);
+}
+
+static void put_off(unsigned i, size_t target)
+{
+	uint8_t bytes[5], *code = rec_text + place(i);
+
+	CHECK_EQ(xp_text_gen_insn(bytes, 0xe8, code, rec_text + target), 0);
+	bytes[0] = 0xa9;
+	rec_put(place(i), bytes, sizeof(bytes));
 }
 
 static unsigned nr_seen, seen[8];
@@ -142,7 +164,7 @@ static size_t call(unsigned i)
 
 /* ---- what is written ---- */
 
-XP_TEST(an_entry_becomes_a_call_and_a_nop_again)
+XP_TEST(an_entry_becomes_a_call_and_is_off_again)
 {
 	REQUIRE(start(3, true, false) == 0);
 	rec_forget();
@@ -159,7 +181,156 @@ XP_TEST(an_entry_becomes_a_call_and_a_nop_again)
 	CHECK_EQ(nr_seen, 1);
 	CHECK_EQ(seen[0], 2);
 	CHECK_EQ(xp_function_untrace(function(1), &handler, DATA(2)), 0);
+	CHECK(is_off(1));
+	stop();
+}
+
+/* One byte, one sync and no trap, whatever the writer and the place, from what the compiler left or prepare() made. */
+XP_TEST(an_entry_flips)
+{
+	for (int prepared = 0; prepared < 2; prepared++) {
+		REQUIRE(start(6, true, false) == 0);
+		rec_port.function_begins = NULL;
+		rec.can &= ~(unsigned)(XP_NEED_SINGLE | XP_NEED_TRAP | XP_NEED_CALL);
+		for (unsigned i = 1; i < 6 && !prepared; i++)
+			put_off(i, STUB);
+		put(3, "\x0f\x1f\x44\x00\x00");
+		if (prepared) {
+			CHECK_EQ(xp_function_prepare("f[1-5]", NULL), 5);
+			CHECK_EQ(rec.calls[REC_SYNC], 0);
+			CHECK_EQ(xp_function_prepare("f[1-5]", NULL), 0);
+		} else {
+			/* A nop among them is no reason for the others. */
+			CHECK_EQ(xp_function_trace_matching("f[1-5]", &handler, NULL, NULL), -XP_E_NO_METHOD);
+			put_off(3, STUB);
+			REQUIRE(xp_module_unregister(&module) == 0);
+			REQUIRE(xp_module_register(&module) == 0);
+		}
+		for (unsigned round = 0; round < 3; round++) {
+			rec_forget();
+			CHECK_EQ(xp_function_trace_matching("f[1-5]", &handler, DATA(1), NULL), 5);
+			CHECK_EQ(rec.calls[REC_SYNC], 1);
+			CHECK_EQ(rec.calls[REC_WRITE], 1);
+			CHECK(!(rec.prepared & XP_NEED_TRAP));
+			for (unsigned i = 1; i < 6; i++) {
+				CHECK(entry_is(i, 0xe8, STUB));
+				CHECK_EQ(call(i), place(i) + 5);
+				CHECK_EQ(nr_seen, 1);
+			}
+			rec_forget();
+			CHECK_EQ(xp_function_untrace_matching("f[1-5]", &handler, DATA(1), NULL), 5);
+			CHECK_EQ(rec.calls[REC_SYNC], 1);
+			for (unsigned i = 1; i < 6; i++)
+				CHECK(is_off(i));
+			CHECK_EQ(xp_repair(NULL), 0);
+		}
+		stop();
+	}
+}
+
+XP_TEST(an_entry_flips_behind_a_breakpoint)
+{
+	enum xp_policy policy = xp_policy();
+
+	REQUIRE(start(3, true, false) == 0);
+	put_off(1, STUB);
+	put_off(2, STUB);
+	CHECK_EQ(xp_function_trace_matching("f[12]", &handler, NULL, NULL), 2);
+	CHECK_EQ(xp_function_untrace_matching("f[12]", &handler, NULL, NULL), 2);
+	REQUIRE(xp_set_policy(XP_POLICY_BREAKPOINT) == 0);
+	for (unsigned round = 0; round < 2; round++) {
+		rec_forget();
+		CHECK_EQ(xp_function_trace_matching("f[12]", &handler, NULL, NULL), 2);
+		CHECK(rec.prepared & XP_NEED_TRAP);
+		CHECK_EQ(rec.calls[REC_SYNC], 2);
+		CHECK(entry_is(1, 0xe8, STUB) && entry_is(2, 0xe8, STUB));
+		CHECK_EQ(xp_function_untrace_matching("f[12]", &handler, NULL, NULL), 2);
+		CHECK(is_off(1) && is_off(2));
+	}
+	REQUIRE(xp_set_policy(policy) == 0);
+	stop();
+}
+
+/* A stub is another one's, or there is none: the one is refused, the other is as good as a nop. */
+XP_TEST(an_entry_that_flips_names_its_stub)
+{
+	xp__any_function *replacement = (xp__any_function *)(uintptr_t)(rec_text + REPLACEMENT);
+
+	REQUIRE(start(3, true, false) == 0);
+	put_off(1, STUB + 1);
+	CHECK_EQ(xp_function_trace(function(1), &handler, NULL), -XP_E_MISMATCH);
+	CHECK_EQ(xp_function_redirect(function(1), replacement), -XP_E_MISMATCH);
+	CHECK(entry_is(1, 0xa9, STUB + 1));
+	stop();
+	REQUIRE(start(3, false, false) == 0);
+	put_off(1, STUB + 1);
+	CHECK_EQ(xp_function_trace(function(1), &handler, NULL), -XP_E_NO_ENTRY);
+	CHECK_EQ(xp_function_prepare("f*", NULL), 0);
+	CHECK_EQ(xp_function_redirect(function(1), replacement), 0);
+	CHECK(entry_is(1, 0xe9, REPLACEMENT));
+	CHECK_EQ(xp_function_restore(function(1)), 0);
 	CHECK(entry_is(1, nop[0], 0));
+	stop();
+}
+
+/* What is no call and not what is one byte away from it was not written by us. */
+XP_TEST(an_entry_that_flips_is_compared)
+{
+	REQUIRE(start(3, true, false) == 0);
+	put_off(1, STUB);
+	CHECK_EQ(xp_function_trace(function(1), &handler, NULL), 0);
+	CHECK_EQ(xp_function_untrace(function(1), &handler, NULL), 0);
+	for (int traced = 0; traced < 2; traced++) {
+		put(1, "\x55\x48\x89\xe5\x90");
+		CHECK_EQ(traced ? xp_function_untrace(function(1), &handler, NULL)
+				: xp_function_trace(function(1), &handler, NULL),
+			 -XP_E_MISMATCH);
+		CHECK(memcmp(rec_text + place(1), "\x55\x48\x89\xe5\x90", 5) == 0);
+		put_off(1, STUB);
+		if (traced == 0)
+			CHECK_EQ(xp_function_trace(function(1), &handler, NULL), 0);
+	}
+	CHECK_EQ(xp_function_untrace(function(1), &handler, NULL), -XP_E_DRIFTED);
+	CHECK_EQ(xp_repair(NULL), 1);
+	CHECK(entry_is(1, 0xe8, STUB));
+	CHECK_EQ(xp_function_untrace(function(1), &handler, NULL), 0);
+	/* What a probe saved of it, written back over another form. */
+	CHECK_EQ(xp_function_redirect(function(1), (xp__any_function *)(uintptr_t)(rec_text + REPLACEMENT)), 0);
+	rec_text[place(1)] = 0xa9;
+	CHECK_EQ(xp_repair(NULL), 1);
+	CHECK(entry_is(1, 0xe9, REPLACEMENT));
+	stop();
+}
+
+/* What was redirected is what it was before: a nop that was never traced stays one, which leaves flags alone. */
+XP_TEST(a_restored_entry_is_as_it_was)
+{
+	xp__any_function *replacement = (xp__any_function *)(uintptr_t)(rec_text + REPLACEMENT);
+
+	REQUIRE(start(4, true, false) == 0);
+	put_off(2, STUB);
+	CHECK_EQ(xp_function_prepare("f3", NULL), 1);
+	for (unsigned i = 1; i < 4; i++) {
+		CHECK_EQ(xp_function_redirect(function(i), replacement), 0);
+		CHECK(entry_is(i, 0xe9, REPLACEMENT));
+		CHECK_EQ(xp_function_restore(function(i)), 0);
+	}
+	CHECK(entry_is(1, nop[0], 0));
+	CHECK(is_off(2) && is_off(3));
+	/* By the stub, and back: in one commit with what is one byte away. */
+	CHECK_EQ(xp_function_redirect(function(2), replacement), 0);
+	CHECK_EQ(xp_function_redirect(function(3), replacement), 0);
+	CHECK_EQ(xp_function_trace_matching("f[0-3]", &handler, NULL, NULL), 4);
+	for (unsigned i = 0; i < 4; i++)
+		CHECK(entry_is(i, 0xe8, STUB));
+	CHECK_EQ(xp_function_restore(function(2)), 0);
+	CHECK(entry_is(2, 0xe8, STUB));
+	CHECK_EQ(xp_function_untrace_matching("f[0-3]", &handler, NULL, NULL), 4);
+	CHECK(is_off(0) && is_off(1) && is_off(2) && entry_is(3, 0xe9, REPLACEMENT));
+	CHECK_EQ(xp_function_trace_matching("f[0-3]", &handler, NULL, NULL), 4);
+	CHECK_EQ(xp_function_untrace_matching("f[0-3]", &handler, NULL, NULL), 4);
+	CHECK_EQ(xp_function_restore(function(3)), 0);
+	CHECK(is_off(3));
 	stop();
 }
 
@@ -176,11 +347,11 @@ XP_TEST(a_redirection_is_a_jmp)
 	CHECK_EQ(xp_function_untrace(function(0), &handler, DATA(1)), 0);
 	CHECK(entry_is(0, 0xe9, REPLACEMENT));
 	CHECK_EQ(xp_function_restore(function(0)), 0);
-	CHECK(entry_is(0, nop[0], 0));
+	CHECK(is_off(0));
 	stop();
 }
 
-/* One sync where the writer makes single stores and the entries lie in one quadword, else three. Both ways. */
+/* One sync where the writer makes single stores and the entries lie in one quadword, else three. Back it is one. */
 XP_TEST(syncs_do_not_depend_on_the_number_of_functions)
 {
 	for (int single = 0; single < 2; single++)
@@ -193,9 +364,9 @@ XP_TEST(syncs_do_not_depend_on_the_number_of_functions)
 				CHECK_EQ((on ? xp_function_trace_matching
 					     : xp_function_untrace_matching)("f*", &handler, NULL, NULL),
 					 (int)nr);
-				CHECK_EQ(rec.calls[REC_SYNC], single ? 1 : 3);
+				CHECK_EQ(rec.calls[REC_SYNC], single || !on ? 1 : 3);
 				for (unsigned i = 0; i<nr; i += nr> 200 ? 97 : 1)
-					CHECK(on ? entry_is(i, 0xe8, STUB) : entry_is(i, nop[0], 0));
+					CHECK(on ? entry_is(i, 0xe8, STUB) : is_off(i));
 			}
 			stop();
 		}
@@ -246,11 +417,6 @@ XP_TEST(all_or_none)
 }
 
 /* ---- refusals ---- */
-
-static void put(unsigned i, const char *bytes)
-{
-	rec_put(place(i), (const uint8_t *)bytes, 5);
-}
 
 XP_TEST(refusals)
 {
@@ -339,7 +505,14 @@ XP_TEST(an_entry_is_repaired)
 	CHECK_EQ(xp_repair(NULL), -XP_E_MISMATCH);
 	rec_put(place(1), call_, sizeof(call_));
 	CHECK_EQ(xp_repair(NULL), 1);
-	CHECK(entry_is(1, nop[0], 0));
+	CHECK(is_off(1));
+	/* The first byte of the nop before the rest of what stands there now, as a probe leaves it. */
+	rec_put(place(1), nop, 1);
+	CHECK_EQ(xp_repair(NULL), 1);
+	CHECK(is_off(1));
+	rec_put(place(1), nop, sizeof(nop));
+	CHECK_EQ(xp_repair(NULL), 1);
+	CHECK(is_off(1));
 	stop();
 }
 
@@ -377,7 +550,8 @@ XP_TEST(nops_that_do_not_begin_a_function_are_no_entry)
 	CHECK_EQ(xp_function_trace_matching("*", &handler, NULL, &diag), -XP_E_NO_ENTRY);
 	CHECK(!entry_is(4, nop[0], 0) && entry_is(0, nop[0], 0));
 	known_of_6 = 0;
-	CHECK_EQ(xp_function_prepare(NULL, &diag), 1);
+	CHECK_EQ(xp_function_prepare(NULL, &diag), 2);
+	CHECK(is_off(0));
 	CHECK(entry_is(4, nop[0], 0) && !entry_is(5, nop[0], 0) && !entry_is(6, nop[0], 0));
 	/* Nothing but number 0 has a stub to call. */
 	CHECK_EQ(xp_function_redirect(function(4), function(8)), 0);
@@ -428,22 +602,22 @@ XP_TEST(a_jump_of_the_programs_own_is_followed)
 	stop();
 }
 
-XP_TEST(five_nops_become_one_while_one_thread_runs)
+XP_TEST(nops_are_prepared_while_one_thread_runs)
 {
 	REQUIRE(start(4, true, false) == 0);
 	put(2, "\x90\x90\x90\x90\x90");
 	put(3, "\x90\x90\x90\x90\x90");
 	rec_fail(REC_PREPARE, 1, 1, -XP_E_NOT_EARLY);
 	CHECK_EQ(xp_function_prepare("*", NULL), -XP_E_NOT_EARLY);
-	CHECK(!entry_is(2, nop[0], 0));
+	CHECK(!is_off(2) && entry_is(1, nop[0], 0));
 	rec_heal();
 	rec_forget();
 	CHECK_EQ(xp_function_prepare("f3", NULL), 1);
 	CHECK(rec.prepared & XP_NEED_ALONE);
-	CHECK(!entry_is(2, nop[0], 0) && entry_is(3, nop[0], 0));
-	CHECK_EQ(xp_function_prepare(NULL, NULL), 1);
+	CHECK(!is_off(2) && is_off(3) && !is_off(1));
+	CHECK_EQ(xp_function_prepare(NULL, NULL), 3);
 	CHECK_EQ(rec.calls[REC_SYNC], 0);
-	CHECK(entry_is(2, nop[0], 0));
+	CHECK(is_off(0) && is_off(1) && is_off(2));
 	CHECK_EQ(xp_function_prepare(NULL, NULL), 0);
 	CHECK_EQ(xp_function_trace(function(2), &handler, NULL), 0);
 	stop();

@@ -2,7 +2,7 @@
 /*
  * Functions with entries made by the plugin, or by -fpatchable-function-entry, in C and in C++: whether they are all there, in
  * one quadword each, and whether tracing finds them. Compiled with NAMELESS where records have no names, with ANNOTATED where
- * `crosspatch annotate` made them of those, for all functions. Exit status 0, or a line that says what is wrong. Without the
+ * `crosspatch annotate` made them of those, for all functions, with NOPS where the plugin made nops. Exit status 0, or a line that says what is wrong. Without the
  * plugin the attribute is noipa, for a comparison of the code.
  */
 #include <crosspatch/function.h>
@@ -145,8 +145,11 @@ static int fail(const char *what, int value)
 static int check(const char *name, void (*function)(void))
 {
 	const unsigned char *code = (const unsigned char *)(uintptr_t)function;
-	int error = xp__function_trace(function, &both, NULL);
+	unsigned char before[16];
+	int error;
 
+	memcpy(before, code, sizeof(before));
+	error = xp__function_trace(function, &both, NULL);
 	if (error)
 		return fail(name, error);
 #ifndef NAMELESS
@@ -157,6 +160,12 @@ static int check(const char *name, void (*function)(void))
 #endif
 	while (*code != 0xe8 && code - (const unsigned char *)(uintptr_t)function < 12)
 		code++;
+#if !defined(NAMELESS) && !defined(ANNOTATED) && !defined(NOPS)
+	/* One byte became another one. */
+	before[code - (const unsigned char *)(uintptr_t)function] ^= 0xa9 ^ 0xe8;
+	if (memcmp(before, (const void *)(uintptr_t)function, sizeof(before)) != 0)
+		return fail("more than one byte changed", before[0]);
+#endif
 #ifndef UNALIGNED
 	if ((uintptr_t)code % 8 > 3)
 		return fail("not in one quadword", (int)((uintptr_t)code % 8));
@@ -201,6 +210,8 @@ int main(void)
 	    CHECK(glob_one))
 		return 1;
 	CALL(named(1), 2);
+	if (xp_function_untrace(local, &both, NULL) || check(LOCAL, (void (*)(void))local))
+		return fail("traced again", 0);
 	CALL(local(1), 3);
 	CALL(loops(&three), 0);
 	CALL(leaf(1), 9);

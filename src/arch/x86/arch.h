@@ -27,6 +27,7 @@
 #define XP__FAULT_LEN 8u  /* UD2, and behind it the opcode of the call or jump that it becomes */
 #define XP__FAULT_CALL 3u /* where in it the five bytes stand */
 #define XP__ENTRY_LEN 5u
+#define XP__ENTRY_SHARED 1u /* the opcode, as above */
 #define XP__LANDING_LEN 4u
 #define XP__SWITCH_STEP 7u
 #define XP__JUMP_WORD 17u
@@ -67,6 +68,19 @@ static inline bool xp__branch_is(uintptr_t code, uintptr_t target, bool jumps)
 	__builtin_memcpy(&disp, text + 1, sizeof(disp));
 	return text[0] == (jumps ? XP__BRANCH_JMP : XP__BRANCH_TEST) &&
 	       (int32_t)(target - (code + XP__BRANCH_LEN)) == disp;
+}
+
+/* The flip pair of entries: test $disp32, %eax and call. */
+#define XP__ENTRY_CALL 0xe8
+
+static inline bool xp__entry_is(uintptr_t code, uintptr_t stub, bool calls)
+{
+	const uint8_t *text = (const uint8_t *)code;
+	int32_t disp;
+
+	__builtin_memcpy(&disp, text + 1, sizeof(disp));
+	return text[0] == (calls ? XP__ENTRY_CALL : XP__BRANCH_TEST) &&
+	       (int32_t)(stub - (code + XP__ENTRY_LEN)) == disp;
 }
 
 /* 32-bit code has no mov of 8 bytes. */

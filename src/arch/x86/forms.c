@@ -3,7 +3,7 @@
 #include "arch/arch.h"
 #include "core/deps.h"
 
-#define CALL 0xe8
+#define CALL XP__ENTRY_CALL
 #define JMP 0xe9
 
 bool xp__form_branch(uint8_t *bytes, uintptr_t code, uintptr_t target, bool jumps)
@@ -151,6 +151,19 @@ bool xp__form_is_entry_nop(const uint8_t *text)
 
 	xp__insn_decode(text, XP__ENTRY_LEN, &insn);
 	return (insn.kind == XP__INSN_NOP && insn.len == XP__ENTRY_LEN) || xp__form_is_entry_nops(text);
+}
+
+bool xp__form_entry_off(uint8_t *bytes, uintptr_t code, uintptr_t stub)
+{
+	if (!xp__insn_rel32(bytes, CALL, code, stub))
+		return false;
+	bytes[0] = XP__BRANCH_TEST;
+	return true;
+}
+
+bool xp__form_is_entry_off(const uint8_t *text)
+{
+	return text[0] == XP__BRANCH_TEST;
 }
 
 /* endbr64 */
