@@ -105,7 +105,7 @@ static const char *command_line = "";
 
 struct machine_counts machine_counts[MACHINE_CPUS_MAX];
 unsigned machine_slowness[MACHINE_CPUS_MAX];
-bool machine_held[MACHINE_CPUS_MAX];
+bool machine_held[MACHINE_CPUS_MAX], machine_stopped[MACHINE_CPUS_MAX];
 void (*machine_on_nmi)(struct xp_bare_frame *frame);
 void (*machine_on_mce)(struct xp_bare_frame *frame);
 void (*machine_on_foreign)(struct xp_bare_frame *frame);
@@ -570,8 +570,10 @@ void __wrap_xp__serialize(void)
 {
 	for (unsigned i = 0; i < 20 + machine_slowness[machine_cpu()]; i++)
 		xp__cpu_relax();
-	while (__atomic_load_n(&machine_held[machine_cpu()], __ATOMIC_ACQUIRE))
+	while (__atomic_load_n(&machine_held[machine_cpu()], __ATOMIC_ACQUIRE)) {
+		__atomic_store_n(&machine_stopped[machine_cpu()], true, __ATOMIC_RELEASE);
 		xp__cpu_relax();
+	}
 	__real_xp__serialize();
 	machine_counts[machine_cpu()].serialized++;
 }

@@ -73,8 +73,8 @@ struct machine_counts {
 extern struct machine_counts machine_counts[MACHINE_CPUS_MAX];
 /* How long a processor takes to serialize: a writer that does not wait for it is found out. */
 extern unsigned machine_slowness[MACHINE_CPUS_MAX];
-/* It does not come to serialize at all while this is set. */
-extern bool machine_held[MACHINE_CPUS_MAX];
+/* It does not serialize while held is set; stopped: it is about to, and waits for that. */
+extern bool machine_held[MACHINE_CPUS_MAX], machine_stopped[MACHINE_CPUS_MAX];
 struct machine_counts machine_counts_sum(void);
 
 /* The interrupt stack of a vector, for a test that breaks it; the number that stood there before. */
