@@ -1,8 +1,18 @@
 // SPDX-License-Identifier: MIT
 /*
  * What is mapped at an address. Asks the kernel for that one mapping (PROCMAP_QUERY, Linux 6.11) or reads
- * /proc/self/maps up to it. Never from memory: what is mapped changes, and nothing tells us. To read by another descriptor
- * of the same file is as good (cached_fd.c, K2), and the place is inside the first line, for lseek makes all the text up to it.
+ * /proc/self/maps up to it. To read by another descriptor of the same file is as good (cached_fd.c, K2), and the place is inside
+ * the first line, for lseek makes all the text up to it.
+ *
+ * What is mapped changes, and nothing tells us. So an answer is remembered for one commit, and only for what many of its sites
+ * ask alike, whether there is text: to ask takes 50 times as long as all else that a site takes.
+ * M1  An answer serves the text of its mapping SERVES times, some tens of microseconds. Then it is asked for anew.
+ * M2  Before the first store, after all that may wait (threads, rounds), each mapping is asked for once more, if more than one site
+ *     relied on it: the same file must be there, at the same place, as text, or nothing is stored. So the last look at a site is
+ *     no older when it is stored to than that of a site which was asked for by itself.
+ * M3  Nothing is remembered beyond that, nor when the text lock is given back: what is unmapped between the adding of a site and
+ *     its commit, or between two commits, is asked for when it is gone.
+ * M4  Between the last look and the store the mapping may go: nothing closes that moment, with one site or many.
  *
  * Where the file cannot be opened (after chroot, in a sandbox, with no descriptor left), the text of the executable and of
  * shared objects is known from their program headers, without a lock: what a module brings can be patched, if it can be
@@ -52,6 +62,8 @@ static bool maps_ask(int fd, uintptr_t addr, struct xp__mapping *mapping, int *r
 				(q.vma_flags & QUERY_WRITABLE ? PROT_WRITE : 0) |
 				(q.vma_flags & QUERY_EXECUTABLE ? PROT_EXEC : 0);
 		mapping->shared = q.vma_flags & QUERY_SHARED;
+		mapping->file = q.inode ? q.inode * 31 + q.major * 4099 + q.minor : 0;
+		mapping->first = q.inode ? q.start - q.offset : 0;
 		*result = 0;
 	}
 	return error == 0 || error == -ENOENT /* nothing is mapped there */ || error == -ESRCH;
@@ -102,6 +114,24 @@ static bool read_hex(struct reader *r, uintptr_t *value)
 	}
 }
 
+/* The fields of a line behind the permissions: " 00001000 fd:01 4711 ", of which the last is the inode. Returns what follows. */
+static int read_file(struct reader *r, struct xp__mapping *mapping)
+{
+	uint64_t offset = 0, inode = 0;
+	int c = next_char(r);
+
+	mapping->file = 0;
+	for (int nr = 0; nr < 3 && c == ' '; nr++)
+		for (c = next_char(r); c >= 0 && c != ' ' && c != '\n'; c = next_char(r)) {
+			offset = nr == 0 ? offset * 16 + (uint64_t)(c <= '9' ? c - '0' : c - 'a' + 10) : offset;
+			inode = nr == 2 ? inode * 10 + (uint64_t)(c - '0') : inode;
+			mapping->file = nr > 0 ? mapping->file * 31 + (uint64_t)c : 0;
+		}
+	mapping->file = inode ? mapping->file : 0;
+	mapping->first = inode ? mapping->start - offset : 0;
+	return c;
+}
+
 /* 7f0000000000-7f0000001000 r-xp … /path. The path is cut to @size bytes, and ends with a zero if it is whole. */
 static bool read_line(struct reader *r, struct xp__mapping *mapping, char *path, size_t size)
 {
@@ -115,11 +145,12 @@ static bool read_line(struct reader *r, struct xp__mapping *mapping, char *path,
 	mapping->prot |= next_char(r) == 'w' ? PROT_WRITE : 0;
 	mapping->prot |= next_char(r) == 'x' ? PROT_EXEC : 0;
 	mapping->shared = next_char(r) == 's';
-	do {
+	c = read_file(r, mapping);
+	while (c >= 0 && c != '\n') {
 		c = next_char(r);
 		if ((len > 0 || c == '/') && len < size)
 			path[len++] = c == '\n' ? '\0' : (char)c;
-	} while (c >= 0 && c != '\n');
+	}
 	if (len == 0 && size > 0)
 		path[0] = '\0';
 	return true;
@@ -153,6 +184,8 @@ static bool find_segment(uintptr_t bias, const ElfW(Phdr) * header, size_t nr, u
 		mapping->prot = PROT_EXEC | (header[i].p_flags & PF_R ? PROT_READ : 0) |
 				(header[i].p_flags & PF_W ? PROT_WRITE : 0);
 		mapping->shared = false;
+		mapping->file = 0;
+		mapping->first = 0;
 		return true;
 	}
 	return false;
@@ -231,6 +264,127 @@ int xp__maps_find(uintptr_t addr, struct xp__mapping *mapping)
 	if (find_in_executable(addr, mapping) || find_in_shared_object(addr, mapping))
 		return 0;
 	return error ? error : -EBADF;
+}
+
+/* ---- remembered ---- */
+
+#define SERVES 1024u
+#define REMEMBERED 8u
+
+static struct remembered {
+	struct xp__mapping mapping;
+	uintptr_t low, high; /* what was asked for in it, from the first byte to behind the last */
+	uint32_t serves;     /* so many more answers */
+	bool again;          /* more than one was given */
+} remembered[REMEMBERED];
+static uint32_t nr_remembered, last_remembered;
+
+static struct remembered *find_remembered(uintptr_t addr)
+{
+	for (uint32_t i = 0; i < nr_remembered; i++) {
+		struct remembered *r = &remembered[(last_remembered + i) % REMEMBERED];
+
+		if (addr - r->mapping.start < r->mapping.end - r->mapping.start)
+			return r;
+	}
+	return NULL;
+}
+
+static bool is_text(const struct xp__mapping *mapping)
+{
+	return (mapping->prot & (PROT_READ | PROT_EXEC)) == (PROT_READ | PROT_EXEC);
+}
+
+/* Whether [low, high) still is the text of the same file. The system may have joined mappings, or split one. */
+static int is_same(const struct remembered *r, uintptr_t *where)
+{
+	struct xp__mapping now;
+
+	for (*where = r->low; *where < r->high; *where = now.end) {
+		int error = xp__maps_find(*where, &now);
+
+		if (error)
+			return error;
+		if (!is_text(&now) || now.shared != r->mapping.shared || now.file != r->mapping.file ||
+		    now.first != r->mapping.first)
+			return -XP_E_NOT_TEXT;
+	}
+	return 0;
+}
+
+/* The mapping of @addr, remembered or asked for; 0 or an error. */
+static int remember(uintptr_t addr, struct remembered **found)
+{
+	struct remembered *r = find_remembered(addr);
+	struct xp__mapping mapping;
+	uintptr_t where;
+	int error;
+
+	if (r && r->serves > 0) {
+		r->serves--;
+		r->again = true;
+	} else if (r) {
+		error = is_same(r, &where); /* M1 */
+		if (error)
+			return error;
+		r->serves = SERVES;
+	} else {
+		error = xp__maps_find(addr, &mapping);
+		if (error)
+			return error;
+		/* The oldest goes: to ask about its sites once more is not worth while, as it is not for one site. */
+		last_remembered = (last_remembered + REMEMBERED - 1) % REMEMBERED;
+		nr_remembered += nr_remembered < REMEMBERED;
+		r = &remembered[last_remembered];
+		*r = (struct remembered){.mapping = mapping, .low = addr, .high = addr + 1, .serves = SERVES};
+	}
+	*found = r;
+	return 0;
+}
+
+int xp__maps_text(uintptr_t addr, size_t len)
+{
+	const uintptr_t end = addr + len;
+	struct remembered *r;
+
+	if (end < addr)
+		return -XP_E_NOT_TEXT;
+	for (uintptr_t at = addr; at < end; at = r->mapping.end) {
+		int error = remember(at, &r);
+		uintptr_t to;
+
+		if (error)
+			return error;
+		to = end < r->mapping.end ? end : r->mapping.end;
+		if (!is_text(&r->mapping))
+			return -XP_E_NOT_TEXT;
+		r->low = at < r->low ? at : r->low;
+		r->high = to > r->high ? to : r->high;
+	}
+	return 0;
+}
+
+const struct xp__mapping *xp__maps_recall(uintptr_t addr)
+{
+	const struct remembered *r = find_remembered(addr);
+
+	return r ? &r->mapping : NULL;
+}
+
+int xp__maps_again(uintptr_t *where)
+{
+	int error = 0;
+
+	for (uint32_t i = 0; i < nr_remembered && !error; i++)
+		if (remembered[(last_remembered + i) % REMEMBERED].again)
+			error = is_same(&remembered[(last_remembered + i) % REMEMBERED], where); /* M2 */
+	xp__maps_forget();
+	return error;
+}
+
+void xp__maps_forget(void)
+{
+	nr_remembered = 0; /* M3 */
 }
 
 int xp__maps_file(uintptr_t addr, char *path, size_t size)

@@ -378,25 +378,31 @@ static int prepare(unsigned needs, struct xp_diag *diag)
 	return 0;
 }
 
+static int prepare_commit(unsigned needs, struct xp_diag *diag)
+{
+	int error = prepare(needs, diag);
+	uintptr_t where = 0;
+
+	if (error) {
+		xp__maps_forget();
+		return error;
+	}
+	/* Behind all that may wait. */
+	error = xp__maps_again(&where);
+	if (error == 0)
+		return 0;
+	if (diag)
+		diag->site = (const void *)where;
+	return xp__refuse(diag, error, -error < 4096 ? -error : 0,
+			  error == -XP_E_NOT_TEXT ? "what is mapped there changed while the commit was prepared"
+						  : "it cannot be told what is mapped there");
+}
+
 /* ---- text ---- */
 
 static int text_check(const void *addr, size_t len)
 {
-	uintptr_t at = (uintptr_t)addr, end = at + len;
-
-	if (end < at)
-		return -XP_E_NOT_TEXT;
-	while (at < end) {
-		struct xp__mapping mapping;
-		int error = xp__maps_find(at, &mapping);
-
-		if (error)
-			return error;
-		if ((mapping.prot & (PROT_READ | PROT_EXEC)) != (PROT_READ | PROT_EXEC))
-			return -XP_E_NOT_TEXT;
-		at = mapping.end;
-	}
-	return 0;
+	return xp__maps_text((uintptr_t)addr, len);
 }
 
 /*
@@ -416,9 +422,13 @@ static bool page_is_own(const void *addr)
 
 static int text_private(const void *addr, uintptr_t *end)
 {
+	const struct xp__mapping *found = xp__maps_recall((uintptr_t)addr);
 	struct xp__mapping mapping = {.end = ((uintptr_t)addr | 4095) + 1};
-	bool own = writer == &xp__writer_procmem && found_own < OWN_MAX && page_is_own(addr);
-	int error = own ? 0 : xp__maps_find((uintptr_t)addr, &mapping);
+	bool own = !found && writer == &xp__writer_procmem && found_own < OWN_MAX && page_is_own(addr);
+	int error = found || own ? 0 : xp__maps_find((uintptr_t)addr, &mapping);
+
+	if (found)
+		mapping = *found;
 
 	if (error)
 		return error;
@@ -475,6 +485,7 @@ static int text_write(void *addr, const void *bytes, size_t len, unsigned flags)
 static void unlock(void)
 {
 	found_own = 0; /* of a commit that was refused */
+	xp__maps_forget();
 	xp__text_unlock();
 }
 
@@ -503,7 +514,7 @@ static const struct xp_port port = {
 	.alloc = xp__alloc,
 	.release = xp__release,
 	.can = can,
-	.prepare = prepare,
+	.prepare = prepare_commit,
 	.text_check = text_check,
 	.text_private = text_private,
 	.text_read = text_read,
