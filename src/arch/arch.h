@@ -202,9 +202,11 @@ struct xp__change {
 
 /*
  * xp__plan_build - the first of the architecture's methods that serves @change, at every moment at which a processor may fetch,
- * rollback included. Policies quiesce and early are one store. It reads no text and calls no port: verifiers run it as it is.
+ * rollback included. Of the address only the place in a quadword counts, XP__PLAN_PERIOD: equal changes that lie there alike have
+ * equal plans. Policies quiesce and early are one store. It reads no text and calls no port: verifiers run it as it is.
  * 0, or -XP_E_MULTI, -XP_E_EMULATE, -XP_E_SHADOW_STACK, -XP_E_NO_METHOD, with *@detail set to the reason.
  */
+#define XP__PLAN_PERIOD 8u
 int xp__plan_build(const struct xp__change *change, struct xp__plan *plan, const char **detail);
 
 /* xp__plan_before - the bytes that the @phase-th store of @plan covers, as they were before it. The core has it (commit.c). */

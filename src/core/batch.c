@@ -182,9 +182,21 @@ int xp__apply_listed(size_t (*list)(struct xp__request *requests))
 
 /* ---- the public batch ---- */
 
+#define POKES_MIN 64u
+
+/* Pokes of one request. They stay where they are: a million of them are not copied as the batch grows. */
+struct pokes {
+	struct pokes *next;
+	size_t room;
+	struct xp__poke at[];
+};
+
 struct xp_batch {
 	struct xp__request *requests;
 	size_t nr, room;
+	struct pokes *pokes;     /* all pieces; kept for the next commit */
+	struct pokes **filling;  /* where the piece stands, or is to stand, that more pokes go to */
+	size_t filled;           /* the request that has its pokes: number + 1; 0: none yet */
 };
 
 struct xp_batch *xp_batch_new(void)
@@ -195,6 +207,8 @@ struct xp_batch *xp_batch_new(void)
 		return NULL;
 	batch = xp__reclaim_port(sizeof(*batch));
 	xp__unlock();
+	if (batch)
+		batch->filling = &batch->pokes;
 	return batch;
 }
 
@@ -205,6 +219,13 @@ static void drop_requests(struct xp_batch *batch)
 		if (batch->requests[i].kind->drop)
 			batch->requests[i].kind->drop(&batch->requests[i]);
 	batch->nr = 0;
+	batch->filling = &batch->pokes;
+	batch->filled = 0;
+}
+
+static size_t size_of_pokes(size_t room)
+{
+	return sizeof(struct pokes) + room * sizeof(struct xp__poke);
 }
 
 void xp_batch_free(struct xp_batch *batch)
@@ -216,6 +237,10 @@ void xp_batch_free(struct xp_batch *batch)
 		return;
 	if (batch->requests)
 		xp__port->release(batch->requests, batch->room * sizeof(*batch->requests));
+	for (struct pokes *pokes = batch->pokes, *next; pokes; pokes = next) {
+		next = pokes->next;
+		xp__port->release(pokes, size_of_pokes(pokes->room));
+	}
 	xp__port->release(batch, sizeof(*batch));
 	xp__port->unlock();
 }
@@ -251,6 +276,42 @@ int xp__batch_add(struct xp_batch *batch, const struct xp__request *request)
 		return -XP__ENOMEM;
 	batch->requests[batch->nr++] = *request;
 	return 0;
+}
+
+/* A piece for more pokes than there were, where the last one was full. False: no memory. */
+static bool grow_pokes(struct xp_batch *batch, size_t room)
+{
+	if (*batch->filling)
+		return true;
+	if (xp__lock(NULL))
+		return false;
+	*batch->filling = xp__reclaim_port(size_of_pokes(room));
+	xp__unlock();
+	if (*batch->filling)
+		(*batch->filling)->room = room;
+	return *batch->filling != NULL;
+}
+
+struct xp__poke *xp__batch_poke(struct xp_batch *batch, const struct xp__kind *kind)
+{
+	struct xp__request *request = batch->filled ? &batch->requests[batch->filled - 1] : NULL;
+	struct xp__request another = {.kind = kind};
+	size_t room = POKES_MIN;
+
+	if (request && request->pokes.nr == (*batch->filling)->room) {
+		room = 2 * request->pokes.nr;
+		batch->filling = &(*batch->filling)->next;
+		batch->filled = 0;
+	}
+	if (!batch->filled) {
+		if (!grow_pokes(batch, room))
+			return NULL;
+		another.pokes.at = (*batch->filling)->at;
+		if (xp__batch_add(batch, &another))
+			return NULL;
+		batch->filled = batch->nr;
+	}
+	return &(*batch->filling)->at[batch->requests[batch->filled - 1].pokes.nr++];
 }
 
 int xp_batch_commit(struct xp_batch *batch, struct xp_diag *diag)

@@ -31,6 +31,12 @@ int xp__apply(struct xp__request *request, struct xp_diag *diag);
  */
 int xp__apply_listed(size_t (*list)(struct xp__request *requests));
 
+/*
+ * xp__batch_poke - room for one more of the pokes of @kind, which the caller fills. NULL: no memory, the batch is as before. Many
+ * of them are one request. Context: thread.
+ */
+struct xp__poke *xp__batch_poke(struct xp_batch *batch, const struct xp__kind *kind);
+
 /* xp__batch_add - a copy of @request. Context: thread. Errors: -EINVAL for a NULL batch, -ENOMEM; the batch is as before. */
 int xp__batch_add(struct xp_batch *batch, const struct xp__request *request);
 

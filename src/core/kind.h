@@ -125,7 +125,10 @@ struct xp__request {
 		bool on;
 		uint32_t choice;
 		uint64_t bits; /* of an immediate value */
-		struct xp__poke poke;
+		struct {
+			const struct xp__poke *at;
+			size_t nr;
+		} pokes;
 		struct {
 			void (*func)(void);
 			void *pin; /* of func; after the commit of what was there before */

@@ -6,12 +6,26 @@
 #include "core/deps.h"
 #include "core/state.h"
 
-static int raw_emit(const struct xp__request *request, const struct xp__group *group, struct xp__commit *commit,
-		    struct xp_diag *diag)
+static void raw_count(const struct xp__request *request, const struct xp__group *group, struct xp__size *size)
 {
-	const struct xp__poke *poke = &request->poke;
+	(void)group;
+	size->sites += request->pokes.nr;
+	size->plans += request->pokes.nr;
+}
+
+/* The same change, but for the place; none that has a copy out of line. */
+static inline bool same_change(const struct xp__poke *a, const struct xp__poke *b)
+{
+	return a->len == b->len && a->resume == b->resume && a->resume_at == b->resume_at &&
+	       a->resume != XP_RESUME_BYPASS &&
+	       __builtin_memcmp(a->expect, b->expect, XP_MAX_LEN) == 0 &&
+	       __builtin_memcmp(a->replace, b->replace, XP_MAX_LEN) == 0; /* no calls */
+}
+
+/* The number of a new plan for the poke, or an error. */
+static int raw_plan(const struct xp__poke *poke, struct xp__commit *commit, struct xp_diag *diag)
+{
 	const void *site = (const void *)poke->addr;
-	uint8_t found[XP_MAX_LEN];
 	struct xp__change change = {
 		.addr = poke->addr,
 		.old = poke->expect,
@@ -21,11 +35,26 @@ static int raw_emit(const struct xp__request *request, const struct xp__group *g
 		.resume = poke->resume,
 		.resume_at = poke->resume_at,
 	};
+	int number = xp__commit_plan_add(commit, &change, site, diag);
 	const char *detail = NULL;
-	int error, number = (int)commit->nr_plans;
 	struct xp__plan *plan;
+	int error;
 
-	(void)group;
+	if (number < 0)
+		return number;
+	plan = &commit->plans[number];
+	if (plan->method != XP__METHOD_BYPASS)
+		return number;
+	error = xp__bypass_slot(poke->addr, poke->replace, poke->len, &plan->resume, &detail);
+	return error ? xp__fail(diag, error, XP_PHASE_VALIDATE, site, detail) : number;
+}
+
+static int raw_check(const struct xp__poke *poke, struct xp_diag *diag)
+{
+	const void *site = (const void *)poke->addr;
+	uint8_t found[XP_MAX_LEN];
+	int error;
+
 	error = xp__port->text_check(site, poke->len);
 	if (!error)
 		error = xp__port->text_read(found, site, poke->len);
@@ -39,20 +68,41 @@ static int raw_emit(const struct xp__request *request, const struct xp__group *g
 	}
 	if (memcmp(found, poke->expect, poke->len) != 0)
 		return xp__fail_text(diag, site, poke->expect, found, poke->len);
-	error = xp__commit_change(commit, &change, XP__PLAN_OWN, diag);
-	if (error)
-		return error;
-	plan = &commit->plans[number];
-	if (plan->method == XP__METHOD_BYPASS)
-		error = xp__bypass_slot(poke->addr, poke->replace, poke->len, &plan->resume, &detail);
-	return error ? xp__fail(diag, error, XP_PHASE_VALIDATE, site, detail) : 0;
+	return 0;
+}
+
+/* Pokes that change the same bytes, at places that are alike to plans, share one: the last of each such place is remembered. */
+static int raw_emit(const struct xp__request *request, const struct xp__group *group, struct xp__commit *commit,
+		    struct xp_diag *diag)
+{
+	const struct xp__poke *last[XP__PLAN_PERIOD] = {NULL};
+	int plan_of[XP__PLAN_PERIOD];
+
+	(void)group;
+	for (size_t i = 0; i < request->pokes.nr; i++) {
+		const struct xp__poke *poke = &request->pokes.at[i];
+		const unsigned place = poke->addr % XP__PLAN_PERIOD;
+		int error = raw_check(poke, diag);
+
+		if (error)
+			return error;
+		if (last[place] == NULL || !same_change(poke, last[place])) {
+			plan_of[place] = raw_plan(poke, commit, diag);
+			if (plan_of[place] < 0)
+				return plan_of[place];
+			last[place] = poke;
+		}
+		xp__commit_add(commit, poke->addr, (uint32_t)plan_of[place]);
+	}
+	return 0;
 }
 
 const struct xp__kind xp__raw_kind = {
+	.count = raw_count,
 	.emit = raw_emit,
 };
 
-static int raw_fill(struct xp__request *request, const struct xp_poke *poke)
+static int check_request(const struct xp_poke *poke)
 {
 	uintptr_t resume_at;
 
@@ -65,34 +115,44 @@ static int raw_fill(struct xp__request *request, const struct xp_poke *poke)
 	if (poke->resume != XP_RESUME_EMULATE && poke->resume != XP_RESUME_BYPASS &&
 	    (poke->resume != XP_RESUME_AT || resume_at == 0 || resume_at - (uintptr_t)poke->addr < poke->len))
 		return -XP__EINVAL;
-	memset(request, 0, sizeof(*request));
-	request->kind = &xp__raw_kind;
-	request->poke.addr = (uintptr_t)poke->addr;
-	request->poke.len = poke->len;
-	request->poke.resume = (uint8_t)poke->resume;
-	request->poke.resume_at = resume_at;
-	memcpy(request->poke.expect, poke->expect, poke->len);
-	memcpy(request->poke.replace, poke->replace, poke->len);
 	return 0;
+}
+
+static void raw_fill(struct xp__poke *to, const struct xp_poke *poke)
+{
+	*to = (struct xp__poke){
+		.addr = (uintptr_t)poke->addr,
+		.resume_at = (uintptr_t)poke->resume_at,
+		.len = poke->len,
+		.resume = (uint8_t)poke->resume,
+	};
+	memcpy(to->expect, poke->expect, poke->len);
+	memcpy(to->replace, poke->replace, poke->len);
 }
 
 int xp_text_poke(const struct xp_poke *poke, struct xp_diag *diag)
 {
-	struct xp__request request;
-	int error = raw_fill(&request, poke);
+	struct xp__request request = {.kind = &xp__raw_kind};
+	struct xp__poke one;
+	int error = check_request(poke);
 
 	if (error) {
 		if (diag)
 			memset(diag, 0, sizeof(*diag));
 		return xp__fail(diag, error, XP_PHASE_VALIDATE, poke ? poke->addr : NULL, NULL);
 	}
+	raw_fill(&one, poke);
+	request.pokes.at = &one;
+	request.pokes.nr = 1;
 	return xp__apply(&request, diag);
 }
 
 int xp_batch_add_poke(struct xp_batch *batch, const struct xp_poke *poke)
 {
-	struct xp__request request;
-	int error = batch ? raw_fill(&request, poke) : -XP__EINVAL;
+	int error = batch ? check_request(poke) : -XP__EINVAL;
+	struct xp__poke *to = error ? NULL : xp__batch_poke(batch, &xp__raw_kind);
 
-	return error ? error : xp__batch_add(batch, &request);
+	if (to)
+		raw_fill(to, poke);
+	return error ? error : to ? 0 : -XP__ENOMEM;
 }

@@ -8,6 +8,7 @@
 #include "core/state.h"
 
 #include <crosspatch/crosspatch.h>
+#include <crosspatch/linux.h>
 #include <crosspatch/port.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -75,6 +76,30 @@ XP_TEST(calls_do_not_depend_on_the_number_of_raw_sites)
 	CHECK(few > 0 && many > 0);
 	/* Larger blocks of memory come from the system, and the text has two pages. */
 	CHECK(many <= few + 12);
+}
+
+/* Of equal changes some are one store, some need a breakpoint, as they lie in their quadwords. */
+static void all_places_of_a_quadword(void)
+{
+	enum { PLACES = 16 };
+	struct xp_batch *batch = xp_batch_new();
+	struct xp_diag diag;
+
+	CHECK_EQ(xp_set_writer(XP_WRITER_MPROTECT), 0);
+	REQUIRE(batch && make(PLACES));
+	for (int back = 0; back < 2; back++) {
+		for (size_t i = 0; i < PLACES; i++)
+			add(batch, i, back ? jump : nop, back ? nop : jump);
+		CHECK_EQ(xp_batch_commit(batch, &diag), 0);
+		for (size_t i = 0; i < PLACES; i++)
+			CHECK(memcmp(text.base + i * LEN, back ? nop : jump, LEN) == 0);
+	}
+	xp_batch_free(batch);
+}
+
+XP_TEST(equal_changes_at_all_places_of_a_quadword)
+{
+	xp_child(all_places_of_a_quadword);
 }
 
 /* ---- for how long ---- */
