@@ -389,6 +389,11 @@ void doctor_machine(struct doctor_report *report)
 		  &(struct trial){XP_POLICY_AUTO, XP_WRITER_MPROTECT, XP_SYNC_AUTO, true, false},
 		  "pages writable for a moment; up to 8 bytes are one store", &single))
 		any_writer = true;
+	/* Opt-in: that it is not there is nothing to mend. */
+	if (!tried(report, "writer pkey", &(struct trial){XP_POLICY_AUTO, XP_WRITER_PKEY, XP_SYNC_AUTO, true, false},
+		   "opt-in: no system call, up to 8 bytes are one store; handlers cannot read patched text as data",
+		   &outcome))
+		report->checks[report->nr - 1].answer = DOCTOR_LIMITED;
 	any_sync = tried(report, "sync membarrier",
 			 &(struct trial){XP_POLICY_AUTO, XP_WRITER_AUTO, XP_SYNC_MEMBARRIER, false, false},
 			 "one system call", &outcome);

@@ -18,12 +18,27 @@ extern "C" {
  *	          is a single store, so the methods word and shortjmp are not offered
  *	mprotect  a window in which the page is readable, writable and executable: single stores of up to 8 bytes;
  *	          refused by MDWE, mseal, SELinux execmod
+ *	pkey      no system call: a page that was once written to stays readable, writable and executable, under a protection key
+ *	          that lets no thread write but the committing one, for the moment of its store; single stores of up to 8 bytes.
+ *	          Needs a processor with protection keys (PKU); takes one of the process' 15 keys, for good; refused by MDWE,
+ *	          SELinux execmem. Text that cannot have the key (shared, huge pages, sealed) is for the other two
  * auto: procmem if it works, else mprotect; and where one of them cannot write a mapping, the other: text that is mapped
  * shared or on huge pages is for mprotect. And mprotect for a commit that would need breakpoints, if a thread blocks
  * SIGTRAP or cannot be asked for its mask (no descriptor, no /proc), or a tracer has the process, or there are more than 32
- * threads, and single stores do. One that is forced is the only one that is ever tried.
+ * threads, and single stores do. One that is forced is the only one that is ever tried, but for pkey. auto never takes pkey,
+ * for it costs the program something. In a page that has the key
+ * - text cannot be read as data where the system gave a thread the rights of a handler: in signal handlers, in threads that one
+ *   made, and after siglongjmp out of one, until the thread calls the library. Such a read faults (SEGV_PKUERR); system calls
+ *   that read there say EFAULT. Execution is never checked. It concerns constants between functions, the walk of a stack
+ *   without unwind tables, and read-only data where the linker put it into text (-z noseparate-code);
+ * - to make the page writable and write there, or to change its protection, is for the library alone: another patching library
+ *   faults, and a page of a registered module that the program made read-only faults in the next commit. No uprobe is set there
+ *   that was not set before;
+ * - code that executes WRPKRU can give itself the right to write.
+ * Threads that run already are asked to come by the signal of a rendezvous, below: what refuses that, refuses this writer. A
+ * thread that is inside a signal handler then has the rights that it had, when that handler ends.
  */
-enum xp_writer { XP_WRITER_AUTO, XP_WRITER_PROCMEM, XP_WRITER_MPROTECT };
+enum xp_writer { XP_WRITER_AUTO, XP_WRITER_PROCMEM, XP_WRITER_MPROTECT, XP_WRITER_PKEY };
 
 /*
  * How the other processors are made to see it.
@@ -46,9 +61,10 @@ enum xp_sync { XP_SYNC_AUTO, XP_SYNC_MEMBARRIER, XP_SYNC_SIGNAL };
 
 /*
  * xp_set_writer / xp_set_sync - for all later commits. The environment variables CROSSPATCH_WRITER (auto, procmem,
- * mprotect) and CROSSPATCH_SYNC (auto, membarrier, signal) set them at start; ignored in set-uid programs.
+ * mprotect, pkey) and CROSSPATCH_SYNC (auto, membarrier, signal) set them at start; ignored in set-uid programs.
  * Context: thread; waits for a commit in progress. Ordering: none. Errors: -EINVAL; -XP_E_NO_WRITER, -XP_E_NO_SYNC if
- * the one named does not work here, -XP_E_TRANSLATED if it writes and old text is executed (valgrind without
+ * the one named does not work here, what the system says if it does not let pkey give pages their protection back,
+ * -XP_E_TRANSLATED if it writes and old text is executed (valgrind without
  * --smc-check=all, qemu-user): the setting stays as it was; -XP_E_REENTRANT. Progress: waits for the text lock.
  */
 int xp_set_writer(enum xp_writer writer);

@@ -38,6 +38,8 @@ enum xp_need {
 #define XP_WRITE_UNDO 2u
 /* Unless the commit fails, nothing is written after this: files that were opened for it are no longer needed. A hint. */
 #define XP_WRITE_LAST 4u
+/* All that is stored belongs to sites of registered modules: what was found out of that text holds until text_gone(). A hint. */
+#define XP_WRITE_KNOWN 8u
 
 /* The registers of an interrupted bystander: the architecture's, see <crosspatch/arch.h>. */
 struct xp_regs;
@@ -210,6 +212,9 @@ struct xp_port {
 	 * records of a module name, before it is touched. Context: text lock. NULL: all that records name can be.
 	 */
 	int (*data_check)(const void *addr);
+
+	/* text_gone - a registered module goes, and its text may: XP_WRITE_KNOWN. Context: text lock. NULL: nothing is to be told. */
+	void (*text_gone)(void);
 };
 
 #define XP_FUNCTION_SPARE 16

@@ -58,6 +58,7 @@ struct xp__commit *xp__commit_new(const struct xp__size *room)
 	if (commit == NULL)
 		return NULL;
 	memset(&commit->block + 1, 0, sizeof(*commit) - sizeof(commit->block));
+	commit->known = true;
 	commit->can = xp__port->can(~0u);
 	commit->policy = xp_policy();
 	at = (uint8_t *)(commit + 1);

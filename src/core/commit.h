@@ -57,6 +57,7 @@ struct xp__commit {
 	void *scratch; /* a struct xp_range for each site: to sort them, and to say where no thread may rest */
 	bool ready;    /* xp__commit_ready() was asked, and found nothing */
 	bool refused;  /* it was asked, and the port refused */
+	bool known;    /* all sites are of records: XP_WRITE_KNOWN */
 	unsigned needs, nr_phases; /* of one that is ready */
 	uintptr_t page;            /* that can be read, xp__commit_readable() */
 	uintptr_t *pages;          /* more of them, each where its number says */

@@ -166,6 +166,7 @@ static int repair_site(struct xp__commit *commit, const struct finding *finding,
 	struct xp__change change = xp__site_change(&finding->site, finding->text, &finding->right, &insn);
 	int error = xp__commit_change(commit, &change, 0, diag);
 
+	commit->known = commit->known && finding->site.record;
 	/* The text may be right, and the word that it jumps through not. */
 	if (!error && finding->right.word)
 		xp__commit_pointer(commit, finding->right.word, finding->right.word_to);

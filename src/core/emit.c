@@ -124,6 +124,7 @@ static int emit_site(const struct xp__request *request, const struct xp__site *s
 	struct xp__form form;
 	int there;
 
+	commit->known = commit->known && site->record;
 	if (!xp__commit_readable(commit, site->code, site->len))
 		return fail_key(request, xp__fail_unreadable(diag, site->code), diag);
 	memcpy(text, (const void *)site->code, site->len);

@@ -243,6 +243,8 @@ static int store_phase(const struct xp__commit *c, unsigned phase, bool back, bo
 		xp__count(&counters.writes, 1);
 		if (last && span.to == c->nr)
 			span.flags |= XP_WRITE_LAST;
+		if (c->known)
+			span.flags |= XP_WRITE_KNOWN;
 		error = xp__port->text_write((void *)span.start, span_buffer, span.end - span.start,
 					     back ? span.flags | XP_WRITE_UNDO : span.flags);
 		if (error)

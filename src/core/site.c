@@ -808,6 +808,8 @@ int xp_module_unregister(struct xp_module *public)
 	last = module && --module->nr_public == 0;
 	if (last) {
 		say_going(public);
+		if (xp__port->text_gone)
+			xp__port->text_gone();
 		strike(module);
 		unlink_groups(module);
 		xp__port->release(module, module->size);

@@ -79,6 +79,7 @@ static int raw_emit(const struct xp__request *request, const struct xp__group *g
 	int plan_of[XP__PLAN_PERIOD];
 
 	(void)group;
+	commit->known = false;
 	for (size_t i = 0; i < request->pokes.nr; i++) {
 		const struct xp__poke *poke = &request->pokes.at[i];
 		const unsigned place = poke->addr % XP__PLAN_PERIOD;

@@ -194,4 +194,10 @@ XP_TEST(mprotect_under_signals)
 	run(XP_WRITER_MPROTECT, XP_SYNC_MEMBARRIER, true);
 }
 
+/* Without signals: one of the sites reads a word beside it, which has the key then, and a handler could not. */
+XP_TEST(pkey)
+{
+	run(XP_WRITER_PKEY, XP_SYNC_MEMBARRIER, false);
+}
+
 XP_TORTURE_MAIN()

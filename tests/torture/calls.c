@@ -230,6 +230,7 @@ XP_TORTURE_CASE(auto_mprotect, AUTO, MPROTECT, MEMBARRIER, XP_TRAPS_NONE)
 /* One bystander, which answers the signals: on a busy machine it may never run between two phases. */
 XP_TORTURE_CASE(breakpoint_signal, BREAKPOINT, PROCMEM, SIGNAL, XP_TRAPS_ANY)
 XP_TORTURE_CASE(quiesce, QUIESCE, PROCMEM, SIGNAL, XP_TRAPS_NONE)
+XP_TORTURE_CASE(auto_pkey, AUTO, PKEY, MEMBARRIER, XP_TRAPS_NONE)
 
 XP_TEST(breakpoint_delayed)
 {

@@ -123,6 +123,16 @@ XP_TEST(pokes_auto_mprotect)
 	run_pokes(XP_POLICY_AUTO, XP_WRITER_MPROTECT);
 }
 
+XP_TEST(keys_breakpoint_pkey)
+{
+	run_keys(XP_POLICY_BREAKPOINT, XP_WRITER_PKEY, XP_SYNC_MEMBARRIER);
+}
+
+XP_TEST(pokes_auto_pkey)
+{
+	run_pokes(XP_POLICY_AUTO, XP_WRITER_PKEY);
+}
+
 XP_TEST(pokes_breakpoint)
 {
 	run_pokes(XP_POLICY_BREAKPOINT, XP_WRITER_PROCMEM);

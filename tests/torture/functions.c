@@ -250,6 +250,7 @@ static void run(enum xp_policy policy, enum xp_writer writer, enum xp_sync sync)
 XP_TORTURE_CASE(auto_procmem, AUTO, PROCMEM, MEMBARRIER)
 XP_TORTURE_CASE(auto_mprotect, AUTO, MPROTECT, MEMBARRIER)
 XP_TORTURE_CASE(quiesce, QUIESCE, PROCMEM, SIGNAL)
+XP_TORTURE_CASE(auto_pkey, AUTO, PKEY, MEMBARRIER)
 
 XP_TEST(breakpoint_delayed)
 {

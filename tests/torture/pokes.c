@@ -149,7 +149,7 @@ static void run(enum xp_policy with, enum xp_writer writer, enum xp_sync sync)
 	if (!xp_torture_set(with, writer, sync))
 		return;
 	policy = with;
-	single = writer == XP_WRITER_MPROTECT;
+	single = writer != XP_WRITER_PROCMEM;
 	wrong = 0;
 	memset(used, 0, sizeof(used));
 	xp_stats_read(&before);
@@ -177,5 +177,7 @@ XP_TORTURE_CASE(auto_procmem, AUTO, PROCMEM, MEMBARRIER)
 XP_TORTURE_CASE(auto_mprotect, AUTO, MPROTECT, MEMBARRIER)
 XP_TORTURE_CASE(breakpoint_procmem, BREAKPOINT, PROCMEM, MEMBARRIER)
 XP_TORTURE_CASE(breakpoint_mprotect_signal, BREAKPOINT, MPROTECT, SIGNAL)
+XP_TORTURE_CASE(auto_pkey, AUTO, PKEY, MEMBARRIER)
+XP_TORTURE_CASE(breakpoint_pkey, BREAKPOINT, PKEY, MEMBARRIER)
 
 XP_TORTURE_MAIN()

@@ -212,5 +212,7 @@ static void run(enum xp_policy policy, enum xp_writer writer, enum xp_sync sync)
 XP_TORTURE_CASE(auto_procmem, AUTO, PROCMEM, MEMBARRIER)
 XP_TORTURE_CASE(breakpoint_procmem, BREAKPOINT, PROCMEM, MEMBARRIER)
 XP_TORTURE_CASE(breakpoint_mprotect_signal, BREAKPOINT, MPROTECT, SIGNAL)
+XP_TORTURE_CASE(auto_pkey, AUTO, PKEY, MEMBARRIER)
+XP_TORTURE_CASE(breakpoint_pkey, BREAKPOINT, PKEY, MEMBARRIER)
 
 XP_TORTURE_MAIN()

@@ -30,6 +30,7 @@
 
 #include "port/linux/cached_fd.h"
 #include "port/linux/control_state.h"
+#include "port/linux/keys.h"
 #include "port/linux/lock.h"
 #include "port/linux/lock_fork.h"
 #include "port/linux/marks.h"
@@ -78,9 +79,14 @@ static void fork_child(void)
 
 int xp__fork_lock(void)
 {
+	int error;
+
 	if (!xp__fork_marks[XP__MARK_PARENT])
 		fork_leave_parent();
-	return xp__text_lock();
+	error = xp__text_lock();
+	if (!error)
+		xp__key_read();
+	return error;
 }
 
 int xp__fork_start(void)

@@ -60,6 +60,7 @@ extern int __tsan_atomic32_fetch_add(volatile int *word, int value, int order) _
 static const struct xp__writer *const writer_table[] = {
 	[XP_WRITER_PROCMEM] = &xp__writer_procmem,
 	[XP_WRITER_MPROTECT] = &xp__writer_mprotect,
+	[XP_WRITER_PKEY] = &xp__writer_pkey,
 };
 static enum xp_writer writer_wanted = XP_WRITER_AUTO;
 static enum xp_sync sync_wanted = XP_SYNC_AUTO;
@@ -72,6 +73,7 @@ static bool shadow_stack;
 /* Of the commit that prepare() was last asked for. */
 static const struct xp__writer *commit_writer; /* in force, or one for this commit that makes single stores */
 static unsigned found_own;                     /* pages of the next commit, by page_is_own() */
+static uintptr_t keyed_page;                   /* found to be the pkey writer's, text_check() */
 static bool undoing;                           /* something failed: whatever is written now gives back old bytes */
 static struct xp_diag *commit_diag;            /* its caller's, for text_write(), which is given none */
 
@@ -98,6 +100,9 @@ static bool takes_effect(enum xp_writer which)
 			return true; /* it was just tried: the commit will fail as well, and say why */
 		xp__serialize();
 		did[which] = run() == other;
+		/* The other writers try themselves there. */
+		if (which == XP_WRITER_PKEY)
+			(void)xp__keyed_leave();
 	}
 	return did[which];
 }
@@ -118,10 +123,11 @@ static bool passes(int error)
 static const struct xp__writer *writer_of(enum xp_writer wanted, int *why)
 {
 	*why = 0;
-	for (enum xp_writer which = XP_WRITER_PROCMEM; which <= XP_WRITER_MPROTECT; which++) {
+	for (enum xp_writer which = XP_WRITER_PROCMEM; which <= XP_WRITER_PKEY; which++) {
 		int error;
 
-		if (wanted != XP_WRITER_AUTO && wanted != which)
+		/* auto takes no key: it costs others something (linux.h) */
+		if (wanted == XP_WRITER_AUTO ? which == XP_WRITER_PKEY : wanted != which)
 			continue;
 		error = which == XP_WRITER_PROCMEM ? port_open_mem() : writer_table[which]->probe();
 		if (!error && takes_effect(which))
@@ -185,19 +191,21 @@ int xp_set_writer(enum xp_writer wanted)
 	const struct xp__writer *works;
 	int error, why;
 
-	if ((unsigned)wanted > XP_WRITER_MPROTECT)
+	if ((unsigned)wanted > XP_WRITER_PKEY)
 		return -EINVAL;
 	error = xp__fork_lock();
 	if (error)
 		return error;
 	works = writer_of(wanted, &why);
-	if (works) {
+	if (works && wanted != XP_WRITER_PKEY)
+		error = xp__keyed_leave();
+	if (works && !error) {
 		writer = works;
 		for_now = passes(why);
 		writer_wanted = wanted;
 	}
 	xp__text_unlock();
-	return works ? 0 : why == -XP_E_TRANSLATED ? why : -XP_E_NO_WRITER;
+	return works ? error : why == -XP_E_TRANSLATED ? why : -XP_E_NO_WRITER;
 }
 
 int xp_set_sync(enum xp_sync wanted)
@@ -326,7 +334,9 @@ static int prepare(unsigned needs, struct xp_diag *diag)
 					  "valgrind executes changed text with --smc-check=all; qemu-user does not");
 		if (error)
 			return xp__refuse(diag, -XP_E_NO_WRITER, -error < 4096 ? -error : 0,
-					  "neither /proc/self/mem nor mprotect may write program text here");
+					  writer_wanted == XP_WRITER_PKEY
+						  ? "no protection key is to be had for text here"
+						  : "neither /proc/self/mem nor mprotect may write program text here");
 	}
 	commit_writer = needs & XP_NEED_SINGLE ? single_writer(true) : writer;
 	if (writes && commit_writer == NULL)
@@ -402,6 +412,14 @@ static int prepare_commit(unsigned needs, struct xp_diag *diag)
 
 static int text_check(const void *addr, size_t len)
 {
+	const uintptr_t page = (uintptr_t)addr & ~(uintptr_t)4095;
+
+	/* The writer's own page is text; a page is asked about once in a commit, and by the writer before it stores. */
+	if (len > 0 && page == (((uintptr_t)addr + len - 1) & ~(uintptr_t)4095) &&
+	    (page == keyed_page || xp__keyed_is_ours(page))) {
+		keyed_page = page;
+		return 0;
+	}
 	return xp__maps_text((uintptr_t)addr, len);
 }
 
@@ -424,7 +442,8 @@ static int text_private(const void *addr, uintptr_t *end)
 {
 	const struct xp__mapping *found = xp__maps_recall((uintptr_t)addr);
 	struct xp__mapping mapping = {.end = ((uintptr_t)addr | 4095) + 1};
-	bool own = !found && writer == &xp__writer_procmem && found_own < OWN_MAX && page_is_own(addr);
+	bool own = !found && (xp__keyed_is_ours((uintptr_t)addr) ||
+			      (writer == &xp__writer_procmem && found_own < OWN_MAX && page_is_own(addr)));
 	int error = found || own ? 0 : xp__maps_find((uintptr_t)addr, &mapping);
 
 	if (found)
@@ -448,17 +467,22 @@ static int text_read(void *to, const void *addr, size_t len)
 /*
  * By the writer in force. Under auto the other one is asked where that one cannot: a mapping that is shared or of huge
  * pages is for mprotect, one that is sealed for /proc/self/mem; and the system may have closed a way in the middle of a
- * commit. Not where text was left writable: that is to be told.
+ * commit. Both are for what cannot have a protection key. Not where text was left writable: that is to be told.
  */
 static int write_text(void *addr, const void *bytes, size_t len, unsigned flags)
 {
-	enum xp_writer other = commit_writer == &xp__writer_procmem ? XP_WRITER_MPROTECT : XP_WRITER_PROCMEM;
+	const bool others = writer_wanted == XP_WRITER_AUTO || writer_wanted == XP_WRITER_PKEY;
 	int error = commit_writer->write(addr, bytes, len, flags);
 
-	if (!error || writer_wanted != XP_WRITER_AUTO || xp__windows_left() ||
-	    (other == XP_WRITER_PROCMEM ? port_open_mem() : xp__writer_mprotect.probe()) || !takes_effect(other))
-		return error;
-	return writer_table[other]->write(addr, bytes, len, flags) ? error : 0;
+	for (enum xp_writer other = XP_WRITER_PROCMEM; error && others && other <= XP_WRITER_MPROTECT; other++) {
+		if (writer_table[other] == commit_writer || xp__windows_left() ||
+		    (other == XP_WRITER_PROCMEM ? port_open_mem() : xp__writer_mprotect.probe()) ||
+		    !takes_effect(other))
+			continue;
+		if (writer_table[other]->write(addr, bytes, len, flags) == 0)
+			return 0;
+	}
+	return error;
 }
 
 #define UNDO_TRIES 500 /* a millisecond apart: descriptors, memory and mappings may run out for a moment */
@@ -485,6 +509,7 @@ static int text_write(void *addr, const void *bytes, size_t len, unsigned flags)
 static void unlock(void)
 {
 	found_own = 0; /* of a commit that was refused */
+	keyed_page = 0;
 	xp__maps_forget();
 	xp__text_unlock();
 }
@@ -540,6 +565,7 @@ static const struct xp_port port = {
 	.unwind_ip = xp__unwind_ip,
 	.module_check = xp__module_check,
 	.data_check = xp__data_check,
+	.text_gone = xp__keyed_gone,
 };
 
 /* ---- start ---- */
@@ -566,7 +592,7 @@ __attribute__((constructor(100))) static void start(void)
 {
 	static const char *const policies[] = {"auto", "breakpoint", "quiesce", "early"};
 	static const char *const binds[] = {"lazy", "now"};
-	static const char *const writers[] = {"auto", "procmem", "mprotect"};
+	static const char *const writers[] = {"auto", "procmem", "mprotect", "pkey"};
 	static const char *const syncs[] = {"auto", "membarrier", "signal"};
 	static const char *const descriptors[] = {"close", "keep"};
 	struct xp__sigaction sigsys;
@@ -579,7 +605,7 @@ __attribute__((constructor(100))) static void start(void)
 		return; /* without fork's handlers a child could hang: stay without a port */
 	xp_gate_set_eager(choice("CROSSPATCH_BIND", binds, 2));
 	(void)xp_set_policy((enum xp_policy)choice("CROSSPATCH_POLICY", policies, 4));
-	writer_wanted = (enum xp_writer)choice("CROSSPATCH_WRITER", writers, 3);
+	writer_wanted = (enum xp_writer)choice("CROSSPATCH_WRITER", writers, 4);
 	sync_wanted = (enum xp_sync)choice("CROSSPATCH_SYNC", syncs, 3);
 	xp__cached_fd_set_stay(choice("CROSSPATCH_DESCRIPTORS", descriptors, 2) == XP_DESCRIPTORS_KEEP);
 	caught = xp__sigsys_catch(&sigsys);
@@ -587,6 +613,9 @@ __attribute__((constructor(100))) static void start(void)
 	shadow_stack = find_shadow_stack();
 	(void)xp__sigsys_caught();
 	/* Later nothing catches what a filter answers with a signal: it is tried here, where there is a filter. */
+	if (writer_wanted == XP_WRITER_PKEY)
+		(void)xp__writer_pkey
+			.probe(); /* while there is one thread, which all later ones have their rights from */
 	if (writer_wanted != XP_WRITER_MPROTECT && (caught || xp__cached_fd_stay()))
 		mem_trapped = xp__writer_procmem.probe() != 0 && xp__sigsys_caught();
 	if (xp__cached_fd_stay()) {

@@ -19,6 +19,7 @@
 #include "port/linux/sigtrap.h"
 
 #include "port/linux/diag.h"
+#include "port/linux/keys.h"
 #include "port/linux/sys.h"
 
 #include <crosspatch/error.h>
@@ -325,8 +326,10 @@ static bool is_int3(const siginfo_t *info, const ucontext_t *uc)
 
 static void on_sigtrap(int signal, siginfo_t *info, void *context)
 {
-	bool int3 = is_int3(info, context);
+	bool int3;
 
+	xp__key_read();
+	int3 = is_int3(info, context);
 	if (!int3 || take(context, xp_trap) == XP_TRAP_FOREIGN)
 		pass_on(signal, info, context, int3);
 }
@@ -335,6 +338,7 @@ static void on_sigill(int signal, siginfo_t *info, void *context)
 {
 	bool fault = info->si_code > 0;
 
+	xp__key_read();
 	if (!fault || take(context, xp_trap_illegal) == XP_TRAP_FOREIGN)
 		pass_on(signal, info, context, fault);
 }
@@ -348,6 +352,7 @@ static enum xp_trap_verdict decide_fault(struct xp_regs *regs, unsigned shard)
 /* A general protection fault has no address: si_code tells it from a page fault. */
 static void on_sigsegv(int signal, siginfo_t *info, void *context)
 {
+	xp__key_read();
 	if (info->si_code != SI_KERNEL || take(context, decide_fault) == XP_TRAP_FOREIGN)
 		pass_on(signal, info, context, info->si_code > 0);
 }

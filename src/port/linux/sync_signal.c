@@ -37,6 +37,7 @@
 #include "port/linux/control.h"
 #include "port/linux/defer.h"
 #include "port/linux/diag.h"
+#include "port/linux/keys.h"
 #include "port/linux/lock_fork.h"
 #include "port/linux/memory.h"
 #include "port/linux/rendezvous_signal.h"
@@ -138,6 +139,7 @@ static void on_rendezvous(int signal, siginfo_t *info, void *context)
 	/* The slot may have become another thread's since: then the question is another one too. */
 	if (__atomic_load_n(&slot->tid, __ATOMIC_RELAXED) != (int)XP__SYS1(SYS_gettid, 0))
 		return;
+	xp__key_frame(uc);
 	mine = (uint32_t)question & ~3u;
 	answer = question & PARK ? (uintptr_t)&here : CAME;
 	/* ordering: (R3) pairs with (R4): the answer comes after the registers were noted and the thread has serialized */

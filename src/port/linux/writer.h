@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: MIT */
-/* How bytes get into program text: writer_procmem.c, writer_mprotect.c. */
+/* How bytes get into program text: writer_procmem.c, writer_mprotect.c, writer_pkey.c. */
 #ifndef XP_LINUX_WRITER_H
 #define XP_LINUX_WRITER_H
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 struct xp__writer {
 	const char *name;
@@ -17,10 +18,19 @@ struct xp__writer {
 };
 extern const struct xp__writer xp__writer_procmem;
 extern const struct xp__writer xp__writer_mprotect;
+extern const struct xp__writer xp__writer_pkey;
 
 /* ---- writer_mprotect.c ---- */
 bool xp__windows_left(void);
 /* xp__windows_close - closes what the mprotect writer had to leave open. 0 if nothing is open any more, else -errno. */
 int xp__windows_close(void);
+
+/* ---- writer_pkey.c. Context: text lock ---- */
+/* xp__keyed_leave - gives every page its protection back. 0, or what the system says: the pages that are left have their key. */
+int xp__keyed_leave(void);
+/* xp__keyed_gone - a module is about to go: what is there later is to be asked about. */
+void xp__keyed_gone(void);
+/* xp__keyed_is_ours - whether the page of @addr is this writer's: private text, readable for threads and handlers. */
+bool xp__keyed_is_ours(uintptr_t addr);
 
 #endif
