@@ -86,6 +86,7 @@ struct xp_port {
 	 * prepare - called once per commit under the text lock, before its first store, with XP_NEED_ bits.
 	 * Sees that the writer works, registers the sync, installs the trap handler, checks that no thread blocks or
 	 * ignores the trap. Errors: a code, with @diag telling tid, system error and detail. Text untouched.
+	 * Without any bit where sync_core() alone follows, for stores of a commit that was prepared for it.
 	 */
 	int (*prepare)(unsigned needs, struct xp_diag *diag);
 

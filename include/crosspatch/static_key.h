@@ -236,6 +236,17 @@ int xp__static_key_rate_limit(struct xp__deferred *deferred, uint32_t delay_ms);
 #define xp_static_branch_disable(x) xp_static_key_disable(&(x)->key)
 
 /*
+ * xp_static_branch_enable_async / _disable_async(&name, &ticket) - the same without the wait for other processors: struct
+ * xp_ticket says when they have noticed. See xp_batch_commit_async(), for the ordering too. xp_static_key_enabled() says that the
+ * key is on when the ticket is done. Another change of the key, an enable too, returns 0 only when it is so on every processor.
+ * Errors beyond the above: -XP_E_NEEDS_SYNC under policies breakpoint and quiesce; -EINVAL for no ticket.
+ */
+struct xp_ticket;
+int xp_static_key_set_async(struct xp_static_key *key, bool on, struct xp_ticket *ticket);
+#define xp_static_branch_enable_async(x, ticket) xp_static_key_set_async(&(x)->key, true, ticket)
+#define xp_static_branch_disable_async(x, ticket) xp_static_key_set_async(&(x)->key, false, ticket)
+
+/*
  * xp_static_branch_inc / _dec(&name) - counted: on from the first inc to the last dec. A key that starts TRUE, or was
  * enabled, counts as one.
  * Errors beyond the above: -XP_E_OVERFLOW at INT32_MAX, -XP_E_UNDERFLOW at zero.

@@ -105,6 +105,49 @@ int xp_batch_add_poke(struct xp_batch *batch, const struct xp_poke *poke);
 int xp_batch_commit(struct xp_batch *batch, struct xp_diag *diag);
 
 /*
+ * What an asynchronous commit leaves: the number of the sync that makes it old. All fields are the library's. Of zeros it is
+ * done. It may be copied, and waited for and polled by any thread, any number of times; there is nothing to give back.
+ */
+struct xp_ticket {
+	uint64_t sync;
+};
+
+/*
+ * xp_batch_commit_async - the same without the wait for other processors: all stores are made, and @ticket says when they have
+ * taken effect everywhere.
+ *
+ * For changes of keys, values, switches and pokes that take one store: where xp_batch_commit() does one sync, and where
+ * nothing is given back afterwards. For anything else -XP_E_NEEDS_SYNC.
+ * Context: as xp_text_poke().
+ * Ordering: until the ticket is done each execution is old or new, on each processor, also old after new. A thread that sees the
+ * ticket done (by xp_ticket_wait() or xp_ticket_poll(), or told by a thread that did) executes the new instruction. Until then
+ * what old code uses is not to be given back. Later commits may change the same sites: each execution is then of one of the
+ * states since the last ticket that was done.
+ * xp_static_key_enabled() says that a key is on when the ticket is done, and that it is off at once.
+ * xp_static_switch_choice(), and the variable of an immediate value, are new at once.
+ * Errors: those of xp_batch_commit(); -XP_E_NEEDS_SYNC; -EINVAL for no ticket. Text, batch and @ticket are then as before.
+ * Progress: waits for the text lock, and for a sync where one is owed and the batch is not of keys alone; under the signal sync
+ * (linux.h) for the round that comes before each commit.
+ */
+int xp_batch_commit_async(struct xp_batch *batch, struct xp_ticket *ticket, struct xp_diag *diag);
+
+/*
+ * xp_ticket_wait - returns when the ticket is done: at once if a later sync of any commit, or of any wait, has ended since;
+ * else it does that sync, for all tickets.
+ * Context: as xp_text_poke(). Ordering: on return of 0 no processor executes what was old when the ticket was given. Errors: those of a sync, as
+ * xp_text_poke()'s; -EINVAL for no ticket, or one that was never given; -XP_E_WEDGED. The changes stand, the ticket is not
+ * done, and it may be waited for again. Progress: waits for the text lock and for one sync.
+ *
+ * xp_ticket_poll - 1 if the ticket is done, 0 if not. It never makes it so.
+ * Context: any, signal handlers included. Ordering: acquire: of 1, as above. Errors: -EINVAL as above; -XP_E_WEDGED: it
+ * never will be. Progress: wait-free.
+ *
+ * A child of fork has the tickets of its parent. In 32-bit code a ticket that is kept for 2^31 syncs may be told to be not done.
+ */
+int xp_ticket_wait(const struct xp_ticket *ticket, struct xp_diag *diag);
+int xp_ticket_poll(const struct xp_ticket *ticket);
+
+/*
  * xp_repair - brings every site whose text drifted to the state of its object, of all keys, switches, values, calls, gates and
  * functions of the process. A site drifted if another program wrote a form there that it has in another state: a uprobe that
  * goes writes back what the file has, a debugger what it found. From then on the site executes that form, while

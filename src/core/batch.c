@@ -14,6 +14,7 @@
 #include "core/reclaim.h"
 #include "core/site.h"
 #include "core/state.h"
+#include "core/ticket.h"
 
 /* Text was not what it had to be. It may be of another form that the site may have, which can be mended. */
 static int explain(const struct xp__request *requests, size_t nr, struct xp_diag *diag)
@@ -32,7 +33,7 @@ static int explain(const struct xp__request *requests, size_t nr, struct xp_diag
 
 int xp__patch_locked(const struct xp__request *requests, size_t nr, struct xp_diag *diag)
 {
-	const struct xp__work work = {.requests = requests, .nr = nr};
+	const struct xp__work work = {.requests = requests, .nr = nr, .async = nr > 0 && requests->async};
 	int error = xp__work_commit(&work, diag);
 
 	return error == -XP_E_MISMATCH ? explain(requests, nr, diag) : error;
@@ -113,13 +114,48 @@ static void batch_end(struct xp__request *requests, size_t nr, bool done)
 			requests[i].kind->end(&requests[i], done);
 }
 
-int xp__apply_locked(struct xp__request *requests, size_t nr, struct xp_diag *diag)
+/* Whether a sync is owed to sites that one of the requests found to be so already. */
+static bool batch_owed(const struct xp__request *requests, size_t nr)
 {
-	int error = xp__settle_modules(requests, nr, diag);
+	for (size_t i = 0; i < nr && xp__owed(); i++)
+		if (xp__owed_by(requests[i].object))
+			return true;
+	return false;
+}
 
+/* The text is as the requests say, and they were not ended yet. */
+static int batch_sync(const struct xp__request *requests, size_t nr, bool async, struct xp_diag *diag)
+{
+	if (!async)
+		return batch_owed(requests, nr) ? xp__settle(diag) : 0;
+	for (size_t i = 0; i < nr; i++)
+		if (xp__request_patches(&requests[i]))
+			xp__owe(requests[i].object);
+	return 0;
+}
+
+static int refuse_async(const struct xp__request *requests, size_t nr, struct xp_diag *diag)
+{
+	for (size_t i = 0; i < nr; i++)
+		if (!requests[i].kind->asynchronous) {
+			if (diag)
+				diag->key = requests[i].object->name;
+			return xp__fail(diag, -XP_E_NEEDS_SYNC, XP_PHASE_VALIDATE, NULL,
+					"what such an object was is given back after the change");
+		}
+	return 0;
+}
+
+static int batch_apply(struct xp__request *requests, size_t nr, bool async, struct xp_diag *diag)
+{
+	int error = async ? refuse_async(requests, nr, diag) : 0;
+
+	error = error ? error : xp__settle_modules(requests, nr, diag);
 	if (error)
 		return error;
 	skip_superseded(requests, nr);
+	for (size_t i = 0; i < nr; i++)
+		requests[i].async = async;
 	for (size_t i = 0; i < nr; i++) {
 		bool superseded = requests[i].skip;
 
@@ -143,8 +179,14 @@ int xp__apply_locked(struct xp__request *requests, size_t nr, struct xp_diag *di
 		}
 	}
 	error = xp__patch_locked(requests, nr, diag);
+	error = error ? error : batch_sync(requests, nr, async, diag);
 	batch_end(requests, nr, error == 0);
 	return error;
+}
+
+int xp__apply_locked(struct xp__request *requests, size_t nr, struct xp_diag *diag)
+{
+	return batch_apply(requests, nr, false, diag);
 }
 
 int xp__apply(struct xp__request *request, struct xp_diag *diag)
@@ -154,6 +196,19 @@ int xp__apply(struct xp__request *request, struct xp_diag *diag)
 	if (error)
 		return error;
 	error = xp__apply_locked(request, 1, diag);
+	xp__unlock();
+	return error;
+}
+
+int xp__apply_async(struct xp__request *request, struct xp_ticket *ticket)
+{
+	int error = ticket ? xp__lock(NULL) : -XP__EINVAL;
+
+	if (error)
+		return error;
+	error = batch_apply(request, 1, true, NULL);
+	if (!error)
+		*ticket = xp__ticket();
 	xp__unlock();
 	return error;
 }
@@ -314,7 +369,8 @@ struct xp__poke *xp__batch_poke(struct xp_batch *batch, const struct xp__kind *k
 	return &(*batch->filling)->at[batch->requests[batch->filled - 1].pokes.nr++];
 }
 
-int xp_batch_commit(struct xp_batch *batch, struct xp_diag *diag)
+/* @ticket: NULL, or the commit is asynchronous. */
+static int batch_commit(struct xp_batch *batch, struct xp_ticket *ticket, struct xp_diag *diag)
 {
 	int error;
 
@@ -326,9 +382,21 @@ int xp_batch_commit(struct xp_batch *batch, struct xp_diag *diag)
 	error = xp__lock(diag);
 	if (error)
 		return error;
-	error = xp__apply_locked(batch->requests, batch->nr, diag);
+	error = batch_apply(batch->requests, batch->nr, ticket != NULL, diag);
+	if (!error && ticket)
+		*ticket = xp__ticket();
 	xp__unlock();
 	if (!error)
 		drop_requests(batch);
 	return error;
+}
+
+int xp_batch_commit(struct xp_batch *batch, struct xp_diag *diag)
+{
+	return batch_commit(batch, NULL, diag);
+}
+
+int xp_batch_commit_async(struct xp_batch *batch, struct xp_ticket *ticket, struct xp_diag *diag)
+{
+	return batch_commit(ticket ? batch : NULL, ticket, diag);
 }

@@ -24,6 +24,7 @@
 #include "core/deps.h"
 #include "core/reclaim.h"
 #include "core/state.h"
+#include "core/ticket.h"
 
 #define AREA_SIZE 4096u
 #define SLOT_SIZE 32u
@@ -150,7 +151,7 @@ int xp__bypass_fill(struct xp_diag *diag)
 	if (!unsynced)
 		return 0;
 	/* ordering: (B1) pairs with (S1) */
-	error = xp__port->sync_core();
+	error = xp__sync();
 	if (error)
 		return xp__fail(diag, error, XP_PHASE_PREPARE, NULL, NULL);
 	unsynced = false;

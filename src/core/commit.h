@@ -55,6 +55,8 @@ struct xp__commit {
 	enum xp_policy policy;    /* that in force, or the builder's */
 	uint32_t way[XP__NR_WAYS]; /* the shared plans: number + 1, 0 as long as there is none */
 	void *scratch; /* a struct xp_range for each site: to sort them, and to say where no thread may rest */
+	bool async;    /* no sync follows its only phase */
+	bool piles;    /* its stores are right also where a sync is owed: ticket.c, I3 */
 	bool ready;    /* xp__commit_ready() was asked, and found nothing */
 	bool refused;  /* it was asked, and the port refused */
 	bool known;    /* all sites are of records: XP_WRITE_KNOWN */

@@ -18,6 +18,7 @@
 #include "core/deps.h"
 #include "core/poke.h"
 #include "core/state.h"
+#include "core/ticket.h"
 
 /* ---- one site ---- */
 
@@ -279,6 +280,21 @@ static void emit_apply(const struct xp__work *work)
 	}
 }
 
+/* Whether the stores are right though a sync is owed: ticket.c, I3. What stands at addresses may be any object's site. */
+static bool may_pile(const struct xp__work *work)
+{
+	if (work->groups || xp__owed_by(NULL))
+		return !xp__owed();
+	for (size_t i = 0; i < work->nr; i++) {
+		const struct xp__request *request = &work->requests[i];
+
+		if (xp__request_patches(request) &&
+		    (request->object == NULL || (!request->kind->one_byte && xp__owed_by(request->object))))
+			return !xp__owed();
+	}
+	return true;
+}
+
 /* The commit, or NULL and an error. @policy, @can: not those in force, if they are not 0. */
 static struct xp__commit *emit_build(const struct xp__work *work, const struct xp__size *size, enum xp_policy policy,
 				     unsigned can, int *error, struct xp_diag *diag)
@@ -293,6 +309,8 @@ static struct xp__commit *emit_build(const struct xp__work *work, const struct x
 	commit->policy = policy;
 	if (can)
 		commit->can = can;
+	commit->async = work->async;
+	commit->piles = may_pile(work);
 	*error = emit_all(work, commit, diag);
 	if (!*error)
 		return commit;

@@ -14,6 +14,7 @@ struct xp__work {
 	const struct xp__group *groups;
 	size_t nr;
 	enum xp__which from; /* of the groups' sites */
+	bool async;          /* of requests: no sync follows */
 };
 
 /* xp__work_commit - builds the commit and runs it. Context: text lock. Errors: as xp_batch_commit(). */

@@ -29,6 +29,7 @@ struct xp__group {
 	const uint32_t *numbers;
 	uint32_t nr;
 	uint32_t nr_flag[2]; /* records with flag 1, with flag 2 */
+	struct xp__group *owed; /* the next of those whose objects are owed a sync: ticket.c */
 };
 
 /* xp__relative - where a record's field points: it holds the distance from itself. */
@@ -56,8 +57,11 @@ static inline struct xp_object *xp__site_object(const int32_t *reference)
 
 struct xp__known;
 
-/* Those of xp_object.flags that are used: kinds/key.c. */
-#define XP__OBJECT_FLAGS 1u
+/* xp_object.flags: those of kinds/key.c, and of core/ticket.c; all that are used. */
+#define XP__OBJECT_COUNTED 1u
+#define XP__OBJECT_PENDING 2u
+#define XP__OBJECT_OWED 4u
+#define XP__OBJECT_FLAGS 7u
 
 /* A poke with its bytes. */
 struct xp__poke {
@@ -121,6 +125,7 @@ struct xp__request {
 	bool skip;   /* nothing to do: it is so already, or a later request for the same object takes its place */
 	bool merged; /* a later request of a cumulative kind changes the text for this one, too */
 	bool early;  /* no other thread executes these sites: the caller says so */
+	bool async;  /* no sync follows: its commit's only phase */
 	union {
 		bool on;
 		uint32_t choice;
@@ -155,6 +160,8 @@ struct xp__request {
 struct xp__kind {
 	uint8_t record_size; /* of a site; 0: the kind has no records, or looks after them itself, from coming() to going() */
 	bool cumulative;      /* several requests for one object add up: begin() sees to it, and each is ended */
+	bool asynchronous; /* its sites may be left without a sync: nothing is given back that their old text leads to */
+	bool one_byte;     /* a site's text is the same in all states but for one byte, the same one */
 	bool own_plans;       /* no two sites have equal plans: none is looked for */
 	uint8_t object_at;    /* where in the record the reference to the object stands */
 	bool several_records; /* one place has several records: a gate's stub is one, and may be a site */
@@ -214,6 +221,12 @@ struct xp__kind {
 	 */
 	int (*emit)(const struct xp__request *request, const struct xp__group *group, struct xp__commit *commit,
 		    struct xp_diag *diag);
+
+	/*
+	 * synced - the sync that an asynchronous commit owed to sites of @object has been: they execute what stands there. May be
+	 * NULL.
+	 */
+	void (*synced)(struct xp_object *object);
 
 	/* applied - after the commit: the text of @group is as @request says. May be NULL. */
 	void (*applied)(const struct xp__request *request, const struct xp__group *group);

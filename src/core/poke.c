@@ -12,6 +12,7 @@
  * I2  Number of syncs: the largest number of stores of any plan, never a function of the number of sites.
  * I3  A breakpoint stands in the text only while a published table has its site.
  * I4  After a failure the text is as before, or the engine is wedged and its table stays published.
+ * I6  An asynchronous commit has no sync, and O1 holds when its ticket is done (ticket.c).
  * I5  The first byte goes from breakpoint to new only if a breakpoint is still there, and back only if it is as we
  *     stored it: what another program put there meanwhile is reported, not run over.
  * O1  On success, no processor executes old text when xp__commit_run() returns.
@@ -45,6 +46,7 @@
 #include "core/inject.h"
 #include "core/reclaim.h"
 #include "core/state.h"
+#include "core/ticket.h"
 #include "core/trap.h"
 
 #define SPAN_MAX (64u << 10) /* the kernel copies a page at a time; more saves no time (bench/commit) */
@@ -53,14 +55,14 @@
 
 static uint8_t *span_buffer;
 static struct {
-	struct xp__counter commits, rollbacks, syncs, writes, sites;
+	struct xp__counter commits, rollbacks, writes, sites;
 } counters;
 
 void xp__commit_count(struct xp_stats *stats)
 {
 	stats->commits = xp__counted(&counters.commits);
 	stats->rollbacks = xp__counted(&counters.rollbacks);
-	stats->syncs = xp__counted(&counters.syncs);
+	stats->syncs = xp__syncs();
 	stats->writes = xp__counted(&counters.writes);
 	stats->sites = xp__counted(&counters.sites);
 }
@@ -73,14 +75,6 @@ struct span {
 	uintptr_t start, end; /* of the text, from the first byte stored to the last; empty if equal */
 	unsigned flags;       /* XP_WRITE_SINGLE: one site */
 };
-
-/* The port failed: -errno is the system's answer, other codes are the port's own. */
-static int fail_port(struct xp_diag *diag, int error, enum xp_phase phase, const void *site)
-{
-	if (diag && -error < 4096)
-		diag->system = -error;
-	return xp__fail(diag, error, phase, site, NULL);
-}
 
 /*
  * Whether the site has anything to store in the phase. @back: to give back, in a rollback; sites that the failure came
@@ -248,21 +242,16 @@ static int store_phase(const struct xp__commit *c, unsigned phase, bool back, bo
 		error = xp__port->text_write((void *)span.start, span_buffer, span.end - span.start,
 					     back ? span.flags | XP_WRITE_UNDO : span.flags);
 		if (error)
-			return fail_port(diag, error, XP_PHASE_STORE, (const void *)c->addr[span.from]);
+			return xp__fail_port(diag, error, XP_PHASE_STORE, (const void *)c->addr[span.from]);
 	}
 	return 0;
 }
 
 static int sync_phase(struct xp_diag *diag)
 {
-	int error;
+	int error = xp__sync();
 
-	xp__count(&counters.syncs, 1);
-	/* ordering: (P2) pairs with (S1) */
-	error = xp__port->sync_core();
-	if (error)
-		return fail_port(diag, error, XP_PHASE_SYNC, NULL);
-	return 0;
+	return error ? xp__fail_port(diag, error, XP_PHASE_SYNC, NULL) : 0;
 }
 
 /* ---- the three ways to run a commit ---- */
@@ -312,7 +301,8 @@ static int run_phases(const struct xp__commit *c, unsigned nr_phases, struct xp_
 
 		if (!error) {
 			XP__INJECT(XP__POINT_STORED);
-			error = sync_phase(diag);
+			/* P2. An asynchronous commit has one phase, and leaves its sync to a later one (ticket.c). */
+			error = c->async ? 0 : sync_phase(diag);
 		}
 		if (error) {
 			poke_roll_back(c, phase, diag);
@@ -378,7 +368,7 @@ static int run_parked(const struct xp__commit *c, struct xp_diag *diag)
 		xp__fail(diag, error, XP_PHASE_PREPARE, diag ? diag->site : NULL, NULL);
 	} else {
 		error = run_at_once(c, diag);
-		xp__count(&counters.syncs, 1);
+		xp__count_parked();
 		/* ordering: (P6) pairs with (S2) */
 		xp__port->unpark();
 	}
@@ -488,6 +478,17 @@ static int check_private(const struct xp__commit *c, struct xp_diag *diag)
 	return 0;
 }
 
+/* What stands between the commit and its first store on account of syncs: its own, and one that is owed (ticket.c, I3). */
+static int check_syncs(const struct xp__commit *c, struct xp_diag *diag)
+{
+	const bool waits = c->nr_phases > 1 || c->needs & (XP_NEED_TRAP | XP_NEED_PARK);
+
+	if (c->async && waits)
+		return xp__fail(diag, -XP_E_NEEDS_SYNC, XP_PHASE_VALIDATE, NULL,
+				"under the policy and the writer in force it takes more than one store");
+	return c->nr_phases == 0 || (c->piles && !waits) ? 0 : xp__settle(diag);
+}
+
 int xp__commit_ready(struct xp__commit *c, struct xp_diag *diag)
 {
 	int error;
@@ -498,6 +499,7 @@ int xp__commit_ready(struct xp__commit *c, struct xp_diag *diag)
 	error = xp__commit_order(c, diag);
 	error = error ? error : make_buffer(diag);
 	error = error ? error : check_private(c, diag);
+	error = error ? error : check_syncs(c, diag);
 	if (!error && c->nr_phases > 0) {
 		error = poke_prepare(c->needs, diag);
 		c->refused = error != 0;

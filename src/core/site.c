@@ -22,6 +22,7 @@
 #include "core/object.h"
 #include "core/reclaim.h"
 #include "core/state.h"
+#include "core/ticket.h"
 
 /* What compilers emit does not depend on the size of a pointer. */
 _Static_assert(sizeof(struct xp_branch_site) == 12, "record");
@@ -807,11 +808,14 @@ int xp_module_unregister(struct xp_module *public)
 	module = public->private_data;
 	last = module && --module->nr_public == 0;
 	if (last) {
+		/* Old text of other modules may lead into this one. If the sync fails it is owed still. */
+		(void)xp__settle(NULL);
 		say_going(public);
 		if (xp__port->text_gone)
 			xp__port->text_gone();
 		strike(module);
 		unlink_groups(module);
+		xp__owed_forget(module->groups, module->nr_groups);
 		xp__port->release(module, module->size);
 	}
 	public->private_data = NULL;

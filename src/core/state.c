@@ -58,6 +58,13 @@ int xp__fail(struct xp_diag *diag, int error, enum xp_phase phase, const void *s
 	return error;
 }
 
+int xp__fail_port(struct xp_diag *diag, int error, enum xp_phase phase, const void *site)
+{
+	if (diag && -error < 4096)
+		diag->system = -error;
+	return xp__fail(diag, error, phase, site, NULL);
+}
+
 int xp__fail_text(struct xp_diag *diag, const void *site, const uint8_t *expected, const uint8_t *found, unsigned len)
 {
 	bool breakpoint = xp__is_trap(found) && !xp__is_trap(expected);

@@ -43,6 +43,9 @@ void xp__wedge(void);
 /* xp__fail - fills @diag (may be NULL) and returns @error. */
 int xp__fail(struct xp_diag *diag, int error, enum xp_phase phase, const void *site, const char *detail);
 
+/* xp__fail_port - the same where the port failed: -errno is the system's answer, other codes are the port's own. */
+int xp__fail_port(struct xp_diag *diag, int error, enum xp_phase phase, const void *site);
+
 /* xp__fail_text - the same for a site whose text is not as expected: -EBUSY for a breakpoint, else -XP_E_MISMATCH. */
 int xp__fail_text(struct xp_diag *diag, const void *site, const uint8_t *expected, const uint8_t *found, unsigned len);
 

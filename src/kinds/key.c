@@ -11,6 +11,9 @@
  * I2  Above one, and from one up, it changes by compare-and-swap without the lock: the text stays as it is.
  * I3  COUNTED is set while the base count of one comes from inc, so that enable and disable can refuse.
  * I4  After an error the count is what it was.
+ * I6  A key that an asynchronous commit switched on is PENDING, and its count 0, until a sync (core/ticket.c): so what I1 says
+ *     of counts is true of it too, and the lock-free paths do not join. Under the lock it is on. Off needs no such thing:
+ *     nothing is promised of text by a count of 0, and a change that finds it settles first.
  * I5  Where the architecture has forms for it (XP__BRANCH_SHARED), the sites of all keys share two plans, to jump and not to:
  *     what differs between sites, the displacement, stays.
  *
@@ -23,11 +26,13 @@
 #include "core/deps.h"
 #include "core/site.h"
 #include "core/state.h"
+#include "core/ticket.h"
 
 #include <crosspatch/static_key.h>
 
 #define PAGE 4096
-#define COUNTED XP__OBJECT_FLAGS /* xp_object.flags */
+#define COUNTED XP__OBJECT_COUNTED /* xp_object.flags */
+#define PENDING XP__OBJECT_PENDING
 
 enum { LIKELY, TRUE }; /* of xp__group.nr_flag */
 
@@ -234,6 +239,36 @@ static struct xp_static_key *key_of(const struct xp__request *request)
 	return (struct xp_static_key *)request->object;
 }
 
+static bool is_pending(const struct xp_static_key *key)
+{
+	return key->object.flags & PENDING;
+}
+
+/* The sync that stands between the key's text and its count, if one does. */
+static int key_settle(const struct xp_static_key *key)
+{
+	return is_pending(key) ? xp__settle(NULL) : 0;
+}
+
+static void key_synced(struct xp_object *object)
+{
+	struct xp_static_key *key = (struct xp_static_key *)object;
+
+	if (is_pending(key)) {
+		object->flags &= ~PENDING;
+		store_count(key, 1);
+	}
+}
+
+/* The key is on. Its count says so when its sites do. */
+static void key_is_on(struct xp_static_key *key)
+{
+	if (xp__owed_by(&key->object))
+		key->object.flags |= PENDING;
+	else
+		store_count(key, 1);
+}
+
 /* Takes a key's count out of the lock-free paths' reach, or finds that there is nothing to do. */
 static int key_begin(struct xp__request *request)
 {
@@ -242,27 +277,32 @@ static int key_begin(struct xp__request *request)
 
 	if (count > 1 || (count == 1 && (key->object.flags & COUNTED)))
 		return -XP_E_COUNTED;
-	request->skip = count == (int)request->on;
+	request->skip = (count == 1 || is_pending(key)) == request->on;
 	if (request->skip || request->on)
 		return 0;
+	if (is_pending(key)) {
+		key->object.flags &= ~PENDING;
+		return 0;
+	}
 	/* ordering: (K2) pairs with (K1) */
 	if (!__atomic_compare_exchange_n(&key->count, &count, -1, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
 		return -XP_E_COUNTED; /* an inc came between */
 	return 0;
 }
 
-/* Undone, the count of a key that was going off is given back. */
+/* Undone, a key that was going off is on, and one that was going on is off. */
 static void key_end(struct xp__request *request, bool done)
 {
-	if (done)
-		store_count(key_of(request), request->on);
-	else if (!request->on)
-		store_count(key_of(request), 1);
+	if (done != request->on)
+		store_count(key_of(request), 0);
+	else
+		key_is_on(key_of(request));
 }
 
 static void key_get_state(struct xp__request *request)
 {
-	request->on = load_count(key_of(request)) != 0; /* -1: it is going off, and not yet */
+	/* -1: it is going off, and not yet */
+	request->on = load_count(key_of(request)) != 0 || is_pending(key_of(request));
 }
 
 static struct xp__request key_request_of(struct xp_static_key *key, bool on)
@@ -303,6 +343,13 @@ int xp_static_key_disable(struct xp_static_key *key)
 	return switch_key(key, false);
 }
 
+int xp_static_key_set_async(struct xp_static_key *key, bool on, struct xp_ticket *ticket)
+{
+	struct xp__request request = key_request_of(key, on);
+
+	return xp__apply_async(&request, ticket);
+}
+
 /*
  * The same, unless there are sites that the library cannot change, or the engine is wedged: then what the count says of the
  * text need not be so, and who holds the lock finds out.
@@ -319,6 +366,7 @@ static int inc_locked(struct xp_static_key *key)
 	struct xp__request request = key_request_of(key, true);
 	int count, error = xp__settle_modules(&request, 1, NULL);
 
+	error = error ? error : key_settle(key);
 	if (error)
 		return error;
 	if (add_above(key, 0, 1, &count))
@@ -340,6 +388,7 @@ static int dec_locked(struct xp_static_key *key)
 	struct xp__request request = key_request_of(key, false);
 	int count, error = xp__settle_modules(&request, 1, NULL);
 
+	error = error ? error : key_settle(key);
 	while (!error) {
 		if (add_above(key, 1, -1, &count))
 			return 0;
@@ -423,6 +472,7 @@ static int dec_deferred_locked(struct xp_static_key *key, struct xp__deferred *d
 	struct xp__request request = key_request_of(key, false);
 	int count, error = xp__settle_modules(&request, 1, NULL);
 
+	error = error ? error : key_settle(key);
 	if (error)
 		return error;
 	if (add_above(key, 1, -1, &count))
@@ -534,6 +584,8 @@ const struct xp__kind xp__key_kind = {
 	.object_size = sizeof(struct xp_static_key),
 	.object_at = offsetof(struct xp_branch_site, key),
 	.nr_relative = 3,
+	.asynchronous = true,
+	.one_byte = XP__BRANCH_SHARED == 1,
 	.begin = key_begin,
 	.end = key_end,
 	.get_state = key_get_state,
@@ -545,4 +597,5 @@ const struct xp__kind xp__key_kind = {
 	.form = key_form,
 	.due = key_due,
 	.fork_child = key_fork_child,
+	.synced = key_synced,
 };

@@ -101,6 +101,7 @@ static int raw_emit(const struct xp__request *request, const struct xp__group *g
 const struct xp__kind xp__raw_kind = {
 	.count = raw_count,
 	.emit = raw_emit,
+	.asynchronous = true,
 };
 
 static int check_request(const struct xp_poke *poke)

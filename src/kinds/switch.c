@@ -174,6 +174,7 @@ const struct xp__kind xp__switch_kind = {
 	.object_size = sizeof(struct xp_static_switch),
 	.object_at = offsetof(struct xp_switch_site, key),
 	.nr_relative = 3,
+	.asynchronous = true,
 	.own_plans = true,
 	.begin = switch_begin,
 	.end = switch_end,

@@ -207,6 +207,7 @@ const struct xp__kind xp__value_kind = {
 	.sound = value_sound,
 	.object_at = offsetof(struct xp_imv_site, imv),
 	.nr_relative = 2,
+	.asynchronous = true,
 	.begin = value_begin,
 	.end = value_end,
 	.get_state = value_get_state,

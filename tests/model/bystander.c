@@ -6,6 +6,7 @@
 
 #define MAX_SITES 2048
 #define MAX_VERSIONS 16 /* stores to one site without a sync between */
+#define MAX_OLDER 8
 #define MAX_STEPS 16    /* instructions of one site */
 #define STACK_SLOTS 8
 #define SHARD 7
@@ -22,6 +23,8 @@ struct watched {
 	uint8_t *text;
 	size_t len;
 	uint8_t old[XP_MAX_LEN], new[XP_MAX_LEN];
+	uint8_t older[MAX_OLDER][XP_MAX_LEN]; /* not synchronized since */
+	unsigned nr_older;
 	uintptr_t resume_at;
 	bool trapped; /* a bystander may have fetched our breakpoint: its trap may still be on its way */
 	unsigned nr;
@@ -133,6 +136,9 @@ static unsigned judge(const struct watched *site, const uint8_t *view, unsigned 
 	ran = execute(site, view);
 	if (same_bytes(site, view, site->old) || (ran == RAN && as_if(site, site->old, variant)))
 		is |= BY_OLD;
+	for (unsigned i = 0; i < site->nr_older; i++)
+		if (same_bytes(site, view, site->older[i]) || (ran == RAN && as_if(site, site->older[i], variant)))
+			is |= BY_OLD;
 	if (same_bytes(site, view, site->new) || (ran == RAN && as_if(site, site->new, variant)))
 		is |= BY_NEW;
 	return is;
@@ -284,6 +290,7 @@ static void synchronized(void)
 	for (size_t i = 0; i < nr_sites; i++) {
 		memcpy(sites[i].version[0].bytes, sites[i].text, sites[i].len);
 		sites[i].nr = 1;
+		sites[i].nr_older = 0;
 	}
 }
 
@@ -313,6 +320,20 @@ void bystander_watch(size_t offset, const uint8_t *old, const uint8_t *new, size
 	memcpy(site->new, new, len);
 	site->resume_at = resume_at;
 	nr_sites++;
+}
+
+void bystander_then(size_t offset, const uint8_t *next)
+{
+	for (size_t i = 0; i < nr_sites; i++) {
+		struct watched *site = &sites[i];
+
+		if (site->text != rec_text + offset)
+			continue;
+		REQUIRE(site->nr_older < MAX_OLDER);
+		memcpy(site->older[site->nr_older++], site->old, site->len);
+		memcpy(site->old, site->new, site->len);
+		memcpy(site->new, next, site->len);
+	}
 }
 
 void bystander_start(void)

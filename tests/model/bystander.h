@@ -36,6 +36,12 @@ extern unsigned *bystander_wrong;
 /* bystander_watch - before start. @resume_at: where the caller lets a trapped thread continue, 0 if emulated. */
 void bystander_watch(size_t offset, const uint8_t *old, const uint8_t *new, size_t len, uintptr_t resume_at);
 
+/*
+ * bystander_then - the next commit makes the watched site at @offset @next, and what it was before may not be synchronized yet:
+ * until the next sync old is old, too.
+ */
+void bystander_then(size_t offset, const uint8_t *next);
+
 /* bystander_start - takes the text as synchronized, and the recorder's hook. Until then everything is allowed. */
 void bystander_start(void);
 

@@ -157,7 +157,7 @@ static void unlock(void)
 	(void)call(REC_UNLOCK);
 	say("unlock\n");
 	done((struct rec_step){.op = REC_UNLOCK});
-	rec.locked = false;
+	rec.locked = rec.settles = false;
 	rec.needs = 0;
 }
 
@@ -218,8 +218,11 @@ static int prepare(unsigned needs, struct xp_diag *diag)
 	CHECK_EQ(needs & ~rec.can, 0);
 	if (error && diag)
 		diag->system = 7;
-	if (!error)
-		rec.needs = rec.prepared = needs;
+	if (!error) {
+		rec.needs = needs;
+		rec.prepared = needs ? needs : rec.prepared;
+		rec.settles = !needs;
+	}
 	say_needs(needs);
 	say_result(error);
 	done((struct rec_step){.op = REC_PREPARE, .flags = needs, .result = error});
@@ -313,7 +316,7 @@ static int sync_core(void)
 	int error = call(REC_SYNC);
 
 	CHECK(rec.locked);
-	CHECK(rec.needs & XP_NEED_SYNC);
+	CHECK(rec.needs & XP_NEED_SYNC || rec.settles);
 	say("sync");
 	say_result(error);
 	done((struct rec_step){.op = REC_SYNC, .result = error});

@@ -79,6 +79,7 @@ struct recorder {
 	unsigned needs;    /* of the last prepare(); 0 outside a commit */
 	unsigned prepared; /* of the last one that succeeded, ever */
 	bool locked, parked;
+	bool settles;      /* the last prepare() was for a sync alone */
 	size_t largest_write;  /* bytes */
 	size_t most;           /* that one block of memory may have; 0: no limit. What the engine keeps for good is exempt */
 	const uint8_t *failed; /* the range of the first write that was made to fail */
