@@ -20,6 +20,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#define NR(array) (sizeof(array) / sizeof((array)[0]))
+
 static XP_DEFINE_STATIC_KEY_FALSE(key);
 static XP_DEFINE_STATIC_KEY_TRUE(same);
 
@@ -131,6 +133,52 @@ static void step_key(uint64_t unused)
 	bench_check(on ? xp_static_branch_disable(&key) : xp_static_branch_enable(&key), "key");
 }
 
+/* One store as the library makes it: what an asynchronous commit is compared with. */
+static void step_store(uint64_t unused)
+{
+	static const uint8_t opcode[2] = {0xa9, 0xe9};
+	static unsigned turn;
+
+	(void)unused;
+	turn ^= 1;
+	bench_check(xp__port->lock(), "lock");
+	bench_check(xp__port->prepare(XP_NEED_SYNC, NULL), "prepare");
+	bench_check(xp__port->text_write(floor_site, &opcode[turn], 1, XP_WRITE_LAST), "store");
+	xp__port->unlock();
+}
+
+static struct xp_ticket ticket;
+
+static void step_async(uint64_t unused)
+{
+	static bool on;
+
+	(void)unused;
+	on = !on;
+	bench_check(xp_static_key_set_async(&key.key, on, &ticket), "asynchronous");
+}
+
+static void wait_for_ticket(uint64_t unused)
+{
+	(void)unused;
+	bench_check(xp_ticket_wait(&ticket, NULL), "ticket");
+}
+
+static void asynchronous(const char *title)
+{
+	/* clang-format off */
+	struct bench_case cases[] = {
+		{.name = "floor: one store by the writer in force", .step = step_store},
+		{.name = "key, asynchronous", .before = wait_for_ticket, .step = step_async, .floor = &cases[0], .budget = 1.2},
+		{.name = "key, asynchronous, none waited for", .step = step_async, .floor = &cases[0], .budget = 1.2},
+		{.name = "key, auto", .enter = as_auto, .step = step_key, .floor = &cases[0]},
+	};
+	/* clang-format on */
+
+	bench_group(title, cases, NR(cases), 400, 20);
+	wait_for_ticket(0);
+}
+
 static void step_same(uint64_t unused)
 {
 	(void)unused;
@@ -146,8 +194,6 @@ static void step_poke(uint64_t number)
 
 	bench_check(xp_text_poke(&poke, NULL), "poke");
 }
-
-#define NR(array) (sizeof(array) / sizeof((array)[0]))
 
 /* Budgets without a second thread are 0.7 and 1.8 us on a machine whose floor is 0.58 us. */
 static void few(const char *title, double budget_auto, double budget_breakpoint)
@@ -333,6 +379,7 @@ int main(int argc, char **argv)
 	bench_pin(0);
 	bench_floor_open();
 	few("one site, no other thread", 1.2, 3.1);
+	asynchronous("without a sync, no other thread");
 	if (show_phases)
 		phases("no other thread");
 	bench_thread(sleeper, NULL, bench_cpus() > 1 ? 1 : 0);
@@ -349,6 +396,7 @@ int main(int argc, char **argv)
 		usleep(1000);
 	bench_running = running;
 	busy();
+	asynchronous("without a sync, a busy bystander");
 	if (show_phases)
 		phases("busy bystander");
 	xp_stats_read(&stats);
