@@ -397,8 +397,8 @@ static int prepare_commit(unsigned needs, struct xp_diag *diag)
 		xp__maps_forget();
 		return error;
 	}
-	/* Behind all that may wait. */
-	error = xp__maps_again(&where);
+	/* Behind all that may wait, as may the sync that is owed to an earlier commit: this one's own prepare() comes then. */
+	error = needs ? xp__maps_again(&where) : 0;
 	if (error == 0)
 		return 0;
 	if (diag)
