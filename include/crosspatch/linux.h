@@ -72,8 +72,8 @@ int xp_set_sync(enum xp_sync sync);
 
 /*
  * Whether the files that a commit asks and writes (/proc/self/mem, maps, task) stay open until the next one.
- *	close  each commit opens what it needs, at descriptors from 4000 up where the limit allows, or for one call at any,
- *	       and closes it before it returns: fork, _Fork, vfork and clone hand nothing to a child, unless another thread commits at that moment
+ *	close  each commit opens what it needs, at descriptors from 4000 up where the limit allows, or for one call, or where
+ *	       there is no other thread, at any, and closes it before it returns: fork, _Fork, vfork and clone hand nothing to a child, unless another thread commits at that moment
  *	keep   they stay open from now on, so a commit is some microseconds faster, and goes on to work where they cannot be
  *	       opened any more: /proc/self/mem after setuid, all three after chroot
  * What keep gives away: a child holds the descriptors until it executes another program or, made by fork(), at once closes

@@ -53,6 +53,7 @@
 #define PAGE ((uintptr_t)4096)
 #define SPAN_GAP 1024u /* bytes that cost less to rewrite than another call; within a page any gap is joined */
 
+static uint8_t small_buffer[256]; /* for few sites: the first commit of a program needs no more */
 static uint8_t *span_buffer;
 static struct {
 	struct xp__counter commits, rollbacks, writes, sites;
@@ -419,11 +420,13 @@ static unsigned needs_of(const struct xp__commit *c, unsigned *nr_phases)
 	return needs;
 }
 
-/* Memory for all commits, which is kept. */
-static int make_buffer(struct xp_diag *diag)
+/* Memory for all commits, which is kept. The sites are in order. */
+static int make_buffer(const struct xp__commit *c, struct xp_diag *diag)
 {
-	if (span_buffer == NULL)
-		span_buffer = xp__reclaim_port(SPAN_MAX);
+	const bool small = c->nr == 0 || c->addr[c->nr - 1] - c->addr[0] <= sizeof(small_buffer) - XP_MAX_LEN;
+
+	if (span_buffer == NULL || (span_buffer == small_buffer && !small))
+		span_buffer = small ? small_buffer : xp__reclaim_port(SPAN_MAX);
 	return span_buffer ? 0 : xp__fail(diag, -XP__ENOMEM, XP_PHASE_PREPARE, NULL, NULL);
 }
 
@@ -497,7 +500,7 @@ int xp__commit_ready(struct xp__commit *c, struct xp_diag *diag)
 		return 0;
 	c->needs = needs_of(c, &c->nr_phases);
 	error = xp__commit_order(c, diag);
-	error = error ? error : make_buffer(diag);
+	error = error ? error : make_buffer(c, diag);
 	error = error ? error : check_private(c, diag);
 	error = error ? error : check_syncs(c, diag);
 	if (!error && c->nr_phases > 0) {

@@ -39,6 +39,33 @@ static void add(struct xp_batch *batch, size_t i, const uint8_t *from, const uin
 
 /* ---- how often ---- */
 
+static XP_DEFINE_STATIC_KEY_FALSE(first_key);
+
+static __attribute__((noinline)) int first_site(void)
+{
+	return xp_static_branch_unlikely(&first_key) ? 2 : 1;
+}
+
+static void switch_once(void)
+{
+	syscall(SYS_getppid);
+	CHECK_EQ(xp_static_branch_enable(&first_key), 0);
+	syscall(SYS_getppid);
+	CHECK_EQ(first_site(), 2);
+}
+
+extern char __libc_single_threaded __attribute__((weak));
+
+/* Before any other case, or it is not the first: the writer is chosen, and shown to have an effect, once. */
+XP_TEST(calls_of_the_first_switch)
+{
+	long nr = xp_count_calls(switch_once);
+
+	XP_TEST_NOTE("%ld calls", nr);
+	/* Three more for a high number where libc does not tell that there is one thread. */
+	CHECK(nr < 0 || nr <= (&__libc_single_threaded ? 16 : 19));
+}
+
 static void commit_sites(void)
 {
 	struct xp_batch *batch = xp_batch_new();

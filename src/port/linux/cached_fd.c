@@ -23,6 +23,8 @@
  *     cannot be opened, or say nothing (-ESRCH, or zero bytes, as kernels go); those of any other thread are as good.
  * K7  A file that is opened for one call, and closed at once, needs no position and no high number: the call's own effect
  *     shows that the number was ours when it was made (xp__cached_fd_write(); threads.c for what is read).
+ * K8  Nor does what is closed at the end of the commit need a high number where there is no other thread, which could close a
+ *     low one: the first one above 4000 makes the kernel lay out a table of so many, which takes a fifth of a first commit.
  * Between the look and the use another thread may close the number and get it back: nothing closes that moment.
  */
 #include "port/linux/cached_fd.h"
@@ -39,6 +41,17 @@
 /* XP__SYS_FSTAT fills libc's structure, which is the kernel's only with numbers of 64 bits. */
 _Static_assert(sizeof(off_t) == 8, "32 bits: _FILE_OFFSET_BITS=64");
 
+/* There is no other thread, libc says (glibc 2.32); the kernel's word for it takes longer. */
+extern char __libc_single_threaded __attribute__((weak));
+
+static bool keep;
+
+int xp__cached_fd_high(int fd)
+{
+	/* K8. The first three are what any signal handler writes to. */
+	return fd > 2 && &__libc_single_threaded && __libc_single_threaded && !keep ? fd : xp__move_high(fd);
+}
+
 bool xp__cached_fd_same(const struct xp__cached_fd *kept, unsigned *links)
 {
 	struct stat st;
@@ -52,7 +65,6 @@ bool xp__cached_fd_same(const struct xp__cached_fd *kept, unsigned *links)
 }
 
 static struct xp__cached_fd *opened; /* all that ever were */
-static bool keep;
 static bool first_ended; /* K6 */
 
 #define OF_THREAD "/proc/thread-self/"
@@ -115,7 +127,7 @@ static int open_blocked(struct xp__cached_fd *kept, const char *path, int flags,
 
 	if (fd < 0)
 		return fd;
-	fd = xp__move_high(fd);
+	fd = xp__cached_fd_high(fd);
 	if (place >= 0)
 		error = XP__SYS2(XP__SYS_FSTAT, fd, &st);
 	if (error == 0 && xp__seek(fd, place, SEEK_SET) != place) {

@@ -20,6 +20,8 @@ struct xp__cached_fd {
  * Context: text lock, or the constructor.
  */
 int xp__cached_fd_open(struct xp__cached_fd *kept, uint32_t *mark, const char *path, int flags, int64_t place);
+/* xp__cached_fd_high - @fd, under a high number if another thread may close and reuse a low one. */
+int xp__cached_fd_high(int fd);
 /* xp__cached_fd_path - which of the two names it is opened by. */
 const char *xp__cached_fd_path(const char *of_process, const char *of_thread);
 /*

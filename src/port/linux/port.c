@@ -237,6 +237,7 @@ int xp_set_descriptors(enum xp_descriptors wanted)
 	error = xp__fork_lock();
 	if (error)
 		return error;
+	xp__cached_fd_set_stay(before || wanted == XP_DESCRIPTORS_KEEP); /* where they are opened depends on it */
 	if (wanted == XP_DESCRIPTORS_KEEP) {
 		error = port_open_mem();
 		error = error ? error : xp__maps_open();

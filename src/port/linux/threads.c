@@ -133,7 +133,7 @@ static int open_high(const char *path, int flags)
 {
 	int fd = open_task(path, flags);
 
-	return fd < 0 ? fd : xp__move_high(fd);
+	return fd < 0 ? fd : xp__cached_fd_high(fd);
 }
 
 /* A listing takes as long as the threads that it waits for: its descriptor is looked at like one that is kept. */
@@ -356,7 +356,7 @@ static int look_at_self(struct status *status)
 {
 	int fd = (int)XP__SYS4(SYS_openat, AT_FDCWD, SELF, O_RDONLY | O_CLOEXEC, 0);
 
-	return fd < 0 ? fd : read_status(xp__move_high(fd), status);
+	return fd < 0 ? fd : read_status(xp__cached_fd_high(fd), status);
 }
 
 /*
