@@ -15,7 +15,8 @@
 
 #define PAGE ((uintptr_t)4096)
 #define STRING_MAX 65536
-#define SEEN_BITS 12
+
+const struct xp_object *xp__objects_seen[1 << XP__SEEN_BITS];
 
 bool xp__data_sound(uintptr_t *page, const void *addr, size_t len)
 {
@@ -57,11 +58,10 @@ static bool has_shape(struct xp__known *known, const struct xp__kind *kind, cons
 
 bool xp__object_look(struct xp__known *known, const struct xp__kind *kind, struct xp_object *object)
 {
-	static const struct xp_object *seen[1 << SEEN_BITS];
-	const struct xp_object **place = &seen[(uint32_t)((uintptr_t)object / 8) * 2654435769u >> (32 - SEEN_BITS)];
+	const struct xp_object **place = xp__object_seen(object);
 
 	if (!known->begun)
-		memset(seen, 0, sizeof(seen));
+		memset(xp__objects_seen, 0, sizeof(xp__objects_seen));
 	known->begun = true;
 	if (*place != object && (!has_shape(known, kind, object) ||
 				 (object->real && (!has_shape(known, kind, object->real) || object->real->real))))

@@ -21,6 +21,15 @@ struct xp__known {
 	bool begun; /* the table of those seen */
 };
 
+/* Objects that were found sound, each at the place that its address gives: object.c, I3. */
+#define XP__SEEN_BITS 12
+extern const struct xp_object *xp__objects_seen[1 << XP__SEEN_BITS];
+
+static inline const struct xp_object **xp__object_seen(const struct xp_object *object)
+{
+	return &xp__objects_seen[(uint32_t)((uintptr_t)object / 8) * 2654435769u >> (32 - XP__SEEN_BITS)];
+}
+
 /*
  * xp__object_sound - whether the object that the record's reference leads to can be one: it can be written, and what it
  * points to is there. Memory that has the shape of an object by chance is taken for one. xp__object_look - the same, where it
@@ -33,7 +42,9 @@ static inline bool xp__object_sound(struct xp__known *known, const struct xp__ki
 	const int32_t *reference = (const int32_t *)(const void *)((const uint8_t *)record + kind->object_at);
 	struct xp_object *object = (struct xp_object *)(xp__relative(reference) & ~(uintptr_t)XP_SITE_FLAGS);
 
-	return (object == known->object || xp__object_look(known, kind, object)) &&
+	/* No call where records of many objects stand in turn. */
+	return (object == known->object || (known->begun && *xp__object_seen(object) == object) ||
+		xp__object_look(known, kind, object)) &&
 	       (kind->sound == NULL || kind->sound(known, record));
 }
 
