@@ -166,7 +166,7 @@ static int batch_apply(struct xp__request *requests, size_t nr, bool async, stru
 			error = requests[i].kind->begin(&requests[i]);
 		if (error) {
 			batch_end(requests, i, false);
-			if (diag)
+			if (diag && requests[i].object)
 				diag->key = requests[i].object->name;
 			return xp__fail(diag, error, XP_PHASE_VALIDATE, NULL, NULL);
 		}

@@ -258,8 +258,8 @@ struct xp__kind {
 	void (*fork_child)(void);
 };
 
-extern const struct xp__kind xp__key_kind, xp__call_kind, xp__entry_kind, xp__gate_kind, xp__gate_far_kind,
-	xp__header_kind, xp__value_kind, xp__patchable_kind, xp__raw_kind, xp__switch_kind;
+extern const struct xp__kind xp__key_kind, xp__call_kind, xp__chosen_kind, xp__entry_kind, xp__gate_kind,
+	xp__gate_far_kind, xp__header_kind, xp__value_kind, xp__patchable_kind, xp__raw_kind, xp__switch_kind;
 
 /* xp__kind_of - the kind whose sites are of kind @kind, enum xp_site_kind. */
 const struct xp__kind *xp__kind_of(unsigned kind);

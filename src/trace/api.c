@@ -187,11 +187,11 @@ xp__any_function *xp__function_original(xp__any_function *fn)
 /*
  * Whether the entry is its function's first instruction: 1, 0, or an error if nothing says it. A record says so. What
  * -fpatchable-function-entry=N,M leaves is the address of N nops, of which M stand before the function: those are not
- * executed, and five that lie on both sides are no entry.
+ * executed, and five that lie on both sides are no entry. That takes a look at the process's unwind tables, once for a function.
  */
-static int at_beginning(const struct xp__entries *module, uint32_t record)
+static int at_beginning(const struct xp__entries *module, uint32_t record, const struct xp__function *function)
 {
-	if (module->site)
+	if (module->site || (function && function->begins))
 		return 1;
 	if (xp__port->function_begins == NULL)
 		return -XP_E_NO_ENTRY;
@@ -209,77 +209,94 @@ static bool can_prepare(const struct xp__entries *module, uintptr_t code)
 	       (xp__form_is_entry_nop(text) && module->stub && xp__form_entry_off(off, code, module->stub));
 }
 
-/* Whether a request by pattern changes this function. */
-static bool concerns(const struct xp__entries *module, uint32_t record, const char *pattern,
+/* Whether a request by pattern changes this function, which may be NULL: no request named it. */
+static bool concerns(const struct xp__entries *module, uint32_t record, const struct xp__function *function,
 		     const struct xp__request *asked)
 {
-	const struct xp__function *function;
+	const struct xp__handlers *list = function ? function->handlers : NULL;
 	uintptr_t page = 0;
-	bool traced;
 
-	if (!xp__record_is_entry(module, record) ||
-	    !(pattern == NULL || xp__match_pattern(pattern, xp__record_name(module, record))))
-		return false;
-	function = xp__table_find(xp__record_code(module, record));
-	traced = function && xp__handlers_has(function->handlers, asked->entry.handler, asked->entry.data);
 	switch (asked->entry.op) {
 	case XP__ENTRY_TRACE:
-		return !traced && at_beginning(module, record) != 0;
+		return !xp__handlers_has(list, asked->entry.handler, asked->entry.data) &&
+		       at_beginning(module, record, function) != 0;
 	case XP__ENTRY_UNTRACE:
-		return traced;
+		return xp__handlers_has(list, asked->entry.handler, asked->entry.data);
 	default:
 		return xp__text_readable(&page, xp__record_code(module, record), XP__ENTRY_LEN) &&
-		       can_prepare(module, xp__record_code(module, record)) && at_beginning(module, record) != 0;
+		       can_prepare(module, xp__record_code(module, record)) &&
+		       at_beginning(module, record, function) != 0;
 	}
+}
+
+/* Adds the function of a record to those that the request is for. 1; 0: it is one already. */
+static int choose(struct xp__entries *module, uint32_t record, struct xp__function *function,
+		  const struct xp__request *request, struct xp_diag *diag)
+{
+	int error;
+
+	if (request->entry.op != XP__ENTRY_UNTRACE && at_beginning(module, record, function) < 0)
+		return xp__fail(
+			diag, -XP_E_NO_ENTRY, XP_PHASE_VALIDATE, (const void *)xp__record_code(module, record),
+			"no unwind table says where the function of these nops begins: link with --eh-frame-hdr, or annotate the object");
+	function = function ? function : xp__table_add(module, record);
+	if (function && function->changes)
+		return 0;
+	if (function && request->entry.op != XP__ENTRY_UNTRACE)
+		function->begins = true;
+	error = function ? xp__chosen_add(request, function) : -XP__ENOMEM;
+	if (error && diag && function)
+		diag->key = function->object.name;
+	return error ? xp__fail(diag, error, XP_PHASE_VALIDATE, NULL, NULL) : 1;
+}
+
+static int choose_all(const char *pattern, const struct xp__request *request, struct xp_diag *diag)
+{
+	int nr = 0, chosen;
+
+	/* All, also those without a name. */
+	if (pattern && xp__match_same(pattern, "*"))
+		pattern = NULL;
+	for (struct xp__entries *module = xp__entries; module; module = module->next)
+		for (uint32_t i = 0; i < module->nr; i++) {
+			uint32_t record = xp__record_number(module, i);
+			struct xp__function *function;
+
+			if (!xp__record_is_entry(module, record) ||
+			    !(pattern == NULL || xp__match_pattern(pattern, xp__record_name(module, record))))
+				continue;
+			xp__table_ahead(module, i);
+			function = xp__table_of(module, record);
+			if (!concerns(module, record, function, request))
+				continue;
+			chosen = choose(module, record, function, request, diag);
+			if (chosen < 0)
+				return chosen;
+			nr += chosen;
+		}
+	return nr;
 }
 
 static int apply_matching_locked(const char *pattern, const struct xp__request *asked, struct xp_diag *diag)
 {
 	const struct xp__sought sought = {.pattern = pattern};
-	struct xp__request *requests;
-	size_t nr = 0, room = 0;
+	struct xp__request request = *asked;
 	bool untrace = asked->entry.op == XP__ENTRY_UNTRACE;
-	int error = xp__modules_retry(xp__match_module, &sought, untrace ? NULL : diag);
+	int nr, error = xp__modules_retry(xp__match_module, &sought, untrace ? NULL : diag);
 
 	/* What was never traced there need not end. */
 	if (error && !untrace)
 		return error;
-	error = 0;
-	for (const struct xp__entries *module = xp__entries; module; module = module->next)
-		for (uint32_t i = 0; i < module->nr; i++)
-			room += concerns(module, i, pattern, asked);
-	if (room == 0)
-		return 0;
-	requests = xp__table_reserve(room) ? NULL : xp__reclaim_port(room * sizeof(*requests));
-	if (requests == NULL)
-		return xp__fail(diag, -XP__ENOMEM, XP_PHASE_VALIDATE, NULL, NULL);
-	for (struct xp__entries *module = xp__entries; module && !error; module = module->next)
-		for (uint32_t i = 0; i < module->nr && !error; i++) {
-			uint32_t record = xp__record_number(module, i);
-			struct xp__function *function;
-
-			if (!concerns(module, record, pattern, asked))
-				continue;
-			if (!untrace && at_beginning(module, record) < 0) {
-				error = xp__fail(
-					diag, -XP_E_NO_ENTRY, XP_PHASE_VALIDATE,
-					(const void *)xp__record_code(module, record),
-					"no unwind table says where the function of these nops begins: link with --eh-frame-hdr, or annotate the object");
-				break;
-			}
-			function = xp__table_add(module, record);
-			if (function == NULL) {
-				error = xp__fail(diag, -XP__ENOMEM, XP_PHASE_VALIDATE, NULL, NULL);
-				break;
-			}
-			requests[nr] = *asked;
-			requests[nr++].object = &function->object;
-		}
-	if (!error)
-		error = xp__apply_locked(requests, nr, diag);
-	xp__port->release(requests, room * sizeof(*requests));
+	xp__chosen_clear();
+	nr = choose_all(pattern, &request, diag);
+	error = nr > 0 ? xp__apply_locked(&request, 1, diag) : nr;
+	if (error) {
+		xp__chosen_end(&request, false);
+		if (error == -XP_E_MISMATCH)
+			error = xp__chosen_explain(diag);
+	}
 	xp__reclaim();
-	return error ? error : (int)nr;
+	return error ? error : nr;
 }
 
 static int apply_matching(const char *pattern, const struct xp__request *asked, struct xp_diag *diag)
@@ -296,7 +313,7 @@ static int apply_matching(const char *pattern, const struct xp__request *asked, 
 static int trace_matching(const char *pattern, const struct xp_function_handler *handler, void *data, uint8_t op,
 			  struct xp_diag *diag)
 {
-	struct xp__request request = {.kind = &xp__entry_kind};
+	struct xp__request request = {.kind = &xp__chosen_kind};
 
 	if (pattern == NULL || handler == NULL || !(handler->entry || handler->leave)) {
 		if (diag)
@@ -323,7 +340,7 @@ int xp_function_untrace_matching(const char *pattern, const struct xp_function_h
 
 int xp_function_prepare(const char *pattern, struct xp_diag *diag)
 {
-	struct xp__request request = {.kind = &xp__entry_kind};
+	struct xp__request request = {.kind = &xp__chosen_kind};
 
 	request.entry.op = XP__ENTRY_PREPARE;
 	request.early = true;

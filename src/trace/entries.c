@@ -20,6 +20,7 @@
 #include "arch/arch.h"
 #include "core/commit.h"
 #include "core/deps.h"
+#include "core/drift.h"
 #include "core/emit.h"
 #include "core/state.h"
 #include "trace/inside.h"
@@ -49,39 +50,86 @@ static const struct xp__handlers *handlers_after(const struct xp__function *func
 
 /* ---- the kind ---- */
 
-/* I4: the request changes the list that is there, or the one that an earlier request of this commit made of it. */
-static int entry_begin(struct xp__request *request)
+/* What @request makes of a list. */
+static int list_after(struct xp__handlers **new, struct xp__handlers *list, const struct xp__request *request)
 {
-	struct xp__function *function = xp__function_of(request->object);
-	struct xp__handlers *list = function->changes ? function->new_handlers : function->handlers, *new = list;
-	int error = 0;
-
+	*new = list;
 	if (xp__port->function_thread == NULL && request->entry.op == XP__ENTRY_TRACE)
 		return -XP_E_NO_METHOD;
 	switch (request->entry.op) {
 	case XP__ENTRY_TRACE:
-		error = xp__handlers_with(&new, list, request);
-		break;
+		return xp__handlers_with(new, list, request);
 	case XP__ENTRY_UNTRACE:
-		error = xp__handlers_without(&new, list, request);
-		break;
+		return xp__handlers_without(new, list, request);
 	case XP__ENTRY_REDIRECT:
-		error = xp__handlers_redirected(&new, list, request);
-		break;
+		return xp__handlers_redirected(new, list, request);
+	default:
+		return 0;
 	}
+}
+
+static void give(struct xp__handlers *list)
+{
+	if (xp__handlers_drop(list))
+		xp__reclaim_give(list, list->block.size);
+}
+
+/* I4: the request changes the list that is there, or the one that an earlier request of this commit made of it. */
+static int entry_begin(struct xp__request *request)
+{
+	struct xp__function *function = xp__function_of(request->object);
+	struct xp__handlers *list = function->changes ? function->new_handlers : function->handlers, *new;
+	int error = list_after(&new, list, request);
+
 	if (error)
 		return error;
-	if (new != list && list &&list != function->handlers)
-		xp__reclaim_give(list, list->block.size);
+	if (new != list && list != function->handlers)
+		give(list);
 	function->new_handlers = new;
 	function->changes = true;
 	return 0;
 }
 
+/* A function is done with: the commit's list is its own. Returns the list before if no function has it any more. */
+static struct xp__handlers *publish(struct xp__function *function)
+{
+	struct xp__handlers *old = function->handlers, *new = function->new_handlers;
+
+	function->changes = false;
+	if (old == new)
+		return NULL;
+	nr_traced += is_traced(new) - is_traced(old);
+	nr_redirected += (redirect_of(new) != 0) - (redirect_of(old) != 0);
+	/* ordering: (F1) pairs with (F2); the barrier is published()'s */
+	__atomic_store_n(&function->handlers, new, __ATOMIC_RELEASE);
+	return xp__handlers_drop(old) ? old : NULL;
+}
+
+/* All functions of the commit were: what was replaced is retired. */
+static void published(struct xp__block *old)
+{
+	/* ordering: (F1) pairs with (F2) */
+	__atomic_thread_fence(__ATOMIC_SEQ_CST);
+	while (old) {
+		struct xp__block *next = old->next;
+
+		xp__reclaim_retire(&xp__inside_domain, old);
+		old = next;
+	}
+}
+
+/* No function has the list of one that stays as it was. */
+static void take_back(struct xp__function *function)
+{
+	function->changes = false;
+	if (function->new_handlers != function->handlers)
+		give(function->new_handlers);
+}
+
 static void entry_end(struct xp__request *request, bool done)
 {
 	struct xp__function *function = xp__function_of(request->object);
-	struct xp__handlers *old = function->handlers, *new = function->new_handlers;
+	struct xp__handlers *old;
 	void *pin = function->pin;
 
 	if (done && request->entry.op == XP__ENTRY_REDIRECT) {
@@ -90,18 +138,14 @@ static void entry_end(struct xp__request *request, bool done)
 	}
 	if (!function->changes)
 		return;
-	function->changes = false;
 	if (!done) {
-		if (new &&new != old)
-			xp__reclaim_give(new, new->block.size);
+		take_back(function);
 		return;
 	}
-	nr_traced += is_traced(new) - is_traced(old);
-	nr_redirected += (redirect_of(new) != 0) - (redirect_of(old) != 0);
-	/* ordering: (F1) pairs with (F2) */
-	__atomic_store_n(&function->handlers, new, __ATOMIC_SEQ_CST);
-	if (old && old != new)
-		xp__reclaim_retire(&xp__inside_domain, &old->block);
+	old = publish(function);
+	if (old)
+		old->block.next = NULL;
+	published(old ? &old->block : NULL);
 }
 
 int xp__entry_refuse(const struct xp__function *function, int error, const char *detail, struct xp_diag *diag)
@@ -156,11 +200,11 @@ static bool is_prepare(const struct xp__request *request)
 /* ---- one byte ---- */
 
 /* The call and what differs from it in one byte, whatever the function: their sites share two plans. */
-static int entry_plan(struct xp__commit *commit, bool calls, struct xp_diag *diag)
+static int entry_plan(struct xp__commit *commit, enum xp__way way, struct xp_diag *diag)
 {
 	uint8_t old[XP__ENTRY_LEN], new[XP__ENTRY_LEN];
 	struct xp__change change = {.old = old, .new = new, .len = XP__ENTRY_LEN, .known = XP__ENTRY_SHARED};
-	enum xp__way way = calls ? XP__TO_CALL : XP__TO_OFF;
+	bool calls = way == XP__TO_CALL;
 	int number = xp__commit_way(commit, way);
 
 	if (number >= 0)
@@ -170,40 +214,53 @@ static int entry_plan(struct xp__commit *commit, bool calls, struct xp_diag *dia
 	return xp__commit_new_way(commit, way, &change, diag);
 }
 
-/* Whether only that byte changes, and to what. An entry that is as it is to be is left to the general way. */
-static bool flips(const struct xp__function *function, const struct xp__request *request, bool *calls)
+/* Whether only that byte changes where the list @from becomes @to, and to what; XP__NR_WAYS: that is not known. */
+static enum xp__way lists_way(const struct xp__request *request, const struct xp__handlers *from,
+			      const struct xp__handlers *to)
 {
-	const struct xp__handlers *handlers = handlers_after(function);
+	if (request->from != XP__FROM_STATE || request->early || redirect_of(from) || redirect_of(to) ||
+	    is_traced(from) == is_traced(to) || xp__port->function_thread == NULL)
+		return XP__NR_WAYS;
+	return is_traced(to) ? XP__TO_CALL : XP__TO_OFF;
+}
 
-	*calls = is_traced(handlers);
-	return function->flips && request->from == XP__FROM_STATE && !request->early && redirect_of(handlers) == 0 &&
-	       redirect_of(function->handlers) == 0 && *calls != is_traced(function->handlers) &&
-	       function->module->stub && xp__port->function_thread;
+/* Whether the entry can go that way. One that is as it is to be is left to the general way. */
+static inline enum xp__way way_of(const struct xp__function *function, enum xp__way way)
+{
+	return function->flips && function->module->stub ? way : XP__NR_WAYS;
+}
+
+static void count_way(enum xp__way way, struct xp__size *size)
+{
+	size->sites++;
+	if (way == XP__NR_WAYS)
+		size->plans++;
+	else
+		xp__size_way(size, way);
+}
+
+static enum xp__way entry_way(const struct xp__function *function, const struct xp__request *request)
+{
+	return way_of(function, lists_way(request, function->handlers, handlers_after(function)));
 }
 
 static void entry_count(const struct xp__request *request, const struct xp__group *group, struct xp__size *size)
 {
-	bool calls;
-
-	size->sites++;
-	if (flips(xp__function_of(group->object), request, &calls))
-		xp__size_way(size, calls ? XP__TO_CALL : XP__TO_OFF);
-	else
-		size->plans++;
+	count_way(entry_way(xp__function_of(group->object), request), size);
 }
 
 static int entry_emit(const struct xp__request *request, const struct xp__group *group, struct xp__commit *commit,
 		      struct xp_diag *diag)
 {
 	const struct xp__function *function = xp__function_of(group->object);
-	uintptr_t code = function->code, stub = function->module->stub;
-	bool calls;
+	enum xp__way way = entry_way(function, request);
+	uintptr_t code = function->code;
 	int plan;
 
-	if (!flips(function, request, &calls) || !xp__commit_readable(commit, code, XP__ENTRY_LEN) ||
-	    !xp__entry_is(code, stub, !calls))
+	if (way == XP__NR_WAYS || !xp__commit_readable(commit, code, XP__ENTRY_LEN) ||
+	    !xp__entry_is(code, function->module->stub, way == XP__TO_OFF))
 		return xp__emit_sites(request, group, commit, diag);
-	plan = entry_plan(commit, calls, diag);
+	plan = entry_plan(commit, way, diag);
 	if (plan < 0)
 		return plan;
 	xp__commit_add(commit, code, (uint32_t)plan);
@@ -270,15 +327,191 @@ int xp__functions_each(int (*visit)(const struct xp__group *groups, void *data),
 	return result;
 }
 
-static void entry_applied(const struct xp__request *request, const struct xp__group *group)
+/* The text is what the commit made of it. */
+static void note_text(struct xp__function *function, const struct xp__request *request)
 {
-	struct xp__function *function = xp__function_of(group->object);
-
 	const struct xp__handlers *handlers = handlers_after(function);
 
 	(void)wanted(function, is_prepare(request), function->text, NULL);
 	function->flips |= is_traced(handlers) ||
 			   (redirect_of(handlers) == 0 && !xp__form_is_entry_nop(function->text));
+}
+
+static void entry_applied(const struct xp__request *request, const struct xp__group *group)
+{
+	note_text(xp__function_of(group->object), request);
+}
+
+/* ---- many functions at once ---- */
+
+#define PAGE ((uintptr_t)4096)
+#define AHEAD 16u /* functions that are fetched before they are looked at: there may be more than caches hold */
+
+/*
+ * Those that the request under way is for, which were begun when they were chosen. `way`: only one byte changes, and so; else
+ * the general way. `from` and `to`: the last list that was changed, and what became of it: as a rule all had none, or the same.
+ */
+static struct {
+	struct item {
+		struct xp__function *function;
+		uintptr_t code;
+		enum xp__way way;
+	} *item;
+	size_t nr, room;
+	struct xp__size size;
+	struct xp__handlers *from, *to;
+	enum xp__way way; /* of the step from the one to the other, where the entry allows it */
+	bool known;
+} chosen;
+
+static struct item *new_item(void)
+{
+	size_t more = chosen.room ? 2 * chosen.room : 170;
+	struct item *larger;
+
+	if (chosen.nr == chosen.room) {
+		larger = xp__reclaim_port(more * sizeof(*larger));
+		if (larger == NULL)
+			return NULL;
+		if (chosen.item) {
+			memcpy(larger, chosen.item, chosen.nr * sizeof(*larger));
+			xp__port->release(chosen.item, chosen.room * sizeof(*larger));
+		}
+		chosen.item = larger;
+		chosen.room = more;
+	}
+	return &chosen.item[chosen.nr];
+}
+
+/* Functions that had the same list get the same one. */
+static int shared_list_after(struct xp__handlers *list, const struct xp__request *request)
+{
+	int error;
+
+	if (chosen.known && list == chosen.from) {
+		if (chosen.to && chosen.to != list)
+			chosen.to->users++;
+		return 0;
+	}
+	error = list_after(&chosen.to, list, request);
+	chosen.from = list;
+	chosen.way = error ? XP__NR_WAYS : lists_way(request, list, chosen.to);
+	chosen.known = error == 0;
+	return error;
+}
+
+int xp__chosen_add(const struct xp__request *request, struct xp__function *function)
+{
+	struct item *item = new_item();
+	int error = item ? shared_list_after(function->handlers, request) : -XP__ENOMEM;
+
+	if (error)
+		return error;
+	function->new_handlers = chosen.to;
+	function->changes = true;
+	item->function = function;
+	item->code = function->code;
+	item->way = way_of(function, chosen.way);
+	count_way(item->way, &chosen.size);
+	chosen.nr++;
+	return 0;
+}
+
+void xp__chosen_end(const struct xp__request *request, bool done)
+{
+	const struct item *last = chosen.item + chosen.nr;
+	struct xp__block *replaced = NULL;
+
+	for (struct item *item = chosen.item; item < last; item++) {
+		struct xp__function *function = item->function;
+		struct xp__handlers *old;
+
+		__builtin_prefetch(&item[item + AHEAD < last ? AHEAD : 0].function->code, 1);
+		if (!done) {
+			if (function->changes)
+				take_back(function);
+			continue;
+		}
+		if (item->way == XP__NR_WAYS)
+			note_text(function, request);
+		else
+			xp__entry_flip(function->text, item->way == XP__TO_CALL);
+		old = publish(function);
+		if (old) {
+			old->block.next = replaced;
+			replaced = &old->block;
+		}
+	}
+	if (done && chosen.nr > 0)
+		published(replaced);
+}
+
+void xp__chosen_clear(void)
+{
+	chosen.nr = 0;
+	chosen.known = false;
+	memset(&chosen.size, 0, sizeof(chosen.size));
+}
+
+static void chosen_end(struct xp__request *request, bool done)
+{
+	xp__chosen_end(request, done);
+}
+
+static void chosen_count(const struct xp__request *request, const struct xp__group *group, struct xp__size *size)
+{
+	(void)request;
+	(void)group;
+	size->sites += chosen.size.sites;
+	size->plans += chosen.size.plans;
+	memcpy(size->way, chosen.size.way, sizeof(size->way));
+}
+
+static int chosen_emit(const struct xp__request *request, const struct xp__group *group, struct xp__commit *commit,
+		       struct xp_diag *diag)
+{
+	int plan[XP__NR_WAYS] = {0}, error = 0;
+	uintptr_t stub = 0;
+
+	(void)group;
+	for (unsigned way = XP__TO_OFF; way <= XP__TO_CALL; way++)
+		if (chosen.size.way[way]) {
+			plan[way] = entry_plan(commit, (enum xp__way)way, diag);
+			if (plan[way] < 0)
+				return plan[way];
+		}
+	for (size_t i = 0; i < chosen.nr && !error; i++) {
+		const struct item *item = &chosen.item[i];
+		uintptr_t code = item->code;
+
+		/* A few modules have all of them. */
+		if (item->way != XP__NR_WAYS &&
+		    (code - commit->page <= PAGE - XP__ENTRY_LEN || xp__commit_readable(commit, code, XP__ENTRY_LEN)) &&
+		    (xp__entry_is(code, stub, item->way == XP__TO_OFF) ||
+		     (stub != item->function->module->stub &&
+		      xp__entry_is(code, stub = item->function->module->stub, item->way == XP__TO_OFF)))) {
+			xp__commit_add(commit, code, (uint32_t)plan[item->way]);
+			continue;
+		}
+		error = xp__emit_sites(request, &item->function->group, commit, diag);
+		if (error && diag)
+			diag->key = item->function->object.name;
+	}
+	return error;
+}
+
+/* Text was not what it had to be. It may be of another form that the entry may have, which can be mended. */
+int xp__chosen_explain(struct xp_diag *diag)
+{
+	struct xp_diag why = {0};
+
+	for (size_t i = 0; i < chosen.nr; i++)
+		if (xp__drift_check(&chosen.item[i].function->group, NULL, &why) == -XP_E_DRIFTED) {
+			if (diag)
+				*diag = why;
+			return -XP_E_DRIFTED;
+		}
+	return -XP_E_MISMATCH;
 }
 
 void xp__entry_drop(struct xp__request *request)
@@ -400,11 +633,13 @@ static void entry_gone(const struct xp_site_table *records)
 	while (module->functions) {
 		function = module->functions;
 		module->functions = function->next;
-		if (function->handlers)
+		if (xp__handlers_drop(function->handlers))
 			xp__reclaim_retire(&xp__inside_domain, &function->handlers->block);
 		if (function->code)
 			xp__reclaim_retire(&xp__inside_domain, &function->block);
 	}
+	if (module->of_record)
+		xp__reclaim_give(module->of_record, module->nr * sizeof(*module->of_record));
 	if (module->order)
 		xp__reclaim_give(module->order, module->nr * sizeof(*module->order));
 	xp__reclaim_give(module, sizeof(*module));
@@ -426,6 +661,15 @@ const struct xp__kind xp__entry_kind = {
 	.gone = entry_gone,
 	.coming = entry_coming,
 	.going = entry_going,
+};
+
+const struct xp__kind xp__chosen_kind = {
+	.own_plans = true,
+	.end = chosen_end,
+	.count = chosen_count,
+	.emit = chosen_emit,
+	.site = entry_site,
+	.form = entry_form,
 };
 
 const struct xp__kind xp__patchable_kind = {

@@ -27,11 +27,6 @@ static uint32_t place_of(const struct xp__handlers *list, const struct xp_functi
 	return i;
 }
 
-bool xp__handlers_has(const struct xp__handlers *list, const struct xp_function_handler *handler, const void *data)
-{
-	return list && place_of(list, handler, data) < list->nr;
-}
-
 static struct xp__handlers *new_list(uint32_t nr)
 {
 	size_t size = sizeof(struct xp__handlers) + nr * sizeof(struct xp__handler);
@@ -40,6 +35,7 @@ static struct xp__handlers *new_list(uint32_t nr)
 	if (list) {
 		list->block.size = size;
 		list->number = ++last_number;
+		list->users = 1;
 		list->general = true;
 	}
 	return list;

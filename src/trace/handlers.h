@@ -19,6 +19,7 @@ struct xp__handlers {
 	struct xp__block block;
 	uintptr_t redirect; /* 0: the function itself */
 	uint64_t number;    /* of this list: later ones have higher ones */
+	size_t users;       /* functions that have it, or will have it after the commit under way */
 	uint32_t nr;
 	uint32_t nr_leave;
 	bool general; /* all are XP_FUNCTION_GENERAL_REGS */
@@ -31,7 +32,14 @@ struct xp__handlers {
 };
 
 /* xp__handlers_has - whether @list, which may be NULL, has the handler with its data. */
-bool xp__handlers_has(const struct xp__handlers *list, const struct xp_function_handler *handler, const void *data);
+static inline bool xp__handlers_has(const struct xp__handlers *list, const struct xp_function_handler *handler,
+				    const void *data)
+{
+	for (uint32_t i = 0; list && i < list->nr; i++)
+		if (list->handler[i].handler == handler && list->handler[i].data == data)
+			return true;
+	return false;
+}
 
 /*
  * xp__handlers_with, _without, _redirected - what @request makes of @list, which may be NULL and stays as it is: a list that
@@ -42,6 +50,15 @@ int xp__handlers_without(struct xp__handlers **result, const struct xp__handlers
 			 const struct xp__request *request);
 int xp__handlers_redirected(struct xp__handlers **result, const struct xp__handlers *list,
 			    const struct xp__request *request);
+
+/*
+ * xp__handlers_drop - one function has @list, which may be NULL, no more, or will not have it after all. True: none has, and the
+ * caller gives it back.
+ */
+static inline bool xp__handlers_drop(struct xp__handlers *list)
+{
+	return list && --list->users == 0;
+}
 
 #endif
 

@@ -39,8 +39,10 @@ bool xp__match_pattern(const char *pattern, const char *name)
 {
 	const char *star = NULL, *from = NULL, *end;
 
+	if (pattern[0] == '*' && pattern[1] == '\0')
+		return true;
 	if (name == NULL)
-		return pattern[0] == '*' && pattern[1] == '\0';
+		return false;
 	for (;;) {
 		if (*pattern == '*') {
 			star = ++pattern;

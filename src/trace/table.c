@@ -110,32 +110,6 @@ void xp__records_set(struct xp__entries *module, const struct xp_site_table *tab
 	module->nr = (uint32_t)(bytes / (patchable ? sizeof(uint64_t) : sizeof(struct xp_entry_site)));
 }
 
-uint32_t xp__record_number(const struct xp__entries *module, uint32_t i)
-{
-	return module->order ? module->order[i] : i;
-}
-
-uintptr_t xp__record_code(const struct xp__entries *module, uint32_t record)
-{
-	return module->site ? xp__relative(&module->site[record].code) : (uintptr_t)module->patchable[record];
-}
-
-unsigned xp__record_flags(const struct xp__entries *module, uint32_t record)
-{
-	return module->site ? module->site[record].size & 0xf : 0;
-}
-
-/* No stub, no part. */
-bool xp__record_is_entry(const struct xp__entries *module, uint32_t record)
-{
-	return xp__record_flags(module, record) == 0 && xp__record_code(module, record) != 0;
-}
-
-const char *xp__record_name(const struct xp__entries *module, uint32_t record)
-{
-	return module->site ? (const char *)xp__relative(&module->site[record].name) : NULL;
-}
-
 bool xp__records_named(const struct xp__entries *module)
 {
 	uintptr_t page = 0;
@@ -251,7 +225,7 @@ bool xp__entry_is_off(uintptr_t code, uintptr_t stub, const uint8_t *text)
 	return xp__form_entry_off(off, code, stub) && memcmp(text, off, XP__ENTRY_LEN) == 0;
 }
 
-struct xp__function *xp__table_add(struct xp__entries *module, uint32_t record)
+static struct xp__function *table_make(struct xp__entries *module, uint32_t record)
 {
 	uintptr_t code = xp__record_code(module, record);
 	const uint8_t *text = (const uint8_t *)code;
@@ -286,6 +260,21 @@ struct xp__function *xp__table_add(struct xp__entries *module, uint32_t record)
 	function->next = module->functions;
 	module->functions = function;
 	insert(functions, function);
+	return function;
+}
+
+struct xp__function *xp__table_add(struct xp__entries *module, uint32_t record)
+{
+	struct xp__function *function = xp__table_of(module, record);
+
+	if (function)
+		return function;
+	if (module->of_record == NULL && module->functions == NULL)
+		module->of_record = xp__reclaim_take(module->nr * sizeof(struct xp__function *));
+	/* Two records may be of one function. */
+	function = table_make(module, record);
+	if (module->of_record)
+		module->of_record[record] = function;
 	return function;
 }
 

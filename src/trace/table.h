@@ -19,6 +19,7 @@ struct xp__entries {
 	uint32_t *order; /* numbers of the records by address; NULL: they are so */
 	uintptr_t stub;
 	struct xp__function *functions;
+	struct xp__function **of_record; /* by number of the record; NULL: there is no memory for it, or no function */
 };
 
 /* A function that a request has named once. It stays until its module goes, and then until no thread inside can see it. */
@@ -26,17 +27,19 @@ struct xp__function {
 	struct xp__block block;
 	struct xp_object object;
 	struct xp__group group;
-	struct xp__function *next; /* of the same module */
-	struct xp__entries *module;
+	/* What commits of many functions, and calls, touch: one cache line. */
 	uintptr_t code;                    /* of the entry */
 	struct xp__handlers *handlers;     /* NULL: none, and no replacement */
 	struct xp__handlers *new_handlers; /* what the commit under way makes of it */
+	struct xp__entries *module;
+	struct xp__function *next; /* of the same module */
 	bool changes;
+	bool flips;                  /* not traced, it has what differs from the call in one byte, and no nop */
+	uint8_t before;              /* bytes of the function before the entry */
+	uint8_t text[XP__ENTRY_LEN]; /* what stands there */
 	void *pin;                   /* of the replacement */
 	uint32_t size;               /* in bytes; 0: unknown */
-	uint8_t before;              /* bytes of the function before the entry */
-	bool flips;                  /* not traced, it has what differs from the call in one byte, and no nop */
-	uint8_t text[XP__ENTRY_LEN]; /* what stands there */
+	bool begins;                 /* it was looked that the entry is its first instruction */
 };
 
 /* The function that @object is part of. */
@@ -70,7 +73,10 @@ static inline XP__GENERAL_REGS size_t xp__function_hash(uintptr_t code, unsigned
 int xp__table_reserve(size_t more);
 struct xp__function *xp__table_find(uintptr_t code);
 
-/* xp__table_add - the function of a record, which is made if it is not there. NULL: no memory. */
+/*
+ * xp__table_add - the function of a record, which is made if it is not there. NULL: no memory. xp__table_of - the same, but NULL
+ * if it is not there.
+ */
 struct xp__function *xp__table_add(struct xp__entries *module, uint32_t record);
 
 /*
@@ -90,11 +96,46 @@ int xp__records_sort(struct xp__entries *module);
 bool xp__record_find(uintptr_t start, struct xp__entries **module, uint32_t *record);
 
 /* What a record says; xp__record_number() is that of the record with @i before it, by address. */
-uint32_t xp__record_number(const struct xp__entries *module, uint32_t i);
-uintptr_t xp__record_code(const struct xp__entries *module, uint32_t record);
-unsigned xp__record_flags(const struct xp__entries *module, uint32_t record);
-bool xp__record_is_entry(const struct xp__entries *module, uint32_t record);
-const char *xp__record_name(const struct xp__entries *module, uint32_t record);
+static inline uint32_t xp__record_number(const struct xp__entries *module, uint32_t i)
+{
+	return module->order ? module->order[i] : i;
+}
+
+static inline uintptr_t xp__record_code(const struct xp__entries *module, uint32_t record)
+{
+	return module->site ? xp__relative(&module->site[record].code) : (uintptr_t)module->patchable[record];
+}
+
+static inline unsigned xp__record_flags(const struct xp__entries *module, uint32_t record)
+{
+	return module->site ? module->site[record].size & 0xf : 0;
+}
+
+/* No stub, no part. */
+static inline bool xp__record_is_entry(const struct xp__entries *module, uint32_t record)
+{
+	return xp__record_flags(module, record) == 0 && xp__record_code(module, record) != 0;
+}
+
+static inline const char *xp__record_name(const struct xp__entries *module, uint32_t record)
+{
+	return module->site ? (const char *)xp__relative(&module->site[record].name) : NULL;
+}
+
+static inline struct xp__function *xp__table_of(const struct xp__entries *module, uint32_t record)
+{
+	return module->of_record ? module->of_record[record] : xp__table_find(xp__record_code(module, record));
+}
+
+/* What is looked at 16 records later is fetched meanwhile: there may be more than caches hold. */
+static inline void xp__table_ahead(const struct xp__entries *module, uint32_t i)
+{
+	if (module->of_record && i + 16 < module->nr)
+		__builtin_prefetch((const void *)((uintptr_t)module->of_record[xp__record_number(module, i + 16)] +
+						  offsetof(struct xp__function, code)),
+				   1);
+}
+
 bool xp__records_named(const struct xp__entries *module); /* whether the name of each can be read */
 uint32_t xp__record_size(const struct xp__entries *module, uint32_t record);
 unsigned xp__record_before(const struct xp__entries *module, uint32_t record);

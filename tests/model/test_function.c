@@ -285,12 +285,16 @@ XP_TEST(an_entry_that_flips_is_compared)
 		CHECK_EQ(traced ? xp_function_untrace(function(1), &handler, NULL)
 				: xp_function_trace(function(1), &handler, NULL),
 			 -XP_E_MISMATCH);
+		CHECK_EQ(traced ? xp_function_untrace_matching("f1", &handler, NULL, NULL)
+				: xp_function_trace_matching("f1", &handler, NULL, NULL),
+			 -XP_E_MISMATCH);
 		CHECK(memcmp(rec_text + place(1), "\x55\x48\x89\xe5\x90", 5) == 0);
 		put_off(1, STUB);
 		if (traced == 0)
 			CHECK_EQ(xp_function_trace(function(1), &handler, NULL), 0);
 	}
 	CHECK_EQ(xp_function_untrace(function(1), &handler, NULL), -XP_E_DRIFTED);
+	CHECK_EQ(xp_function_untrace_matching("*", &handler, NULL, NULL), -XP_E_DRIFTED);
 	CHECK_EQ(xp_repair(NULL), 1);
 	CHECK(entry_is(1, 0xe8, STUB));
 	CHECK_EQ(xp_function_untrace(function(1), &handler, NULL), 0);
@@ -299,6 +303,48 @@ XP_TEST(an_entry_that_flips_is_compared)
 	rec_text[place(1)] = 0xa9;
 	CHECK_EQ(xp_repair(NULL), 1);
 	CHECK(entry_is(1, 0xe9, REPLACEMENT));
+	stop();
+}
+
+/* Those that are traced at once have one list, until one has another. */
+XP_TEST(a_list_of_many_stays_for_the_others)
+{
+	REQUIRE(start(40, true, false) == 0);
+	for (unsigned round = 0; round < 3; round++) {
+		CHECK_EQ(xp_function_trace(function(3), &handler, DATA(5)), 0);
+		CHECK_EQ(xp_function_trace_matching("f[1-4]", &handler, DATA(1), NULL), 4);
+		CHECK_EQ(xp_function_untrace(function(1), &handler, DATA(1)), 0);
+		/* What was given back too early is taken for these, and filled. */
+		for (unsigned i = 10; i < 20; i++)
+			CHECK_EQ(xp_function_trace(function(i), &handler, DATA(90)), 0);
+		for (unsigned i = 1; i < 5; i++) {
+			(void)call(i);
+			CHECK_EQ(nr_seen, i == 1 ? 0 : i == 3 ? 2 : 1);
+			CHECK(i == 1 || seen[i == 3] == 1);
+			CHECK(i != 3 || seen[0] == 5);
+		}
+		CHECK_EQ(xp_function_untrace_matching("f?", &handler, DATA(1), NULL), 3);
+		CHECK_EQ(xp_function_untrace_matching("*", &handler, DATA(90), NULL), 10);
+		(void)call(3);
+		CHECK(nr_seen == 1 && seen[0] == 5);
+		(void)call(2);
+		CHECK_EQ(nr_seen, 0);
+		CHECK_EQ(xp_function_untrace(function(3), &handler, DATA(5)), 0);
+	}
+	stop();
+}
+
+XP_TEST(a_function_of_two_records_is_one)
+{
+	REQUIRE(start(3, true, false) == 0);
+	REQUIRE(xp_module_unregister(&module) == 0);
+	sites[2].code = distance(rec_text + place(1), &sites[2].code);
+	REQUIRE(xp_module_register(&module) == 0);
+	CHECK_EQ(xp_function_trace_matching("f[12]", &handler, DATA(1), NULL), 1);
+	(void)call(1);
+	CHECK_EQ(nr_seen, 1);
+	CHECK_EQ(xp_function_untrace_matching("*", &handler, DATA(1), NULL), 1);
+	CHECK(is_off(1));
 	stop();
 }
 
@@ -399,6 +445,23 @@ static void fails(enum rec_op op, unsigned nth, bool *struck)
 	(void)call(1);
 	CHECK_EQ(nr_seen, 1);
 	CHECK_EQ(call(3), REPLACEMENT);
+	/* One alone. */
+	rec_forget();
+	rec_fail(op, nth, 1, -5);
+	if (xp_function_trace(function(1), &handler, DATA(8)) < 0) {
+		rec_heal();
+		CHECK_EQ(xp_function_trace(function(1), &handler, DATA(8)), 0);
+	}
+	rec_heal();
+	CHECK_EQ(xp_function_untrace(function(1), &handler, DATA(8)), 0);
+	CHECK_EQ(xp_function_untrace(function(1), &handler, DATA(7)), 0);
+	rec_fail(op, nth, 1, -5);
+	if (xp_function_trace(function(1), &handler, DATA(7)) < 0) {
+		rec_heal();
+		(void)call(1);
+		CHECK_EQ(nr_seen, 0);
+		CHECK_EQ(xp_function_trace(function(1), &handler, DATA(7)), 0);
+	}
 	stop();
 }
 
@@ -550,6 +613,8 @@ XP_TEST(nops_that_do_not_begin_a_function_are_no_entry)
 	CHECK_EQ(xp_function_trace_matching("*", &handler, NULL, &diag), -XP_E_NO_ENTRY);
 	CHECK(!entry_is(4, nop[0], 0) && entry_is(0, nop[0], 0));
 	known_of_6 = 0;
+	/* A pointer makes no beginning of it. */
+	CHECK(xp_function_trace(function(5), &handler, NULL) < 0);
 	CHECK_EQ(xp_function_prepare(NULL, &diag), 2);
 	CHECK(is_off(0));
 	CHECK(entry_is(4, nop[0], 0) && !entry_is(5, nop[0], 0) && !entry_is(6, nop[0], 0));

@@ -83,6 +83,11 @@ static inline bool xp__entry_is(uintptr_t code, uintptr_t stub, bool calls)
 	       (int32_t)(stub - (code + XP__ENTRY_LEN)) == disp;
 }
 
+static inline void xp__entry_flip(uint8_t *text, bool calls)
+{
+	text[0] = calls ? XP__ENTRY_CALL : XP__BRANCH_TEST;
+}
+
 /* 32-bit code has no mov of 8 bytes. */
 static inline bool xp__value_size(size_t size)
 {
