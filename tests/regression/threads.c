@@ -200,6 +200,83 @@ XP_TEST(a_thread_that_blocks_later)
 	xp_child(blocks_later);
 }
 
+/* ---- threads that change their mask in no time, between commits, and execute the site under either ---- */
+
+enum { FLIPPERS = 3, FLIP_MS = 2000 };
+
+static pthread_mutex_t flipping = PTHREAD_MUTEX_INITIALIZER; /* no mask changes during a commit */
+static bool flipped_enough;
+
+struct flipper {
+	pthread_t thread;
+	bool blocks; /* under `flipping` */
+};
+
+/* Awake for some microseconds: its mask, a few calls of the site, and asleep again. */
+static void *flip(void *argument)
+{
+	struct flipper *self = argument;
+	struct timespec nap = {0, 0};
+	unsigned seed = (unsigned)gettid();
+
+	while (!__atomic_load_n(&flipped_enough, __ATOMIC_ACQUIRE)) {
+		uint64_t mask;
+
+		pthread_mutex_lock(&flipping);
+		self->blocks = rand_r(&seed) % 4 == 0;
+		mask = self->blocks ? 1u << (SIGTRAP - 1) : 0;
+		syscall(SYS_rt_sigprocmask, SIG_SETMASK, &mask, NULL, 8);
+		pthread_mutex_unlock(&flipping);
+		for (unsigned i = 0; i < 4; i++)
+			CHECK(subject_call(&subject) != 0);
+		nap.tv_nsec = rand_r(&seed) % 4 ? 50000 : 0;
+		nanosleep(&nap, NULL);
+	}
+	return NULL;
+}
+
+static void flips(void)
+{
+	static struct flipper flippers[FLIPPERS];
+	unsigned refused_nr = 0, done = 0, blocking;
+	struct timespec begin, now;
+	bool on = false;
+
+	if (!start())
+		return;
+	for (unsigned i = 0; i < FLIPPERS; i++)
+		REQUIRE(pthread_create(&flippers[i].thread, NULL, flip, &flippers[i]) == 0);
+	clock_gettime(CLOCK_MONOTONIC, &begin);
+	do {
+		struct xp_diag diag;
+		int error;
+
+		pthread_mutex_lock(&flipping);
+		blocking = 0;
+		for (unsigned i = 0; i < FLIPPERS; i++)
+			blocking += flippers[i].blocks;
+		error = xp_text_poke(on ? &subject.off : &subject.on, &diag);
+		pthread_mutex_unlock(&flipping);
+		CHECK_EQ(error, blocking ? -EBUSY : 0);
+		on ^= error == 0;
+		refused_nr += error == -EBUSY;
+		done += error == 0;
+		sched_yield();
+		clock_gettime(CLOCK_MONOTONIC, &now);
+	} while ((now.tv_sec - begin.tv_sec) * 1000 + (now.tv_nsec - begin.tv_nsec) / 1000000 < FLIP_MS);
+	__atomic_store_n(&flipped_enough, true, __ATOMIC_RELEASE);
+	for (unsigned i = 0; i < FLIPPERS; i++)
+		pthread_join(flippers[i].thread, NULL);
+	CHECK(done > 0 && refused_nr > 0);
+	XP_TEST_NOTE("%u commits, %u refused", done, refused_nr);
+}
+
+/* A thread that is asleep may have been awake since it was asked, whatever its clock says: it is asked again. */
+XP_TEST(masks_that_flip_between_commits)
+{
+	xp_child(flips);
+}
+
 enum { CROWD = 5 };
 
 /* As many threads as before, but one is another: the one that blocks. */

@@ -4,6 +4,8 @@
  *
  * A commit with breakpoints asks every thread whether it blocks SIGTRAP. To list the directory costs half as much as to
  * ask a thread: so the ids of up to KEPT threads are remembered.
+ * Each is asked anew: one that sleeps now may have run since, and nothing cheaper tells (doc/evidence.md, Why each thread is
+ * asked again).
  * K1  The directory's links tell how many threads there are.
  * K2  As many threads as are remembered, and none of those gone: they are the same ids, and need no listing. A thread that
  *     got the id of one that is gone is of this process, too, and is asked in its place. In a child, the parent's are gone.
