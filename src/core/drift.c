@@ -240,7 +240,7 @@ static int repair_object(const struct xp__group *groups, void *data)
 	return xp_state() == XP_STATE_WEDGED;
 }
 
-int xp__repair_locked(struct xp_diag *diag)
+int xp__drift_repair_locked(struct xp_diag *diag)
 {
 	struct repair repair = {.diag = diag};
 
@@ -254,7 +254,7 @@ int xp_repair(struct xp_diag *diag)
 
 	if (result)
 		return result;
-	result = xp__repair_locked(diag);
+	result = xp__drift_repair_locked(diag);
 	xp__unlock();
 	return result;
 }

@@ -15,8 +15,8 @@
  */
 int xp__drift_check(const struct xp__group *groups, size_t *nr, struct xp_diag *diag);
 
-/* xp__repair_locked - xp_repair() under the text lock. */
-int xp__repair_locked(struct xp_diag *diag);
+/* xp__drift_repair_locked - xp_repair() under the text lock. */
+int xp__drift_repair_locked(struct xp_diag *diag);
 
 /*
  * xp__drift_each - calls @visit for each object that has sites, functions that were asked for included, as xp__objects_each()

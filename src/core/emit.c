@@ -400,7 +400,7 @@ int xp__work_commit(const struct xp__work *work, struct xp_diag *diag)
 	return error;
 }
 
-int xp__attach_locked(const struct xp__group *groups, size_t nr, enum xp__which from, struct xp_diag *diag)
+int xp__emit_attach_locked(const struct xp__group *groups, size_t nr, enum xp__which from, struct xp_diag *diag)
 {
 	const struct xp__work work = {.groups = groups, .nr = nr, .from = from};
 

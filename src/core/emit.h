@@ -27,8 +27,8 @@ int xp__work_commit(const struct xp__work *work, struct xp_diag *diag);
 int xp__emit_sites(const struct xp__request *request, const struct xp__group *group, struct xp__commit *commit,
 		   struct xp_diag *diag);
 
-/* xp__attach_locked - brings the sites of @nr groups to the state of their objects. */
-int xp__attach_locked(const struct xp__group *groups, size_t nr, enum xp__which from, struct xp_diag *diag);
+/* xp__emit_attach_locked - brings the sites of @nr groups to the state of their objects. */
+int xp__emit_attach_locked(const struct xp__group *groups, size_t nr, enum xp__which from, struct xp_diag *diag);
 
 /* xp__request_patches - whether the request changes text: another one may do it in its place, or it is so already. */
 bool xp__request_patches(const struct xp__request *request);

@@ -26,3 +26,15 @@ const struct xp__kind *xp__kind_of(unsigned kind)
 
 	return kinds[kind];
 }
+
+int xp__group_site(const struct xp__group *group, size_t i, struct xp__site *site)
+{
+	const struct xp__kind *kind = group->kind;
+	const void *record;
+
+	if (i >= group->nr)
+		return -1;
+	record = (const uint8_t *)group->records + (size_t)group->numbers[i] * kind->record_size;
+	*site = (struct xp__site){.code = xp__relative(record), .record = record, .len = kind->site_len};
+	return 1;
+}

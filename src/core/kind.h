@@ -44,15 +44,23 @@ static inline struct xp_object *xp__real(struct xp_object *object)
 	return object->real ? object->real : object;
 }
 
-/* xp__site_flags / xp__site_object - the two things that a reference to an object holds. */
+/*
+ * xp__site_flags, xp__site_handle - the two things that a reference to an object holds. xp__site_object - the object itself
+ * behind the handle.
+ */
 static inline unsigned xp__site_flags(const int32_t *reference)
 {
 	return (unsigned)xp__relative(reference) & XP_SITE_FLAGS;
 }
 
+static inline void *xp__site_handle(const int32_t *reference)
+{
+	return (void *)(xp__relative(reference) & ~(uintptr_t)XP_SITE_FLAGS);
+}
+
 static inline struct xp_object *xp__site_object(const int32_t *reference)
 {
-	return xp__real((struct xp_object *)(xp__relative(reference) & ~(uintptr_t)XP_SITE_FLAGS));
+	return xp__real(xp__site_handle(reference));
 }
 
 struct xp__known;
@@ -168,6 +176,7 @@ struct xp__kind {
 	bool by_name; /* what a record names is a handle: coming() leads it to the object of its name */
 	uint16_t object_size; /* of what the reference leads to */
 	uint8_t nr_relative; /* fields with which the record begins that hold a distance from themselves, the site's first */
+	uint8_t site_len;    /* of each site, for xp__group_site() */
 
 	/*
 	 * begin - before anything else is done for a request: sets request->skip if the object is so already, or takes it out
@@ -260,6 +269,9 @@ struct xp__kind {
 
 extern const struct xp__kind xp__key_kind, xp__call_kind, xp__chosen_kind, xp__entry_kind, xp__gate_kind,
 	xp__gate_far_kind, xp__header_kind, xp__value_kind, xp__patchable_kind, xp__raw_kind, xp__switch_kind;
+
+/* xp__group_site - a kind's site(), where each record is a site, and no site is without one. */
+int xp__group_site(const struct xp__group *group, size_t i, struct xp__site *site);
 
 /* xp__kind_of - the kind whose sites are of kind @kind, enum xp_site_kind. */
 const struct xp__kind *xp__kind_of(unsigned kind);

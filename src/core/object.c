@@ -18,7 +18,7 @@
 
 const struct xp_object *xp__objects_seen[1 << XP__SEEN_BITS];
 
-bool xp__data_sound(uintptr_t *page, const void *addr, size_t len)
+bool xp__object_data_sound(uintptr_t *page, const void *addr, size_t len)
 {
 	const uintptr_t start = (uintptr_t)addr;
 
@@ -49,7 +49,7 @@ static bool is_string(uintptr_t *page, const char *string)
 
 static bool has_shape(struct xp__known *known, const struct xp__kind *kind, const struct xp_object *object)
 {
-	return (uintptr_t)object % 8 == 0 && xp__data_sound(&known->written, object, kind->object_size) &&
+	return (uintptr_t)object % 8 == 0 && xp__object_data_sound(&known->written, object, kind->object_size) &&
 	       object->flags <= XP__OBJECT_FLAGS && (!known->idle || object->scratch == 0) &&
 	       is_string(&known->text, object->name) &&
 	       (object->file == NULL || is_string(&known->text, object->file)) &&

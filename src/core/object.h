@@ -40,7 +40,7 @@ bool xp__object_look(struct xp__known *known, const struct xp__kind *kind, struc
 static inline bool xp__object_sound(struct xp__known *known, const struct xp__kind *kind, const void *record)
 {
 	const int32_t *reference = (const int32_t *)(const void *)((const uint8_t *)record + kind->object_at);
-	struct xp_object *object = (struct xp_object *)(xp__relative(reference) & ~(uintptr_t)XP_SITE_FLAGS);
+	struct xp_object *object = xp__site_handle(reference);
 
 	/* No call where records of many objects stand in turn. */
 	return (object == known->object || (known->begun && *xp__object_seen(object) == object) ||
@@ -48,7 +48,7 @@ static inline bool xp__object_sound(struct xp__known *known, const struct xp__ki
 	       (kind->sound == NULL || kind->sound(known, record));
 }
 
-/* xp__data_sound - whether [addr, addr + len) can be read and written. @page as for xp__text_readable(). */
-bool xp__data_sound(uintptr_t *page, const void *addr, size_t len);
+/* xp__object_data_sound - whether [addr, addr + len) can be read and written. @page as for xp__text_readable(). */
+bool xp__object_data_sound(uintptr_t *page, const void *addr, size_t len);
 
 #endif

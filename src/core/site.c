@@ -579,7 +579,7 @@ static int make_and_attach(const struct xp_module *public, size_t nr, unsigned a
 	else
 		error = make(public, nr, ascending, &module, diag);
 	if (!error)
-		error = xp__attach_locked(module->groups, module->nr_groups, from, diag);
+		error = xp__emit_attach_locked(module->groups, module->nr_groups, from, diag);
 	if (error) {
 		say_going(public);
 		if (module)

@@ -36,12 +36,6 @@ static struct xp_static_call *call_of(const struct xp__request *request)
 	return (struct xp_static_call *)request->object;
 }
 
-/* The handle that the record names, not the shared call behind it. */
-static struct xp_static_call *call_handle_of(const struct xp_call_site *site)
-{
-	return (struct xp_static_call *)(xp__relative(&site->call) & ~(uintptr_t)XP_SITE_FLAGS);
-}
-
 /* Where the object of @handle goes to call @func. */
 static uintptr_t destination(const struct xp_static_call *handle, xp__call_func *func)
 {
@@ -59,12 +53,10 @@ static bool discovers(const struct xp_static_call *handle)
 static void call_count(const struct xp__request *request, const struct xp__group *group, struct xp__size *size)
 {
 	const struct xp_static_call *handle =
-		call_handle_of((const struct xp_call_site *)group->records + group->numbers[0]);
-	size_t nr = group->nr + xp__discovered_count(handle->discovered);
+		xp__site_handle(&((const struct xp_call_site *)group->records)[group->numbers[0]].call);
 
 	(void)request;
-	size->sites += nr;
-	size->plans += nr;
+	xp__discovered_size(handle->discovered, group->nr, size);
 	size->pointers += group->nr_flag[1];
 }
 
@@ -72,7 +64,7 @@ static int call_site(const struct xp__group *group, size_t i, struct xp__site *s
 {
 	const struct xp_call_site *record =
 		(const struct xp_call_site *)group->records + group->numbers[i < group->nr ? i : 0];
-	struct xp_static_call *handle = call_handle_of(record);
+	struct xp_static_call *handle = xp__site_handle(&record->call);
 	const struct xp__discovered *discovered = i <= group->nr ? handle->discovered : site->discovered->next;
 
 	*site = (struct xp__site){.handle = handle, .len = XP__CALL_LEN};
@@ -180,7 +172,7 @@ static void call_applied(const struct xp__request *request, const struct xp__gro
 	const struct xp_call_site *sites = group->records;
 
 	for (uint32_t i = 0; i < group->nr; i++) {
-		struct xp_static_call *handle = call_handle_of(&sites[group->numbers[i]]);
+		struct xp_static_call *handle = xp__site_handle(&sites[group->numbers[i]].call);
 
 		handle->text_target = (xp__call_func *)destination(handle, request->call.func);
 	}
@@ -216,7 +208,7 @@ static void call_drop(struct xp__request *request)
 static void call_gone(const struct xp_site_table *table)
 {
 	for (const struct xp_call_site *site = table->start; site < (const struct xp_call_site *)table->end; site++) {
-		struct xp_static_call *call = call_handle_of(site);
+		struct xp_static_call *call = xp__site_handle(&site->call);
 
 		if (xp__site_flags(&site->call) & XP_SITE_TRAMPOLINE) {
 			xp__unpin(call->pin);
@@ -299,7 +291,7 @@ static void call_live(const struct xp_site_table *table)
 	uintptr_t page = 0;
 
 	for (const struct xp_call_site *site = table->start; site < (const struct xp_call_site *)table->end; site++) {
-		struct xp_static_call *call = call_handle_of(site);
+		struct xp_static_call *call = xp__site_handle(&site->call);
 
 		if (!(xp__site_flags(&site->call) & XP_SITE_TRAMPOLINE) || !call->lazy || call->misses >= MISSES_MAX ||
 		    !xp__text_readable(&page, xp__relative(&site->code), XP__TRAMPOLINE_LEN) ||
@@ -314,7 +306,7 @@ static void call_live(const struct xp_site_table *table)
 static void call_going(const struct xp_site_table *table)
 {
 	for (const struct xp_call_site *site = table->start; site < (const struct xp_call_site *)table->end; site++) {
-		struct xp_static_call *call = call_handle_of(site);
+		struct xp_static_call *call = xp__site_handle(&site->call);
 
 		for (const struct xp__discovered *discovered = call->discovered; discovered;
 		     discovered = discovered->next) {
@@ -335,7 +327,7 @@ static void call_going(const struct xp_site_table *table)
 
 static bool call_sound(struct xp__known *known, const void *record)
 {
-	const struct xp_static_call *handle = call_handle_of(record);
+	const struct xp_static_call *handle = xp__site_handle(&((const struct xp_call_site *)record)->call);
 
 	(void)known;
 	return handle->slot && handle->trampoline && handle->stub;

@@ -2,6 +2,7 @@
 /* Lists of call sites that were found when they were executed. */
 #include "kinds/discovered.h"
 
+#include "core/commit.h"
 #include "core/reclaim.h"
 #include "core/state.h"
 
@@ -27,13 +28,12 @@ void xp__discovered_drop(struct xp__discovered **list)
 	}
 }
 
-size_t xp__discovered_count(const struct xp__discovered *list)
+void xp__discovered_size(const struct xp__discovered *list, size_t nr, struct xp__size *size)
 {
-	size_t nr = 0;
-
 	for (; list; list = list->next)
 		nr++;
-	return nr;
+	size->sites += nr;
+	size->plans += nr;
 }
 
 bool xp__discovered_has(const struct xp__discovered *list, uintptr_t code)

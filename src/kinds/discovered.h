@@ -7,6 +7,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+struct xp__size;
+
 struct xp__discovered {
 	struct xp__discovered *next;
 	uintptr_t code;
@@ -18,8 +20,8 @@ bool xp__discovered_add(struct xp__discovered **list, uintptr_t code);
 /* xp__discovered_drop - empties @list; the memory is used again. */
 void xp__discovered_drop(struct xp__discovered **list);
 
-/* xp__discovered_count - how many are in @list. */
-size_t xp__discovered_count(const struct xp__discovered *list);
+/* xp__discovered_size - adds to @size what those in @list need, and @nr more. */
+void xp__discovered_size(const struct xp__discovered *list, size_t nr, struct xp__size *size);
 
 /* xp__discovered_has - whether @code is in @list. */
 bool xp__discovered_has(const struct xp__discovered *list, uintptr_t code);

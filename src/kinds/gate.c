@@ -95,12 +95,6 @@ static struct gate *gate_of(const struct xp__request *request)
 	return (struct gate *)request->object;
 }
 
-/* The handle that the record names, not the gate behind it. */
-static struct xp_gate *gate_handle_of(const struct xp_gate_site *site)
-{
-	return (struct xp_gate *)(xp__relative(&site->gate) & ~(uintptr_t)XP_SITE_FLAGS);
-}
-
 /* ---- where calls go that are not bound ---- */
 
 void *xp__gate_resolve(struct xp_object *object, uintptr_t return_address);
@@ -173,16 +167,15 @@ static uintptr_t unbound_target(const struct xp_gate *handle, const struct xp__s
 
 static void gate_count(const struct xp__request *request, const struct xp__group *group, struct xp__size *size)
 {
-	size_t nr = group->nr + xp__discovered_count(gate_handle_of(gate_site_of(group, 0))->discovered);
+	const struct xp_gate *handle = xp__site_handle(&gate_site_of(group, 0)->gate);
 
 	(void)request;
-	size->sites += nr;
-	size->plans += nr;
+	xp__discovered_size(handle->discovered, group->nr, size);
 }
 
 static int gate_site(const struct xp__group *group, size_t i, struct xp__site *site)
 {
-	struct xp_gate *handle = gate_handle_of(gate_site_of(group, 0));
+	struct xp_gate *handle = xp__site_handle(&gate_site_of(group, 0)->gate);
 	const struct xp__discovered *discovered = i <= group->nr ? handle->discovered : site->discovered->next;
 
 	if (i < group->nr) {
@@ -296,7 +289,9 @@ static void gate_end(struct xp__request *request, bool done)
 
 static void gate_applied(const struct xp__request *request, const struct xp__group *group)
 {
-	gate_handle_of(gate_site_of(group, 0))->text_target = request->gate.provider;
+	struct xp_gate *handle = xp__site_handle(&gate_site_of(group, 0)->gate);
+
+	handle->text_target = request->gate.provider;
 }
 
 static void gate_drop(struct xp__request *request)
@@ -336,10 +331,13 @@ static int add_faults(const struct xp_site_table *table)
 	if (!xp__port->can(XP_NEED_ILLEGAL))
 		return -XP_E_NO_METHOD;
 	/* A call that cannot be bound is emulated; a jump needs no stack. */
-	for (const struct xp_gate_site *site = table->start; site < (const struct xp_gate_site *)table->end; site++)
-		if (xp__site_flags(&site->gate) & XP_SITE_UD2 &&
-		    xp__relative(&site->code) != (uintptr_t)gate_handle_of(site)->stub && !xp__port->can(XP_NEED_CALL))
+	for (const struct xp_gate_site *site = table->start; site < (const struct xp_gate_site *)table->end; site++) {
+		const struct xp_gate *handle = xp__site_handle(&site->gate);
+
+		if (xp__site_flags(&site->gate) & XP_SITE_UD2 && xp__relative(&site->code) != (uintptr_t)handle->stub &&
+		    !xp__port->can(XP_NEED_CALL))
 			return -XP_E_SHADOW_STACK;
+	}
 	error = xp__port->prepare(XP_NEED_ILLEGAL, NULL);
 	if (error)
 		return error;
@@ -348,7 +346,7 @@ static int add_faults(const struct xp_site_table *table)
 		return -XP__ENOMEM;
 	for (const struct xp_gate_site *site = table->start; site < (const struct xp_gate_site *)table->end; site++)
 		if (xp__site_flags(&site->gate) & XP_SITE_UD2)
-			xp__faults_insert(sites, xp__relative(&site->code), gate_handle_of(site));
+			xp__faults_insert(sites, xp__relative(&site->code), xp__site_handle(&site->gate));
 	xp__faults_publish(&faults, sites);
 	return 0;
 }
@@ -426,7 +424,7 @@ static enum xp_trap_verdict gate_fault(struct xp_regs *regs, unsigned shard, str
 static int gate_coming(const struct xp_site_table *table)
 {
 	for (const struct xp_gate_site *site = table->start; site < (const struct xp_gate_site *)table->end; site++) {
-		struct xp_gate *handle = gate_handle_of(site);
+		struct xp_gate *handle = xp__site_handle(&site->gate);
 		struct gate *gate;
 
 		if (handle->object.real)
@@ -446,7 +444,7 @@ static int gate_coming(const struct xp_site_table *table)
 static void gate_live(const struct xp_site_table *table)
 {
 	for (const struct xp_gate_site *site = table->start; site < (const struct xp_gate_site *)table->end; site++) {
-		struct xp_gate *handle = gate_handle_of(site);
+		struct xp_gate *handle = xp__site_handle(&site->gate);
 		xp__gate_func *provider = ((struct gate *)handle->object.real)->gate.text_target;
 
 		if (xp__site_flags(&site->gate) & XP_SITE_STUB)
@@ -470,7 +468,7 @@ static void gate_going(const struct xp_site_table *table)
 {
 	drop_faults(table);
 	for (const struct xp_gate_site *site = table->start; site < (const struct xp_gate_site *)table->end; site++) {
-		struct xp_gate *handle = gate_handle_of(site), **link;
+		struct xp_gate *handle = xp__site_handle(&site->gate), **link;
 
 		if (handle->object.real == NULL)
 			continue;
@@ -488,7 +486,7 @@ static void gate_going(const struct xp_site_table *table)
 /* A handle that was led to its gate, or one that is as the compiler left it. */
 static bool gate_sound(struct xp__known *known, const void *record)
 {
-	const struct xp_gate *handle = gate_handle_of(record);
+	const struct xp_gate *handle = xp__site_handle(&((const struct xp_gate_site *)record)->gate);
 	const struct gate *gate = gates;
 
 	(void)known;

@@ -177,17 +177,6 @@ static int key_emit(const struct xp__request *request, const struct xp__group *g
 	return 0;
 }
 
-static int key_site(const struct xp__group *group, size_t i, struct xp__site *site)
-{
-	const struct xp_branch_site *record;
-
-	if (i >= group->nr)
-		return -1;
-	record = (const struct xp_branch_site *)group->records + group->numbers[i];
-	*site = (struct xp__site){.code = xp__relative(&record->code), .record = record, .len = XP__BRANCH_LEN};
-	return 1;
-}
-
 static int key_form(const struct xp__request *request, const struct xp__site *site, const uint8_t *text,
 		    enum xp__which which, unsigned n, struct xp__form *form, struct xp_diag *diag)
 {
@@ -586,6 +575,7 @@ const struct xp__kind xp__key_kind = {
 	.nr_relative = 3,
 	.asynchronous = true,
 	.one_byte = XP__BRANCH_SHARED == 1,
+	.site_len = XP__BRANCH_LEN,
 	.begin = key_begin,
 	.end = key_end,
 	.get_state = key_get_state,
@@ -593,7 +583,7 @@ const struct xp__kind xp__key_kind = {
 	.as_built = key_as_built,
 	.count = key_count,
 	.emit = XP__BRANCH_SHARED ? key_emit : NULL,
-	.site = key_site,
+	.site = xp__group_site,
 	.form = key_form,
 	.due = key_due,
 	.fork_child = key_fork_child,

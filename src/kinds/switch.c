@@ -107,17 +107,6 @@ static bool switch_as_built(const struct xp__request *request, const struct xp__
 	return request->choice == FIRST_CHOICE;
 }
 
-static int switch_site(const struct xp__group *group, size_t i, struct xp__site *site)
-{
-	const struct xp_switch_site *record;
-
-	if (i >= group->nr)
-		return -1;
-	record = (const struct xp_switch_site *)group->records + group->numbers[i];
-	*site = (struct xp__site){.code = xp__relative(&record->code), .record = record, .len = XP__JUMP_LEN};
-	return 1;
-}
-
 /* A jump to the target of a choice. Choices may share a block. */
 static int switch_form(const struct xp__request *request, const struct xp__site *site, const uint8_t *text,
 		       enum xp__which which, unsigned n, struct xp__form *form, struct xp_diag *diag)
@@ -175,13 +164,14 @@ const struct xp__kind xp__switch_kind = {
 	.object_at = offsetof(struct xp_switch_site, key),
 	.nr_relative = 3,
 	.asynchronous = true,
+	.site_len = XP__JUMP_LEN,
 	.own_plans = true,
 	.begin = switch_begin,
 	.end = switch_end,
 	.get_state = switch_get_state,
 	.parse = switch_parse,
 	.as_built = switch_as_built,
-	.site = switch_site,
+	.site = xp__group_site,
 	.form = switch_form,
 };
 

@@ -115,15 +115,14 @@ static void value_count(const struct xp__request *request, const struct xp__grou
 
 static int value_site(const struct xp__group *group, size_t i, struct xp__site *site)
 {
-	const struct xp_imv_site *record;
+	int there = xp__group_site(group, i, site);
 
-	if (i >= group->nr)
-		return -1;
-	record = (const struct xp_imv_site *)group->records + group->numbers[i];
-	*site = (struct xp__site){.code = xp__relative(&record->code), .record = record, .len = record->len};
-	if (site->len > XP_MAX_LEN)
-		site->len = XP_MAX_LEN; /* form() refuses the record */
-	return 1;
+	if (there > 0) {
+		site->len = ((const struct xp_imv_site *)site->record)->len;
+		if (site->len > XP_MAX_LEN)
+			site->len = XP_MAX_LEN; /* form() refuses the record */
+	}
+	return there;
 }
 
 /* The mov that stands there, with another operand. The compiler leaves 0; what came back may have any. */
@@ -198,7 +197,7 @@ static bool value_sound(struct xp__known *known, const void *record)
 	const struct xp_imv *imv = imv_of(xp__site_object(&((const struct xp_imv_site *)record)->imv));
 
 	return imv->value == NULL ||
-	       (xp__value_size(imv->size) && xp__data_sound(&known->value, imv->value, imv->size));
+	       (xp__value_size(imv->size) && xp__object_data_sound(&known->value, imv->value, imv->size));
 }
 
 const struct xp__kind xp__value_kind = {

@@ -105,11 +105,6 @@ static int redirect_item(struct xp__request *request, xp__any_function *fn, xp__
 	return request_for(request, fn, XP__ENTRY_REDIRECT, NULL, NULL, replacement);
 }
 
-static int restore_item(struct xp__request *request, xp__any_function *fn)
-{
-	return request_for(request, fn, XP__ENTRY_REDIRECT, NULL, NULL, NULL);
-}
-
 int xp__function_trace(xp__any_function *fn, const struct xp_function_handler *handler, void *data)
 {
 	struct xp__request request;
@@ -135,7 +130,7 @@ int xp__function_restore(xp__any_function *fn)
 {
 	struct xp__request request;
 
-	return apply(&request, restore_item(&request, fn));
+	return apply(&request, request_for(&request, fn, XP__ENTRY_REDIRECT, NULL, NULL, NULL));
 }
 
 int xp__batch_add_trace(struct xp_batch *batch, xp__any_function *fn, const struct xp_function_handler *handler,
@@ -165,7 +160,7 @@ int xp__batch_add_restore(struct xp_batch *batch, xp__any_function *fn)
 {
 	struct xp__request request;
 
-	return into_batch(batch, &request, restore_item(&request, fn));
+	return into_batch(batch, &request, request_for(&request, fn, XP__ENTRY_REDIRECT, NULL, NULL, NULL));
 }
 
 xp__any_function *xp__function_original(xp__any_function *fn)

@@ -637,6 +637,8 @@ static void entry_gone(const struct xp_site_table *records)
 			xp__reclaim_retire(&xp__inside_domain, &function->handlers->block);
 		if (function->code)
 			xp__reclaim_retire(&xp__inside_domain, &function->block);
+		else
+			function->module = NULL; /* it is still in the table, and the next table retires it */
 	}
 	if (module->of_record)
 		xp__reclaim_give(module->of_record, module->nr * sizeof(*module->of_record));

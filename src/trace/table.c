@@ -40,7 +40,9 @@ static void insert(struct xp__functions *into, struct xp__function *function)
 	into->nr++;
 }
 
-/* A table for @nr functions with those that are there, but for @module's, in the place of this one. */
+/*
+ * A table for @nr functions with those that are there, but for @module's and those of no module, in the place of this one.
+ */
 static int rebuild(size_t nr, const struct xp__entries *module)
 {
 	struct xp__functions *old = functions, *new;
@@ -56,13 +58,17 @@ static int rebuild(size_t nr, const struct xp__entries *module)
 	new->block.size = size;
 	new->shift = shift;
 	for (size_t i = 0; old && i < nr_slots(old); i++)
-		if (old->slot[i] && old->slot[i]->module != module)
+		if (old->slot[i] && old->slot[i]->module && old->slot[i]->module != module)
 			insert(new, old->slot[i]);
 	functions = new;
 	/* ordering: (F1) pairs with (F2) */
 	__atomic_store_n(&xp__functions, new, __ATOMIC_SEQ_CST);
-	if (old)
-		xp__reclaim_retire(&xp__inside_domain, &old->block);
+	if (old == NULL)
+		return 0;
+	for (size_t i = 0; i < nr_slots(old); i++)
+		if (old->slot[i] && old->slot[i]->module == NULL)
+			xp__reclaim_retire(&xp__inside_domain, &old->slot[i]->block);
+	xp__reclaim_retire(&xp__inside_domain, &old->block);
 	return 0;
 }
 

@@ -936,19 +936,48 @@ static void stop_two(void)
 /* What is free is among the next blocks taken. */
 static bool is_given_back(const void *block)
 {
-	void *taken[8];
+	enum { NEXT = 512 };
+	static void *taken[NEXT];
 	bool yes = false;
 
 	CHECK_EQ(rec_port.lock(), 0);
 	xp__reclaim();
-	for (int i = 0; i < 8; i++) {
+	for (int i = 0; i < NEXT; i++) {
 		taken[i] = xp__reclaim_take(sizeof(struct xp__function));
 		yes = yes || taken[i] == block;
 	}
-	for (int i = 8; i-- > 0;)
+	for (int i = NEXT; i-- > 0;)
 		xp__reclaim_give(taken[i], sizeof(struct xp__function));
 	rec_port.unlock();
 	return yes;
+}
+
+/* Without memory for another table, the functions of a module that went stay in this one until the next. */
+XP_TEST(a_module_goes_without_memory)
+{
+	const struct xp__function *dead;
+
+	REQUIRE(start(300, true, false) == 0);
+	REQUIRE(xp_function_trace_matching("*", &handler, DATA(1), NULL) == 300);
+	CHECK_EQ(rec_port.lock(), 0);
+	dead = xp__table_find((uintptr_t)(rec_text + place(1)));
+	rec_port.unlock();
+	REQUIRE(dead);
+	rec_fail(REC_ALLOC, 1 + rec.calls[REC_ALLOC], REC_FOREVER, -ENOMEM);
+	CHECK_EQ(xp_module_unregister(&module), 0);
+	rec_heal();
+	CHECK(!is_given_back(dead));
+	CHECK_EQ(call(1), place(1) + 5);
+	CHECK_EQ(nr_seen, 0);
+	CHECK_EQ(rec_port.lock(), 0);
+	CHECK_EQ(xp__table_reserve(1000), 0);
+	rec_port.unlock();
+	CHECK(is_given_back(dead));
+	REQUIRE(xp_module_register(&module) == 0);
+	CHECK_EQ(xp_function_trace_matching("*", &handler, DATA(2), NULL), 300);
+	(void)call(1);
+	CHECK_EQ(nr_seen, 1);
+	stop();
 }
 
 static int close_the_module(void)

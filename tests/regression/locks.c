@@ -337,7 +337,7 @@ static void many_keys(void)
 	for (unsigned i = 0; i < 64; i++)
 		REQUIRE_EQ(pthread_key_create(&keys[i], NULL), 0);
 	allocations = 0;
-	CHECK_EQ(xp__hook_exit(xp__function_thread()), 0);
+	CHECK_EQ(xp__function_hook_exit(xp__function_thread()), 0);
 	CHECK_EQ(allocations, 0);
 	/* glibc takes memory for the later keys. */
 	CHECK_EQ(pthread_setspecific(keys[63], keys), 0);

@@ -65,7 +65,7 @@ static int check(void)
 
 	if (at == MAP_FAILED)
 		return 1;
-	error = xp__module_check(at);
+	error = xp__moved_check(at);
 	munmap(at, SIZE);
 	unlink(path);
 	return error;
@@ -144,7 +144,7 @@ XP_TEST(file_that_cannot_tell)
 	at = map_image();
 	REQUIRE(at != MAP_FAILED);
 	unlink(path);
-	CHECK_EQ(xp__module_check(at), -XP_E_MOVED);
+	CHECK_EQ(xp__moved_check(at), -XP_E_MOVED);
 	munmap(at, SIZE);
 }
 
@@ -166,7 +166,7 @@ XP_TEST(another_file_of_that_name)
 	REQUIRE(other != NULL);
 	fwrite(&image, sizeof(image), 1, other);
 	fclose(other);
-	CHECK_EQ(xp__module_check(at), -XP_E_MOVED);
+	CHECK_EQ(xp__moved_check(at), -XP_E_MOVED);
 	munmap(at, SIZE);
 	unlink(name);
 }

@@ -57,7 +57,7 @@ static enum xp__control_fd fd_of(unsigned place)
 
 static void peer_leaves(struct peer *peers, unsigned place)
 {
-	xp__release(peers[place].bytes, peers[place].room);
+	xp__memory_release(peers[place].bytes, peers[place].room);
 	peers[place].bytes = NULL;
 	xp__control_close(fd_of(place));
 }
@@ -92,7 +92,7 @@ static void answer(struct peer *peer, size_t len)
 	size_t size = ANSWER_FIRST;
 
 	for (;;) {
-		char *room = xp__alloc(size);
+		char *room = xp__memory_alloc(size);
 		size_t need = room ? xp__proto_answer(peer->bytes, len, room, size) : 0;
 
 		if (room == NULL) {
@@ -100,13 +100,13 @@ static void answer(struct peer *peer, size_t len)
 			return;
 		}
 		if (need <= size) {
-			xp__release(peer->bytes, peer->room);
+			xp__memory_release(peer->bytes, peer->room);
 			peer->bytes = room;
 			peer->room = size;
 			has_answer(peer, need);
 			return;
 		}
-		xp__release(room, size);
+		xp__memory_release(room, size);
 		size = need + need / 4; /* there may be more by then */
 	}
 }
@@ -220,7 +220,7 @@ static int let_in(struct peer *peers)
 		return 0;
 	if (error)
 		return error;
-	*peer = (struct peer){.bytes = xp__alloc(REQUEST_MAX), .room = REQUEST_MAX};
+	*peer = (struct peer){.bytes = xp__memory_alloc(REQUEST_MAX), .room = REQUEST_MAX};
 	if (peer->bytes == NULL) {
 		xp__control_close(which);
 		return -ENOMEM;
@@ -358,7 +358,7 @@ void *xp__control_serve(void *unused)
 
 	(void)unused;
 	/* A peer that asks before the program's own objects have registered would be told that there are none. */
-	for (int i = 0; i < ARRIVAL_MS / 10 && !xp__control_stopping() && !xp__all_arrived(); i++)
+	for (int i = 0; i < ARRIVAL_MS / 10 && !xp__control_stopping() && !xp__lifetime_all_arrived(); i++)
 		xp__futex_wait(&xp__control_phase, XP__CONTROL_SERVING, 10000000);
 	while (!xp__control_stopping()) {
 		int mended;

@@ -59,7 +59,7 @@ int xp__control_with_lock(int (*change)(const void *data), const void *data)
 	uint64_t before;
 	int error;
 
-	if (!xp__fork_marks[XP__MARK_CONTROL])
+	if (!xp__marks_fork[XP__MARK_CONTROL])
 		xp__control_fork();
 	error = xp__text_lock();
 	if (error)
@@ -168,5 +168,5 @@ void xp__control_fork(void)
 	xp__control_close_all();
 	xp__control_phase = XP__CONTROL_IDLE;
 	xp__control_ended_by = -ENOTCONN;
-	xp__fork_marks[XP__MARK_CONTROL] = 1;
+	xp__marks_fork[XP__MARK_CONTROL] = 1;
 }

@@ -30,7 +30,7 @@ static uint32_t changed; /* futex: counts new deadlines */
  */
 static uint32_t *made(void)
 {
-	return &xp__fork_marks[XP__MARK_DEFER];
+	return &xp__marks_fork[XP__MARK_DEFER];
 }
 
 static uint64_t load_deadline(void)
@@ -76,7 +76,7 @@ void xp__defer_wake(void)
 
 int xp__defer(uint64_t deadline_ms)
 {
-	if (!__atomic_load_n(made(), __ATOMIC_RELAXED) && xp__in_handler())
+	if (!__atomic_load_n(made(), __ATOMIC_RELAXED) && xp__worker_in_handler())
 		return -EAGAIN;
 	if (deadline_ms < load_deadline()) {
 		store_deadline(deadline_ms);

@@ -55,12 +55,12 @@ static void fork_leave_parent(void)
 	xp__cached_fd_drop_all(); /* closes the door to the parent's memory */
 	xp_trap_fork_child(xp__trap_shard());
 	xp_function_fork_child();
-	xp__fork_marks[XP__MARK_PARENT] = 1;
+	xp__marks_fork[XP__MARK_PARENT] = 1;
 }
 
 static void fork_prepare(void)
 {
-	if (!xp__fork_marks[XP__MARK_PARENT])
+	if (!xp__marks_fork[XP__MARK_PARENT])
 		fork_leave_parent();
 	if (xp__lock_fork_prepare() && !ALONE)
 		(void)xp__rendezvous_start();
@@ -69,7 +69,7 @@ static void fork_prepare(void)
 static void fork_child(void)
 {
 	for (int i = 0; i < XP__NR_MARKS; i++)
-		xp__fork_marks[i] = 0; /* where the kernel does not */
+		xp__marks_fork[i] = 0; /* where the kernel does not */
 	fork_leave_parent();
 	if (xp__cached_fd_stay())
 		(void)xp__writer_procmem.probe();
@@ -81,7 +81,7 @@ int xp__fork_lock(void)
 {
 	int error;
 
-	if (!xp__fork_marks[XP__MARK_PARENT])
+	if (!xp__marks_fork[XP__MARK_PARENT])
 		fork_leave_parent();
 	error = xp__text_lock();
 	if (!error)
@@ -92,6 +92,6 @@ int xp__fork_lock(void)
 int xp__fork_start(void)
 {
 	xp__marks_start();
-	xp__fork_marks[XP__MARK_LOCK] = xp__fork_marks[XP__MARK_PARENT] = 1;
+	xp__marks_fork[XP__MARK_LOCK] = xp__marks_fork[XP__MARK_PARENT] = 1;
 	return -pthread_atfork(fork_prepare, xp__lock_fork_parent, fork_child);
 }

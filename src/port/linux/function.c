@@ -76,7 +76,7 @@ void xp__function_start(void)
 #endif
 }
 
-int xp__hook_exit(struct xp_function_thread *self)
+int xp__function_hook_exit(struct xp_function_thread *self)
 {
 	if (!key_made)
 		return -EAGAIN;

@@ -10,7 +10,7 @@
 
 struct xp_function_thread *xp__function_thread(void);
 void xp__function_start(void);
-int xp__hook_exit(struct xp_function_thread *self);
+int xp__function_hook_exit(struct xp_function_thread *self);
 bool xp__stack_left(uintptr_t frame, uintptr_t here);
 int xp__function_begins(const void *code);
 uintptr_t xp__unwind_ip(void *context);

@@ -132,7 +132,7 @@ static int await_object(struct dl_phdr_info *info, size_t size, void *data)
 	return 0;
 }
 
-bool xp__all_arrived(void)
+bool xp__lifetime_all_arrived(void)
 {
 	for (unsigned i = 0; i < AWAITED_MAX; i++)
 		if (__atomic_load_n(&awaited[i], __ATOMIC_RELAXED))
@@ -165,7 +165,7 @@ static void end(void)
 }
 #endif
 
-bool xp__lasts(const void *module, bool arrives)
+bool xp__lifetime_lasts(const void *module, bool arrives)
 {
 	struct object object = object_at(module);
 

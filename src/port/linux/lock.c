@@ -152,7 +152,7 @@ static int lock_as(uint32_t mark)
 {
 	uint32_t self, seen = 0;
 
-	if (!xp__fork_marks[XP__MARK_LOCK] && enter_child())
+	if (!xp__marks_fork[XP__MARK_LOCK] && enter_child())
 		return -XP_E_WEDGED;
 	self = (uint32_t)xp__gettid();
 	if (xp__in_trap())
@@ -256,6 +256,6 @@ void xp__text_lock_fork(bool held)
 {
 	xp__gettid_fork();
 	lent = 0;
-	xp__fork_marks[XP__MARK_LOCK] = 1;
+	xp__marks_fork[XP__MARK_LOCK] = 1;
 	__atomic_store_n(&word, held ? (uint32_t)xp__gettid() : 0, __ATOMIC_RELAXED);
 }

@@ -158,7 +158,7 @@ static bool read_line(struct reader *r, struct xp__mapping *mapping, char *path,
 
 int xp__maps_open(void)
 {
-	uint32_t *mark = &xp__fork_marks[XP__MARK_MAPS];
+	uint32_t *mark = &xp__marks_fork[XP__MARK_MAPS];
 
 	if (*mark && xp__cached_fd_same(&maps, NULL))
 		return 0;

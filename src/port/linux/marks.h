@@ -5,7 +5,7 @@
 
 #include <stdint.h>
 
-/* xp__fork_marks - zero at first and after every fork, however it was made: code that set one knows when it is in a child. */
+/* xp__marks_fork - zero at first and after every fork, however it was made: code that set one knows when it is in a child. */
 enum xp__mark {
 	XP__MARK_LOCK,
 	XP__MARK_PROCMEM,
@@ -16,7 +16,7 @@ enum xp__mark {
 	XP__MARK_PARENT,
 	XP__NR_MARKS
 };
-extern uint32_t *xp__fork_marks;
+extern uint32_t *xp__marks_fork;
 void xp__marks_start(void); /* Context: start */
 
 #endif

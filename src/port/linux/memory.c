@@ -12,7 +12,7 @@ static size_t round_up(size_t size)
 	return (size + 4095) & ~(size_t)4095;
 }
 
-void *xp__alloc(size_t size)
+void *xp__memory_alloc(size_t size)
 {
 	long memory =
 		XP__SYS6(XP__SYS_MMAP, 0, round_up(size), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -24,7 +24,7 @@ void *xp__alloc(size_t size)
 	return (void *)memory;
 }
 
-void xp__release(void *memory, size_t size)
+void xp__memory_release(void *memory, size_t size)
 {
 	XP__SYS2(SYS_munmap, memory, round_up(size));
 }

@@ -5,7 +5,7 @@
 
 #include <stddef.h>
 
-void *xp__alloc(size_t size);
-void xp__release(void *memory, size_t size);
+void *xp__memory_alloc(size_t size);
+void xp__memory_release(void *memory, size_t size);
 
 #endif

@@ -88,7 +88,7 @@ static int names_have(int fd, const ElfW(Ehdr) * header, const char *text)
 	return 0;
 }
 
-int xp__module_check(const void *at)
+int xp__moved_check(const void *at)
 {
 	const ElfW(Ehdr) *header = at;
 	static char path[PATH_MAX]; /* no room on the stack of a signal handler; the lock is held */

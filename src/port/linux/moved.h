@@ -3,6 +3,6 @@
 #ifndef XP_LINUX_MOVED_H
 #define XP_LINUX_MOVED_H
 
-int xp__module_check(const void *header);
+int xp__moved_check(const void *header);
 
 #endif

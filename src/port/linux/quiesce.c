@@ -36,7 +36,7 @@ static bool stack_holds(uintptr_t sp, const struct xp_range *ranges, size_t nr)
 	return false;
 }
 
-int xp__stack_check(const void *from, const struct xp_range *ranges, size_t nr, struct xp_diag *diag)
+int xp__quiesce_stack_check(const void *from, const struct xp_range *ranges, size_t nr, struct xp_diag *diag)
 {
 	if (!stack_holds((uintptr_t)from, ranges, nr))
 		return 0;

@@ -7,6 +7,6 @@
 
 int xp__rendezvous_park(const struct xp_range *ranges, size_t nr, struct xp_diag *diag);
 void xp__rendezvous_unpark(void);
-int xp__stack_check(const void *from, const struct xp_range *ranges, size_t nr, struct xp_diag *diag);
+int xp__quiesce_stack_check(const void *from, const struct xp_range *ranges, size_t nr, struct xp_diag *diag);
 
 #endif

@@ -278,7 +278,7 @@ static int add_slot(int tid)
 	if (chunk >= NR_CHUNKS)
 		return -ENOMEM;
 	if (chunks[chunk] == NULL)
-		chunks[chunk] = xp__alloc((FIRST_CHUNK << chunk) * sizeof(*slot));
+		chunks[chunk] = xp__memory_alloc((FIRST_CHUNK << chunk) * sizeof(*slot));
 	if (chunks[chunk] == NULL)
 		return -ENOMEM;
 	slot = slot_at(nr_slots);

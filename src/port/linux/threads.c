@@ -63,7 +63,7 @@ uint32_t xp__threads_patience_ms = 10000;
 /* The descriptor of the directory, or -errno. */
 static int open_directory(unsigned *links)
 {
-	uint32_t *mark = &xp__fork_marks[XP__MARK_THREADS];
+	uint32_t *mark = &xp__marks_fork[XP__MARK_THREADS];
 
 	if (*mark && xp__cached_fd_same(&directory, links))
 		return directory.fd;

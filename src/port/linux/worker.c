@@ -113,7 +113,7 @@ static bool is_frame(const uintptr_t *at, uintptr_t end)
 #endif
 }
 
-bool xp__in_handler(void)
+bool xp__worker_in_handler(void)
 {
 	const uintptr_t *at = __builtin_frame_address(0);
 	uintptr_t returns[NR_RETURNS];

@@ -89,12 +89,12 @@ static bool make_room(void)
 
 	if (nr_keyed + 2 <= room)
 		return true;
-	more = xp__alloc(2 * room * sizeof(*more));
+	more = xp__memory_alloc(2 * room * sizeof(*more));
 	if (more == NULL)
 		return false;
 	memcpy(more, keyed, nr_keyed * sizeof(*more));
 	if (keyed != first_room)
-		xp__release(keyed, room * sizeof(*keyed));
+		xp__memory_release(keyed, room * sizeof(*keyed));
 	keyed = more;
 	room *= 2;
 	return true;

@@ -39,7 +39,7 @@ static bool works; /* the last write did */
 /* A child of vfork shares memory and marks with its parent, and keeps the parent's. */
 static int procmem_open(void)
 {
-	uint32_t *mark = &xp__fork_marks[XP__MARK_PROCMEM];
+	uint32_t *mark = &xp__marks_fork[XP__MARK_PROCMEM];
 	int error;
 
 	if (*mark && xp__cached_fd_ours(&mem))

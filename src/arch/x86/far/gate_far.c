@@ -458,7 +458,7 @@ static bool far_sound(struct xp__known *known, const void *record)
 	const struct xp_far_site *site = record;
 
 	return (site->form & ~XP_FAR_NEAR) <= XP_FAR_32_32 &&
-	       xp__data_sound(&known->value, segment_of(site), sizeof(struct xp_far_segment));
+	       xp__object_data_sound(&known->value, segment_of(site), sizeof(struct xp_far_segment));
 }
 
 const struct xp__kind xp__gate_far_kind = {
