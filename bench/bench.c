@@ -217,6 +217,19 @@ void bench_floor_sync(void)
 	bench_check((int)syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED_SYNC_CORE, 0, 0), "membarrier");
 }
 
+void bench_evict(void)
+{
+	enum { EVERYTHING = 64 << 20 };
+	static volatile char *everything;
+
+	if (everything == NULL)
+		everything = calloc(EVERYTHING, 1);
+	if (everything == NULL)
+		bench_die("no memory");
+	for (size_t i = 0; i < EVERYTHING; i += 64)
+		everything[i]++;
+}
+
 double bench_spawn_value(const char *option)
 {
 	char command[128];

@@ -81,6 +81,9 @@ void bench_floor_open(void);
 void bench_floor_write(void *addr, const void *bytes, size_t len);
 void bench_floor_sync(void);
 
+/* bench_evict - writes 64 MiB of its own, so that nothing else is in the data caches or the unified ones. */
+void bench_evict(void);
+
 /* bench_spawn_value - runs this program anew with @option and returns the number that it prints. */
 double bench_spawn_value(const char *option);
 

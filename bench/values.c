@@ -9,7 +9,6 @@
 #include "bench.h"
 
 #include <crosspatch/crosspatch.h>
-#include <stdlib.h>
 #include <string.h>
 
 XP_DEFINE_IMV(uint32_t, immediate, 5);
@@ -64,13 +63,9 @@ static void evict_line(uint64_t nothing)
 	__asm__ volatile("clflush %0\n\tmfence" : "+m"(variable));
 }
 
-#define EVERYTHING (64u << 20)
-static volatile char *everything;
-
 static void evict_everything(uint64_t nothing)
 {
-	for (size_t i = 0; i < EVERYTHING; i += 64)
-		everything[i]++;
+	bench_evict();
 	evict_line(nothing);
 }
 
@@ -98,9 +93,6 @@ int main(int argc, char **argv)
 		bench_die("unknown option %s", argv[i]);
 	bench_pin(0);
 	bench_check(xp_module_error(), "registering the values");
-	everything = calloc(EVERYTHING, 1);
-	if (everything == NULL)
-		bench_die("no memory");
 	group("a loop that adds up a value, per iteration", NULL, ITERATIONS, 100, 10);
 	group("one read, the variable's cache line evicted", evict_line, 1, 100, 50);
 	group("one read, all data caches evicted", evict_everything, 1, 10, 5);
