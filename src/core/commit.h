@@ -43,6 +43,7 @@ struct xp__commit {
 	struct xp__block block;
 	size_t nr;
 	size_t nr_plans;
+	unsigned plans_need, plans_phases; /* what any of them needs, enum xp_need; the most stores that one has */
 	uintptr_t *addr;
 	uint32_t *plan_of; /* NULL: all have plan 0 */
 	struct xp__plan *plans;

@@ -401,14 +401,9 @@ static int run_trapping(struct xp__commit *c, unsigned nr_phases, struct xp_diag
 /* What the commit needs of the port, enum xp_need; and how many phases it has. */
 static unsigned needs_of(const struct xp__commit *c, unsigned *nr_phases)
 {
-	unsigned needs = 0;
+	unsigned needs = c->plans_need;
 
-	*nr_phases = 0;
-	for (size_t i = 0; i < c->nr_plans; i++) {
-		needs |= c->plans[i].needs;
-		if (c->plans[i].nr_stores > *nr_phases)
-			*nr_phases = c->plans[i].nr_stores;
-	}
+	*nr_phases = c->plans_phases;
 	/* Shared plans that no site needed are none. */
 	if (c->nr == 0)
 		*nr_phases = needs = 0;
@@ -466,8 +461,11 @@ static int check_private(const struct xp__commit *c, struct xp_diag *diag)
 
 	for (size_t i = 0; i < c->nr && xp__port->text_private; i++) {
 		const struct xp__plan *plan = xp__commit_plan(c, i);
-		uintptr_t last = c->addr[i] + plan->len - 1;
+		uintptr_t last;
 
+		if (c->addr[i] + XP_MAX_LEN <= end)
+			continue; /* without a look at its plan, of which there may be a million */
+		last = c->addr[i] + plan->len - 1;
 		if (plan->nr_stores < 2 && !(plan->needs & XP_NEED_PARK))
 			continue;
 		for (uintptr_t at = c->addr[i]; end <= last; at = end) {

@@ -302,6 +302,39 @@ XP_TEST(unmapped_text_is_not_touched)
 	xp_child(unmapped_between_commits);
 }
 
+/* Of sites that are asked about together, one is other processes' too. */
+static void shared_behind_private(void)
+{
+	enum { FIRST = XP_TEXT_PAGE / LEN + 1 };
+	struct xp_batch *batch = xp_batch_new();
+	struct xp_diag diag;
+
+	CHECK_EQ(xp_set_policy(XP_POLICY_BREAKPOINT), 0);
+	REQUIRE(batch && make(2 * FIRST) && make_files());
+	CHECK(mmap(text.base + XP_TEXT_PAGE, XP_TEXT_PAGE, PROT_READ | PROT_EXEC, MAP_SHARED | MAP_FIXED, files[0],
+		   XP_TEXT_PAGE) != MAP_FAILED);
+	for (size_t i = 0; i < 10; i++)
+		add(batch, i, nop, jump);
+	CHECK_EQ(xp_batch_commit(batch, &diag), 0);
+	for (size_t i = 0; i < 10; i++)
+		add(batch, i, jump, nop);
+	/* The file has its nops from its first byte on. */
+	for (size_t at = 2 * XP_TEXT_PAGE / LEN * LEN - 4 * LEN; at < 2 * XP_TEXT_PAGE - LEN; at += LEN) {
+		const struct xp_poke poke = {.addr = text.base + at, .len = LEN, .expect = nop, .replace = jump};
+
+		CHECK_EQ(xp_batch_add_poke(batch, &poke), 0);
+	}
+	CHECK_EQ(xp_batch_commit(batch, &diag), -XP_E_NO_METHOD);
+	CHECK((const uint8_t *)diag.site >= text.base + XP_TEXT_PAGE);
+	CHECK(memcmp(text.base, jump, LEN) == 0);
+	xp_batch_free(batch);
+}
+
+XP_TEST(shared_text_behind_private)
+{
+	xp_child(shared_behind_private);
+}
+
 /* More mappings than are remembered, in turn. */
 XP_TEST(many_mappings)
 {
