@@ -216,6 +216,13 @@ struct xp_port {
 
 	/* text_gone - a registered module goes, and its text may: XP_WRITE_KNOWN. Context: text lock. NULL: nothing is to be told. */
 	void (*text_gone)(void);
+
+	/*
+	 * text_known - whether [addr, addr + len) was found to be text that can be read and written, by a store of sites of
+	 * registered modules (XP_WRITE_KNOWN), since the last text_gone(): it need not be asked about. Without a system call.
+	 * Context: text lock. NULL: nothing is known.
+	 */
+	bool (*text_known)(const void *addr, size_t len);
 };
 
 #define XP_FUNCTION_SPARE 16

@@ -11,6 +11,7 @@
 #include "core/deps.h"
 #include "core/drift.h"
 #include "core/emit.h"
+#include "core/poke.h"
 #include "core/reclaim.h"
 #include "core/site.h"
 #include "core/state.h"
@@ -31,11 +32,28 @@ static int explain(const struct xp__request *requests, size_t nr, struct xp_diag
 	return -XP_E_MISMATCH;
 }
 
+/* The request changes one site by one store (xp__kind.single): done, with its result in @error. False: it is for a commit. */
+static inline bool patch_single(const struct xp__request *request, struct xp_diag *diag, int *error)
+{
+	struct xp__plan *plan = NULL;
+	uintptr_t site;
+
+	if (request->kind->single && !request->skip && !request->merged && request->from == XP__FROM_STATE &&
+	    !request->early && !request->async && !xp__owed())
+		plan = request->kind->single(request, &site);
+	if (plan)
+		*error = xp__commit_single(plan, site, diag);
+	return plan;
+}
+
 int xp__patch_locked(const struct xp__request *requests, size_t nr, struct xp_diag *diag)
 {
 	const struct xp__work work = {.requests = requests, .nr = nr, .async = nr > 0 && requests->async};
-	int error = xp__work_commit(&work, diag);
+	int error;
 
+	if (nr == 1 && patch_single(requests, diag, &error))
+		return error;
+	error = xp__work_commit(&work, diag);
 	return error == -XP_E_MISMATCH ? explain(requests, nr, diag) : error;
 }
 
@@ -114,6 +132,26 @@ static void batch_end(struct xp__request *requests, size_t nr, bool done)
 			requests[i].kind->end(&requests[i], done);
 }
 
+/* What is not skipped. On an error the request is as if it had not been begun. */
+static int begin(struct xp__request *request, struct xp_diag *diag)
+{
+	const bool superseded = request->skip;
+	int error = 0;
+
+	/* ordering: (TS1) pairs with (TS2) */
+	if (request->object)
+		xp__tell(&request->object->scratch, __ATOMIC_RELEASE);
+	if (!superseded && request->kind->begin)
+		error = request->kind->begin(request);
+	if (error) {
+		if (diag && request->object)
+			diag->key = request->object->name;
+		return xp__fail(diag, error, XP_PHASE_VALIDATE, NULL, NULL);
+	}
+	/* It is so already, if its sites are. */
+	return !superseded && request->skip ? xp__drift_check(request->object->groups, NULL, diag) : 0;
+}
+
 /* Whether a sync is owed to sites that one of the requests found to be so already. */
 static bool batch_owed(const struct xp__request *requests, size_t nr)
 {
@@ -157,22 +195,7 @@ static int batch_apply(struct xp__request *requests, size_t nr, bool async, stru
 	for (size_t i = 0; i < nr; i++)
 		requests[i].async = async;
 	for (size_t i = 0; i < nr; i++) {
-		bool superseded = requests[i].skip;
-
-		/* ordering: (TS1) pairs with (TS2) */
-		if (requests[i].object)
-			xp__tell(&requests[i].object->scratch, __ATOMIC_RELEASE);
-		if (!superseded && requests[i].kind->begin)
-			error = requests[i].kind->begin(&requests[i]);
-		if (error) {
-			batch_end(requests, i, false);
-			if (diag && requests[i].object)
-				diag->key = requests[i].object->name;
-			return xp__fail(diag, error, XP_PHASE_VALIDATE, NULL, NULL);
-		}
-		/* It is so already, if its sites are. */
-		if (!superseded && requests[i].skip)
-			error = xp__drift_check(requests[i].object->groups, NULL, diag);
+		error = begin(&requests[i], diag);
 		if (error) {
 			batch_end(requests, i, false);
 			return error;
@@ -189,13 +212,32 @@ int xp__apply_locked(struct xp__request *requests, size_t nr, struct xp_diag *di
 	return batch_apply(requests, nr, false, diag);
 }
 
+/*
+ * xp__apply_locked() of one request that may change one site by one store, where no sync is owed, in as few frames as can be
+ * (sync_membarrier.h).
+ */
+static inline int apply_single(struct xp__request *request, struct xp_diag *diag)
+{
+	int error = begin(request, diag);
+
+	if (error)
+		return error;
+	if (!patch_single(request, diag, &error))
+		error = xp__patch_locked(request, 1, diag);
+	batch_end(request, 1, error == 0);
+	return error;
+}
+
 int xp__apply(struct xp__request *request, struct xp_diag *diag)
 {
 	int error = xp__lock(diag);
 
 	if (error)
 		return error;
-	error = xp__apply_locked(request, 1, diag);
+	if (request->kind->single && !xp__modules_wait() && !xp__owed())
+		error = apply_single(request, diag);
+	else
+		error = xp__apply_locked(request, 1, diag);
 	xp__unlock();
 	return error;
 }
@@ -249,9 +291,9 @@ struct pokes {
 struct xp_batch {
 	struct xp__request *requests;
 	size_t nr, room;
-	struct pokes *pokes;     /* all pieces; kept for the next commit */
-	struct pokes **filling;  /* where the piece stands, or is to stand, that more pokes go to */
-	size_t filled;           /* the request that has its pokes: number + 1; 0: none yet */
+	struct pokes *pokes;    /* all pieces; kept for the next commit */
+	struct pokes **filling; /* where the piece stands, or is to stand, that more pokes go to */
+	size_t filled;          /* the request that has its pokes: number + 1; 0: none yet */
 };
 
 struct xp_batch *xp_batch_new(void)

@@ -29,6 +29,10 @@ bool xp__commit_readable(struct xp__commit *c, uintptr_t addr, size_t len)
 
 	if (page == c->page && addr - page <= PAGE - len)
 		return true;
+	if (addr - page <= PAGE - len && xp__text_is_known(addr, len)) {
+		c->page = page;
+		return true;
+	}
 	if (c->nr_pages == 0 || page == 0 || addr - page > PAGE - len)
 		return xp__text_readable(&c->page, addr, len);
 	place = &c->pages[page / PAGE & (c->nr_pages - 1)];
@@ -113,11 +117,19 @@ static struct {
 	bool built;
 } last_way[XP__NR_WAYS];
 
+static bool way_holds(enum xp__way way, enum xp_policy policy, unsigned port_can)
+{
+	return last_way[way].built && last_way[way].policy == policy && last_way[way].can == port_can;
+}
+
+struct xp__plan *xp__way_plan(enum xp__way way)
+{
+	return way_holds(way, xp_policy(), xp__port->can(~0u)) ? &last_way[way].plan : NULL;
+}
+
 int xp__commit_way(struct xp__commit *commit, enum xp__way way)
 {
-	bool known = last_way[way].built && last_way[way].policy == commit->policy && last_way[way].can == commit->can;
-
-	if (commit->way[way] == 0 && known) {
+	if (commit->way[way] == 0 && way_holds(way, commit->policy, commit->can)) {
 		memcpy(&commit->plans[commit->nr_plans], &last_way[way].plan, sizeof(struct xp__plan));
 		commit->way[way] = (uint32_t)take_plan(commit) + 1;
 	}
@@ -213,8 +225,7 @@ static void commit_sort(struct xp__commit *c)
 			size_t high = commit_run_end(c, middle);
 
 			if (middle < high)
-				merge(c, low, middle, high, scratch,
-				      c->plan_of ? (uint32_t *)(scratch + c->nr) : NULL);
+				merge(c, low, middle, high, scratch, c->plan_of ? (uint32_t *)(scratch + c->nr) : NULL);
 			low = high;
 		}
 	}

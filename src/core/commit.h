@@ -94,6 +94,8 @@ int xp__commit_plan_add(struct xp__commit *commit, struct xp__change *change, co
  * built once: that is a quarter of all instructions of a commit of one site (bench/toggle). Errors: as above.
  */
 int xp__commit_way(struct xp__commit *commit, enum xp__way way);
+/* xp__way_plan - that plan, under the policy and the port of now; NULL: it is not known. */
+struct xp__plan *xp__way_plan(enum xp__way way);
 int xp__commit_new_way(struct xp__commit *commit, enum xp__way way, struct xp__change *change, struct xp_diag *diag);
 
 /*

@@ -19,6 +19,16 @@ static inline void xp__count(struct xp__counter *counter, unsigned long n)
 		__atomic_add_fetch(&counter->carries, 1, __ATOMIC_RELAXED);
 }
 
+/* xp__count_locked - the same, of a counter that is added to under the text lock alone. */
+static inline void xp__count_locked(struct xp__counter *counter, unsigned long n)
+{
+	const unsigned long low = __atomic_load_n(&counter->low, __ATOMIC_RELAXED) + n;
+
+	__atomic_store_n(&counter->low, low, __ATOMIC_RELAXED);
+	if (low < n)
+		__atomic_add_fetch(&counter->carries, 1, __ATOMIC_RELAXED);
+}
+
 static inline uint64_t xp__counted(const struct xp__counter *counter)
 {
 	const unsigned bits = 8 * sizeof(counter->low);

@@ -237,6 +237,14 @@ struct xp__kind {
 	 */
 	void (*synced)(struct xp_object *object);
 
+	/*
+	 * single - where the object has one site, its text is as it must be, and it changes by one store that needs nothing but a
+	 * sync: the plan that emit() would make for it, and the site in @addr. NULL: all of that is found out in the general way,
+	 * and what is wrong is told. Not asked of requests that are made for a module that comes. The function may be NULL; a kind that has it
+	 * has no applied().
+	 */
+	struct xp__plan *(*single)(const struct xp__request *request, uintptr_t *addr);
+
 	/* applied - after the commit: the text of @group is as @request says. May be NULL. */
 	void (*applied)(const struct xp__request *request, const struct xp__group *group);
 

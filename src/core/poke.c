@@ -211,6 +211,33 @@ static int fill_bytes(const struct xp__commit *c, unsigned phase, size_t i, stru
 	return 0;
 }
 
+static int write_span(const struct xp__commit *c, const struct span *span, const void *bytes, bool back, bool last,
+		      struct xp_diag *diag)
+{
+	unsigned flags = span->flags;
+	int error;
+
+	xp__count_locked(&counters.writes, 1);
+	if (last && span->to == c->nr)
+		flags |= XP_WRITE_LAST;
+	if (c->known)
+		flags |= XP_WRITE_KNOWN;
+	if (back)
+		flags |= XP_WRITE_UNDO;
+	error = xp__port->text_write((void *)span->start, bytes, span->end - span->start, flags);
+	return error ? xp__fail_port(diag, error, XP_PHASE_STORE, (const void *)c->addr[span->from]) : 0;
+}
+
+/* The one store of a commit that has one site: nothing lies between two, so its own bytes do. */
+static int store_single(const struct xp__commit *c, struct xp_diag *diag)
+{
+	const struct xp__store *store = c->plans->store;
+	const uintptr_t start = c->addr[0] + store->off;
+	const struct span span = {0, 1, start, start + store->len, store->flags};
+
+	return write_span(c, &span, store->bytes, false, true, diag);
+}
+
 /*
  * The stores of one phase, grouped into as few writes as their distance allows. @back: the bytes from before the
  * phase instead, in a rollback. @last: nothing is stored after this phase.
@@ -235,20 +262,14 @@ static int store_phase(const struct xp__commit *c, unsigned phase, bool back, bo
 			return error;
 		if (span.start == span.end)
 			continue;
-		xp__count(&counters.writes, 1);
-		if (last && span.to == c->nr)
-			span.flags |= XP_WRITE_LAST;
-		if (c->known)
-			span.flags |= XP_WRITE_KNOWN;
-		error = xp__port->text_write((void *)span.start, span_buffer, span.end - span.start,
-					     back ? span.flags | XP_WRITE_UNDO : span.flags);
+		error = write_span(c, &span, span_buffer, back, last, diag);
 		if (error)
-			return xp__fail_port(diag, error, XP_PHASE_STORE, (const void *)c->addr[span.from]);
+			return error;
 	}
 	return 0;
 }
 
-static int sync_phase(struct xp_diag *diag)
+static inline __attribute__((always_inline)) int sync_phase(struct xp_diag *diag)
 {
 	int error = xp__sync();
 
@@ -280,7 +301,7 @@ static void store_pointers(const struct xp__commit *c, bool back)
  */
 static void poke_roll_back(const struct xp__commit *c, unsigned phase, struct xp_diag *diag)
 {
-	xp__count(&counters.rollbacks, 1);
+	xp__count_locked(&counters.rollbacks, 1);
 	do {
 		unsigned long writes = counters.writes.low;
 
@@ -323,7 +344,7 @@ static int run_at_once(const struct xp__commit *c, struct xp_diag *diag)
 	error = store_phase(c, 0, false, true, diag);
 	if (!error)
 		return 0;
-	xp__count(&counters.rollbacks, 1);
+	xp__count_locked(&counters.rollbacks, 1);
 	if (store_phase(c, 0, true, false, NULL))
 		wedge(diag);
 	else
@@ -520,7 +541,7 @@ int xp__commit_run(struct xp__commit *c, struct xp_diag *diag)
 		return error;
 	}
 
-	xp__count(&counters.commits, 1);
+	xp__count_locked(&counters.commits, 1);
 	parked = needs & XP_NEED_PARK;
 	early = needs & XP_NEED_ALONE;
 	if (needs & XP_NEED_TRAP) {
@@ -528,12 +549,39 @@ int xp__commit_run(struct xp__commit *c, struct xp_diag *diag)
 
 		error = run_trapping(c, nr_phases, diag);
 		if (!error)
-			xp__count(&counters.sites, nr);
+			xp__count_locked(&counters.sites, nr);
 		return error;
 	}
 	error = parked ? run_parked(c, diag) : early ? run_early(c, diag) : run_phases(c, nr_phases, diag);
 	if (!error)
-		xp__count(&counters.sites, c->nr);
+		xp__count_locked(&counters.sites, c->nr);
 	xp__commit_free(c);
 	return error;
+}
+
+int xp__commit_single(struct xp__plan *plan, uintptr_t addr, struct xp_diag *diag)
+{
+	static uintptr_t site;
+	static struct xp__commit one = {.nr = 1, .nr_plans = 1, .addr = &site, .known = true};
+	int error;
+
+	site = addr;
+	one.plans = plan;
+	error = make_buffer(&one, diag); /* for a rollback */
+	error = error ? error : poke_prepare(plan->needs, diag);
+	if (error)
+		return error;
+	xp__count_locked(&counters.commits, 1);
+	error = store_single(&one, diag);
+	if (!error) {
+		XP__INJECT(XP__POINT_STORED);
+		error = sync_phase(diag);
+	}
+	if (error) {
+		poke_roll_back(&one, 0, diag);
+		return error;
+	}
+	XP__INJECT(XP__POINT_SYNCED);
+	xp__count_locked(&counters.sites, 1);
+	return 0;
 }

@@ -16,6 +16,12 @@ int xp__commit_run(struct xp__commit *commit, struct xp_diag *diag);
 /* xp__commit_ready - all of it that comes before the first store. On an error the commit is still the caller's. */
 int xp__commit_ready(struct xp__commit *commit, struct xp_diag *diag);
 
+/*
+ * xp__commit_single - the protocol for one site of a record, by a plan of one store that needs XP_NEED_SYNC alone, while no sync is
+ * owed: what xp__commit_run() would do with a commit of it, without one.
+ */
+int xp__commit_single(struct xp__plan *plan, uintptr_t addr, struct xp_diag *diag);
+
 /* xp__commit_needs - what it asks the port for, enum xp_need. */
 unsigned xp__commit_needs(const struct xp__commit *commit);
 

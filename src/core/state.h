@@ -63,6 +63,12 @@ int xp__fail_record(struct xp_diag *diag, const struct xp_object *object, uintpt
  */
 bool xp__text_readable(uintptr_t *page, uintptr_t addr, size_t len);
 
+/* xp__text_is_known - the same, without a question to the system: the port knows it. False: it is to be asked. */
+static inline bool xp__text_is_known(uintptr_t addr, size_t len)
+{
+	return xp__port->text_known && xp__port->text_known((const void *)addr, len);
+}
+
 /* xp__fail_unreadable - -XP_E_NOT_TEXT, in words. */
 int xp__fail_unreadable(struct xp_diag *diag, uintptr_t code);
 

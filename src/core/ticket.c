@@ -47,7 +47,7 @@ static bool is_before(unsigned long a, unsigned long b)
 
 void xp__count_parked(void)
 {
-	xp__count(&syncs, 1);
+	xp__count_locked(&syncs, 1);
 }
 
 uint64_t xp__syncs(void)
@@ -67,7 +67,7 @@ int xp__sync(void)
 	const unsigned long number = begun + 1;
 	int error;
 
-	xp__count(&syncs, 1);
+	xp__count_locked(&syncs, 1);
 	__atomic_store_n(&begun, number, __ATOMIC_RELAXED);
 	/* ordering: (P2) pairs with (S1) */
 	error = xp__port->sync_core();

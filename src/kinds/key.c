@@ -177,6 +177,25 @@ static int key_emit(const struct xp__request *request, const struct xp__group *g
 	return 0;
 }
 
+static struct xp__plan *key_single(const struct xp__request *request, uintptr_t *addr)
+{
+	const struct xp__group *group = request->object->groups;
+	const struct xp_branch_site *site;
+	struct xp__plan *plan;
+	bool to_jmp;
+
+	if (group == NULL || group->next || group->nr != 1)
+		return NULL;
+	site = (const struct xp_branch_site *)group->records + group->numbers[0];
+	to_jmp = jumps(site, request->on);
+	*addr = xp__relative(&site->code);
+	plan = xp__way_plan(to_jmp ? XP__TO_JMP : XP__TO_TEST);
+	if (plan == NULL || plan->nr_stores != 1 || plan->needs != XP_NEED_SYNC ||
+	    !xp__text_is_known(*addr, XP__BRANCH_LEN) || !key_site_is(site, !to_jmp))
+		return NULL;
+	return plan;
+}
+
 static int key_form(const struct xp__request *request, const struct xp__site *site, const uint8_t *text,
 		    enum xp__which which, unsigned n, struct xp__form *form, struct xp_diag *diag)
 {
@@ -583,6 +602,7 @@ const struct xp__kind xp__key_kind = {
 	.as_built = key_as_built,
 	.count = key_count,
 	.emit = XP__BRANCH_SHARED ? key_emit : NULL,
+	.single = XP__BRANCH_SHARED ? key_single : NULL,
 	.site = xp__group_site,
 	.form = key_form,
 	.due = key_due,

@@ -1333,4 +1333,77 @@ XP_TEST(a_child_takes_the_pending_decs_along)
 	end();
 }
 
+/* ---- one site, of text that the port knows: done without a commit, and call by call the same ---- */
+
+struct outcome {
+	char trace[2048];
+	int error, again, count;
+	enum xp_state state;
+	uint8_t opcode;
+};
+
+struct single {
+	struct outcome *outcome;
+	enum rec_op op;
+	unsigned nth, count;
+	bool known, spoilt;
+};
+
+static bool text_known(const void *addr, size_t len)
+{
+	return (const uint8_t *)addr >= rec_text && (const uint8_t *)addr + len <= rec_text + REC_TEXT_SIZE;
+}
+
+static void run_single(const void *argument)
+{
+	const struct single *single = argument;
+	struct outcome *outcome = single->outcome;
+
+	start_registered();
+	CHECK_EQ(xp_static_key_enable(&key_b), 0);
+	CHECK_EQ(xp_static_key_disable(&key_b), 0); /* both plans are built */
+	rec_port.text_known = single->known ? text_known : NULL;
+	if (single->spoilt)
+		rec_text[0x60] ^= 1;
+	rec_forget();
+	if (single->nth)
+		rec_fail(single->op, single->nth, single->count, -EIO);
+	outcome->error = xp_static_key_enable(&key_b);
+	outcome->again = xp_static_key_disable(&key_b);
+	/* And of two sites both. */
+	if (single->nth == 0)
+		CHECK_EQ(xp_static_key_enable(&key_a), 0);
+	strncat(outcome->trace, rec_trace(), sizeof(outcome->trace) - 1);
+	outcome->count = key_b.count;
+	outcome->state = xp_state();
+	outcome->opcode = rec_text[0x60];
+}
+
+static void same_call_by_call(enum rec_op op, unsigned nth, unsigned count, bool spoilt)
+{
+	struct outcome *outcomes = rec_shared(2 * sizeof(*outcomes));
+
+	for (unsigned known = 0; known < 2; known++) {
+		struct single single = {&outcomes[known], op, nth, count, known, spoilt};
+
+		rec_isolated(run_single, &single);
+	}
+	CHECK(strstr(outcomes[0].trace, "prepare") != NULL || spoilt);
+	CHECK_STR(outcomes[1].trace, outcomes[0].trace);
+	CHECK_MEM(&outcomes[1].error, &outcomes[0].error, sizeof(*outcomes) - offsetof(struct outcome, error));
+}
+
+XP_TEST(one_site_is_changed_as_by_a_commit)
+{
+	same_call_by_call(REC_SYNC, 0, 0, false);
+	same_call_by_call(REC_SYNC, 0, 0, true);
+	for (unsigned nth = 1; nth <= 3; nth++) {
+		same_call_by_call(REC_PREPARE, nth, 1, false);
+		same_call_by_call(REC_WRITE, nth, 1, false);
+		same_call_by_call(REC_WRITE, nth, REC_FOREVER, false);
+		same_call_by_call(REC_SYNC, nth, 1, false);
+		same_call_by_call(REC_SYNC, nth, REC_FOREVER, false);
+	}
+}
+
 XP_TEST_MAIN()

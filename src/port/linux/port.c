@@ -472,10 +472,11 @@ static int text_read(void *to, const void *addr, size_t len)
  */
 static int write_text(void *addr, const void *bytes, size_t len, unsigned flags)
 {
-	const bool others = writer_wanted == XP_WRITER_AUTO || writer_wanted == XP_WRITER_PKEY;
 	int error = commit_writer->write(addr, bytes, len, flags);
 
-	for (enum xp_writer other = XP_WRITER_PROCMEM; error && others && other <= XP_WRITER_MPROTECT; other++) {
+	if (!error || (writer_wanted != XP_WRITER_AUTO && writer_wanted != XP_WRITER_PKEY))
+		return error;
+	for (enum xp_writer other = XP_WRITER_PROCMEM; other <= XP_WRITER_MPROTECT; other++) {
 		if (writer_table[other] == commit_writer || xp__windows_left() ||
 		    (other == XP_WRITER_PROCMEM ? port_open_mem() : xp__writer_mprotect.probe()) ||
 		    !takes_effect(other))
@@ -515,7 +516,8 @@ static void unlock(void)
 	xp__text_unlock();
 }
 
-static int sync_core(void)
+/* Flat: see sync_membarrier.h. */
+__attribute__((flatten)) static int sync_core(void)
 {
 	int error = use_signal ? 0 : xp__membarrier_sync();
 	struct xp_diag why = {.error = 0};
@@ -567,6 +569,7 @@ static const struct xp_port port = {
 	.module_check = xp__moved_check,
 	.data_check = xp__data_check,
 	.text_gone = xp__keyed_gone,
+	.text_known = xp__keyed_known,
 };
 
 /* ---- start ---- */

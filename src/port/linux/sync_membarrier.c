@@ -46,9 +46,3 @@ int xp__membarrier_start(void)
 		can = xp__membarrier_sync();
 	return can == 0 ? 0 : -XP_E_NO_SYNC;
 }
-
-int xp__membarrier_sync(void)
-{
-	/* ordering: (S1) pairs with (P2): what was stored before is what each processor fetches after */
-	return (int)XP__SYS3(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED_SYNC_CORE, 0, 0);
-}

@@ -32,5 +32,7 @@ int xp__keyed_leave(void);
 void xp__keyed_gone(void);
 /* xp__keyed_is_ours - whether the page of @addr is this writer's: private text, readable for threads and handlers. */
 bool xp__keyed_is_ours(uintptr_t addr);
+/* xp__keyed_known - the port's text_known(). */
+bool xp__keyed_known(const void *addr, size_t len);
 
 #endif

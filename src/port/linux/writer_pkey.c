@@ -75,7 +75,7 @@ static size_t place_of(uintptr_t at)
 }
 
 /* The one that @at lies in, or NULL. */
-static struct keyed *find(uintptr_t at)
+static inline struct keyed *find(uintptr_t at)
 {
 	if (last >= nr_keyed || at < keyed[last].start || at >= keyed[last].end)
 		last = place_of(at);
@@ -192,6 +192,13 @@ bool xp__keyed_is_ours(uintptr_t addr)
 	return nr_keyed > 0 && find(addr) && is_ours(addr & ~(PAGE - 1));
 }
 
+bool xp__keyed_known(const void *addr, size_t len)
+{
+	const struct keyed *range = nr_keyed > 0 ? find((uintptr_t)addr) : NULL;
+
+	return range && range->life == life && len <= range->end - (uintptr_t)addr;
+}
+
 /* I1. Pages from @start on, up to @end or to the end of what is mapped alike: their end, or an error in @error. */
 static uintptr_t take_pages(uintptr_t start, uintptr_t end, uint32_t of, int *error)
 {
@@ -251,19 +258,22 @@ static int write_key(void *addr, const void *bytes, size_t len, unsigned flags)
 {
 	const uintptr_t at = (uintptr_t)addr;
 	uint32_t closed;
-	int error;
+	int error = 0;
 
 	if (flags & XP_WRITE_SINGLE && !xp__can_store_single())
 		return -ENOTSUP;
 	if (flags & XP_WRITE_SINGLE && (len > 8 || at / 8 != (at + len - 1) / 8))
 		return -EINVAL;
-	error = make_ready(at & ~(PAGE - 1), (at + len + PAGE - 1) & ~(PAGE - 1), flags & XP_WRITE_KNOWN);
+	if (!(flags & XP_WRITE_KNOWN) || !xp__keyed_known(addr, len))
+		error = make_ready(at & ~(PAGE - 1), (at + len + PAGE - 1) & ~(PAGE - 1), flags & XP_WRITE_KNOWN);
 	if (error)
 		return error;
 	open_rights(&closed);
 	/* ordering: (W1) pairs with (S1), (S3): the bytes are there before any processor serializes for them */
 	if (flags & XP_WRITE_SINGLE)
 		xp__store_single(addr, bytes, len);
+	else if (len == 1)
+		*(volatile uint8_t *)addr = *(const uint8_t *)bytes; /* no call */
 	else
 		memcpy(addr, bytes, len);
 	close_rights(closed);
