@@ -417,7 +417,7 @@ static int text_check(const void *addr, size_t len)
 
 	/* The writer's own page is text; a page is asked about once in a commit, and by the writer before it stores. */
 	if (len > 0 && page == (((uintptr_t)addr + len - 1) & ~(uintptr_t)4095) &&
-	    (page == keyed_page || xp__keyed_is_ours(page))) {
+	    page != 0 && (page == keyed_page || xp__keyed_is_ours(page))) {
 		keyed_page = page;
 		return 0;
 	}
