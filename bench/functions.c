@@ -46,7 +46,15 @@ struct way {
 /* ---- crosspatch ---- */
 
 static struct xp_function_counter counter;
-static struct xp_function_handler all_registers;
+static struct xp_function_handler all_registers, own;
+static __thread uint64_t own_calls;
+
+/* As XRay's below: what a program may write. */
+static __attribute__((target("general-regs-only"))) void count_own(const struct xp_function_call *called, void *data)
+{
+	(void)called, (void)data;
+	own_calls++;
+}
 
 static bool turn_xp(const struct xp_function_handler *handler, bool on)
 {
@@ -69,17 +77,37 @@ static bool turn_all_registers(bool on)
 	return turn_xp(&all_registers, on);
 }
 
-/* Both have the same functions. */
+static bool turn_own(bool on)
+{
+	return turn_xp(&own, on);
+}
+
+static uint64_t counted_own(void)
+{
+	return own_calls;
+}
+
+/* All three have the same functions. */
+static void enter_one(const struct xp_function_handler *handler)
+{
+	turn_all_registers(handler == &all_registers);
+	turn_own(handler == &own);
+	turn_general(handler == xp_function_counting());
+}
+
 static void enter_general(void)
 {
-	turn_all_registers(false);
-	turn_general(true);
+	enter_one(xp_function_counting());
+}
+
+static void enter_own(void)
+{
+	enter_one(&own);
 }
 
 static void enter_all_registers(void)
 {
-	turn_general(false);
-	turn_all_registers(true);
+	enter_one(&all_registers);
 }
 
 static uint64_t counted_xp(void)
@@ -299,7 +327,7 @@ static void group(const char *title, struct way *ways, size_t nr, enum what what
 	for (size_t i = 0; i < nr; i++) {
 		struct way *way = &ways[i];
 
-		if (way->functions == NULL || (what == OFF && way->enter == enter_all_registers) ||
+		if (way->functions == NULL || (what == OFF && way->enter && way->enter != enter_general) ||
 		    (what == ON && i > 0 && !way->can_turn && (way->turn || !way->counted)) ||
 		    (what == SWITCH && !way->can_turn))
 			continue;
@@ -325,8 +353,10 @@ int main(int argc, char **argv)
 {
 	struct way ways[] = {
 		{.name = "plain function", .functions = functions_plain},
-		{.name = "crosspatch, general registers", .functions = functions_xp, .turn = turn_general,
+		{.name = "crosspatch, the library's counter", .functions = functions_xp, .turn = turn_general,
 		 .counted = counted_xp, .enter = enter_general, .nr = NR_FUNCTIONS},
+		{.name = "crosspatch, general registers", .functions = functions_xp, .turn = turn_own,
+		 .counted = counted_own, .enter = enter_own, .nr = NR_FUNCTIONS},
 		{.name = "crosspatch, all registers", .functions = functions_xp, .turn = turn_all_registers,
 		 .counted = counted_xp, .enter = enter_all_registers, .nr = NR_FUNCTIONS},
 		{.name = "plain function, clang", .functions = functions_clang, .missing = "clang"},
@@ -350,6 +380,7 @@ int main(int argc, char **argv)
 	bench_pin(0);
 	all_registers = *xp_function_counting();
 	all_registers.flags = 0;
+	own = (struct xp_function_handler){.entry = count_own, .flags = XP_FUNCTION_GENERAL_REGS};
 	for (size_t k = 0; k < nr; k++) {
 		if (strncmp(ways[k].name, "LTTng", 5) == 0)
 			ways[k].functions = load_lttng();

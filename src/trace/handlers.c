@@ -16,6 +16,17 @@
 
 static uint64_t last_number; /* of a list of handlers */
 
+/* ---- a handler that counts ---- */
+
+/* Where other handlers are in the list, too. Else calls count without running it. */
+static XP__GENERAL_REGS void count(const struct xp_function_call *call, void *data)
+{
+	(void)call;
+	xp__counter_add(data, xp__port->function_thread());
+}
+
+static const struct xp_function_handler counting = {.entry = count, .flags = XP_FUNCTION_GENERAL_REGS};
+
 /* ---- lists ---- */
 
 static uint32_t place_of(const struct xp__handlers *list, const struct xp_function_handler *handler, const void *data)
@@ -45,6 +56,7 @@ static void append(struct xp__handlers *list, const struct xp__handler *handler)
 {
 	list->handler[list->nr++] = *handler;
 	list->nr_leave += handler->handler->leave != NULL;
+	list->counts = (list->counts || list->nr == 1) && handler->handler == &counting;
 	list->general = list->general && handler->handler->flags & XP_FUNCTION_GENERAL_REGS;
 }
 
@@ -122,36 +134,18 @@ int xp__handlers_redirected(struct xp__handlers **result, const struct xp__handl
 	return 0;
 }
 
-/* ---- a handler that counts ---- */
-
-#define NR_SHARDS                                                                                                      \
-	(sizeof(((struct xp_function_counter *)0)->shard) / sizeof(((struct xp_function_counter *)0)->shard[0]))
-
-static XP__GENERAL_REGS void count(const struct xp_function_call *call, void *data)
-{
-	struct xp_function_counter *counter = data;
-	const struct xp_function_thread *thread = xp__port->function_thread();
-	unsigned long *nr = &counter->shard[xp__inside_number(thread, NR_SHARDS)].nr;
-
-	(void)call;
-	if (thread->shard < XP__OWN_SHARDS(NR_SHARDS))
-		xp__own_increment(nr);
-	else
-		__atomic_fetch_add(nr, 1, __ATOMIC_RELAXED);
-}
+/* ---- what the program sees of it ---- */
 
 const struct xp_function_handler *xp_function_counting(void)
 {
-	static const struct xp_function_handler handler = {.entry = count, .flags = XP_FUNCTION_GENERAL_REGS};
-
-	return &handler;
+	return &counting;
 }
 
 unsigned long xp_function_counted(const struct xp_function_counter *counter)
 {
 	unsigned long nr = 0;
 
-	for (size_t i = 0; i < NR_SHARDS; i++)
+	for (size_t i = 0; i < XP__NR_COUNTERS; i++)
 		nr += __atomic_load_n(&counter->shard[i].nr, __ATOMIC_RELAXED);
 	return nr;
 }

@@ -5,11 +5,27 @@
 
 #include "core/kind.h"
 #include "core/reclaim.h"
+#include "trace/inside.h"
 
 #define XP_NO_MODULE
 #include <crosspatch/function.h>
 
 #if XP__HAS_ENTRIES
+
+#define XP__NR_COUNTERS                                                                                                \
+	(sizeof(((struct xp_function_counter *)0)->shard) / sizeof(((struct xp_function_counter *)0)->shard[0]))
+
+/* xp__counter_add - one more. Context: any. */
+static inline XP__GENERAL_REGS void xp__counter_add(struct xp_function_counter *counter,
+						    const struct xp_function_thread *thread)
+{
+	unsigned long *nr = &counter->shard[xp__inside_number(thread, XP__NR_COUNTERS)].nr;
+
+	if (thread->shard < XP__OWN_SHARDS(XP__NR_COUNTERS))
+		xp__own_increment(nr);
+	else
+		__atomic_fetch_add(nr, 1, __ATOMIC_RELAXED);
+}
 
 /*
  * What calls of one function run: the handlers, in their order, and the replacement. Immutable: another takes its place, in
@@ -23,6 +39,7 @@ struct xp__handlers {
 	uint32_t nr;
 	uint32_t nr_leave;
 	bool general; /* all are XP_FUNCTION_GENERAL_REGS */
+	bool counts;  /* all are xp_function_counting()'s, of which there is one at least */
 	struct xp__handler {
 		const struct xp_function_handler *handler;
 		void *data;
@@ -50,6 +67,14 @@ int xp__handlers_without(struct xp__handlers **result, const struct xp__handlers
 			 const struct xp__request *request);
 int xp__handlers_redirected(struct xp__handlers **result, const struct xp__handlers *list,
 			    const struct xp__request *request);
+
+/* xp__handlers_count - adds one to the counter of each handler of @list, which counts. Context: any, XP__GENERAL_REGS. */
+static inline XP__GENERAL_REGS void xp__handlers_count(const struct xp__handlers *list,
+						       const struct xp_function_thread *thread)
+{
+	for (uint32_t i = 0; i < list->nr; i++)
+		xp__counter_add(list->handler[i].data, thread);
+}
 
 /*
  * xp__handlers_drop - one function has @list, which may be NULL, no more, or will not have it after all. True: none has, and the

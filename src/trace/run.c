@@ -43,6 +43,11 @@
 
 #if XP__HAS_TRACING
 
+/* The way of each call is short where all on it is in one function, and what is rarely on it is not. */
+#define SHORT static inline __attribute__((always_inline)) XP__GENERAL_REGS
+#define LONG static __attribute__((noinline)) XP__GENERAL_REGS
+#define RARE LONG __attribute__((cold))
+
 #define NR_WORDS XP_FUNCTION_LEAVES
 #define CHAIN_MAX 64u /* tail calls of traced functions, one into the other, that a look at a frame follows */
 #define VAIN 4096u    /* when all are taken, each 4096th attempt takes what other threads keep */
@@ -93,16 +98,15 @@ static XP__GENERAL_REGS const struct xp__handlers *handlers_of(const struct xp__
 	return __atomic_load_n(&function->handlers, __ATOMIC_ACQUIRE);
 }
 
-static XP__GENERAL_REGS struct xp__function *find(uintptr_t code)
+SHORT struct xp__function *find(uintptr_t code)
 {
 	/* ordering: (F2) pairs with (F1) */
 	const struct xp__functions *table = __atomic_load_n(&xp__functions, __ATOMIC_ACQUIRE);
-	size_t mask, at;
+	size_t at;
 
 	if (table == NULL)
 		return NULL;
-	mask = ((size_t)1 << (64 - table->shift)) - 1;
-	for (at = xp__function_hash(code, table->shift);; at = (at + 1) & mask) {
+	for (at = xp__function_hash(code, table->shift);; at = (at + 1) & table->mask) {
 		/* ordering: (F2) pairs with (F1) */
 		struct xp__function *function = __atomic_load_n(&table->slot[at], __ATOMIC_ACQUIRE);
 
@@ -268,8 +272,8 @@ static XP__GENERAL_REGS uint32_t take_frame(struct xp_function_thread *thread)
 }
 
 /* A frame for this call, which its return will find; NULL: none is left. */
-static XP__GENERAL_REGS struct frame *open_frame(const struct xp__call *call, struct xp__function *function,
-						 const struct xp__handlers *handlers, struct xp_function_thread *thread)
+LONG struct frame *open_frame(const struct xp__call *call, struct xp__function *function,
+			      const struct xp__handlers *handlers, struct xp_function_thread *thread)
 {
 	uint32_t i = take_frame(thread);
 	struct frame *frame;
@@ -297,7 +301,7 @@ static XP__GENERAL_REGS uint32_t number_of(const struct frame *frame)
  * Whether the thunk that thread->busy tells of was left by siglongjmp. A call at @here inside its handler lies below
  * thread->floor, or on another stack. What lies above is looked at each time, what lies below every now and then.
  */
-static XP__GENERAL_REGS bool was_left(struct xp_function_thread *thread, uintptr_t here)
+RARE bool was_left(struct xp_function_thread *thread, uintptr_t here)
 {
 	uintptr_t busy = thread->busy, floor = thread->floor ? thread->floor : busy;
 	uintptr_t own = (uintptr_t) & ((const struct xp__call *)busy)->own[OWN_THREAD], word;
@@ -320,7 +324,7 @@ static XP__GENERAL_REGS bool is_in_hand(const struct xp_function_thread *thread,
 	return __atomic_load_n(&frame_at(i)->state, __ATOMIC_RELAXED) == (uintptr_t)thread;
 }
 
-static XP__GENERAL_REGS void make_good(struct xp_function_thread *thread)
+RARE void make_good(struct xp_function_thread *thread)
 {
 	uint32_t nr = __atomic_load_n(&nr_frames, __ATOMIC_RELAXED);
 
@@ -335,7 +339,7 @@ static XP__GENERAL_REGS void make_good(struct xp_function_thread *thread)
 }
 
 /* Counts the thread in. False: it runs a handler already, and this call is one of the handler's or of a signal's. */
-static XP__GENERAL_REGS bool begin(struct xp_function_thread *thread, struct xp__call *call)
+SHORT bool begin(struct xp_function_thread *thread, struct xp__call *call)
 {
 	bool first = thread->busy == 0;
 
@@ -354,7 +358,7 @@ static XP__GENERAL_REGS bool begin(struct xp_function_thread *thread, struct xp_
 	return first;
 }
 
-static XP__GENERAL_REGS void end(struct xp_function_thread *thread, bool first)
+SHORT void end(struct xp_function_thread *thread, bool first)
 {
 	if (!first) {
 		xp__inside_leave(thread);
@@ -368,40 +372,8 @@ static XP__GENERAL_REGS void end(struct xp_function_thread *thread, bool first)
 
 /* ---- the entry ---- */
 
-XP__GENERAL_REGS bool xp__function_enter(struct xp__call *call)
-{
-	struct xp_function_thread *thread = xp__port->function_thread();
-	const struct xp__handlers *handlers;
-	struct xp__function *function;
-	bool first = begin(thread, call);
-
-	function = find(call->resume - sizeof(function->text));
-	if (function == NULL)
-		goto out;
-	handlers = handlers_of(function);
-	if (handlers == NULL)
-		goto out;
-	if (handlers->redirect)
-		call->resume = handlers->redirect;
-	if (handlers->nr == 0)
-		goto out;
-	if (!first) {
-		xp__inside_count(thread, &xp__inside_shard(thread)->missed_calls);
-		goto out;
-	}
-	call->own[OWN_FUNCTION] = function;
-	call->own[OWN_HANDLERS] = (void *)(uintptr_t)handlers;
-	if (!handlers->general || !thread->kept)
-		return true;
-	xp__function_run(call, NULL);
-	return false;
-out:
-	end(thread, first);
-	return false;
-}
-
-static XP__GENERAL_REGS void describe(struct xp_function_call *public, const struct xp__function *function,
-				      uintptr_t caller)
+SHORT void describe(struct xp_function_call *public, const struct xp__function *function,
+		    uintptr_t caller)
 {
 	public->function = (xp__any_function *)(function->code - function->before);
 	public->name = function->object.name;
@@ -416,11 +388,9 @@ static XP__GENERAL_REGS bool is_general(const struct xp__handler *handler)
 	return handler->handler->flags & XP_FUNCTION_GENERAL_REGS;
 }
 
-XP__GENERAL_REGS void xp__function_run(struct xp__call *call, const void *area)
+SHORT void run(struct xp__call *call, const void *area, struct xp__function *function,
+	       const struct xp__handlers *handlers, struct xp_function_thread *thread)
 {
-	struct xp__function *function = call->own[OWN_FUNCTION];
-	const struct xp__handlers *handlers = call->own[OWN_HANDLERS];
-	struct xp_function_thread *thread = call->own[OWN_THREAD];
 	struct frame *frame = NULL;
 	struct xp_function_call public;
 	uintptr_t floor = (uintptr_t)thread;
@@ -461,6 +431,49 @@ XP__GENERAL_REGS void xp__function_run(struct xp__call *call, const void *area)
 		__atomic_store_n(&frame->state, AWAITED, __ATOMIC_RELEASE);
 	}
 	end(thread, true);
+}
+
+XP__GENERAL_REGS bool xp__function_enter(struct xp__call *call)
+{
+	struct xp_function_thread *thread = xp__port->function_thread();
+	const struct xp__handlers *handlers;
+	struct xp__function *function;
+	bool first = begin(thread, call);
+
+	function = find(call->resume - sizeof(function->text));
+	if (function == NULL)
+		goto out;
+	handlers = handlers_of(function);
+	if (handlers == NULL)
+		goto out;
+	if (handlers->redirect)
+		call->resume = handlers->redirect;
+	if (handlers->nr == 0)
+		goto out;
+	/* Nothing of the program's runs, so another thunk below, that has not come to its handlers, does not matter. */
+	if (handlers->counts && (first || thread->floor == 0)) {
+		xp__handlers_count(handlers, thread);
+		goto out;
+	}
+	if (!first) {
+		xp__inside_count(thread, &xp__inside_shard(thread)->missed_calls);
+		goto out;
+	}
+	if (handlers->general && thread->kept) {
+		run(call, NULL, function, handlers, thread);
+		return false;
+	}
+	call->own[OWN_FUNCTION] = function;
+	call->own[OWN_HANDLERS] = (void *)(uintptr_t)handlers;
+	return true;
+out:
+	end(thread, first);
+	return false;
+}
+
+XP__GENERAL_REGS void xp__function_run(struct xp__call *call, const void *area)
+{
+	run(call, area, call->own[OWN_FUNCTION], call->own[OWN_HANDLERS], call->own[OWN_THREAD]);
 }
 
 /* ---- the return ---- */

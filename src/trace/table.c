@@ -57,6 +57,7 @@ static int rebuild(size_t nr, const struct xp__entries *module)
 		return -XP__ENOMEM;
 	new->block.size = size;
 	new->shift = shift;
+	new->mask = nr_slots(new) - 1;
 	for (size_t i = 0; old && i < nr_slots(old); i++)
 		if (old->slot[i] && old->slot[i]->module && old->slot[i]->module != module)
 			insert(new, old->slot[i]);

@@ -56,6 +56,7 @@ struct xp__functions {
 	struct xp__block block;
 	size_t nr;
 	unsigned shift;
+	size_t mask; /* the number of slots, less one */
 	struct xp__function *slot[];
 };
 

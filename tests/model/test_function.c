@@ -162,6 +162,57 @@ static size_t call(unsigned i)
 	return it->resume - (uintptr_t)rec_text;
 }
 
+/* ---- calls that are only counted ---- */
+
+XP_TEST(a_counted_call_runs_no_handler)
+{
+	static struct xp_function_counter counters[2];
+	struct xp_function_stats before, after;
+	struct xp__call outer = {.own = {NULL, NULL, &threads[0]}};
+
+	memset(counters, 0, sizeof(counters));
+	REQUIRE(start(4, true, false) == 0);
+	CHECK_EQ(xp_function_trace(function(1), xp_function_counting(), &counters[0]), 0);
+	CHECK_EQ(xp_function_trace(function(1), xp_function_counting(), &counters[1]), 0);
+	CHECK_EQ(xp_function_trace(function(2), xp_function_counting(), &counters[0]), 0);
+	CHECK_EQ(xp_function_trace(function(2), &handler, DATA(7)), 0);
+	CHECK_EQ(call(1), place(1) + 5);
+	CHECK_EQ(xp_function_counted(&counters[0]), 1);
+	CHECK_EQ(xp_function_counted(&counters[1]), 1);
+	/* Beside another one it is a handler like any. */
+	(void)call(2);
+	CHECK_EQ(nr_seen, 1);
+	CHECK_EQ(xp_function_counted(&counters[0]), 2);
+	CHECK_EQ(xp_function_trace(function(3), &handler, DATA(7)), 0);
+	CHECK_EQ(xp_function_trace(function(3), xp_function_counting(), &counters[1]), 0);
+	(void)call(3);
+	CHECK_EQ(nr_seen, 1);
+	CHECK_EQ(xp_function_counted(&counters[1]), 2);
+	CHECK_EQ(threads[0].busy, 0);
+	/* A signal handler interrupted a thunk of the thread that has not come to its handlers: nothing of the program's runs. */
+	xp_function_stats_read(&before);
+	threads[0].busy = (uintptr_t)&outer;
+	(void)call(1);
+	CHECK_EQ(xp_function_counted(&counters[0]), 3);
+	/* It runs one: its calls are not traced. */
+	threads[0].floor = (uintptr_t)&outer;
+	(void)call(1);
+	CHECK_EQ(xp_function_counted(&counters[0]), 3);
+	xp_function_stats_read(&after);
+	CHECK_EQ(after.missed_calls - before.missed_calls, 1);
+	CHECK_EQ(after.left_behind, before.left_behind);
+	threads[0].busy = threads[0].floor = 0;
+	/* Redirected as well. */
+	CHECK_EQ(xp_function_redirect(function(1), (xp__any_function *)(uintptr_t)(rec_text + REPLACEMENT)), 0);
+	CHECK_EQ(call(1), REPLACEMENT);
+	CHECK_EQ(xp_function_counted(&counters[1]), 4);
+	CHECK_EQ(xp_function_untrace(function(2), xp_function_counting(), &counters[0]), 0);
+	(void)call(2);
+	CHECK_EQ(nr_seen, 1);
+	CHECK_EQ(xp_function_counted(&counters[0]), 4);
+	stop();
+}
+
 /* ---- what is written ---- */
 
 XP_TEST(an_entry_becomes_a_call_and_is_off_again)
