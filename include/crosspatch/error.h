@@ -48,7 +48,8 @@ extern "C" {
 	X(HELD, 4229, "another thread commits, or forks, and does not come to an end; nothing was done") \
 	X(DRIFTED, 4230, "another program wrote an older form of the code back at the site") \
 	X(MOVED, 4231, "functions were moved after linking, as llvm-bolt does, and the site records were not") \
-	X(NEEDS_SYNC, 4232, "the change cannot be asynchronous: it takes several stores, or gives back what old code uses")
+	X(NEEDS_SYNC, 4232, "the change cannot be asynchronous: it takes several stores, or gives back what old code uses") \
+	X(BEGUN, 4233, "another thread, which does not come to an end, makes the change together with its own; it may still be made")
 /* clang-format on */
 
 enum xp_error {

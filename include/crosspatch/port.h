@@ -214,6 +214,14 @@ struct xp_port {
 	 */
 	int (*data_check)(const void *addr);
 
+	/*
+	 * lock_or - as lock(), but 1 without it: at once, if @done is NULL and another thread has it; else as soon as *@done is not 0
+	 * any more, which the thread that has the lock made so. told - said by that thread, under the lock: it did; its unlock() wakes
+	 * all that wait. NULL, both: changes are not shared between threads.
+	 */
+	int (*lock_or)(const uint32_t *done);
+	void (*told)(void);
+
 	/* text_gone - a registered module goes, and its text may: XP_WRITE_KNOWN. Context: text lock. NULL: nothing is to be told. */
 	void (*text_gone)(void);
 
@@ -311,6 +319,9 @@ enum xp_trap_verdict xp_trap_fault(struct xp_regs *regs, unsigned shard, struct 
 
 /* xp_deferred_run - carries out the deferred decrements that are due. Context: the port's own thread, no locks held. */
 void xp_deferred_run(void);
+
+/* xp_share_fork_child - in the child of a fork: no other thread waits. Context: as xp_trap_fork_child(). */
+void xp_share_fork_child(void);
 
 /*
  * xp_trap_fork_child - in the child of a fork: no handler but the caller's own, of @shard, will ever end.

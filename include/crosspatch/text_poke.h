@@ -60,6 +60,8 @@ struct xp_poke {
  * -XP_E_REENTRANT, -XP_E_HELD, -XP_E_WEDGED, -ENOMEM, or what the system said (rolled back).
  * Progress: waits for the text lock and for each sync. Threads get the lock in the order in which they began to wait. While
  * one thread keeps it, the others wait at most 20 s, or 2 s if it forks: then -XP_E_HELD. @diag may be NULL.
+ * A thread that waits may have its change made by the one that gets the lock, in one commit with that thread's own; each has its
+ * own error. If such a commit has begun and does not end for 20 s, -XP_E_BEGUN: the change may still be made.
  */
 int xp_text_poke(const struct xp_poke *poke, struct xp_diag *diag);
 

@@ -13,6 +13,7 @@
 #include "core/emit.h"
 #include "core/poke.h"
 #include "core/reclaim.h"
+#include "core/share.h"
 #include "core/site.h"
 #include "core/state.h"
 #include "core/ticket.h"
@@ -230,7 +231,11 @@ static inline int apply_single(struct xp__request *request, struct xp_diag *diag
 
 int xp__apply(struct xp__request *request, struct xp_diag *diag)
 {
-	int error = xp__lock(diag);
+	int error;
+
+	if (request->kind->asynchronous)
+		return xp__share(request, xp__apply_locked, diag);
+	error = xp__lock(diag);
 
 	if (error)
 		return error;

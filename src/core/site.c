@@ -21,6 +21,7 @@
 #include "core/emit.h"
 #include "core/object.h"
 #include "core/reclaim.h"
+#include "core/share.h"
 #include "core/state.h"
 #include "core/ticket.h"
 
@@ -805,6 +806,8 @@ int xp_module_unregister(struct xp_module *public)
 		xp__unlock();
 		return 0;
 	}
+	/* A thread that left its wait by a jump may have left a request there, of an object that goes. */
+	xp__share_disband();
 	module = public->private_data;
 	last = module && --module->nr_public == 0;
 	if (last) {

@@ -120,7 +120,7 @@ int xp__fail_unreadable(struct xp_diag *diag, uintptr_t code)
 			"it cannot be read: it is mapped for execution only, or not at all");
 }
 
-int xp__lock(struct xp_diag *diag)
+static int enter(struct xp_diag *diag, bool wait, const uint32_t *done)
 {
 	int error;
 
@@ -128,14 +128,24 @@ int xp__lock(struct xp_diag *diag)
 		memset(diag, 0, sizeof(*diag));
 	if (xp_state() == XP_STATE_NO_PORT)
 		return xp__fail(diag, -XP_E_NOT_READY, XP_PHASE_VALIDATE, NULL, NULL);
-	error = xp__port->lock();
-	if (error)
+	error = wait || xp__port->lock_or == NULL ? xp__port->lock() : xp__port->lock_or(done);
+	if (error < 0)
 		return xp__fail(diag, error, XP_PHASE_VALIDATE, NULL, NULL);
-	if (xp_state() == XP_STATE_WEDGED) {
+	if (error == 0 && xp_state() == XP_STATE_WEDGED) {
 		xp__port->unlock();
 		return xp__fail(diag, -XP_E_WEDGED, XP_PHASE_VALIDATE, NULL, NULL);
 	}
-	return 0;
+	return error;
+}
+
+int xp__lock(struct xp_diag *diag)
+{
+	return enter(diag, true, NULL);
+}
+
+int xp__lock_or(struct xp_diag *diag, const uint32_t *done)
+{
+	return enter(diag, false, done);
 }
 
 void xp__unlock(void)

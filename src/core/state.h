@@ -30,6 +30,9 @@ void xp__start(const struct xp_port *port);
 int xp__lock(struct xp_diag *diag);
 void xp__unlock(void);
 
+/* xp__lock_or - the same by the port's lock_or(): 1 without the lock. Where the port has none, xp__lock(). */
+int xp__lock_or(struct xp_diag *diag, const uint32_t *done);
+
 /*
  * xp__pin - asks the port to keep the shared object of @func mapped, because what lies at @user goes there; NULL: nothing
  * to keep. xp__unpin - the opposite, of NULL too. Context: as the port's pin(): no lock held.

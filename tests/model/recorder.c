@@ -161,6 +161,25 @@ static void unlock(void)
 	rec.needs = 0;
 }
 
+/* Another thread has the lock as long as there is something that it does. */
+static int lock_or(const uint32_t *done)
+{
+	void (*busy)(void) = rec.busy;
+
+	if (busy && done == NULL)
+		return 1;
+	rec.busy = NULL;
+	if (busy)
+		busy();
+	return done && *done ? 1 : lock();
+}
+
+static void told(void)
+{
+	CHECK(rec.locked);
+	rec.told++;
+}
+
 static int find_block(const void *memory)
 {
 	for (int i = 0; i < MAX_BLOCKS; i++)
@@ -411,6 +430,8 @@ struct xp_port rec_port = {
 	.unpark = unpark,
 	.defer = defer,
 	.clock_ms = clock_ms,
+	.lock_or = lock_or,
+	.told = told,
 	.exec_alloc = exec_alloc,
 };
 

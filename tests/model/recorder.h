@@ -89,6 +89,8 @@ struct recorder {
 	struct rec_fault fault[REC_MAX_FAULTS];
 	const struct rec_fault *first_hit; /* the one that struck first */
 	void (*step)(const struct rec_step *step);
+	void (*busy)(void); /* the lock is taken: what happens until it is free, or the change was made; asked once */
+	unsigned told;
 };
 
 extern struct recorder rec;

@@ -420,6 +420,77 @@ static void owner_ends(void)
 	CHECK_EQ(xp_state(), XP_STATE_WEDGED);
 }
 
+/* Of two threads that wait one gets the lock, and makes the change of the other one with its own; it rests in the middle. */
+static uint32_t doors[2] = {1, 1};
+static unsigned door;
+
+static void at_the_door(enum xp__point point)
+{
+	unsigned n = point == XP__POINT_STORED ? __atomic_fetch_add(&door, 1, __ATOMIC_SEQ_CST) : 2;
+
+	while (n < 2 && __atomic_load_n(&doors[n], __ATOMIC_SEQ_CST))
+		xp__futex_wait(&doors[n], 1, 0);
+}
+
+static void open_door(unsigned n)
+{
+	__atomic_store_n(&doors[n], 0, __ATOMIC_SEQ_CST);
+	xp__futex_wake(&doors[n], 1);
+}
+
+static int shared_results[2];
+static uint32_t ended;
+
+static void *share_key(void *unused)
+{
+	shared_results[0] = xp_static_branch_disable(&subject_key);
+	__atomic_add_fetch(&ended, 1, __ATOMIC_SEQ_CST);
+	return unused;
+}
+
+static void *share_poke(void *unused)
+{
+	shared_results[1] = xp_text_poke(&subject.on, NULL);
+	__atomic_add_fetch(&ended, 1, __ATOMIC_SEQ_CST);
+	return unused;
+}
+
+static void leader_rests(void)
+{
+	pthread_t threads[3];
+	bool first;
+
+	REQUIRE(subject_make(&subject));
+	xp__lock_patience_ms = 300;
+	xp__inject = at_the_door;
+	pthread_create(&threads[0], NULL, commit_once, NULL);
+	while (__atomic_load_n(&door, __ATOMIC_SEQ_CST) == 0)
+		sched_yield();
+	pthread_create(&threads[1], NULL, share_key, NULL);
+	pthread_create(&threads[2], NULL, share_poke, NULL);
+	usleep(100000);
+	open_door(0);
+	while (__atomic_load_n(&ended, __ATOMIC_SEQ_CST) == 0)
+		usleep(1000);
+	CHECK_EQ(__atomic_load_n(&door, __ATOMIC_SEQ_CST), 2); /* one commit for both */
+	first = shared_results[0] != 0;
+	CHECK_EQ(shared_results[!first], -XP_E_BEGUN);
+	open_door(1);
+	for (int i = 0; i < 3; i++)
+		pthread_join(threads[i], NULL);
+	CHECK_EQ(shared_results[first], 0);
+	/* It was made all the same. */
+	CHECK(!subject_key_site());
+	CHECK(subject_is(&subject, subject.jmp));
+	for (int i = 0; i < 200; i++)
+		CHECK_EQ(i % 2 ? xp_static_branch_disable(&subject_key) : xp_static_branch_enable(&subject_key), 0);
+}
+
+XP_TEST(a_shared_commit_that_does_not_end_is_told_of)
+{
+	xp_child(leader_rests);
+}
+
 XP_TEST(a_commit_that_does_not_end_is_told_of)
 {
 	xp_child(owner_rests);
@@ -455,9 +526,20 @@ static void *commit_on(void *unused)
 	return NULL;
 }
 
-static void beside_a_busy_patcher(void)
+static int by_count(bool on)
 {
-	enum { NR = 5, TAKES = 5 };
+	return on ? xp_static_branch_inc(&subject_key) : xp_static_branch_dec(&subject_key);
+}
+
+/* The patcher makes this change, in its next commit. */
+static int by_share(bool on)
+{
+	return on ? xp_static_branch_enable(&subject_key) : xp_static_branch_disable(&subject_key);
+}
+
+static void beside_a_busy_patcher(int (*change)(bool on), unsigned takes)
+{
+	enum { NR = 6 };
 	unsigned most = 0;
 	pthread_t patcher;
 	cpu_set_t one;
@@ -475,19 +557,30 @@ static void beside_a_busy_patcher(void)
 	for (int i = 0; i < NR; i++) {
 		unsigned before = __atomic_load_n(&commits, __ATOMIC_RELAXED), passed;
 
-		CHECK_EQ(i % 2 ? xp_static_branch_disable(&subject_key) : xp_static_branch_enable(&subject_key), 0);
+		CHECK_EQ(change(i % 2 == 0), 0);
 		passed = __atomic_load_n(&commits, __ATOMIC_RELAXED) - before;
 		most = passed > most ? passed : most;
 	}
 	__atomic_store_n(&stop, true, __ATOMIC_RELAXED);
 	pthread_join(patcher, NULL);
 	XP_TEST_NOTE("%u commits of the other while one waited", most);
-	CHECK(most <= TAKES);
+	CHECK(most <= takes);
+}
+
+static void count_beside_it(void)
+{
+	beside_a_busy_patcher(by_count, 5);
+}
+
+static void share_with_it(void)
+{
+	beside_a_busy_patcher(by_share, 5);
 }
 
 XP_TEST(a_busy_patcher_lets_others_in)
 {
-	xp_child(beside_a_busy_patcher);
+	xp_child(count_beside_it);
+	xp_child(share_with_it);
 }
 
 XP_TEST_MAIN()

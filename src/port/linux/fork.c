@@ -55,6 +55,7 @@ static void fork_leave_parent(void)
 	xp__cached_fd_drop_all(); /* closes the door to the parent's memory */
 	xp_trap_fork_child(xp__trap_shard());
 	xp_function_fork_child();
+	xp_share_fork_child();
 	xp__marks_fork[XP__MARK_PARENT] = 1;
 }
 
@@ -77,16 +78,26 @@ static void fork_child(void)
 		xp_fork_child();
 }
 
-int xp__fork_lock(void)
+static int fork_lock(bool share, const uint32_t *done)
 {
 	int error;
 
 	if (!xp__marks_fork[XP__MARK_PARENT])
 		fork_leave_parent();
-	error = xp__text_lock();
+	error = share ? xp__text_lock_or(done) : xp__text_lock();
 	if (!error)
 		xp__key_read();
 	return error;
+}
+
+int xp__fork_lock(void)
+{
+	return fork_lock(false, NULL);
+}
+
+int xp__fork_lock_or(const uint32_t *done)
+{
+	return fork_lock(true, done);
 }
 
 int xp__fork_start(void)

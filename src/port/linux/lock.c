@@ -19,6 +19,9 @@
  *     one that forks and does not answer, it gives up (-XP_E_HELD). An owner that has ended gives nothing back: that is
  *     noticed, and wedges the engine.
  *
+ * I4  A thread that waits for the lock only to have its change made (core/share.c) goes when that is so: the unlock wakes all. If
+ *     the owner was the same one again in between, it may sleep on until the next unlock, or LOOK_NS.
+ *
  * After a fork, only the child's one thread is left: see fork.c.
  */
 #include "port/linux/lock.h"
@@ -44,6 +47,7 @@
 #define LOOK_NS 10000000u /* a waiter looks after its owner that often */
 #define SOON_NS 1000000u /* and that often at one that forks, or if it may take over from a thread that does not come */
 #define FORK_PATIENCE_MS 2000u
+#define YIELDS 2u /* before a thread sleeps whose change the owner may make: the owner may be about to */
 
 #ifdef XP_INJECT
 uint32_t xp__lock_patience_ms = 20000;
@@ -54,6 +58,7 @@ uint32_t xp__lock_patience_ms = 20000;
 
 static uint32_t word;
 static uint32_t turns; /* how often the owner found that others waited */
+static bool told;      /* of the owner: a thread that waits need not have the lock any more */
 static uint32_t lent;  /* of the owner: how many times it took the lock inside its own fork */
 
 /*
@@ -112,9 +117,11 @@ static int look_after_owner(struct wait *wait, uint32_t seen)
 	return now - wait->since < PATIENCE_MS ? 0 : -XP_E_HELD;
 }
 
-static int wait_and_take(uint32_t self, uint32_t seen)
+/* @done: NULL, or the wait ends when it is not 0: 1. */
+static int wait_and_take(uint32_t self, uint32_t seen, const uint32_t *done)
 {
 	struct wait wait = {0};
+	unsigned yields = done ? YIELDS : 0;
 	int error = 0;
 
 	while (!error) {
@@ -123,11 +130,22 @@ static int wait_and_take(uint32_t self, uint32_t seen)
 		uint64_t timeout;
 		long result;
 
+		/* ordering: (Q4) pairs with (Q3) */
+		if (done && __atomic_load_n(done, __ATOMIC_ACQUIRE)) {
+			error = 1;
+			break;
+		}
 		if (!owned && (wait.slept || !(seen & HANDOFF))) {
 			/* Others may sleep: the unlock wakes the next one. ordering: (L1) pairs with (L2): as in lock_as() */
 			if (__atomic_compare_exchange_n(&word, &seen, self | WAITERS, false, __ATOMIC_ACQUIRE,
 							__ATOMIC_RELAXED))
 				return 0;
+			continue;
+		}
+		if (yields > 0) {
+			yields--;
+			XP__SYS1(SYS_sched_yield, 0);
+			seen = __atomic_load_n(&word, __ATOMIC_RELAXED);
 			continue;
 		}
 		if (wanted != seen &&
@@ -141,14 +159,15 @@ static int wait_and_take(uint32_t self, uint32_t seen)
 			error = look_after_owner(&wait, seen);
 	}
 	/* It may have been this thread's turn. */
-	xp__futex_wake(&word, 1);
+	if (error < 0 || wait.slept)
+		xp__futex_wake(&word, 1);
 	return error;
 }
 
 /* ---- lock and unlock ---- */
 
-/* @mark: FORK, if that is what the lock is taken for, or 0. */
-static int lock_as(uint32_t mark)
+/* @mark: FORK, if that is what the lock is taken for, or 0. 1: another thread has it, and has it still if @wait is false. */
+static int lock_as(uint32_t mark, bool wait, const uint32_t *done)
 {
 	uint32_t self, seen = 0;
 
@@ -161,7 +180,7 @@ static int lock_as(uint32_t mark)
 	if (__atomic_compare_exchange_n(&word, &seen, self | mark, false, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED))
 		return 0;
 	if ((seen & OWNER) != self)
-		return wait_and_take(self | mark, seen);
+		return wait ? wait_and_take(self | mark, seen, done) : 1;
 	if (!(seen & FORK))
 		return -XP_E_REENTRANT;
 	/* A handler, of fork's or a signal's: the text is whole, and no child is made before it returns. */
@@ -171,9 +190,9 @@ static int lock_as(uint32_t mark)
 	return 0;
 }
 
-int xp__text_lock(void)
+static int lock_and_tell(bool wait, const uint32_t *done)
 {
-	int error = lock_as(0);
+	int error = lock_as(0, wait, done);
 
 	/* ordering: (L1) pairs with (L2): a sanitizer does not see the exchange in lock_as() */
 	if (!error)
@@ -181,25 +200,43 @@ int xp__text_lock(void)
 	return error;
 }
 
+int xp__text_lock(void)
+{
+	return lock_and_tell(true, NULL);
+}
+
+int xp__text_lock_or(const uint32_t *done)
+{
+	return lock_and_tell(done != NULL, done);
+}
+
+void xp__text_lock_told(void)
+{
+	told = true;
+}
+
 bool xp__text_lock_owned(void)
 {
 	return (__atomic_load_n(&word, __ATOMIC_RELAXED) & OWNER) == (uint32_t)xp__gettid();
 }
 
-static void unlock_and_wake(uint32_t seen)
+/* @nr: how many threads, if they sleep. */
+static void unlock_and_wake(uint32_t seen, int nr)
 {
 	__atomic_store_n(&turns, turns + 1, __ATOMIC_RELAXED);
 	/* ordering: (L2) pairs with (L1): all that this owner did comes before the next one has the lock */
 	while (!__atomic_compare_exchange_n(&word, &seen, seen & HANDOFF ? WAITERS | HANDOFF : 0, false,
 					    __ATOMIC_RELEASE, __ATOMIC_RELAXED))
 		;
-	xp__futex_wake(&word, 1);
+	xp__futex_wake(&word, nr);
 }
 
 void xp__text_unlock(void)
 {
 	uint32_t seen = (uint32_t)xp__gettid();
+	const int nr = told ? INT32_MAX : 1;
 
+	told = false;
 	xp__cached_fd_commit_ends();
 	/* ordering: (L2) pairs with (L1): told to a sanitizer, while this thread still is the owner */
 	xp__tell(&word, __ATOMIC_RELEASE);
@@ -210,14 +247,17 @@ void xp__text_unlock(void)
 	}
 	/* ordering: (L2) pairs with (L1): as in unlock_and_wake() */
 	if (!__atomic_compare_exchange_n(&word, &seen, 0, false, __ATOMIC_RELEASE, __ATOMIC_RELAXED))
-		unlock_and_wake(seen);
+		unlock_and_wake(seen, nr);
+	/* Those whose changes were made want to make others: if they come first, the next commit is shared as well. */
+	if (nr > 1)
+		XP__SYS1(SYS_sched_yield, 0);
 }
 
 /* ---- fork ---- */
 
 int xp__text_lock_for_fork(void)
 {
-	int error = lock_as(FORK);
+	int error = lock_as(FORK, true, NULL);
 	uint32_t seen = 0;
 
 	/* Inside a trap: without a wait. ordering: (L1) pairs with (L2): as in lock_as() */
@@ -245,8 +285,8 @@ bool xp__text_lock_yield(void)
 	uint32_t inner = lent;
 
 	lent = 0;
-	unlock_and_wake(__atomic_or_fetch(&word, WAITERS | HANDOFF, __ATOMIC_RELAXED));
-	if (wait_and_take((uint32_t)xp__gettid(), __atomic_load_n(&word, __ATOMIC_RELAXED)))
+	unlock_and_wake(__atomic_or_fetch(&word, WAITERS | HANDOFF, __ATOMIC_RELAXED), 1);
+	if (wait_and_take((uint32_t)xp__gettid(), __atomic_load_n(&word, __ATOMIC_RELAXED), NULL))
 		return false;
 	lent = inner;
 	return true;
@@ -256,6 +296,7 @@ void xp__text_lock_fork(bool held)
 {
 	xp__gettid_fork();
 	lent = 0;
+	told = false;
 	xp__marks_fork[XP__MARK_LOCK] = 1;
 	__atomic_store_n(&word, held ? (uint32_t)xp__gettid() : 0, __ATOMIC_RELAXED);
 }

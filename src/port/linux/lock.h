@@ -4,9 +4,13 @@
 #define XP_LINUX_LOCK_H
 
 #include <stdbool.h>
+#include <stdint.h>
 
 int xp__text_lock(void);
 void xp__text_unlock(void);
+/* xp__text_lock_or, xp__text_lock_told - lock_or() and told() of port.h. */
+int xp__text_lock_or(const uint32_t *done);
+void xp__text_lock_told(void);
 bool xp__text_lock_owned(void); /* by the caller */
 /*
  * xp__text_lock_for_fork - takes the lock for a fork; from inside a trap too, without a wait.

@@ -568,6 +568,8 @@ static const struct xp_port port = {
 	.unwind_ip = xp__unwind_ip,
 	.module_check = xp__moved_check,
 	.data_check = xp__data_check,
+	.lock_or = xp__fork_lock_or,
+	.told = xp__text_lock_told,
 	.text_gone = xp__keyed_gone,
 	.text_known = xp__keyed_known,
 };

@@ -1,0 +1,21 @@
+/* SPDX-License-Identifier: MIT */
+/* Threads that change something at the same time share a commit. */
+#ifndef XP_CORE_SHARE_H
+#define XP_CORE_SHARE_H
+
+#include "core/kind.h"
+
+#include <crosspatch/error.h>
+
+/*
+ * xp__share - has @request carried out, by this thread with those of others that wait, or by another one. It is of an
+ * `asynchronous` kind: nothing of it is needed afterwards. Context: thread, no lock held. Errors: as xp__apply(); -XP_E_BEGUN.
+ * @apply: carries out requests under the text lock.
+ */
+typedef int xp__share_apply(struct xp__request *requests, size_t nr, struct xp_diag *diag);
+int xp__share(struct xp__request *request, xp__share_apply *apply, struct xp_diag *diag);
+
+/* xp__share_disband - each thread that waits carries out its own request. Context: text lock. */
+void xp__share_disband(void);
+
+#endif
