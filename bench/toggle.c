@@ -4,6 +4,7 @@
  *
  * Floor: one byte of text through /proc/self/mem and one membarrier, done by hand to a site of the same kind, which
  * the same bystander executes. Everything else is compared with it in the same run.
+ * Floor of the writer pkey: the same byte stored by hand under a protection key of the program's own, and one membarrier.
  * Groups: a bystander executes all the sites on the other CPU; a second thread sleeps; no second thread.
  * Negative control: a key that is on already is enabled again; it must cost next to nothing, or the clock measures
  * itself.
@@ -18,6 +19,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #define NR(array) (sizeof(array) / sizeof((array)[0]))
@@ -123,6 +126,47 @@ static void step_floor(uint64_t unused)
 	turn ^= 1;
 	bench_floor_write(floor_site, &opcode[turn], 1);
 	bench_floor_sync();
+}
+
+/* ---- the writer pkey ---- */
+
+static int own_key; /* of the floor's page; 0: there are none here */
+
+static void take_key(void)
+{
+	uintptr_t page = (uintptr_t)floor_site & ~(uintptr_t)4095;
+	long number = syscall(SYS_pkey_alloc, 0, 2 /* no writing */);
+
+	if (number > 0 && syscall(SYS_pkey_mprotect, page, 4096, PROT_READ | PROT_WRITE | PROT_EXEC, number) == 0)
+		own_key = (int)number;
+	else
+		bench_say("no protection keys: nothing is said of the writer pkey");
+}
+
+static void step_floor_key(uint64_t unused)
+{
+	static unsigned turn;
+	uint32_t rights, zero;
+
+	(void)unused;
+	turn ^= 1;
+	__asm__ volatile("rdpkru" : "=a"(rights), "=d"(zero) : "c"(0));
+	__asm__ volatile("wrpkru" : : "a"(rights & ~(3u << 2 * own_key)), "c"(0), "d"(0) : "memory");
+	*(volatile uint8_t *)floor_site = turn ? 0xe9 : 0xa9;
+	__asm__ volatile("wrpkru" : : "a"(rights), "c"(0), "d"(0) : "memory");
+	bench_floor_sync();
+}
+
+static void as_pkey(void)
+{
+	as_default();
+	bench_check(xp_set_writer(XP_WRITER_PKEY), "pkey writer");
+}
+
+static void as_pkey_breakpoint(void)
+{
+	as_pkey();
+	as_breakpoint();
 }
 
 static void step_key(uint64_t unused)
@@ -242,6 +286,23 @@ static void busy(void)
 
 	bench_group("one site, a busy bystander on another CPU", cases, NR(cases), 300, 20);
 	bench_group("the same, other writers and syncs", others, NR(others), 100, 10);
+	as_default();
+}
+
+static void by_key(const char *title)
+{
+	/* clang-format off */
+	struct bench_case cases[] = {
+		{.name = "floor: 1-byte store under a key, sync_core", .enter = as_default, .step = step_floor_key},
+		{.name = "floor of the others", .step = step_floor, .floor = &cases[0]},
+		{.name = "key, auto", .enter = as_pkey, .step = step_key, .floor = &cases[0]},
+		{.name = "key, breakpoint", .enter = as_pkey_breakpoint, .step = step_key, .floor = &cases[0]},
+		{.name = "5-byte nop-jmp in a quadword: word", .enter = as_pkey, .step = step_poke, .floor = &cases[0]},
+	};
+	/* clang-format on */
+
+	if (own_key)
+		bench_group(title, cases, NR(cases), 300, 20);
 	as_default();
 }
 
@@ -378,8 +439,10 @@ int main(int argc, char **argv)
 	}
 	bench_pin(0);
 	bench_floor_open();
+	take_key();
 	few("one site, no other thread", 1.2, 3.1);
 	asynchronous("without a sync, no other thread");
+	by_key("writer pkey, no other thread");
 	if (show_phases)
 		phases("no other thread");
 	bench_thread(sleeper, NULL, bench_cpus() > 1 ? 1 : 0);

@@ -231,6 +231,14 @@ struct xp_port {
 	 * Context: text lock. NULL: nothing is known.
 	 */
 	bool (*text_known)(const void *addr, size_t len);
+
+	/*
+	 * text_window - lets the calling thread store to text by itself, from @addr up to the address that is returned, until
+	 * text_close(); 0: it may not. It then stores single bytes to sites of registered modules (XP_WRITE_KNOWN), and calls
+	 * nothing else. Ordering: as text_write(). Both may be NULL: it never may.
+	 */
+	uintptr_t (*text_window)(const void *addr);
+	void (*text_close)(void);
 };
 
 #define XP_FUNCTION_SPARE 16

@@ -239,6 +239,38 @@ static int store_single(const struct xp__commit *c, struct xp_diag *diag)
 }
 
 /*
+ * The stores of one phase from site @i on, one byte each, made here where the port opens the text to this thread: nothing
+ * between the sites is read or written. Returns the number of the first site that is left. A site whose breakpoint is gone (I5)
+ * is where it ends; those before it are undone with it.
+ */
+static size_t store_window(const struct xp__commit *c, unsigned phase, size_t i, struct xp_diag *diag, int *error)
+{
+	const struct xp__store *store = &c->plans->store[phase];
+	const uint8_t byte = store->bytes[0];
+	const uintptr_t *site = c->addr + i, *last = c->addr + c->nr;
+	const bool trap = wants_trap(c->plans, phase);
+	const uintptr_t end = xp__port->text_window((const void *)(*site + store->off));
+	bool lost = false;
+
+	if (end == 0)
+		return i;
+	for (; site < last && *site + store->off < end; site++) {
+		uint8_t *at = (uint8_t *)(*site + store->off);
+
+		lost = trap && !xp__is_trap(at);
+		if (lost)
+			break;
+		/* ordering: (W1) pairs with (S1) */
+		__atomic_store_n(at, byte, __ATOMIC_RELAXED);
+	}
+	xp__port->text_close();
+	xp__count_locked(&counters.writes, 1);
+	if (lost)
+		*error = fail_lost(diag, *site);
+	return (size_t)(site - c->addr);
+}
+
+/*
  * The stores of one phase, grouped into as few writes as their distance allows. @back: the bytes from before the
  * phase instead, in a rollback. @last: nothing is stored after this phase.
  */
@@ -251,6 +283,13 @@ static int store_phase(const struct xp__commit *c, unsigned phase, bool back, bo
 	for (size_t i = 0; i < c->nr; i = span.to) {
 		int error = 0;
 
+		if (bytes && c->known && xp__port->text_window) {
+			span.to = store_window(c, phase, i, diag, &error);
+			if (error)
+				return error;
+			if (span.to > i)
+				continue;
+		}
 		if (bytes) {
 			error = fill_bytes(c, phase, i, &span, diag);
 		} else {

@@ -1406,4 +1406,68 @@ XP_TEST(one_site_is_changed_as_by_a_commit)
 	}
 }
 
+/* ---- stores that the core makes itself ---- */
+
+static unsigned opened, closed;
+
+/* One window up to the second site of module two, another one for that. */
+static uintptr_t text_window(const void *addr)
+{
+	const uint8_t *middle = rec_text + 0x1048;
+
+	CHECK_EQ(opened, closed);
+	opened++;
+	return (uintptr_t)((const uint8_t *)addr < middle ? middle : rec_text + REC_TEXT_SIZE);
+}
+
+static void text_close(void)
+{
+	closed++;
+	CHECK_EQ(opened, closed);
+}
+
+/* Of the sites of key_b, one in module one and two in module two. */
+static void check_b(const char *in_one, const char *in_two)
+{
+	check_sites(&one, in_one);
+	check_sites(&two, in_two);
+	CHECK_EQ(opened, closed);
+}
+
+static void run_window(const void *argument)
+{
+	enum xp_policy policy = *(const enum xp_policy *)argument;
+	const unsigned nr_syncs = policy == XP_POLICY_AUTO ? 1 : 2;
+
+	start_registered();
+	module_add(&two, &key_b, 0);
+	module_add(&two, &key_b, 0);
+	CHECK_EQ(xp_module_register(&two.module), 0);
+	CHECK_EQ(xp_set_policy(policy), 0);
+	rec_port.text_window = text_window;
+	rec_port.text_close = text_close;
+	rec_forget();
+	CHECK_EQ(xp_static_key_enable(&key_b), 0);
+	check_b("tjjjt", "jj");
+	CHECK_EQ(opened, 2 * nr_syncs);
+	CHECK_EQ(rec.calls[REC_WRITE], 0);
+	/* Each sync fails: all is undone, by the port's writer. */
+	for (unsigned nth = 1; nth <= nr_syncs; nth++) {
+		rec_forget();
+		rec_fail(REC_SYNC, nth, 1, -EIO);
+		CHECK_EQ(xp_static_key_disable(&key_b), -EIO);
+		check_b("tjjjt", "jj");
+		rec_heal();
+	}
+	CHECK_EQ(xp_state(), XP_STATE_READY);
+	CHECK_EQ(xp_static_key_disable(&key_b), 0);
+	check_b("tjtjt", "tt");
+}
+
+XP_TEST(sites_are_stored_to_through_windows)
+{
+	for (enum xp_policy policy = XP_POLICY_AUTO; policy <= XP_POLICY_BREAKPOINT; policy++)
+		rec_isolated(run_window, &policy);
+}
+
 XP_TEST_MAIN()

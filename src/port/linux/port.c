@@ -572,6 +572,8 @@ static const struct xp_port port = {
 	.told = xp__text_lock_told,
 	.text_gone = xp__keyed_gone,
 	.text_known = xp__keyed_known,
+	.text_window = xp__keyed_window,
+	.text_close = xp__keyed_close,
 };
 
 /* ---- start ---- */

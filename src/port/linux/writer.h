@@ -34,5 +34,8 @@ void xp__keyed_gone(void);
 bool xp__keyed_is_ours(uintptr_t addr);
 /* xp__keyed_known - the port's text_known(). */
 bool xp__keyed_known(const void *addr, size_t len);
+/* xp__keyed_window, xp__keyed_close - the port's text_window() and text_close(). */
+uintptr_t xp__keyed_window(const void *addr);
+void xp__keyed_close(void);
 
 #endif

@@ -199,6 +199,22 @@ bool xp__keyed_known(const void *addr, size_t len)
 	return range && range->life == life && len <= range->end - (uintptr_t)addr;
 }
 
+static uint32_t window_closed; /* what the thread with the window may at its end */
+
+uintptr_t xp__keyed_window(const void *addr)
+{
+	const uintptr_t end = xp__keyed_known(addr, 1) ? find((uintptr_t)addr)->end : 0;
+
+	if (end)
+		open_rights(&window_closed);
+	return end;
+}
+
+void xp__keyed_close(void)
+{
+	close_rights(window_closed);
+}
+
 /* I1. Pages from @start on, up to @end or to the end of what is mapped alike: their end, or an error in @error. */
 static uintptr_t take_pages(uintptr_t start, uintptr_t end, uint32_t of, int *error)
 {
