@@ -56,16 +56,34 @@ static bool has_shape(struct xp__known *known, const struct xp__kind *kind, cons
 	       (object->groups == NULL || known->has(object->groups, object, kind));
 }
 
+/* Of a few objects the few places: a program that has but these touches no more of the table. */
+#define TAKEN_MAX 64u
+static uint16_t taken[TAKEN_MAX];
+static uint32_t nr_taken; /* one more than there is room for: all are to be cleared */
+
+static void forget_seen(void)
+{
+	if (nr_taken > TAKEN_MAX)
+		memset(xp__objects_seen, 0, sizeof(xp__objects_seen));
+	else
+		for (uint32_t i = 0; i < nr_taken; i++)
+			xp__objects_seen[taken[i]] = NULL;
+	nr_taken = 0;
+}
+
 bool xp__object_look(struct xp__known *known, const struct xp__kind *kind, struct xp_object *object)
 {
 	const struct xp_object **place = xp__object_seen(object);
 
 	if (!known->begun)
-		memset(xp__objects_seen, 0, sizeof(xp__objects_seen));
+		forget_seen();
 	known->begun = true;
 	if (*place != object && (!has_shape(known, kind, object) ||
 				 (object->real && (!has_shape(known, kind, object->real) || object->real->real))))
 		return false;
+	if (nr_taken < TAKEN_MAX)
+		taken[nr_taken] = (uint16_t)(place - xp__objects_seen);
+	nr_taken += nr_taken <= TAKEN_MAX;
 	*place = known->object = object;
 	return true;
 }

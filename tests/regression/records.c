@@ -316,6 +316,26 @@ static void every_word(unsigned kind)
 	munmap(at, sizeof(*at));
 }
 
+/* What was an object when its module came first need not be one when it comes back. */
+static void object_gone_bad(void)
+{
+	const char *name = off.key.object.name;
+
+	CHECK_EQ(xp_module_unregister(&xp__module), 0);
+	xp__module.state = 0;
+	off.key.object.name = (const char *)16; /* NOLINT: an address */
+	CHECK_EQ(xp_module_register(&xp__module), -XP_E_CORRUPT);
+	off.key.object.name = name;
+	CHECK_EQ(xp_module_unregister(&xp__module), 0);
+	CHECK_EQ(xp_module_register(&xp__module), 0);
+	works();
+}
+
+XP_TEST(objects_are_looked_at_each_time)
+{
+	xp_child(object_gone_bad);
+}
+
 XP_TEST(of_branches)
 {
 	every_word(XP_SITE_BRANCH);
