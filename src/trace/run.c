@@ -44,8 +44,8 @@
 #if XP__HAS_TRACING
 
 /* The way of each call is short where all on it is in one function, and what is rarely on it is not. */
-#define SHORT static inline __attribute__((always_inline)) XP__GENERAL_REGS
-#define LONG static __attribute__((noinline)) XP__GENERAL_REGS
+#define SHORT __attribute__((always_inline)) XP__GENERAL_REGS
+#define LONG __attribute__((noinline)) XP__GENERAL_REGS
 #define RARE LONG __attribute__((cold))
 
 #define NR_WORDS XP_FUNCTION_LEAVES
@@ -98,7 +98,7 @@ static XP__GENERAL_REGS const struct xp__handlers *handlers_of(const struct xp__
 	return __atomic_load_n(&function->handlers, __ATOMIC_ACQUIRE);
 }
 
-SHORT struct xp__function *find(uintptr_t code)
+static inline SHORT struct xp__function *find(uintptr_t code)
 {
 	/* ordering: (F2) pairs with (F1) */
 	const struct xp__functions *table = __atomic_load_n(&xp__functions, __ATOMIC_ACQUIRE);
@@ -272,8 +272,8 @@ static XP__GENERAL_REGS uint32_t take_frame(struct xp_function_thread *thread)
 }
 
 /* A frame for this call, which its return will find; NULL: none is left. */
-LONG struct frame *open_frame(const struct xp__call *call, struct xp__function *function,
-			      const struct xp__handlers *handlers, struct xp_function_thread *thread)
+static LONG struct frame *open_frame(const struct xp__call *call, struct xp__function *function,
+				     const struct xp__handlers *handlers, struct xp_function_thread *thread)
 {
 	uint32_t i = take_frame(thread);
 	struct frame *frame;
@@ -301,7 +301,7 @@ static XP__GENERAL_REGS uint32_t number_of(const struct frame *frame)
  * Whether the thunk that thread->busy tells of was left by siglongjmp. A call at @here inside its handler lies below
  * thread->floor, or on another stack. What lies above is looked at each time, what lies below every now and then.
  */
-RARE bool was_left(struct xp_function_thread *thread, uintptr_t here)
+static RARE bool was_left(struct xp_function_thread *thread, uintptr_t here)
 {
 	uintptr_t busy = thread->busy, floor = thread->floor ? thread->floor : busy;
 	uintptr_t own = (uintptr_t) & ((const struct xp__call *)busy)->own[OWN_THREAD], word;
@@ -324,7 +324,7 @@ static XP__GENERAL_REGS bool is_in_hand(const struct xp_function_thread *thread,
 	return __atomic_load_n(&frame_at(i)->state, __ATOMIC_RELAXED) == (uintptr_t)thread;
 }
 
-RARE void make_good(struct xp_function_thread *thread)
+static RARE void make_good(struct xp_function_thread *thread)
 {
 	uint32_t nr = __atomic_load_n(&nr_frames, __ATOMIC_RELAXED);
 
@@ -339,7 +339,7 @@ RARE void make_good(struct xp_function_thread *thread)
 }
 
 /* Counts the thread in. False: it runs a handler already, and this call is one of the handler's or of a signal's. */
-SHORT bool begin(struct xp_function_thread *thread, struct xp__call *call)
+static inline SHORT bool begin(struct xp_function_thread *thread, struct xp__call *call)
 {
 	bool first = thread->busy == 0;
 
@@ -358,7 +358,7 @@ SHORT bool begin(struct xp_function_thread *thread, struct xp__call *call)
 	return first;
 }
 
-SHORT void end(struct xp_function_thread *thread, bool first)
+static inline SHORT void end(struct xp_function_thread *thread, bool first)
 {
 	if (!first) {
 		xp__inside_leave(thread);
@@ -372,8 +372,8 @@ SHORT void end(struct xp_function_thread *thread, bool first)
 
 /* ---- the entry ---- */
 
-SHORT void describe(struct xp_function_call *public, const struct xp__function *function,
-		    uintptr_t caller)
+static inline SHORT void describe(struct xp_function_call *public, const struct xp__function *function,
+				  uintptr_t caller)
 {
 	public->function = (xp__any_function *)(function->code - function->before);
 	public->name = function->object.name;
@@ -388,8 +388,8 @@ static XP__GENERAL_REGS bool is_general(const struct xp__handler *handler)
 	return handler->handler->flags & XP_FUNCTION_GENERAL_REGS;
 }
 
-SHORT void run(struct xp__call *call, const void *area, struct xp__function *function,
-	       const struct xp__handlers *handlers, struct xp_function_thread *thread)
+static inline SHORT void run(struct xp__call *call, const void *area, struct xp__function *function,
+			      const struct xp__handlers *handlers, struct xp_function_thread *thread)
 {
 	struct frame *frame = NULL;
 	struct xp_function_call public;
