@@ -134,7 +134,7 @@ static void batch_end(struct xp__request *requests, size_t nr, bool done)
 }
 
 /* What is not skipped. On an error the request is as if it had not been begun. */
-static int begin(struct xp__request *request, struct xp_diag *diag)
+static int batch_begin(struct xp__request *request, struct xp_diag *diag)
 {
 	const bool superseded = request->skip;
 	int error = 0;
@@ -196,7 +196,7 @@ static int batch_apply(struct xp__request *requests, size_t nr, bool async, stru
 	for (size_t i = 0; i < nr; i++)
 		requests[i].async = async;
 	for (size_t i = 0; i < nr; i++) {
-		error = begin(&requests[i], diag);
+		error = batch_begin(&requests[i], diag);
 		if (error) {
 			batch_end(requests, i, false);
 			return error;
@@ -219,7 +219,7 @@ int xp__apply_locked(struct xp__request *requests, size_t nr, struct xp_diag *di
  */
 static inline int apply_single(struct xp__request *request, struct xp_diag *diag)
 {
-	int error = begin(request, diag);
+	int error = batch_begin(request, diag);
 
 	if (error)
 		return error;

@@ -354,8 +354,8 @@ static struct xp__commit *emit_rebuild(const struct xp__work *work, const struct
 }
 
 /* Runs the commit, or the same changes without breakpoints. */
-static int run(struct xp__commit *commit, const struct xp__work *work, const struct xp__size *size,
-	       struct xp_diag *diag)
+static int emit_run(struct xp__commit *commit, const struct xp__work *work, const struct xp__size *size,
+		    struct xp_diag *diag)
 {
 	bool dear = traps(commit) && !xp__port->can(XP_NEED_TRAP);
 	struct xp__commit *other = dear ? emit_rebuild(work, size, xp__port->can(~(unsigned)XP_NEED_TRAP), diag) : NULL;
@@ -393,7 +393,7 @@ int xp__work_commit(const struct xp__work *work, struct xp_diag *diag)
 			commit = emit_build(work, &size, XP_POLICY_EARLY, 0, &error, diag);
 		}
 		if (commit)
-			error = run(commit, work, &size, diag);
+			error = emit_run(commit, work, &size, diag);
 	}
 	if (!error)
 		emit_apply(work);
