@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/syscall.h>
 #include <sys/utsname.h>
 #include <time.h>
@@ -116,13 +117,15 @@ int bench_start(int argc, char **argv, const char *program, const char *usage)
 	uname(&name);
 	cpuinfo("model name", model, sizeof(model));
 	cpuinfo("flags", flags, sizeof(flags));
-	bench_say("%s: %s, %u CPUs%s, Linux %s", program, model, bench_cpus(),
-		  strstr(flags, " hypervisor") ? ", under a hypervisor" : "", name.release);
+	bench_say("%s: %s, %u CPUs%s, Linux %s, writer %s", program, model, bench_cpus(),
+		  strstr(flags, " hypervisor") ? ", under a hypervisor" : "", name.release, bench_writer());
 	if (strstr(flags, " constant_tsc") == NULL)
 		bench_say("the time stamp counter of this processor is not constant: distrust these numbers");
 	if (bench_options.json)
-		printf("{\"program\":\"%s\",\"cpu\":\"%s\",\"cpus\":%u,\"hypervisor\":%s,\"kernel\":\"%s\",\n\"rows\":[",
-		       program, model, bench_cpus(), strstr(flags, " hypervisor") ? "true" : "false", name.release);
+		printf("{\"program\":\"%s\",\"cpu\":\"%s\",\"cpus\":%u,\"hypervisor\":%s,\"kernel\":\"%s\",\"writer\":\"%s\","
+		       "\n\"rows\":[",
+		       program, model, bench_cpus(), strstr(flags, " hypervisor") ? "true" : "false", name.release,
+		       bench_writer());
 	return i;
 }
 
@@ -215,6 +218,32 @@ void bench_floor_write(void *addr, const void *bytes, size_t len)
 void bench_floor_sync(void)
 {
 	bench_check((int)syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED_SYNC_CORE, 0, 0), "membarrier");
+}
+
+const struct bench_physical *bench_physical_open(size_t size, const uint8_t *code, size_t len)
+{
+	static struct bench_physical physical;
+	int fd = memfd_create("bench_physical", MFD_CLOEXEC);
+
+	if (fd >= 0 && ftruncate(fd, (off_t)size) == 0) {
+		physical.text = mmap(NULL, size, PROT_READ | PROT_EXEC, MAP_SHARED, fd, 0);
+		physical.writable = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	}
+	if (fd >= 0)
+		close(fd);
+	if (physical.text == NULL || physical.text == MAP_FAILED || physical.writable == MAP_FAILED) {
+		bench_say("no memory that is executable and writable by another view: no physical floor");
+		return NULL;
+	}
+	memcpy(physical.writable, code, len);
+	return &physical;
+}
+
+const char *bench_writer(void)
+{
+	const char *writer = getenv("CROSSPATCH_WRITER");
+
+	return writer && *writer ? writer : "auto";
 }
 
 void bench_evict(void)
@@ -331,6 +360,15 @@ static void report(const char *title, struct bench_case *c)
 			printf(",\"floor\":\"%s\",\"ratio\":%.4f,\"ratio_p10\":%.4f,\"ratio_p90\":%.4f", c->floor->name,
 			       ratio, low, high);
 	}
+	if (c->physical) {
+		double to_physical;
+
+		qsort(c->to_physical, c->nr_ratios, sizeof(double), compare);
+		to_physical = percentile(c->to_physical, c->nr_ratios, 0.5);
+		fprintf(table, "  x physical %.2f", to_physical);
+		if (bench_options.json)
+			printf(",\"physical\":%.4f", to_physical);
+	}
 	if (c->budget > 0) {
 		fprintf(table, "  budget %.2f", c->budget);
 		if (bench_options.json)
@@ -358,6 +396,7 @@ void bench_group(const char *title, struct bench_case *cases, size_t nr, unsigne
 		cases[i].sample = malloc((size_t)rounds * block * sizeof(double));
 		cases[i].block = malloc(block * sizeof(double));
 		cases[i].ratio = malloc(rounds * sizeof(double));
+		cases[i].to_physical = malloc(rounds * sizeof(double));
 		cases[i].nr = cases[i].nr_ratios = 0;
 	}
 	for (unsigned round = 0; round < rounds; round++) {
@@ -366,9 +405,15 @@ void bench_group(const char *title, struct bench_case *cases, size_t nr, unsigne
 
 			middle[i] = run_block(&cases[i], block);
 		}
-		for (size_t i = 0; i < nr; i++)
-			if (cases[i].floor)
-				cases[i].ratio[cases[i].nr_ratios++] = middle[i] / middle[cases[i].floor - cases];
+		for (size_t i = 0; i < nr; i++) {
+			struct bench_case *c = &cases[i];
+
+			if (c->physical)
+				c->to_physical[c->nr_ratios] = middle[i] / middle[c->physical - cases];
+			if (c->floor)
+				c->ratio[c->nr_ratios] = middle[i] / middle[c->floor - cases];
+			c->nr_ratios++;
+		}
 	}
 	fprintf(table, "\n%s (ns; %u rounds x %u)\n  %-44s %11s %11s %11s %11s %s\n", title, rounds, block, "",
 		"median", "p10", "p90", "p99.9", " x floor (p10-p90)");
@@ -381,6 +426,7 @@ void bench_group(const char *title, struct bench_case *cases, size_t nr, unsigne
 		free(cases[i].sample);
 		free(cases[i].block);
 		free(cases[i].ratio);
+		free(cases[i].to_physical);
 	}
 	free(middle);
 }

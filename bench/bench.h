@@ -33,17 +33,18 @@ void bench_calibrate(void); /* sets it; bench_start() does */
 
 struct bench_case {
 	const char *name;
-	void (*enter)(void);          /* before each block, not measured; may be NULL */
-	void (*before)(uint64_t);     /* before each step, not measured; may be NULL */
-	void (*step)(uint64_t);       /* what is measured; its argument is @argument */
-	double (*value)(uint64_t);    /* instead of step: measures by itself and returns ns */
+	void (*enter)(void);       /* before each block, not measured; may be NULL */
+	void (*before)(uint64_t);  /* before each step, not measured; may be NULL */
+	void (*step)(uint64_t);    /* what is measured; its argument is @argument */
+	double (*value)(uint64_t); /* instead of step: measures by itself and returns ns */
 	uint64_t argument;
-	double per;                   /* operations in a step; 0 means 1 */
-	const struct bench_case *floor; /* of the same group; NULL: no ratio */
-	double budget;                /* of the ratio; 0: none */
-	double budget_ns;             /* of the median per operation; 0: none. Told, and judged with --budget, alike */
+	double per;                        /* operations in a step; 0 means 1 */
+	const struct bench_case *floor;    /* of the same group; NULL: no ratio */
+	const struct bench_case *physical; /* a second floor: what the processor takes. NULL: no such ratio */
+	double budget;                     /* of the ratio; 0: none */
+	double budget_ns; /* of the median per operation; 0: none. Told, and judged with --budget, alike */
 	/* results */
-	double *sample, *ratio, *block;
+	double *sample, *ratio, *to_physical, *block;
 	size_t nr, nr_ratios;
 };
 
@@ -81,6 +82,20 @@ void bench_floor_open(void);
 void bench_floor_write(void *addr, const void *bytes, size_t len);
 void bench_floor_sync(void);
 
+/*
+ * The physical floor: a store and a sync, with nothing between the program and the processor. bench_physical_open - @size bytes
+ * of memory that can be executed, and a second view of the same pages that is writable all the time; what @code holds stands at
+ * its beginning. NULL: the system gives none, and there is no such floor. What it costs otherwise, that any thread may write text,
+ * is why it is a floor and not a way.
+ */
+struct bench_physical {
+	uint8_t *text, *writable;
+};
+const struct bench_physical *bench_physical_open(size_t size, const uint8_t *code, size_t len);
+
+/* bench_writer - the writer in force, by CROSSPATCH_WRITER: "auto" if it is not set. */
+const char *bench_writer(void);
+
 /* bench_evict - writes 64 MiB of its own, so that nothing else is in the data caches or the unified ones. */
 void bench_evict(void);
 
@@ -91,7 +106,7 @@ double bench_spawn_value(const char *option);
 void bench_thread(void *(*main)(void *), void *argument, unsigned cpu);
 
 /* CALL_LOOP - loop_NAME(n): executes the instructions @call n times. The same instructions around it wherever it is used. */
-#define CALL_LOOP(name, call)                                                                                               \
+#define CALL_LOOP(name, call)                                                                                          \
 	__asm__(".pushsection .text\n"                                                                                 \
 		".balign 64\n"                                                                                         \
 		"loop_" #name ":\n"                                                                                    \

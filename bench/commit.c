@@ -9,6 +9,7 @@
  *
  * Floor: the same pages written by hand once per phase, from a small buffer that already holds what is to be written,
  * and the syncs. It reads no text, checks nothing and knows its addresses. In 4 KiB pieces, and in 64 KiB ones.
+ * Physical floor: one store for each site and phase, by a writable view of other pages, and the syncs.
  */
 #include "bench.h"
 
@@ -45,8 +46,8 @@ __asm__(".pushsection .text\n"
 extern uint8_t bench_sites[];
 extern const struct xp_branch_site bench_records[];
 
-static XP_DEFINE_STATIC_KEY_FALSE(all);       /* every site, by the records in the file */
-static XP_DEFINE_STATIC_KEY_FALSE(some);      /* some, in other groups */
+static XP_DEFINE_STATIC_KEY_FALSE(all);         /* every site, by the records in the file */
+static XP_DEFINE_STATIC_KEY_FALSE(some);        /* some, in other groups */
 static struct xp_static_key_false key[NR_KEYS]; /* those of the groups with many keys */
 static struct xp_module whole = {.abi = XP_MODULE_ABI, .nr_tables = 1};
 
@@ -193,6 +194,21 @@ static void step_floor_64k(uint64_t phases)
 		write_floor(nr_sites, 65536);
 }
 
+/* As many bytes, as far from each other, in pages that have a writable view. */
+static const struct bench_physical *physical;
+
+static void step_physical(uint64_t phases)
+{
+	static uint8_t turn;
+
+	while (phases-- > 0) {
+		turn ^= 0xa9 ^ 0xe9;
+		for (uint64_t i = 0; i < nr_sites; i++)
+			__atomic_store_n(physical->writable + i * SPACING, turn, __ATOMIC_RELAXED);
+		bench_floor_sync();
+	}
+}
+
 static void count(const char *name, void (*step)(uint64_t))
 {
 	struct xp_stats before, after;
@@ -224,10 +240,14 @@ static void commits(const char *title, unsigned rounds, unsigned block, bool man
 		 .floor = &cases[3]},
 		{.name = "key, breakpoint (2 phases)", .enter = as_breakpoint, .step = step_key, .per = per,
 		 .floor = &cases[3], .budget = 1.5, .budget_ns = budget_ns},
+		{.name = "physical floor: 1 phase, a store each", .step = step_physical, .argument = 1, .per = per},
+		{.name = "physical floor: 2 phases, a store each", .step = step_physical, .argument = 2, .per = per},
 	};
 	/* clang-format on */
 
-	bench_group(title, cases, sizeof(cases) / sizeof(cases[0]), rounds, block);
+	for (size_t i = 0; physical && i < 6; i++)
+		cases[i].physical = &cases[i < 3 ? 6 : 7];
+	bench_group(title, cases, physical ? 8 : 6, rounds, block);
 	as_auto();
 	count("auto", step_key);
 	as_breakpoint();
@@ -313,8 +333,7 @@ static void many_keys(bool interleaved)
 
 /* ---- a key with one site ---- */
 
-static struct xp_module rest = {
-	.abi = XP_MODULE_ABI, .nr_tables = 1, .tables = {{records + 1, records + NR_SITES}}};
+static struct xp_module rest = {.abi = XP_MODULE_ABI, .nr_tables = 1, .tables = {{records + 1, records + NR_SITES}}};
 
 static void alone(void)
 {
@@ -449,6 +468,9 @@ int main(int argc, char **argv)
 		execute_copy(argv);
 	if (copy)
 		unlink(copy);
+	/* A record whose object has no name is refused. */
+	for (unsigned i = 0; i < NR_KEYS; i++)
+		key[i].key.object.name = "one of many";
 	whole.tables[0].start = bench_records;
 	whole.tables[0].end = bench_records + NR_SITES;
 	if (argc > 1 && strncmp(argv[1], "--cold-", 7) == 0)
@@ -460,6 +482,7 @@ int main(int argc, char **argv)
 	}
 	bench_pin(0);
 	bench_floor_open();
+	physical = bench_physical_open((size_t)NR_SITES * SPACING, site_off, sizeof(site_off));
 	if (bench_cpus() > 1) {
 		bench_thread(bystander, NULL, 1);
 		while (executed == 0)

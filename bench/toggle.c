@@ -3,7 +3,8 @@
  * The latency of changing one site.
  *
  * Floor: one byte of text through /proc/self/mem and one membarrier, done by hand to a site of the same kind, which
- * the same bystander executes. Everything else is compared with it in the same run.
+ * the same bystander executes. Everything else is compared with it in the same run. Physical floor: the same to a page
+ * that has a second, writable view: one store and one membarrier.
  * Floor of the writer pkey: the same byte stored by hand under a protection key of the program's own, and one membarrier.
  * Groups: a bystander executes all the sites on the other CPU; a second thread sleeps; no second thread.
  * Negative control: a key that is on already is enabled again; it must cost next to nothing, or the clock measures
@@ -55,6 +56,7 @@ extern uint8_t floor_site[], nop_0[], nop_5[], nop_61[], nop_page[];
 static uint8_t *const nops[] = {nop_0, nop_5, nop_61, nop_page};
 
 static volatile uint64_t executed, taken;
+static const struct bench_physical *physical;
 
 static inline void call(const uint8_t *code)
 {
@@ -68,6 +70,8 @@ static void *bystander(void *unused)
 		if (xp_static_branch_unlikely(&key))
 			taken++;
 		call(floor_site);
+		if (physical)
+			call(physical->text);
 		for (unsigned i = 0; i < sizeof(nops) / sizeof(nops[0]); i++)
 			call(nops[i]);
 		executed++;
@@ -100,9 +104,15 @@ static void as_breakpoint(void)
 /* Undone by the next block's enter through as_default(). */
 static void as_default(void)
 {
+	static const char *const names[] = {"auto", "procmem", "mprotect", "pkey"};
+	int writer = XP_WRITER_AUTO;
+
+	for (int i = 0; i < 4; i++)
+		if (strcmp(bench_writer(), names[i]) == 0)
+			writer = i;
 	as_auto();
 	bench_check(xp_set_sync(XP_SYNC_AUTO), "sync");
-	bench_check(xp_set_writer(XP_WRITER_AUTO), "writer");
+	bench_check(xp_set_writer((enum xp_writer)writer), "writer");
 }
 
 static void as_signal(void)
@@ -167,6 +177,19 @@ static void as_pkey_breakpoint(void)
 {
 	as_pkey();
 	as_breakpoint();
+}
+
+/* As floor_site. */
+static const uint8_t physical_site[] = {0xa9, 1, 0, 0, 0, 0x90, 0xc3};
+
+static void step_physical(uint64_t unused)
+{
+	static unsigned turn;
+
+	(void)unused;
+	turn ^= 1;
+	__atomic_store_n(physical->writable, turn ? 0xe9 : 0xa9, __ATOMIC_RELAXED);
+	bench_floor_sync();
 }
 
 static void step_key(uint64_t unused)
@@ -239,6 +262,14 @@ static void step_poke(uint64_t number)
 	bench_check(xp_text_poke(&poke, NULL), "poke");
 }
 
+/* The last case is the physical floor, with which all are compared, if there is one. Returns how many cases there are. */
+static size_t with_physical(struct bench_case *cases, size_t nr)
+{
+	for (size_t i = 0; physical && i < nr - 1; i++)
+		cases[i].physical = &cases[nr - 1];
+	return physical ? nr : nr - 1;
+}
+
 /* Budgets without a second thread are 0.7 and 1.8 us on a machine whose floor is 0.58 us. */
 static void few(const char *title, double budget_auto, double budget_breakpoint)
 {
@@ -250,10 +281,11 @@ static void few(const char *title, double budget_auto, double budget_breakpoint)
 		 .budget = budget_breakpoint},
 		{.name = "5-byte nop-jmp, breakpoint", .enter = as_breakpoint, .step = step_poke, .floor = &cases[0]},
 		{.name = "control: enable what is enabled", .enter = as_auto, .step = step_same, .floor = &cases[0]},
+		{.name = "physical floor: 1 store, sync_core", .step = step_physical},
 	};
 	/* clang-format on */
 
-	bench_group(title, cases, NR(cases), 400, 20);
+	bench_group(title, cases, with_physical(cases, NR(cases)), 400, 20);
 }
 
 static void busy(void)
@@ -272,6 +304,7 @@ static void busy(void)
 		{.name = "  across pages", .enter = as_breakpoint, .step = step_poke, .argument = 3,
 		 .floor = &cases[0], .budget = 3.3},
 		{.name = "control: enable what is enabled", .enter = as_auto, .step = step_same, .floor = &cases[0]},
+		{.name = "physical floor: 1 store, sync_core", .step = step_physical},
 	};
 	/* clang-format on */
 	/* clang-format off */
@@ -284,7 +317,7 @@ static void busy(void)
 	};
 	/* clang-format on */
 
-	bench_group("one site, a busy bystander on another CPU", cases, NR(cases), 300, 20);
+	bench_group("one site, a busy bystander on another CPU", cases, with_physical(cases, NR(cases)), 300, 20);
 	bench_group("the same, other writers and syncs", others, NR(others), 100, 10);
 	as_default();
 }
@@ -440,6 +473,7 @@ int main(int argc, char **argv)
 	bench_pin(0);
 	bench_floor_open();
 	take_key();
+	physical = bench_physical_open(4096, physical_site, sizeof(physical_site));
 	few("one site, no other thread", 1.2, 3.1);
 	asynchronous("without a sync, no other thread");
 	by_key("writer pkey, no other thread");

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The counting loop of wordcount.c, which includes this twice: with TRACE_POINT a static branch, and with nothing.
+ * The counting loop of wordcount.c, which includes this three times: with TRACE_POINT a static branch, a plain flag, and nothing.
  *
  * A word is what `LC_ALL=C wc -w` of coreutils 9.1 takes for one: white space (bytes 9 to 13 and 32) ends it, a graphic
  * ASCII character (33 to 126) begins it, and every other byte does neither: control characters, all of UTF-8's.
