@@ -9,6 +9,7 @@
  * Groups: a bystander executes all the sites on the other CPU; a second thread sleeps; no second thread.
  * Negative control: a key that is on already is enabled again; it must cost next to nothing, or the clock measures
  * itself.
+ * --threads: eight threads, each toggling a key of its own, with and without a shared commit for those that wait.
  * --phases: where the time goes, by a port that reads the clock around every operation of the real one.
  */
 #include "bench.h"
@@ -17,6 +18,7 @@
 
 #include <crosspatch/crosspatch.h>
 #include <crosspatch/linux.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -460,12 +462,117 @@ static void phases(const char *title)
 	xp__port = real;
 }
 
+/* ---- --threads ---- */
+
+#define PATCHERS 8
+static XP_DEFINE_STATIC_KEY_ARRAY_FALSE(own, PATCHERS);
+static struct {
+	uint64_t commits, longest; /* ticks */
+} __attribute__((aligned(64))) patchers[PATCHERS];
+static bool patching;
+
+#define OWN(n) (xp_static_branch_unlikely(&own[n]) ? 1u << (n) : 0)
+
+/* Its sites lie on one page, as those of one program often do. */
+static __attribute__((noinline)) unsigned own_sites(void)
+{
+	return OWN(0) | OWN(1) | OWN(2) | OWN(3) | OWN(4) | OWN(5) | OWN(6) | OWN(7);
+}
+
+static void *patcher(void *number)
+{
+	uintptr_t n = (uintptr_t)number;
+
+	for (bool on = true; __atomic_load_n(&patching, __ATOMIC_RELAXED); on = !on) {
+		uint64_t before = bench_clock(), took;
+
+		bench_check(on ? xp_static_key_enable(&own[n].key) : xp_static_key_disable(&own[n].key), "own key");
+		took = bench_clock() - before;
+		patchers[n].commits++;
+		if (took > patchers[n].longest)
+			patchers[n].longest = took;
+	}
+	return NULL;
+}
+
+static int by_number(const void *a, const void *b)
+{
+	double difference = *(const double *)a - *(const double *)b;
+
+	return (difference > 0) - (difference < 0);
+}
+
+/* Commits a second of all; the least thread's part of the mean in @least, of all rounds the smallest. */
+static double throughput(double seconds, double *least, double *longest)
+{
+	pthread_t threads[PATCHERS];
+	uint64_t sum = 0, start, took;
+
+	memset(patchers, 0, sizeof(patchers));
+	patching = true;
+	start = bench_clock();
+	for (uintptr_t i = 0; i < PATCHERS; i++)
+		bench_check(pthread_create(&threads[i], NULL, patcher, (void *)i), "thread");
+	usleep((useconds_t)(seconds * 1e6));
+	__atomic_store_n(&patching, false, __ATOMIC_RELAXED);
+	for (int i = 0; i < PATCHERS; i++)
+		pthread_join(threads[i], NULL);
+	took = bench_clock() - start;
+	for (int i = 0; i < PATCHERS; i++)
+		sum += patchers[i].commits;
+	for (int i = 0; i < PATCHERS; i++) {
+		double of_mean = (double)patchers[i].commits * PATCHERS / (double)sum;
+		double ms = (double)patchers[i].longest * bench_ns_per_tick / 1e6;
+
+		*least = of_mean < *least ? of_mean : *least;
+		*longest = ms > *longest ? ms : *longest;
+	}
+	return (double)sum / ((double)took * bench_ns_per_tick / 1e9);
+}
+
+static void several_threads(void)
+{
+	enum { ROUNDS = 15 };
+	static const char *const names[] = {"commits a second, one after the other", "commits a second, shared"};
+	double rate[2][ROUNDS], ratio[ROUNDS], least[2] = {1, 1}, longest[2] = {0, 0};
+	unsigned rounds = bench_options.quick ? 5 : ROUNDS;
+	static struct xp_port apart;
+
+	real = xp__port;
+	apart = *real;
+	apart.lock_or = NULL;
+	for (unsigned i = 0; i < rounds; i++) {
+		for (int shared = 0; shared < 2; shared++) {
+			xp__port = shared ? real : &apart;
+			rate[shared][i] = throughput(0.1, &least[shared], &longest[shared]);
+		}
+		ratio[i] = rate[1][i] / rate[0][i];
+	}
+	qsort(ratio, rounds, sizeof(*ratio), by_number);
+	bench_say("\n%d threads, each toggling its own key (%u rounds of 0.1 s)", PATCHERS, rounds);
+	for (int shared = 0; shared < 2; shared++) {
+		qsort(rate[shared], rounds, sizeof(double), by_number);
+		bench_value(names[shared], rate[shared][rounds / 2], "", 0);
+		bench_value("  the least thread's part of the mean", least[shared], "", 0);
+		bench_value("  the longest commit", longest[shared], "ms", 0);
+	}
+	bench_value("shared to one after the other", ratio[rounds / 2], "", 0);
+	bench_value("  least", ratio[0], "", 0);
+	bench_value("  most", ratio[rounds - 1], "", 0);
+	if (own_sites() >> PATCHERS)
+		bench_die("a site that is not there");
+}
+
 int main(int argc, char **argv)
 {
 	bool show_phases = false;
 	struct xp_stats stats;
 
-	for (int i = bench_start(argc, argv, "bench_toggle", " [--phases]"); i < argc; i++) {
+	for (int i = bench_start(argc, argv, "bench_toggle", " [--threads | --phases]"); i < argc; i++) {
+		if (strcmp(argv[i], "--threads") == 0) {
+			several_threads();
+			return bench_end();
+		}
 		if (strcmp(argv[i], "--phases") != 0)
 			bench_die("unknown option %s", argv[i]);
 		show_phases = true;
