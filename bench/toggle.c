@@ -600,6 +600,7 @@ int main(int argc, char **argv)
 		usleep(1000);
 	bench_running = running;
 	busy();
+	by_key("writer pkey, a busy bystander on another CPU");
 	asynchronous("without a sync, a busy bystander");
 	if (show_phases)
 		phases("busy bystander");
