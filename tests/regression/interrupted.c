@@ -654,6 +654,47 @@ INTERRUPTED(load)
 #endif
 INTERRUPTED(copy)
 
+#ifdef __GLIBC__
+extern void *__libc_malloc(size_t size);
+extern void *__libc_calloc(size_t nr, size_t size);
+
+static unsigned given; /* by libc's allocator */
+
+void *malloc(size_t size)
+{
+	given++;
+	return __libc_malloc(size);
+}
+
+void *calloc(size_t nr, size_t size)
+{
+	given++;
+	return __libc_calloc(nr, size);
+}
+
+/* Also where the library takes memory for the first time, which is not in the window of a test that steps. */
+static void take_memory(void)
+{
+	single = true;
+	given = 0;
+	REQUIRE_EQ(xp_set_writer(XP_WRITER_MPROTECT), 0);
+	enable();
+	set_value();
+	set_switch();
+	poke_text();
+	trace();
+	trace_matching();
+	redirect();
+	CHECK_EQ(wrong, 0);
+	CHECK_EQ(given, 0);
+}
+
+XP_TEST(memory_is_not_of_libcs)
+{
+	xp_child(take_memory);
+}
+#endif
+
 struct xp_test_state xp_test_state;
 
 int main(int argc, char **argv)

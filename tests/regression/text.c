@@ -427,11 +427,31 @@ static void shared_and_read_only(void)
 	key_works();
 }
 
+/* Sites of a module: nothing asked about their mapping before. */
+static void key_in_shared_text(void)
+{
+	uint8_t *page = (uint8_t *)((uintptr_t)subject_key_site & ~(uintptr_t)4095);
+	const size_t size = 2 * 4096; /* the function may reach into the next page */
+	int file = memfd_create("text", 0);
+	uint8_t copy[2 * 4096];
+
+	memcpy(copy, page, size);
+	REQUIRE(file >= 0 && write(file, copy, size) == (ssize_t)size);
+	REQUIRE(mmap(page, size, PROT_READ | PROT_EXEC, MAP_FIXED | MAP_SHARED, file, 0) != MAP_FAILED);
+	CHECK_EQ(xp_set_policy(XP_POLICY_BREAKPOINT), 0);
+	CHECK_EQ(xp_static_branch_enable(&subject_key), -XP_E_NO_METHOD);
+	CHECK(!subject_key_site());
+	CHECK_MEM(page, copy, size);
+	CHECK_EQ(xp_set_policy(XP_POLICY_AUTO), 0);
+	key_works();
+}
+
 XP_TEST(shared_text)
 {
 	xp_child(shared);
 	xp_child(shared_and_writable);
 	xp_child(shared_and_read_only);
+	xp_child(key_in_shared_text);
 }
 
 static bool huge_page(struct subject *s)
@@ -499,8 +519,7 @@ static bool give_key(const struct subject *s, unsigned long rights)
 {
 	long key = syscall(SYS_pkey_alloc, 0, rights);
 
-	return key > 0 &&
-	       syscall(SYS_pkey_mprotect, s->text.base, s->text.size, PROT_READ | PROT_EXEC, key) == 0;
+	return key > 0 && syscall(SYS_pkey_mprotect, s->text.base, s->text.size, PROT_READ | PROT_EXEC, key) == 0;
 }
 
 static bool have_keys(void)

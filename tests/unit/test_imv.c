@@ -131,6 +131,24 @@ static int set(unsigned s, uint64_t bits)
 
 #define PATTERN 0x8182838485868788u
 
+/* A commit has room for as many as there are, and no more. */
+XP_TEST(many_sites_of_one_value)
+{
+	start_at(0x40);
+	module_start(&one, 0x40);
+	for (size_t i = 0; i < MAX_SITES / 2; i++)
+		module_add(&one, &forms[FOUR], &value[FOUR]);
+	CHECK_EQ(xp_module_register(&one.module), 0);
+	for (uint32_t bits = 1; bits < 4; bits++) {
+		uint64_t wide = bits;
+
+		CHECK_EQ(xp__imv_set(&value[FOUR], &wide, 4), 0);
+		for (size_t i = 0; i < one.nr; i++)
+			CHECK_EQ(operand(&one, i), bits);
+	}
+	CHECK_EQ(xp_module_unregister(&one.module), 0);
+}
+
 XP_TEST(set_reaches_every_site)
 {
 	static const enum xp_policy policies[] = {XP_POLICY_AUTO, XP_POLICY_BREAKPOINT, XP_POLICY_QUIESCE,

@@ -74,6 +74,28 @@ XP_TEST(every_choice_from_every_other)
 	end();
 }
 
+/* A commit has room for as many as there are, and no more. */
+XP_TEST(many_sites_of_one_switch)
+{
+	enum { MANY = 200 };
+	static struct xp_switch_site many[MANY];
+
+	rec_start();
+	three = (struct xp_static_switch){.object = {.name = "three"}, .nr = NR};
+	rec_targets(targets[0], NR, 0, NR, TARGET, STRIDE);
+	for (unsigned i = 0; i < MANY; i++)
+		rec_switch(&many[i], SITE(i), &three, targets[0] + 1);
+	module = (struct xp_module){.abi = XP_MODULE_ABI, .nr_tables = XP_NR_SITE_KINDS};
+	module.tables[XP_SITE_SWITCH] = (struct xp_site_table){many, many + MANY};
+	CHECK_EQ(xp_module_register(&module), 0);
+	for (int choice = NR - 1; choice >= 0; choice--) {
+		CHECK_EQ(xp__static_switch_set(&three, choice), 0);
+		for (unsigned i = 0; i < MANY; i++)
+			CHECK_EQ(jumps_to(SITE(i)), choice);
+	}
+	CHECK_EQ(xp_module_unregister(&module), 0);
+}
+
 /* Displacements inside a quadword, a writer with single stores: one write per site, one sync. */
 XP_TEST(the_displacement_is_stored_at_once)
 {
