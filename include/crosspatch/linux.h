@@ -30,7 +30,7 @@ extern "C" {
  * - text cannot be read as data where the system gave a thread the rights of a handler: in signal handlers, in threads that one
  *   made, and after siglongjmp out of one, until the thread calls the library. Such a read faults (SEGV_PKUERR); system calls
  *   that read there say EFAULT. Execution is never checked. It concerns constants between functions, the walk of a stack
- *   without unwind tables, and read-only data where the linker put it into text (-z noseparate-code);
+ *   without unwind tables, and read-only data where the linker put it into text (-z noseparate-code; gold does by itself);
  * - to make the page writable and write there, or to change its protection, is for the library alone: another patching library
  *   faults, and a page of a registered module that the program made read-only faults in the next commit. No uprobe is set there
  *   that was not set before;

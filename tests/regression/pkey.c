@@ -554,7 +554,11 @@ static void module_comes_again(void)
 	for (int i = 0; i < 3; i++) {
 		uint8_t *copy = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
+		key_works();
+		REQUIRE_EQ(nr_writable_text(), 1);
 		REQUIRE_EQ(xp_module_unregister(&xp__module), 0);
+		/* What is mapped there later is no page of ours, whose protection another writer would change. */
+		REQUIRE_EQ(nr_writable_text(), 0);
 		memcpy(copy, page, 4096);
 		REQUIRE_EQ(mprotect(copy, 4096, PROT_READ | PROT_EXEC), 0);
 		REQUIRE(mremap(copy, 4096, 4096, MREMAP_MAYMOVE | MREMAP_FIXED, page) == page);
@@ -565,10 +569,53 @@ static void module_comes_again(void)
 	}
 }
 
+/* The system refuses to take the key from a page: the module goes all the same, and the page is asked about. */
+static void module_goes_with_key(void)
+{
+	REQUIRE(take_writer());
+	REQUIRE(xp_child_filter_equal(SYS_pkey_mprotect, SECCOMP_RET_ERRNO | EACCES, PROT_WRITE, 0));
+	REQUIRE_EQ(xp_module_unregister(&xp__module), 0);
+	REQUIRE_EQ(xp_module_register(&xp__module), 0);
+	key_works();
+	CHECK(!can_write(key_text()));
+}
+
 XP_TEST(module_that_comes_again)
 {
 	NEED_KEYS();
 	xp_child(module_comes_again);
+	xp_child(module_goes_with_key);
+}
+
+/* As if another thread had unmapped the page just before the system was asked to give it back. */
+static void on_filter(int number, siginfo_t *info, void *context)
+{
+	greg_t *regs = ((ucontext_t *)context)->uc_mcontext.gregs;
+
+	(void)number;
+	(void)info;
+	munmap((void *)regs[XP_GREG_ARG1], 4096);
+	regs[XP_GREG_AX] = -ENOMEM;
+}
+
+static void unmapped_meanwhile(void)
+{
+	struct sigaction act = {.sa_sigaction = on_filter, .sa_flags = SA_SIGINFO};
+	struct subject s;
+
+	REQUIRE_EQ(xp_set_writer(XP_WRITER_PKEY), 0);
+	REQUIRE(subject_make(&s));
+	CHECK(subject_works(&s));
+	REQUIRE_EQ(sigaction(SIGSYS, &act, NULL), 0);
+	REQUIRE(xp_child_filter_equal(SYS_pkey_mprotect, SECCOMP_RET_TRAP, PROT_WRITE, 0));
+	CHECK_EQ(xp_set_writer(XP_WRITER_PROCMEM), 0);
+	CHECK_EQ(nr_writable_text(), 0);
+}
+
+XP_TEST(a_page_that_is_unmapped_while_it_is_given_back)
+{
+	NEED_KEYS();
+	xp_child(unmapped_meanwhile);
 }
 
 /* ---- children ---- */

@@ -28,7 +28,7 @@ int xp__windows_close(void);
 /* ---- writer_pkey.c. Context: text lock ---- */
 /* xp__keyed_leave - gives every page its protection back. 0, or what the system says: the pages that are left have their key. */
 int xp__keyed_leave(void);
-/* xp__keyed_gone - a module is about to go: what is there later is to be asked about. */
+/* xp__keyed_gone - a module is about to go: every known page gets its protection back. */
 void xp__keyed_gone(void);
 /* xp__keyed_is_ours - whether the page of @addr is this writer's: private text, readable for threads and handlers. */
 bool xp__keyed_is_ours(uintptr_t addr);

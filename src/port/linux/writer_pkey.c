@@ -15,8 +15,9 @@
  *     another meanwhile. Until each has come no page has the key. Alone, as in the constructor, there is nothing to ask. A round
  *     cannot reach what an outer handler's frame keeps: a thread that was in a handler has the rights that it had when that ends.
  * I4  A store into a page that is not ours any more would fault: it was unmapped, or mapped anew. Sites of registered modules
- *     stay until their module goes (XP_WRITE_KNOWN); each `life` ends with a module that does. A page is asked about once in
- *     each life, and whatever is not such a site, each time: without the right it cannot be written, with it it can.
+ *     stay until their module goes (XP_WRITE_KNOWN), and such pages are known. Before one goes all of them are given back, for
+ *     what is mapped there later is another's: a page whose protection is changed is there. Whatever is not such a site is asked
+ *     about each time: without the right it cannot be written, with it it can.
  * I5  When another writer takes over, each page gets its protection and key 0 back. If the system refuses, this one stays, with
  *     what is left of its pages: no thread can write there.
  */
@@ -39,24 +40,22 @@
 #include <sys/prctl.h>
 
 #define PAGE 4096ul
-#define ALWAYS_ASK 0u
 
 #ifndef PR_GET_MDWE
 #define PR_GET_MDWE 66
 #endif
 
-/* ---- pages that have the key: ascending, apart from each other or of different lives ---- */
+/* ---- pages that have the key: ascending, apart from each other or one known and the other not ---- */
 
 struct keyed {
 	uintptr_t start, end;
-	uint32_t life; /* in which it was found to be ours; ALWAYS_ASK */
+	bool known; /* it is ours until a module goes; else it is to be asked about */
 };
 
 static struct keyed first_room[64];
 static struct keyed *keyed = first_room;
 static size_t nr_keyed, room = sizeof(first_room) / sizeof(first_room[0]);
 static size_t last; /* the one that was asked for last */
-static uint32_t life = 1;
 
 /* The first that ends behind @at. */
 static size_t place_of(uintptr_t at)
@@ -100,10 +99,10 @@ static bool make_room(void)
 	return true;
 }
 
-static void insert(size_t at, uintptr_t start, uintptr_t end, uint32_t of)
+static void insert(size_t at, uintptr_t start, uintptr_t end, bool known)
 {
 	memmove(&keyed[at + 1], &keyed[at], (nr_keyed - at) * sizeof(*keyed));
-	keyed[at] = (struct keyed){start, end, of};
+	keyed[at] = (struct keyed){start, end, known};
 	nr_keyed++;
 }
 
@@ -117,7 +116,7 @@ static void forget(uintptr_t start, uintptr_t end)
 
 		keyed[at++].end = start;
 		if (before.end > end) {
-			insert(at, end, before.end, before.life);
+			insert(at, end, before.end, before.known);
 			return;
 		}
 	}
@@ -129,31 +128,43 @@ static void forget(uintptr_t start, uintptr_t end)
 	nr_keyed -= behind - at;
 }
 
-/* They are, and are ours in the life @of. Takes at most two more places. */
-static void note(uintptr_t start, uintptr_t end, uint32_t of)
+/* They are, and are known to be ours, or not. Takes at most two more places. */
+static void note(uintptr_t start, uintptr_t end, bool known)
 {
 	size_t at;
 
 	forget(start, end);
 	at = place_of(start);
-	insert(at, start, end, of);
-	if (at + 1 < nr_keyed && keyed[at + 1].start == end && keyed[at + 1].life == of) {
+	insert(at, start, end, known);
+	if (at + 1 < nr_keyed && keyed[at + 1].start == end && keyed[at + 1].known == known) {
 		keyed[at].end = keyed[at + 1].end;
 		memmove(&keyed[at + 1], &keyed[at + 2], (nr_keyed - at - 2) * sizeof(*keyed));
 		nr_keyed--;
 	}
-	if (at > 0 && keyed[at - 1].end == start && keyed[at - 1].life == of) {
+	if (at > 0 && keyed[at - 1].end == start && keyed[at - 1].known == known) {
 		keyed[at - 1].end = keyed[at].end;
 		memmove(&keyed[at], &keyed[at + 1], (nr_keyed - at - 1) * sizeof(*keyed));
 		nr_keyed--;
 	}
 }
 
+static long give_back(uintptr_t start, uintptr_t end)
+{
+	return XP__SYS4(SYS_pkey_mprotect, start, end - start, PROT_READ | PROT_EXEC, 0);
+}
+
+/* I4. Where the system refuses, in whole or in part, the pages are to be asked about from now on. */
 void xp__keyed_gone(void)
 {
-	life++;
-	if (life == ALWAYS_ASK)
-		life++;
+	size_t kept = 0;
+
+	for (size_t i = 0; i < nr_keyed; i++) {
+		if (keyed[i].known && give_back(keyed[i].start, keyed[i].end) == 0)
+			continue;
+		keyed[kept] = keyed[i];
+		keyed[kept++].known = false;
+	}
+	nr_keyed = kept;
 }
 
 /* ---- the window ---- */
@@ -196,7 +207,7 @@ bool xp__keyed_known(const void *addr, size_t len)
 {
 	const struct keyed *range = nr_keyed > 0 ? find((uintptr_t)addr) : NULL;
 
-	return range && range->life == life && len <= range->end - (uintptr_t)addr;
+	return range && range->known && len <= range->end - (uintptr_t)addr;
 }
 
 static uint32_t window_closed; /* what the thread with the window may at its end */
@@ -216,7 +227,7 @@ void xp__keyed_close(void)
 }
 
 /* I1. Pages from @start on, up to @end or to the end of what is mapped alike: their end, or an error in @error. */
-static uintptr_t take_pages(uintptr_t start, uintptr_t end, uint32_t of, int *error)
+static uintptr_t take_pages(uintptr_t start, uintptr_t end, bool known, int *error)
 {
 	struct xp__mapping mapping;
 
@@ -238,34 +249,33 @@ static uintptr_t take_pages(uintptr_t start, uintptr_t end, uint32_t of, int *er
 			       xp__key_take());
 	if (*error)
 		return start;
-	note(start, end, of);
+	note(start, end, known);
 	return end;
 }
 
 /* Every page of [start, end) has the key. */
 static int make_ready(uintptr_t start, uintptr_t end, bool known)
 {
-	const uint32_t of = known ? life : ALWAYS_ASK;
 	int error = 0;
 
 	for (uintptr_t page = start; page < end && !error;) {
 		struct keyed *range = find(page);
 		uintptr_t to = range ? page + PAGE : end;
 
-		if (range && known && range->life == life) {
+		if (range && known && range->known) {
 			page = range->end;
 			continue;
 		}
 		if (range && is_ours(page)) {
 			error = make_room() ? 0 : -ENOMEM;
-			if (!error && range->life != of && known)
-				note(page, to, of);
+			if (!error && known)
+				note(page, to, known);
 			page = to;
 			continue;
 		}
 		if (!range && place_of(page) < nr_keyed && keyed[place_of(page)].start < to)
 			to = keyed[place_of(page)].start;
-		page = take_pages(page, to, of, &error);
+		page = take_pages(page, to, known, &error);
 	}
 	return error;
 }
@@ -347,8 +357,9 @@ int xp__keyed_leave(void)
 		long error = 0;
 
 		if (xp__key_has(page))
-			error = XP__SYS4(SYS_pkey_mprotect, page, PAGE, PROT_READ | PROT_EXEC, 0);
-		if (error)
+			error = give_back(page, range->end);
+		/* The program may unmap what is not known (I4) at this moment. */
+		if (error && xp__key_has(page))
 			return (int)error;
 		range->end = page;
 		nr_keyed -= range->start == page;
