@@ -236,9 +236,9 @@ int xp__apply(struct xp__request *request, struct xp_diag *diag)
 	if (request->kind->asynchronous)
 		return xp__share(request, xp__apply_locked, diag);
 	error = xp__lock(diag);
-
 	if (error)
 		return error;
+	xp__share_disband();
 	if (request->kind->single && !xp__modules_wait() && !xp__owed())
 		error = apply_single(request, diag);
 	else
@@ -253,6 +253,7 @@ int xp__apply_async(struct xp__request *request, struct xp_ticket *ticket)
 
 	if (error)
 		return error;
+	xp__share_disband();
 	error = batch_apply(request, 1, true, NULL);
 	if (!error)
 		*ticket = xp__ticket();
@@ -268,6 +269,7 @@ int xp__apply_listed(size_t (*list)(struct xp__request *requests))
 
 	if (error)
 		return error;
+	xp__share_disband();
 	nr = list(NULL);
 	if (nr > 0) {
 		requests = xp__reclaim_port(nr * sizeof(*requests));
@@ -429,6 +431,7 @@ static int batch_commit(struct xp_batch *batch, struct xp_ticket *ticket, struct
 	error = xp__lock(diag);
 	if (error)
 		return error;
+	xp__share_disband();
 	error = batch_apply(batch->requests, batch->nr, ticket != NULL, diag);
 	if (!error && ticket)
 		*ticket = xp__ticket();

@@ -18,7 +18,8 @@
  * I2  What a leader reads lies in the slot, never in the stack of the thread that waits: that thread may give up.
  * I3  If the commit of all fails, nothing has changed, and each request is tried alone: none fails on account of another one.
  *     If it was the engine's end, all have its error.
- * I4  Of one object there is one request in a commit: the next one is for the next commit, in the order of the slots.
+ * I4  Of one object there is one request in a commit: the next one is for the next commit, in the order of the slots. The leader's
+ *     own comes last of all.
  * I5  A leader serves those that wait when it got the lock, and no others: at most one request for each slot. A thread waits for
  *     the leader that was there, and, if it is not itself the next, for one more; and for as many commits that are not shared as
  *     the lock lets before it, in the order in which they came.
@@ -26,6 +27,9 @@
  *     that the change was begun (-XP_E_BEGUN), the slot stays the leader's, and it is free when that ends.
  * I7  In the child of a fork no slot is anybody's: its threads are not there. A signal handler that forked in the middle of a
  *     wait finds by `generation` that its own is not, and goes on alone.
+ * I8  A thread may leave its wait by a jump, and its request stays. It is never carried out after a change that began later: of
+ *     a leader's requests its own comes last (I4), and a change that is not shared first sends all that wait away
+ *     (xp__share_disband()). They come once more, and if that happens again they wait for the lock alone. The slot is lost.
  */
 #include "core/share.h"
 
@@ -33,6 +37,8 @@
 #include "core/state.h"
 
 #define BITS (8 * (unsigned)sizeof(unsigned long))
+
+#define TRIES 2u /* I8 */
 
 enum { NOT_YET, DONE, ALONE, ABANDONED }; /* of slot.done; ALONE: not carried out, by no leader ever */
 
@@ -190,10 +196,11 @@ void xp__share_disband(void)
 		share_done(&slots[__builtin_ctzl(taken)], ALONE);
 }
 
-/* Those that are carried out together: the leader's own request first, if it is not done yet; of each object one. */
+/* Those that are carried out together; of each object one. */
 struct round {
 	struct slot *slot[BITS + 1]; /* NULL: the leader's own */
 	size_t nr;
+	bool last; /* with the leader's own */
 };
 
 static void share_add(struct round *round, struct slot *slot, const struct xp__request *request,
@@ -205,15 +212,13 @@ static void share_add(struct round *round, struct slot *slot, const struct xp__r
 		request->object->scratch = 1;
 }
 
-/* Takes what fits into a round out of @taken. */
+/* Takes what fits into a round out of @taken. The leader's own request comes when no other one is left before it. */
 static unsigned long share_gather(struct round *round, unsigned long taken, const struct xp__request *own,
 				  struct xp__request *requests)
 {
 	unsigned long rest = 0;
 
 	round->nr = 0;
-	if (own)
-		share_add(round, NULL, own, requests);
 	for (; taken; taken &= taken - 1) {
 		struct slot *slot = &slots[__builtin_ctzl(taken)];
 
@@ -222,6 +227,9 @@ static unsigned long share_gather(struct round *round, unsigned long taken, cons
 		else
 			share_add(round, slot, &slot->request, requests);
 	}
+	round->last = rest == 0 && !(own->object && own->object->scratch);
+	if (round->last)
+		share_add(round, NULL, own, requests);
 	for (size_t i = 0; i < round->nr; i++)
 		if (requests[i].object)
 			requests[i].object->scratch = 0;
@@ -232,7 +240,7 @@ static int share_lead(struct xp__request *own, xp__share_apply *apply, struct xp
 {
 	static struct xp__request requests[BITS + 1]; /* a signal's stack is small */
 	unsigned long rest = share_take();
-	bool first = true;
+	struct round round = {.last = false};
 	int result = 0;
 
 	if (rest == 0)
@@ -240,12 +248,11 @@ static int share_lead(struct xp__request *own, xp__share_apply *apply, struct xp
 	/* ordering: (Q2) pairs with (Q1): told to a sanitizer */
 	for (unsigned long left = rest; left; left &= left - 1)
 		xp__tell(&slots[__builtin_ctzl(left)].done, __ATOMIC_ACQUIRE);
-	for (; first || rest; first = false) {
+	while (!round.last) {
 		struct xp_diag all = {0};
-		struct round round;
 		int error;
 
-		rest = share_gather(&round, rest, first ? own : NULL, requests);
+		rest = share_gather(&round, rest, own, requests);
 		error = xp_state() == XP_STATE_WEDGED ? -XP_E_WEDGED : apply(requests, round.nr, &all);
 		for (size_t i = 0; i < round.nr; i++) {
 			struct slot *slot = round.slot[i];
@@ -274,16 +281,15 @@ int xp__share(struct xp__request *request, xp__share_apply *apply, struct xp_dia
 {
 	int error = xp__lock_or(diag, NULL);
 
-	if (error > 0) {
+	for (unsigned tries = 0; error > 0 && tries < TRIES; tries++)
 		switch (share_wait(request, diag, &error)) {
 		case ENDED:
 			return error;
 		case LOCKED:
 			break;
 		case ON_ITS_OWN:
-			error = xp__lock(diag);
+			error = tries + 1 < TRIES ? xp__lock_or(diag, NULL) : xp__lock(diag);
 		}
-	}
 	if (error)
 		return error;
 	error = share_lead(request, apply, diag);

@@ -15,7 +15,10 @@
 typedef int xp__share_apply(struct xp__request *requests, size_t nr, struct xp_diag *diag);
 int xp__share(struct xp__request *request, xp__share_apply *apply, struct xp_diag *diag);
 
-/* xp__share_disband - each thread that waits carries out its own request. Context: text lock. */
+/*
+ * xp__share_disband - no request that waits will be carried out by another thread than its own: before a change that is not shared,
+ * and before a module goes. Context: text lock.
+ */
 void xp__share_disband(void);
 
 #endif

@@ -24,6 +24,7 @@
 #include "core/batch.h"
 #include "core/commit.h"
 #include "core/deps.h"
+#include "core/share.h"
 #include "core/site.h"
 #include "core/state.h"
 #include "core/ticket.h"
@@ -426,6 +427,7 @@ static int with_lock(int (*change)(struct xp_static_key *), struct xp_static_key
 
 	if (error)
 		return error;
+	xp__share_disband();
 	error = change(key);
 	xp__unlock();
 	return error;
@@ -535,6 +537,7 @@ int xp__static_key_dec_deferred(struct xp_static_key *key, struct xp__deferred *
 
 	if (error)
 		return error;
+	xp__share_disband();
 	error = dec_deferred_locked(real_key(key), deferred);
 	waits = deferred->pending;
 	xp__unlock();
@@ -547,6 +550,7 @@ int xp__static_key_deferred_flush(struct xp__deferred *deferred)
 
 	if (error)
 		return error;
+	xp__share_disband();
 	if (deferred->pending)
 		error = carry_out(deferred);
 	xp__unlock();
