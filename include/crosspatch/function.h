@@ -13,11 +13,11 @@
  * One file at least of each executable or shared object with such functions includes this header: it holds the object's
  * stub, and registers its records.
  *
- * A traced function's entry is a call of the stub, which leads into the library; a redirected one's is a jmp. The plugin's is
- * TEST of a constant while it is off, one byte away from the call: tracing takes one sync and no breakpoint. So is a nop's from
- * when it was first traced, or prepared. TEST changes flags, as the stub does: at an entry they mean nothing by the System V
- * ABI. A function that is called with a meaning in its flags, by assembly, has no entry, or one that is only
- * redirected. For x86-64.
+ * A traced function's entry is a call of the stub, which leads into the library; a redirected one's is a jmp. While it is off,
+ * the plugin's entry is a TEST of a constant, which differs from the call in one byte: tracing takes one sync and no breakpoint.
+ * An entry that is a nop (made by the option, or by the plugin with entries=nop) becomes the TEST when it is first traced, or by
+ * xp_function_prepare(). TEST changes flags, as the stub does: at an entry they mean nothing by the System V ABI. A function
+ * that assembly calls with a meaning in the flags must have no entry, or a nop that is redirected only. For x86-64.
  */
 #ifndef XP_FUNCTION_H
 #define XP_FUNCTION_H
@@ -195,8 +195,8 @@ size_t xp_function_stack_gone(const void *low, const void *high);
 int xp_function_quiesce(xp__any_function *const *fns, size_t nr, struct xp_diag *diag);
 
 /*
- * xp_function_prepare - makes of each matching entry that is nops what is one byte away from the call; where the object has no
- * stub, one nop of five of one byte (gcc's -fpatchable-function-entry=5, which cannot be traced or redirected as it is).
+ * xp_function_prepare - makes each matching entry that is nops the TEST that is one byte away from the call; where the object has
+ * no stub, one nop of five of one byte (gcc's -fpatchable-function-entry=5, which cannot be traced or redirected as it is).
  * With NULL: all. Names are unknown there, unless the object was annotated: only NULL and "*" match. Return: how many, or an
  * error; then none. Nops that do not stand at the beginning of their function are left out; what says where it begins is its
  * unwind information, or annotate's record.
@@ -234,9 +234,9 @@ void xp_function_stats_read(struct xp_function_stats *stats);
 
 /*
  * A counter of calls that scales: threads add to different cache lines. xp_function_counting() is a handler whose data is
- * such a counter, zeroed; xp_function_counted() adds it up: exact when no thread counts. A function that has no other handlers
- * is counted without running one, which takes less time, and so are its calls in signal handlers that interrupted the library
- * where none runs.
+ * such a counter, zeroed; xp_function_counted() adds it up: exact when no thread counts. If a function has no other handlers,
+ * its calls are counted without running a handler, which takes less time; calls made by signal handlers that interrupted the
+ * library are then counted too, unless they interrupted a handler.
  * Context: any. Ordering: none. Errors: none. Progress: wait-free.
  */
 struct xp_function_counter {

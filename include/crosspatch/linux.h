@@ -19,24 +19,24 @@ extern "C" {
  *	mprotect  a window in which the page is readable, writable and executable: single stores of up to 8 bytes;
  *	          refused by MDWE, mseal, SELinux execmod
  *	pkey      no system call: a page that was once written to stays readable, writable and executable, under a protection key
- *	          that lets no thread write but the committing one, for the moment of its store; single stores of up to 8 bytes.
- *	          Needs a processor with protection keys (PKU); takes one of the process' 15 keys, for good; refused by MDWE,
- *	          SELinux execmem. Text that cannot have the key (shared, huge pages, sealed) is for the other two
+ *	          that lets only the committing thread write, for the moment of its store; single stores of up to 8 bytes. Needs
+ *	          a processor with protection keys (PKU), and takes one of the process' 15 keys for good; refused by MDWE,
+ *	          SELinux execmem. Text that cannot have the key (shared, huge pages, sealed) is written by the other two
  * auto: procmem if it works, else mprotect; and where one of them cannot write a mapping, the other: text that is mapped
  * shared or on huge pages is for mprotect. And mprotect for a commit that would need breakpoints, if a thread blocks
  * SIGTRAP or cannot be asked for its mask (no descriptor, no /proc), or a tracer has the process, or there are more than 32
- * threads, and single stores do. One that is forced is the only one that is ever tried, but for pkey. auto never takes pkey,
- * for it costs the program something. In a page that has the key
- * - text cannot be read as data where the system gave a thread the rights of a handler: in signal handlers, in threads that one
- *   made, and after siglongjmp out of one, until the thread calls the library. Such a read faults (SEGV_PKUERR); system calls
- *   that read there say EFAULT. Execution is never checked. It concerns constants between functions, the walk of a stack
- *   without unwind tables, and read-only data where the linker put it into text (-z noseparate-code; gold does by itself);
- * - to make the page writable and write there, or to change its protection, is for the library alone: another patching library
- *   faults, and a page of a registered module that the program made read-only faults in the next commit. No uprobe is set there
- *   that was not set before;
+ * threads, and single stores do. If procmem or mprotect is forced, no other writer is ever tried.
+ * auto never takes pkey, for it costs the program something. In a page that has the key
+ * - text cannot be read as data where the system gave a thread the rights of a handler: in a signal handler, in a thread that a
+ *   handler made, and after siglongjmp out of a handler, until the thread calls the library. Such a read faults (SEGV_PKUERR);
+ *   system calls that read there return EFAULT. Execution is never checked. What suffers is constants between functions, the
+ *   walk of a stack without unwind tables, and read-only data that the linker put into text (-z noseparate-code; gold does);
+ * - only the library may write, or change the protection: another patching library faults when it writes there, and if the
+ *   program makes such a page of a registered module read-only, the library's next store there faults. No new uprobe can be set;
  * - code that executes WRPKRU can give itself the right to write.
- * Threads that run already are asked to come by the signal of a rendezvous, below: what refuses that, refuses this writer. A
- * thread that is inside a signal handler then has the rights that it had, when that handler ends.
+ * Where there are other threads already, xp_set_writer() brings each to a handler by the signal of a rendezvous (below), to give
+ * it its rights; what refuses the rendezvous refuses this writer. A thread that is inside a signal handler of the program at
+ * that time has its earlier rights again when that handler ends.
  */
 enum xp_writer { XP_WRITER_AUTO, XP_WRITER_PROCMEM, XP_WRITER_MPROTECT, XP_WRITER_PKEY };
 
@@ -62,18 +62,18 @@ enum xp_sync { XP_SYNC_AUTO, XP_SYNC_MEMBARRIER, XP_SYNC_SIGNAL };
 /*
  * xp_set_writer / xp_set_sync - for all later commits. The environment variables CROSSPATCH_WRITER (auto, procmem,
  * mprotect, pkey) and CROSSPATCH_SYNC (auto, membarrier, signal) set them at start; ignored in set-uid programs.
- * Context: thread; waits for a commit in progress. Ordering: none. Errors: -EINVAL; -XP_E_NO_WRITER, -XP_E_NO_SYNC if
- * the one named does not work here, what the system says if it does not let pkey give pages their protection back,
- * -XP_E_TRANSLATED if it writes and old text is executed (valgrind without
- * --smc-check=all, qemu-user): the setting stays as it was; -XP_E_REENTRANT. Progress: waits for the text lock.
+ * Context: thread; waits for a commit in progress. Ordering: none. Errors, after all of which the setting is as it was: -EINVAL;
+ * -XP_E_NO_WRITER, -XP_E_NO_SYNC if the one named does not work here; -XP_E_TRANSLATED if it writes and old text is executed
+ * (valgrind without --smc-check=all, qemu-user); -XP_E_REENTRANT; the system's -errno if the writer was pkey, and a page cannot
+ * be given its protection back. Progress: waits for the text lock.
  */
 int xp_set_writer(enum xp_writer writer);
 int xp_set_sync(enum xp_sync sync);
 
 /*
  * Whether the files that a commit asks and writes (/proc/self/mem, maps, task) stay open until the next one.
- *	close  each commit opens what it needs, at descriptors from 4000 up where the limit allows, or for one call, or where
- *	       there is no other thread, at any, and closes it before it returns: fork, _Fork, vfork and clone hand nothing to a child, unless another thread commits at that moment
+ *	close  each commit opens what it needs, and closes it before it returns: fork, _Fork, vfork and clone hand nothing to a child,
+ *	       unless another thread commits then. Descriptors from 4000 up if the limit allows; any for one call, or with one thread
  *	keep   they stay open from now on, so a commit is some microseconds faster, and goes on to work where they cannot be
  *	       opened any more: /proc/self/mem after setuid, all three after chroot
  * What keep gives away: a child holds the descriptors until it executes another program or, made by fork(), at once closes

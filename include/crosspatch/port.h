@@ -38,7 +38,7 @@ enum xp_need {
 #define XP_WRITE_UNDO 2u
 /* Unless the commit fails, nothing is written after this: files that were opened for it are no longer needed. A hint. */
 #define XP_WRITE_LAST 4u
-/* All that is stored belongs to sites of registered modules: what was found out of that text holds until text_gone(). A hint. */
+/* All bytes belong to sites of registered modules: what the port found out about that text holds until text_gone(). A hint. */
 #define XP_WRITE_KNOWN 8u
 
 /* The registers of an interrupted bystander: the architecture's, see <crosspatch/arch.h>. */
@@ -86,7 +86,7 @@ struct xp_port {
 	 * prepare - called once per commit under the text lock, before its first store, with XP_NEED_ bits.
 	 * Sees that the writer works, registers the sync, installs the trap handler, checks that no thread blocks or
 	 * ignores the trap. Errors: a code, with @diag telling tid, system error and detail. Text untouched.
-	 * Without any bit where sync_core() alone follows, for stores of a commit that was prepared for it.
+	 * Also called without any bit, before a sync_core() that an earlier, asynchronous commit left.
 	 */
 	int (*prepare)(unsigned needs, struct xp_diag *diag);
 
@@ -215,27 +215,27 @@ struct xp_port {
 	int (*data_check)(const void *addr);
 
 	/*
-	 * lock_or - as lock(), but 1 without it: at once, if @done is NULL and another thread has it; else as soon as *@done is not 0
-	 * any more, which the thread that has the lock made so. told - said by that thread, under the lock: it did; its unlock() wakes
-	 * all that wait. NULL, both: changes are not shared between threads.
+	 * lock_or - as lock(), but 1 without the lock: at once if @done is NULL and another thread has it; else as soon as *@done is not
+	 * 0, which the owner writes when it has made the caller's change. told - the owner wrote such a word: its unlock() then wakes all
+	 * threads that wait. Context of told: text lock. Both NULL: changes are not shared between threads.
 	 */
 	int (*lock_or)(const uint32_t *done);
 	void (*told)(void);
 
-	/* text_gone - a registered module goes, and its text may: XP_WRITE_KNOWN. Context: text lock. NULL: nothing is to be told. */
+	/* text_gone - a module goes, its text may follow: what XP_WRITE_KNOWN told holds no more. Context: text lock. NULL: not told. */
 	void (*text_gone)(void);
 
 	/*
-	 * text_known - whether [addr, addr + len) was found to be text that can be read and written, by a store of sites of
-	 * registered modules (XP_WRITE_KNOWN), since the last text_gone(): it need not be asked about. Without a system call.
+	 * text_known - whether a store with XP_WRITE_KNOWN has shown, since the last text_gone(), that [addr, addr + len) is text
+	 * that can be read and written: text_check() is then not needed. Makes no system call.
 	 * Context: text lock. NULL: nothing is known.
 	 */
 	bool (*text_known)(const void *addr, size_t len);
 
 	/*
 	 * text_window - lets the calling thread store to text by itself, from @addr up to the address that is returned, until
-	 * text_close(); 0: it may not. It then stores single bytes to sites of registered modules (XP_WRITE_KNOWN), and calls
-	 * nothing else. Ordering: as text_write(). Both may be NULL: it never may.
+	 * text_close(). 0: it may not. Between the two the core stores single bytes to sites of registered modules, and calls
+	 * nothing else of the port. Context: text lock, after prepare(). Ordering: as text_write(). Both NULL: it never may.
 	 */
 	uintptr_t (*text_window)(const void *addr);
 	void (*text_close)(void);
@@ -328,7 +328,7 @@ enum xp_trap_verdict xp_trap_fault(struct xp_regs *regs, unsigned shard, struct 
 /* xp_deferred_run - carries out the deferred decrements that are due. Context: the port's own thread, no locks held. */
 void xp_deferred_run(void);
 
-/* xp_share_fork_child - in the child of a fork: no other thread waits. Context: as xp_trap_fork_child(). */
+/* xp_share_fork_child - in the child of a fork: no thread waits for a shared commit. Context: as xp_trap_fork_child(). */
 void xp_share_fork_child(void);
 
 /*

@@ -236,9 +236,9 @@ int xp__static_key_rate_limit(struct xp__deferred *deferred, uint32_t delay_ms);
 #define xp_static_branch_disable(x) xp_static_key_disable(&(x)->key)
 
 /*
- * xp_static_branch_enable_async / _disable_async(&name, &ticket) - the same without the wait for other processors: struct
- * xp_ticket says when they have noticed. See xp_batch_commit_async(), for the ordering too. xp_static_key_enabled() says that the
- * key is on when the ticket is done. Another change of the key, an enable too, returns 0 only when it is so on every processor.
+ * xp_static_branch_enable_async / _disable_async(&name, &ticket) - the same without the wait for other processors: the ticket says
+ * when all execute the new state. Ordering, Progress: as xp_batch_commit_async(). xp_static_key_enabled() says at once that it is
+ * off, and that it is on when the ticket is done. Any other change of the key, an enable too, returns 0 only when it is so everywhere.
  * Errors beyond the above: -XP_E_NEEDS_SYNC under policies breakpoint and quiesce; -EINVAL for no ticket.
  */
 struct xp_ticket;

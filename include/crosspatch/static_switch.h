@@ -179,8 +179,8 @@ int xp__switch_beyond(void) __attribute__((error("the static switch has no such 
 
 /*
  * xp_static_switch_choice(&name) - the choice, by a plain load.
- * Context: any. Ordering: acquire: every site already executes the choice that is returned, or a later one; where an
- * asynchronous commit made it (xp_batch_commit_async()), from when its ticket is done. Errors:
+ * Context: any. Ordering: acquire: every site already executes the choice that is returned, or a later one. If an
+ * asynchronous commit made it (xp_batch_commit_async()), that holds when the ticket is done. Errors:
  * none. Progress: wait-free.
  */
 #define xp_static_switch_choice(x) xp__static_switch_choice(XP__SWITCH_KEY(x))

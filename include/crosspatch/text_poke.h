@@ -57,11 +57,11 @@ struct xp_poke {
  * site; a thread that blocks or ignores SIGTRAP where no single store will do instead of a trap; one that does not come to the rendezvous of the
  * quiesce policy or of the signal sync: linux.h), -XP_E_NOT_TEXT, -XP_E_MULTI,
  * -XP_E_EMULATE, -XP_E_RANGE, -XP_E_NO_METHOD, -XP_E_NO_SYNC, -XP_E_NO_WRITER, -XP_E_SHADOW_STACK, -XP_E_NOT_READY,
- * -XP_E_REENTRANT, -XP_E_HELD, -XP_E_WEDGED, -ENOMEM, or what the system said (rolled back).
+ * -XP_E_REENTRANT, -XP_E_HELD, -XP_E_WEDGED, -ENOMEM, what the system said (rolled back); -XP_E_BEGUN: it may still change later.
  * Progress: waits for the text lock and for each sync. Threads get the lock in the order in which they began to wait. While
- * one thread keeps it, the others wait at most 20 s, or 2 s if it forks: then -XP_E_HELD. @diag may be NULL.
- * A thread that waits may have its change made by the one that gets the lock, in one commit with that thread's own; each has its
- * own error. If such a commit has begun and does not end for 20 s, -XP_E_BEGUN: the change may still be made.
+ * one thread keeps it, the others wait at most 20 s, or 2 s if it forks: then -XP_E_HELD. @diag may be NULL. The thread that gets
+ * the lock may make the changes of those that wait in one commit with its own; each is told the error of its own change. If a
+ * thread took a change so, and its commit does not end, the one that asked waits once more as long: then -XP_E_BEGUN.
  */
 int xp_text_poke(const struct xp_poke *poke, struct xp_diag *diag);
 
@@ -107,7 +107,7 @@ int xp_batch_add_poke(struct xp_batch *batch, const struct xp_poke *poke);
 int xp_batch_commit(struct xp_batch *batch, struct xp_diag *diag);
 
 /*
- * What an asynchronous commit leaves: the number of the sync that makes it old. All fields are the library's. Of zeros it is
+ * The number of a sync: the ticket is done when that sync, or a later one, has ended. All fields are the library's. Of zeros it is
  * done. It may be copied, and waited for and polled by any thread, any number of times; there is nothing to give back.
  */
 struct xp_ticket {
@@ -115,11 +115,11 @@ struct xp_ticket {
 };
 
 /*
- * xp_batch_commit_async - the same without the wait for other processors: all stores are made, and @ticket says when they have
- * taken effect everywhere.
+ * xp_batch_commit_async - xp_batch_commit() without the wait for other processors: all stores are made, and @ticket says when
+ * they have taken effect everywhere.
  *
- * For changes of keys, values, switches and pokes that take one store: where xp_batch_commit() does one sync, and where
- * nothing is given back afterwards. For anything else -XP_E_NEEDS_SYNC.
+ * For changes of keys, values, switches and pokes that take one store for each site. For anything else -XP_E_NEEDS_SYNC: what
+ * takes several stores needs a sync after each; and calls, gates and functions give something back after the sync.
  * Context: as xp_text_poke().
  * Ordering: until the ticket is done each execution is old or new, on each processor, also old after new. A thread that sees the
  * ticket done (by xp_ticket_wait() or xp_ticket_poll(), or told by a thread that did) executes the new instruction. Until then
@@ -136,15 +136,15 @@ int xp_batch_commit_async(struct xp_batch *batch, struct xp_ticket *ticket, stru
 /*
  * xp_ticket_wait - returns when the ticket is done: at once if a later sync of any commit, or of any wait, has ended since;
  * else it does that sync, for all tickets.
- * Context: as xp_text_poke(). Ordering: on return of 0 no processor executes what was old when the ticket was given. Errors: those of a sync, as
- * xp_text_poke()'s; -EINVAL for no ticket, or one that was never given; -XP_E_WEDGED. The changes stand, the ticket is not
- * done, and it may be waited for again. Progress: waits for the text lock and for one sync.
+ * Context: as xp_text_poke(). Ordering: on return of 0 no processor executes what was old when the ticket was given. Errors: as
+ * xp_text_poke()'s of lock and sync; -EINVAL for no ticket, or one that was never given; -XP_E_WEDGED. After an error the changes
+ * stand, the ticket is not done, and it may be waited for again. Progress: waits for the text lock and for one sync.
  *
  * xp_ticket_poll - 1 if the ticket is done, 0 if not. It never makes it so.
  * Context: any, signal handlers included. Ordering: acquire: of 1, as above. Errors: -EINVAL as above; -XP_E_WEDGED: it
  * never will be. Progress: wait-free.
  *
- * A child of fork has the tickets of its parent. In 32-bit code a ticket that is kept for 2^31 syncs may be told to be not done.
+ * In a child of fork the tickets of its parent are valid. In 32-bit code, after 2^31 syncs a ticket may seem not to be done.
  */
 int xp_ticket_wait(const struct xp_ticket *ticket, struct xp_diag *diag);
 int xp_ticket_poll(const struct xp_ticket *ticket);

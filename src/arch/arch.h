@@ -125,7 +125,7 @@ bool xp__fault_stands(uintptr_t code);
  * Entries of functions. xp__form_entry_off - what does nothing at an entry, and differs from the call of @stub there in its
  * first XP__ENTRY_SHARED bytes alone. It may do what is dead at an entry, change flags for instance. xp__form_is_entry_off -
  * one of those, whatever its stub. xp__entry_is - whether the call of @stub, or what differs from it so, stands there, in text
- * that can be read; inline, as xp__branch_is(). xp__entry_flip - makes the one of the other in bytes that are one of them;
+ * that can be read; inline, as xp__branch_is(). xp__entry_flip - @text is one of these two, and becomes the other one;
  * inline. xp__form_entry_built - number @n of the nops that compilers leave, the
  * one of one instruction first. False: there are no more. xp__form_is_entry_nop - any of them; xp__form_is_entry_nops - the
  * second, of several instructions. xp__form_is_landing - whether the XP__LANDING_LEN bytes are an instruction that marks where indirect

@@ -25,7 +25,7 @@ int xp__apply_locked(struct xp__request *requests, size_t nr, struct xp_diag *di
 /* xp__apply - the same for one request, under the text lock that it takes. */
 int xp__apply(struct xp__request *request, struct xp_diag *diag);
 
-/* xp__apply_async - the same without a sync, which @ticket stands for. Errors: -EINVAL for NULL, -XP_E_NEEDS_SYNC; it is as before. */
+/* xp__apply_async - the same, and @ticket tells of the sync that is left. Errors: also -EINVAL for NULL, -XP_E_NEEDS_SYNC. */
 int xp__apply_async(struct xp__request *request, struct xp_ticket *ticket);
 
 /*

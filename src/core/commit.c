@@ -86,7 +86,7 @@ struct xp__commit *xp__commit_new(const struct xp__size *room)
 
 /* ---- plans ---- */
 
-/* The number of the plan that was just filled in. Asked once here, of each: of a million plans it would take ten milliseconds. */
+/* The number of the plan that was just filled in. Its needs are noted here: to ask a million plans later takes ten milliseconds. */
 static int take_plan(struct xp__commit *commit)
 {
 	const struct xp__plan *plan = &commit->plans[commit->nr_plans];

@@ -232,16 +232,16 @@ struct xp__kind {
 		    struct xp_diag *diag);
 
 	/*
-	 * synced - the sync that an asynchronous commit owed to sites of @object has been: they execute what stands there. May be
+	 * synced - the sync that an asynchronous commit left has ended: the sites of @object execute what stands there. May be
 	 * NULL.
 	 */
 	void (*synced)(struct xp_object *object);
 
 	/*
 	 * single - where the object has one site, its text is as it must be, and it changes by one store that needs nothing but a
-	 * sync: the plan that emit() would make for it, and the site in @addr. NULL: all of that is found out in the general way,
-	 * and what is wrong is told. Not asked of requests that are made for a module that comes. The function may be NULL; a kind that has it
-	 * has no applied().
+	 * sync: the plan that emit() would make for it, and the site in @addr. NULL: the general way is taken, which says what is
+	 * wrong. Not called for requests that are made because a module comes. The function may be NULL; a kind that has it has no
+	 * applied().
 	 */
 	struct xp__plan *(*single)(const struct xp__request *request, uintptr_t *addr);
 

@@ -18,7 +18,7 @@ int xp__commit_ready(struct xp__commit *commit, struct xp_diag *diag);
 
 /*
  * xp__commit_single - the protocol for one site of a record, by a plan of one store that needs XP_NEED_SYNC alone, while no sync is
- * owed: what xp__commit_run() would do with a commit of it, without one.
+ * owed: does what xp__commit_run() would do with a commit of that one site.
  */
 int xp__commit_single(struct xp__plan *plan, uintptr_t addr, struct xp_diag *diag);
 

@@ -17,16 +17,16 @@
  *     So a request is carried out at most once.
  * I2  What a leader reads lies in the slot, never in the stack of the thread that waits: that thread may give up.
  * I3  If the commit of all fails, nothing has changed, and each request is tried alone: none fails on account of another one.
- *     If it was the engine's end, all have its error.
+ *     If the engine was wedged, all have its error.
  * I4  Of one object there is one request in a commit: the next one is for the next commit, in the order of the slots. The leader's
  *     own comes last of all.
- * I5  A leader serves those that wait when it got the lock, and no others: at most one request for each slot. A thread waits for
- *     the leader that was there, and, if it is not itself the next, for one more; and for as many commits that are not shared as
- *     the lock lets before it, in the order in which they came.
+ * I5  A leader serves the threads that waited when it got the lock, and no others: at most one request for each slot. A thread
+ *     waits for the leader that has the lock, and, if it is not itself the next, for one more; and for those commits that are not
+ *     shared and came to the lock before it.
  * I6  A thread waits for a leader as long as for the lock, and if its request was taken, once more as long. The error then says
- *     that the change was begun (-XP_E_BEGUN), the slot stays the leader's, and it is free when that ends.
- * I7  In the child of a fork no slot is anybody's: its threads are not there. A signal handler that forked in the middle of a
- *     wait finds by `generation` that its own is not, and goes on alone.
+ *     that the change was begun (-XP_E_BEGUN); the slot stays the leader's, which frees it in the end.
+ * I7  In the child of a fork all slots are free: the threads that had them are not there. A thread that forked in a signal handler
+ *     in the middle of its wait finds by `generation` that its slot is gone, and goes on alone.
  * I8  A thread may leave its wait by a jump, and its request stays. It is never carried out after a change that began later: of
  *     a leader's requests its own comes last (I4), and a change that is not shared first sends all that wait away
  *     (xp__share_disband()). They come once more, and if that happens again they wait for the lock alone. The slot is lost.

@@ -806,7 +806,7 @@ int xp_module_unregister(struct xp_module *public)
 		xp__unlock();
 		return 0;
 	}
-	/* A thread that left its wait by a jump may have left a request there, of an object that goes. */
+	/* A thread that left its wait by a jump may have left a request in a slot, for an object that goes. */
 	xp__share_disband();
 	module = public->private_data;
 	last = module && --module->nr_public == 0;

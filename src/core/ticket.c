@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 /*
  * Syncs have numbers, and an asynchronous commit leaves its own to a later one. Its ticket is the number of the next sync to
- * begin. W commits asynchronously, S is whatever thread does the next sync, for a commit of its own or because it waits for
- * a ticket; both have the text lock. T asks without it.
+ * begin. W commits asynchronously. S is the thread that does the next sync, for a commit of its own or because it waits for
+ * a ticket. Both have the text lock. T asks without it.
  *
  *	W                               S                               T
  *	store

@@ -8,7 +8,7 @@
 struct xp_object;
 struct xp__group;
 
-/* xp__sync - the port's sync. Whatever was stored before it is owed no more. Errors: the port's. */
+/* xp__sync - the port's sync. What was stored before it is owed no more. Errors: the port's. */
 int xp__sync(void);
 
 /* xp__count_parked - a rendezvous ended, which is a sync too. xp__syncs - how many there were, of both. Context: any. */

@@ -11,11 +11,11 @@
  * I2  Above one, and from one up, it changes by compare-and-swap without the lock: the text stays as it is.
  * I3  COUNTED is set while the base count of one comes from inc, so that enable and disable can refuse.
  * I4  After an error the count is what it was.
- * I6  A key that an asynchronous commit switched on is PENDING, and its count 0, until a sync (core/ticket.c): so what I1 says
- *     of counts is true of it too, and the lock-free paths do not join. Under the lock it is on. Off needs no such thing:
- *     nothing is promised of text by a count of 0, and a change that finds it settles first.
  * I5  Where the architecture has forms for it (XP__BRANCH_SHARED), the sites of all keys share two plans, to jump and not to:
  *     what differs between sites, the displacement, stays.
+ * I6  A key that an asynchronous commit switched on is PENDING, and its count 0, until a sync (core/ticket.c): so what I1 says
+ *     of counts is true of it too, and the lock-free paths do not join. Under the lock it is on. Off needs no such mark:
+ *     a count of 0 promises nothing of text, and a change that finds the key off settles first.
  *
  * The release of count (K1) pairs with the acquire of xp__static_key_count() and of the lock-free paths (K2): who sees
  * a count above zero finds the enabled text. The sync before K1 did that for the text already; K1 orders the count

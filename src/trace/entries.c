@@ -8,10 +8,10 @@
  *     what was there before, so that a commit that fails was never seen.
  * I3  An entry calls the stub if there are handlers, or if the replacement is out of reach of a jmp. Each call that comes
  *     through then reads where the function was redirected to. So text and data may change one after the other.
- * I5  What does nothing is a nop until the function is traced or prepared, unless the compiler's plugin saw to it; then it is
- *     what differs from the call in one byte, which may change flags. Tracing changes them, too. A function that is only
- *     redirected and restored has its nop again.
  * I4  A request adds to those before it in the same batch: the last one's commit has them all.
+ * I5  An entry that does nothing is a nop, or what differs from the call in one byte, which may change flags, as tracing does.
+ *     The compiler's plugin makes the latter; a nop becomes it when the function is traced or prepared. A function that is only
+ *     redirected and restored has its nop again.
  *
  * Ordering: F1. core/reclaim.c has the argument.
  */
