@@ -30,7 +30,7 @@ extern "C" {
  * - text cannot be read as data where the system gave a thread the rights of a handler: in a signal handler, in a thread that a
  *   handler made, and after siglongjmp out of a handler, until the thread calls the library. Such a read faults (SEGV_PKUERR);
  *   system calls that read there return EFAULT. Execution is never checked. What suffers is constants between functions, the
- *   walk of a stack without unwind tables, and read-only data that the linker put into text (-z noseparate-code; gold does);
+ *   walk of a stack without unwind tables, and read-only data that the linker put into text (-z noseparate-code; gold always);
  * - only the library may write, or change the protection: another patching library faults when it writes there, and if the
  *   program makes such a page of a registered module read-only, the library's next store there faults. No new uprobe can be set;
  * - code that executes WRPKRU can give itself the right to write.

@@ -33,7 +33,7 @@ static int explain(const struct xp__request *requests, size_t nr, struct xp_diag
 	return -XP_E_MISMATCH;
 }
 
-/* The request changes one site by one store (xp__kind.single): done, with its result in @error. False: it is for a commit. */
+/* If the request changes one site by one store (xp__kind.single), does it: true, its result in @error. False: it needs a commit. */
 static inline bool patch_single(const struct xp__request *request, struct xp_diag *diag, int *error)
 {
 	struct xp__plan *plan = NULL;
@@ -133,7 +133,7 @@ static void batch_end(struct xp__request *requests, size_t nr, bool done)
 			requests[i].kind->end(&requests[i], done);
 }
 
-/* What is not skipped. On an error the request is as if it had not been begun. */
+/* Begins a request that is not skipped. On an error it is as if it had not been begun. */
 static int batch_begin(struct xp__request *request, struct xp_diag *diag)
 {
 	const bool superseded = request->skip;
@@ -162,7 +162,7 @@ static bool batch_owed(const struct xp__request *requests, size_t nr)
 	return false;
 }
 
-/* The text is as the requests say, and they were not ended yet. */
+/* The sync of requests whose text is as they say, before they are ended: done if one is owed, or owed if they are @async. */
 static int batch_sync(const struct xp__request *requests, size_t nr, bool async, struct xp_diag *diag)
 {
 	if (!async)

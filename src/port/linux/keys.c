@@ -11,11 +11,11 @@
  *
  * The library's own key (writer_pkey.c):
  * I1  Every thread may read what has it, and not write (AD 0, WD 1). A thread has this from its creator, from pkey_alloc(), or
- *     from a round (xp__key_frame()). Wherever the library reads text it first gives itself the same, for a handler has it not:
- *     with the text lock (fork.c), and in the handlers of traps (sigtrap.c). It is never taken away again: it is what every
- *     thread should have, and the end of a handler loads the frame's value.
- * I2  Once taken the key stays the library's until the process executes another program, for threads keep their rights: a key
- *     that was freed may become another component's.
+ *     from a round (xp__key_frame()). A handler has no such right, so the library gives it to the calling thread before it reads
+ *     text: with the text lock (fork.c), and in the handlers of traps (sigtrap.c). It is never taken away again: every thread
+ *     should have it, and the end of a handler loads the frame's value.
+ * I2  Once taken the key stays the library's until the process executes another program. If it were freed, threads would keep
+ *     their rights, and another component might get the key.
  */
 #include "port/linux/keys.h"
 

@@ -7,19 +7,19 @@
  *     without the key. Only private text that may be read and executed, not written, and has no other key. It stays a file's
  *     mapping, this process' own copy, as with any writer; a child of fork has its own again, under the same key. Anything else
  *     (shared, huge, sealed) is refused, and port.c asks the other writers.
- * I2  Every thread's rights are to read and not to write (keys.c, I1). The committing thread opens them, stores, and closes them,
- *     and nothing else stands in between. A signal that comes there finds its handler without the right, whatever becomes of it:
- *     siglongjmp, fork, a new thread, a coroutine. Only its end gives the right back, to the same place.
+ * I2  Every thread may read and not write (keys.c, I1). The committing thread gives itself the right to write, stores, and takes
+ *     it back, and does nothing else in between. If a signal comes there, its handler runs without the right, even if it leaves by
+ *     siglongjmp, forks, makes a thread or switches to a coroutine. Only its end gives the right back, to the interrupted store.
  * I3  What rights a thread had before the key was taken is not known, since pkey_free() leaves them as they are. So each
  *     thread is brought to a handler that sets them in its signal frame (sync_signal.c), by a round that parks: no thread makes
- *     another meanwhile. Until each has come no page has the key. Alone, as in the constructor, there is nothing to ask. A round
- *     cannot reach what an outer handler's frame keeps: a thread that was in a handler has the rights that it had when that ends.
+ *     another meanwhile. Until each has come no page has the key. While there is one thread no round is needed. A round cannot
+ *     reach what the frame of an outer handler keeps: a thread that was in a handler has its former rights when that handler ends.
  * I4  A store into a page that is not ours any more would fault: it was unmapped, or mapped anew. Sites of registered modules
- *     stay until their module goes (XP_WRITE_KNOWN), and such pages are known. Before one goes all of them are given back, for
- *     what is mapped there later is another's: a page whose protection is changed is there. Whatever is not such a site is asked
- *     about each time: without the right it cannot be written, with it it can.
- * I5  When another writer takes over, each page gets its protection and key 0 back. If the system refuses, this one stays, with
- *     what is left of its pages: no thread can write there.
+ *     stay until their module goes (XP_WRITE_KNOWN), and such pages are known. Before a module goes, all known pages get their
+ *     protection back, because something else may be mapped there later. Pages of other text are asked about before each store:
+ *     if such a page was mapped anew, our store would fault, or spoil what is there now.
+ * I5  When another writer takes over, each page gets its protection and key 0 back. If the system refuses, this writer stays in
+ *     force, with the pages that are left: no thread can write there but by it.
  */
 #include "port/linux/writer.h"
 
