@@ -85,8 +85,8 @@ void bench_floor_sync(void);
 /*
  * The physical floor: a store and a sync, with nothing between the program and the processor. bench_physical_open - @size bytes
  * of memory that can be executed, and a second view of the same pages that is writable all the time; what @code holds stands at
- * its beginning. NULL: the system gives none, and there is no such floor. What it costs otherwise, that any thread may write text,
- * is why it is a floor and not a way.
+ * its beginning. NULL: the system gives none, and there is no such floor. The library does not write so, because then any thread
+ * may write text.
  */
 struct bench_physical {
 	uint8_t *text, *writable;

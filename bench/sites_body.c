@@ -33,7 +33,7 @@
 		return sum;                                                                                            \
 	}
 #define CALL(f) sum = all_##f(sum);
-/* As TEN, which they cannot be, since FUNCTION is of it. */
+/* What TEN does, under other names: FUNCTION uses TEN, and no macro expands in itself. */
 #define TEN_FUNCTIONS(p)                                                                                               \
 	FUNCTION(p##0)                                                                                                 \
 	FUNCTION(p##1)                                                                                                 \

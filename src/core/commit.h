@@ -91,7 +91,7 @@ int xp__commit_plan_add(struct xp__commit *commit, struct xp__change *change, co
 /*
  * xp__commit_way - the number of the plan that all sites share which go that way; -1: it is not known, and xp__commit_new_way()
  * has it built of @change, which is the same each time. It is the same in every commit under the same policy and port, so it is
- * built once: that is a quarter of all instructions of a commit of one site (bench/toggle). Errors: as above.
+ * built once: to build it takes a quarter of all instructions of a commit of one site (bench/toggle). Errors: as above.
  */
 int xp__commit_way(struct xp__commit *commit, enum xp__way way);
 /* xp__way_plan - that plan, under the policy and the port of now; NULL: it is not known. */

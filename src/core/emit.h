@@ -22,7 +22,7 @@ int xp__work_commit(const struct xp__work *work, struct xp_diag *diag);
 
 /*
  * xp__emit_sites - adds to @commit what @request changes at the sites of @group, or NULL, one by one as their kind's site() and
- * form() say: what emit() is in the place of. Errors: a code, told to @diag.
+ * form() say. A kind's emit() takes its place. Errors: a code, told to @diag.
  */
 int xp__emit_sites(const struct xp__request *request, const struct xp__group *group, struct xp__commit *commit,
 		   struct xp_diag *diag);

@@ -240,8 +240,8 @@ static int store_single(const struct xp__commit *c, struct xp_diag *diag)
 
 /*
  * The stores of one phase from site @i on, one byte each, made here where the port opens the text to this thread: nothing
- * between the sites is read or written. Returns the number of the first site that is left. A site whose breakpoint is gone (I5)
- * is where it ends; those before it are undone with it.
+ * between the sites is read or written. Returns the number of the first site that is left. It ends at a site whose breakpoint
+ * is gone (I5); the commit is then undone, the sites before it too.
  */
 static size_t store_window(const struct xp__commit *c, unsigned phase, size_t i, struct xp_diag *diag, int *error)
 {
