@@ -26,7 +26,7 @@
  * I6  A thread waits for a leader as long as for the lock, and if its request was taken, once more as long. The error then says
  *     that the change was begun (-XP_E_BEGUN); the slot stays the leader's, which frees it in the end.
  * I7  In the child of a fork all slots are free: the threads that had them are not there. A thread that forked in a signal handler
- *     in the middle of its wait finds by `generation` that its slot is gone, and goes on alone.
+ *     in the middle of its wait finds by `generation` that its slot is gone, and goes on alone, unless its request was done before.
  * I8  A thread may leave its wait by a jump, and its request stays. It is never carried out after a change that began later: of
  *     a leader's requests its own comes last (I4), and a change that is not shared first sends all that wait away
  *     (xp__share_disband()). They come once more, and if that happens again they wait for the lock alone. The slot is lost.
@@ -148,12 +148,13 @@ static enum outcome share_wait(const struct xp__request *request, struct xp_diag
 			share_free(slot);
 			return *error ? ENDED : LOCKED;
 		}
-		if (!mine && *error <= 0)
+		if (!mine && *error <= 0 && done_of(slot) != DONE)
 			return *error ? ENDED : LOCKED;
 		/* The leader that took the slot made it done before it gave the lock back. */
 		if (*error == 0)
 			xp__unlock();
-		if (!mine)
+		/* Carried out before the fork: so it is in the child's text as well. */
+		if (!mine && done_of(slot) != DONE)
 			return ON_ITS_OWN;
 		if (done_of(slot) == ALONE) {
 			share_free(slot);

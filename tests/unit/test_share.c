@@ -388,6 +388,26 @@ XP_TEST(the_child_of_a_fork)
 	end();
 }
 
+static void commit_and_fork(void)
+{
+	results[2] = xp_static_key_enable(&keys[2]);
+	xp_share_fork_child();
+}
+
+/* The handler that forks interrupted a wait whose end had come. */
+XP_TEST(the_child_of_a_fork_after_the_change)
+{
+	struct xp_poke poke = poke_of(mov[0], mov[1]);
+
+	start();
+	rec.busy = commit_and_fork;
+	CHECK_EQ(xp_text_poke(&poke, NULL), 0);
+	CHECK_EQ(rec_text[RAW + 1], 1);
+	check_keys("--+");
+	CHECK_EQ(commits(), 1);
+	end();
+}
+
 /* ---- more than there are slots ---- */
 
 static unsigned depth;
