@@ -32,7 +32,8 @@ extern "C" {
  *   system calls that read there return EFAULT. Execution is never checked. What suffers is constants between functions, the
  *   walk of a stack without unwind tables, and read-only data that the linker put into text (-z noseparate-code; gold always);
  * - only the library may write, or change the protection: another patching library faults when it writes there, and if the
- *   program makes such a page of a registered module read-only, the library's next store there faults. No new uprobe can be set;
+ *   program makes such a page of a registered module read-only, gives it a key of its own or maps it anew (onto huge pages,
+ *   say), the library's next store there faults: set another writer before. No new uprobe can be set;
  * - code that executes WRPKRU can give itself the right to write.
  * Where there are other threads already, xp_set_writer() brings each to a handler by the signal of a rendezvous (below), to give
  * it its rights; what refuses the rendezvous refuses this writer. A thread that is inside a signal handler of the program at
