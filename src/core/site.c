@@ -433,6 +433,8 @@ static void start_waiting(struct xp_module *module)
 	if ((state & STATE) != NEW || !__atomic_compare_exchange_n(&module->state, &state, state | WAITING, false,
 								   __ATOMIC_RELAXED, __ATOMIC_RELAXED))
 		return;
+	/* ordering: (M1) pairs with (M2): told to a sanitizer, since another thread may register the module */
+	xp__tell(&module->state, __ATOMIC_RELEASE);
 	do
 		module->private_data = first;
 	/* ordering: (M1) pairs with (M2) */
@@ -645,6 +647,8 @@ int xp__modules_retry(bool (*concerns)(const struct xp_module *module, const voi
 		int error = -XP_E_WEDGED;
 
 		next = module->private_data;
+		/* ordering: (M2) pairs with (M1): told to a sanitizer */
+		xp__tell(&module->state, __ATOMIC_ACQUIRE);
 		/* The one before may have been the engine's end. */
 		if (xp_state() == XP_STATE_READY)
 			error = register_locked(module, &why);
