@@ -175,8 +175,8 @@ struct xp__plan {
 	uint8_t old[XP_MAX_LEN];
 	uint8_t new[XP_MAX_LEN];
 	struct xp__store store[XP__MAX_STORES];
-	struct xp__insn insn;  /* what a trapped bystander executes, unless */
-	uintptr_t resume;      /* not 0: where it continues; method bypass: in the copy, whose place is added later */
+	struct xp__insn insn; /* what a trapped bystander executes, unless */
+	uintptr_t resume;     /* not 0: where it continues; method bypass: in the copy, whose place is added later */
 };
 
 struct xp__change {
@@ -211,8 +211,8 @@ struct xp__change {
 #define XP__PLAN_PERIOD 8u
 int xp__plan_build(const struct xp__change *change, struct xp__plan *plan, const char **detail);
 
-/* xp__plan_before - the bytes that the @phase-th store of @plan covers, as they were before it. The core has it (commit.c). */
-void xp__plan_before(const struct xp__plan *plan, unsigned phase, uint8_t *bytes);
+/* xp__commit_plan_before - the bytes that the @phase-th store of @plan covers, as they were before it. The core has it (commit.c). */
+void xp__commit_plan_before(const struct xp__plan *plan, unsigned phase, uint8_t *bytes);
 
 /* ---- trap: from registers to a site, and back ---- */
 

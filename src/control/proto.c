@@ -483,7 +483,7 @@ static size_t set_locked(struct word which, struct word value, char *to, size_t 
 	if (out.len + MARGIN > size)
 		return out.len + MARGIN;
 	memset(&diag, 0, sizeof(diag));
-	error = xp__apply_locked(&request, 1, &diag);
+	error = xp__batch_apply_locked(&request, 1, &diag);
 	if (error) {
 		diag.error = error;
 		xp_diag_format(&diag, text, sizeof(text));

@@ -43,18 +43,18 @@ static inline bool patch_single(const struct xp__request *request, struct xp_dia
 	    !request->early && !request->async && !xp__owed())
 		plan = request->kind->single(request, &site);
 	if (plan)
-		*error = xp__commit_single(plan, site, diag);
+		*error = xp__poke_single(plan, site, diag);
 	return plan;
 }
 
-int xp__patch_locked(const struct xp__request *requests, size_t nr, struct xp_diag *diag)
+int xp__batch_patch(const struct xp__request *requests, size_t nr, struct xp_diag *diag)
 {
 	const struct xp__work work = {.requests = requests, .nr = nr, .async = nr > 0 && requests->async};
 	int error;
 
 	if (nr == 1 && patch_single(requests, diag, &error))
 		return error;
-	error = xp__work_commit(&work, diag);
+	error = xp__emit_commit(&work, diag);
 	return error == -XP_E_MISMATCH ? explain(requests, nr, diag) : error;
 }
 
@@ -119,7 +119,7 @@ static bool batch_concerns(const struct xp_module *module, const void *data)
 	return yes;
 }
 
-int xp__settle_modules(const struct xp__request *requests, size_t nr, struct xp_diag *diag)
+int xp__batch_settle_modules(const struct xp__request *requests, size_t nr, struct xp_diag *diag)
 {
 	struct requested requested = {requests, nr};
 
@@ -189,7 +189,7 @@ static int batch_apply(struct xp__request *requests, size_t nr, bool async, stru
 {
 	int error = async ? refuse_async(requests, nr, diag) : 0;
 
-	error = error ? error : xp__settle_modules(requests, nr, diag);
+	error = error ? error : xp__batch_settle_modules(requests, nr, diag);
 	if (error)
 		return error;
 	skip_superseded(requests, nr);
@@ -202,19 +202,19 @@ static int batch_apply(struct xp__request *requests, size_t nr, bool async, stru
 			return error;
 		}
 	}
-	error = xp__patch_locked(requests, nr, diag);
+	error = xp__batch_patch(requests, nr, diag);
 	error = error ? error : batch_sync(requests, nr, async, diag);
 	batch_end(requests, nr, error == 0);
 	return error;
 }
 
-int xp__apply_locked(struct xp__request *requests, size_t nr, struct xp_diag *diag)
+int xp__batch_apply_locked(struct xp__request *requests, size_t nr, struct xp_diag *diag)
 {
 	return batch_apply(requests, nr, false, diag);
 }
 
 /*
- * xp__apply_locked() of one request that may change one site by one store, where no sync is owed, in as few frames as can be
+ * xp__batch_apply_locked() of one request that may change one site by one store, where no sync is owed, in as few frames as can be
  * (sync_membarrier.h).
  */
 static inline int apply_single(struct xp__request *request, struct xp_diag *diag)
@@ -224,30 +224,41 @@ static inline int apply_single(struct xp__request *request, struct xp_diag *diag
 	if (error)
 		return error;
 	if (!patch_single(request, diag, &error))
-		error = xp__patch_locked(request, 1, diag);
+		error = xp__batch_patch(request, 1, diag);
 	batch_end(request, 1, error == 0);
 	return error;
 }
 
-int xp__apply(struct xp__request *request, struct xp_diag *diag)
+int xp__batch_apply(struct xp__request *request, struct xp_diag *diag)
 {
 	int error;
 
+	/* A thread that finds the lock free: each frame around the sync costs time (sync_membarrier.h). */
+	if (request->kind->single) {
+		error = xp__lock_or(diag, NULL);
+		if (error < 0)
+			return error;
+		if (error == 0) {
+			if (!xp__share_waits() && !xp__modules_wait() && !xp__owed())
+				error = apply_single(request, diag);
+			else
+				error = xp__share_lead(request, xp__batch_apply_locked, diag);
+			xp__unlock();
+			return error;
+		}
+	}
 	if (request->kind->asynchronous)
-		return xp__share(request, xp__apply_locked, diag);
+		return xp__share(request, xp__batch_apply_locked, diag);
 	error = xp__lock(diag);
 	if (error)
 		return error;
 	xp__share_disband();
-	if (request->kind->single && !xp__modules_wait() && !xp__owed())
-		error = apply_single(request, diag);
-	else
-		error = xp__apply_locked(request, 1, diag);
+	error = xp__batch_apply_locked(request, 1, diag);
 	xp__unlock();
 	return error;
 }
 
-int xp__apply_async(struct xp__request *request, struct xp_ticket *ticket)
+int xp__batch_apply_async(struct xp__request *request, struct xp_ticket *ticket)
 {
 	int error = ticket ? xp__lock(NULL) : -XP__EINVAL;
 
@@ -261,7 +272,7 @@ int xp__apply_async(struct xp__request *request, struct xp_ticket *ticket)
 	return error;
 }
 
-int xp__apply_listed(size_t (*list)(struct xp__request *requests))
+int xp__batch_apply_listed(size_t (*list)(struct xp__request *requests))
 {
 	int error = xp__lock(NULL);
 	struct xp__request *requests;
@@ -276,7 +287,7 @@ int xp__apply_listed(size_t (*list)(struct xp__request *requests))
 		error = -XP__ENOMEM;
 		if (requests) {
 			list(requests);
-			error = xp__apply_locked(requests, nr, NULL);
+			error = xp__batch_apply_locked(requests, nr, NULL);
 			xp__port->release(requests, nr * sizeof(*requests));
 		}
 	}

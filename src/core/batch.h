@@ -8,31 +8,31 @@
 #include <crosspatch/text_poke.h>
 
 /*
- * xp__patch_locked - one commit of the sites of all requests. It does not update the objects' state: the caller does.
+ * xp__batch_patch - one commit of the sites of all requests. It does not update the objects' state: the caller does.
  * Context: text lock. Errors: as xp_batch_commit(); the text is as before unless wedged.
  */
-int xp__patch_locked(const struct xp__request *requests, size_t nr, struct xp_diag *diag);
+int xp__batch_patch(const struct xp__request *requests, size_t nr, struct xp_diag *diag);
 
 /*
- * xp__settle_modules - tries modules that wait to be registered once more. Errors: that of a module which
+ * xp__batch_settle_modules - tries modules that wait to be registered once more. Errors: that of a module which
  * has sites of a requested object and was refused again; the object is not to be changed then. Context: text lock.
  */
-int xp__settle_modules(const struct xp__request *requests, size_t nr, struct xp_diag *diag);
+int xp__batch_settle_modules(const struct xp__request *requests, size_t nr, struct xp_diag *diag);
 
-/* xp__apply_locked - xp__patch_locked() with the objects' own state: the requests hold, or nothing changed. */
-int xp__apply_locked(struct xp__request *requests, size_t nr, struct xp_diag *diag);
+/* xp__batch_apply_locked - xp__batch_patch() with the objects' own state: the requests hold, or nothing changed. */
+int xp__batch_apply_locked(struct xp__request *requests, size_t nr, struct xp_diag *diag);
 
-/* xp__apply - the same for one request, under the text lock that it takes. */
-int xp__apply(struct xp__request *request, struct xp_diag *diag);
+/* xp__batch_apply - the same for one request, under the text lock that it takes. */
+int xp__batch_apply(struct xp__request *request, struct xp_diag *diag);
 
-/* xp__apply_async - the same, and @ticket tells of the sync that is left. Errors: also -EINVAL for NULL, -XP_E_NEEDS_SYNC. */
-int xp__apply_async(struct xp__request *request, struct xp_ticket *ticket);
+/* xp__batch_apply_async - the same, and @ticket tells of the sync that is left. Errors: also -EINVAL for NULL, -XP_E_NEEDS_SYNC. */
+int xp__batch_apply_async(struct xp__request *request, struct xp_ticket *ticket);
 
 /*
- * xp__apply_listed - the same for the requests that @list writes down, in one commit. It is asked for their number first, with
+ * xp__batch_apply_listed - the same for the requests that @list writes down, in one commit. It is asked for their number first, with
  * NULL. Errors: -ENOMEM too.
  */
-int xp__apply_listed(size_t (*list)(struct xp__request *requests));
+int xp__batch_apply_listed(size_t (*list)(struct xp__request *requests));
 
 /*
  * xp__batch_poke - room for one more of the pokes of @kind, which the caller fills. NULL: no memory, the batch is as before. Many

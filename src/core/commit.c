@@ -122,7 +122,7 @@ static bool way_holds(enum xp__way way, enum xp_policy policy, unsigned port_can
 	return last_way[way].built && last_way[way].policy == policy && last_way[way].can == port_can;
 }
 
-struct xp__plan *xp__way_plan(enum xp__way way)
+struct xp__plan *xp__commit_way_plan(enum xp__way way)
 {
 	return way_holds(way, xp_policy(), xp__port->can(~0u)) ? &last_way[way].plan : NULL;
 }
@@ -169,7 +169,7 @@ int xp__commit_change(struct xp__commit *commit, struct xp__change *change, size
 	return 0;
 }
 
-void xp__plan_before(const struct xp__plan *plan, unsigned phase, uint8_t *bytes)
+void xp__commit_plan_before(const struct xp__plan *plan, unsigned phase, uint8_t *bytes)
 {
 	const struct xp__store *store = &plan->store[phase];
 	uint8_t state[XP_MAX_LEN];

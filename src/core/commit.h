@@ -53,12 +53,12 @@ struct xp__commit {
 	bool unordered; /* a site begins before the end of the one added before it: to be sorted and checked */
 	unsigned
 		can; /* what the port can serve, enum xp_need: as the port says, or the builder, which may try without breakpoints */
-	enum xp_policy policy;    /* that in force, or the builder's */
+	enum xp_policy policy;     /* that in force, or the builder's */
 	uint32_t way[XP__NR_WAYS]; /* the shared plans: number + 1, 0 as long as there is none */
 	void *scratch; /* a struct xp_range for each site: to sort them, and to say where no thread may rest */
 	bool async;    /* no sync follows its only phase */
 	bool piles;    /* its stores are right also where a sync is owed: ticket.c, I3 */
-	bool ready;    /* xp__commit_ready() was asked, and found nothing */
+	bool ready;    /* xp__poke_ready() was asked, and found nothing */
 	bool refused;  /* it was asked, and the port refused */
 	bool known;    /* all sites are of records: XP_WRITE_KNOWN */
 	unsigned needs, nr_phases; /* of one that is ready */
@@ -94,8 +94,8 @@ int xp__commit_plan_add(struct xp__commit *commit, struct xp__change *change, co
  * built once: to build it takes a quarter of all instructions of a commit of one site (bench/toggle). Errors: as above.
  */
 int xp__commit_way(struct xp__commit *commit, enum xp__way way);
-/* xp__way_plan - that plan, under the policy and the port of now; NULL: it is not known. */
-struct xp__plan *xp__way_plan(enum xp__way way);
+/* xp__commit_way_plan - that plan, under the policy and the port of now; NULL: it is not known. */
+struct xp__plan *xp__commit_way_plan(enum xp__way way);
 int xp__commit_new_way(struct xp__commit *commit, enum xp__way way, struct xp__change *change, struct xp_diag *diag);
 
 /*

@@ -80,7 +80,7 @@ static enum verdict drift_judge(const struct xp__request *request, struct findin
 
 /* Looks at site @i of the group. False: there are no more. */
 static bool drift_look(const struct xp__request *request, const struct xp__group *group, size_t i, uintptr_t *page,
-		 struct finding *finding)
+		       struct finding *finding)
 {
 	int there = request->kind->form ? request->kind->site(group, i, &finding->site) : -1;
 
@@ -163,7 +163,7 @@ static void drift_note(struct repair *repair, int error, const struct xp_diag *d
 static int repair_site(struct xp__commit *commit, const struct finding *finding, struct xp_diag *diag)
 {
 	struct xp__insn insn;
-	struct xp__change change = xp__site_change(&finding->site, finding->text, &finding->right, &insn);
+	struct xp__change change = xp__emit_change(&finding->site, finding->text, &finding->right, &insn);
 	int error = xp__commit_change(commit, &change, 0, diag);
 
 	commit->known = commit->known && finding->site.record;
@@ -226,7 +226,7 @@ static int repair_object(const struct xp__group *groups, void *data)
 		if (!error && commit == NULL)
 			break;
 		nr = error ? 0 : commit->nr;
-		error = error ? error : xp__commit_run(commit, &diag);
+		error = error ? error : xp__poke_run(commit, &diag);
 		if (error)
 			break;
 		repair->nr += (int)nr;

@@ -35,7 +35,7 @@ int xp__form_find(const struct xp__request *request, const struct xp__site *site
 	}
 }
 
-struct xp__change xp__site_change(const struct xp__site *site, const uint8_t *text, const struct xp__form *form,
+struct xp__change xp__emit_change(const struct xp__site *site, const uint8_t *text, const struct xp__form *form,
 				  struct xp__insn *insn)
 {
 	struct xp__change change = {
@@ -103,7 +103,7 @@ static int emit_form(const struct xp__request *request, const struct xp__site *s
 		emit_word(commit, &form);
 		return 0;
 	}
-	change = xp__site_change(site, text, &form, &insn);
+	change = xp__emit_change(site, text, &form, &insn);
 	error = xp__commit_change(commit, &change, request->kind->own_plans ? XP__PLAN_OWN : first, diag);
 	/* Under shadow stacks a call is not emulated: if that is the only way, the site stays as it is. */
 	if (error == -XP_E_SHADOW_STACK && xp__form_find(request, site, text, XP__WANTED, &stays, NULL) > 0) {
@@ -322,7 +322,7 @@ static struct xp__commit *emit_build(const struct xp__work *work, const struct x
 
 static bool traps(const struct xp__commit *commit)
 {
-	return commit->policy == XP_POLICY_AUTO && xp__commit_needs(commit) & XP_NEED_TRAP;
+	return commit->policy == XP_POLICY_AUTO && xp__poke_needs(commit) & XP_NEED_TRAP;
 }
 
 /* The needs that the port can serve of a commit that it refused with @error; 0: not because of breakpoints, or there is no way. */
@@ -344,7 +344,7 @@ static struct xp__commit *emit_rebuild(const struct xp__work *work, const struct
 	if (diag)
 		memset(diag, 0, sizeof(*diag));
 	commit = emit_build(work, size, XP_POLICY_AUTO, can, &error, NULL);
-	if (commit && xp__commit_ready(commit, diag) == 0)
+	if (commit && xp__poke_ready(commit, diag) == 0)
 		return commit;
 	if (commit)
 		xp__commit_free(commit);
@@ -359,7 +359,7 @@ static int emit_run(struct xp__commit *commit, const struct xp__work *work, cons
 {
 	bool dear = traps(commit) && !xp__port->can(XP_NEED_TRAP);
 	struct xp__commit *other = dear ? emit_rebuild(work, size, xp__port->can(~(unsigned)XP_NEED_TRAP), diag) : NULL;
-	int error = other ? 0 : xp__commit_ready(commit, diag);
+	int error = other ? 0 : xp__poke_ready(commit, diag);
 	unsigned can = without_traps(commit, error);
 	struct xp_diag refused;
 
@@ -373,11 +373,11 @@ static int emit_run(struct xp__commit *commit, const struct xp__work *work, cons
 	if (other || error)
 		xp__commit_free(commit);
 	if (other)
-		return xp__commit_run(other, diag);
-	return error ? error : xp__commit_run(commit, diag);
+		return xp__poke_run(other, diag);
+	return error ? error : xp__poke_run(commit, diag);
 }
 
-int xp__work_commit(const struct xp__work *work, struct xp_diag *diag)
+int xp__emit_commit(const struct xp__work *work, struct xp_diag *diag)
 {
 	struct xp__size size = {0};
 	struct xp__commit *commit;
@@ -387,7 +387,7 @@ int xp__work_commit(const struct xp__work *work, struct xp_diag *diag)
 	if (size.sites > 0) {
 		commit = emit_build(work, &size, xp_policy(), 0, &error, diag);
 		/* I4 */
-		if (commit && work->groups && xp__commit_needs(commit) & XP_NEED_TRAP &&
+		if (commit && work->groups && xp__poke_needs(commit) & XP_NEED_TRAP &&
 		    xp__port->prepare(XP_NEED_ALONE, NULL) == 0) {
 			xp__commit_free(commit);
 			commit = emit_build(work, &size, XP_POLICY_EARLY, 0, &error, diag);
@@ -404,5 +404,5 @@ int xp__emit_attach_locked(const struct xp__group *groups, size_t nr, enum xp__w
 {
 	const struct xp__work work = {.groups = groups, .nr = nr, .from = from};
 
-	return xp__work_commit(&work, diag);
+	return xp__emit_commit(&work, diag);
 }

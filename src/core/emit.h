@@ -17,8 +17,8 @@ struct xp__work {
 	bool async;          /* of requests: no sync follows */
 };
 
-/* xp__work_commit - builds the commit and runs it. Context: text lock. Errors: as xp_batch_commit(). */
-int xp__work_commit(const struct xp__work *work, struct xp_diag *diag);
+/* xp__emit_commit - builds the commit and runs it. Context: text lock. Errors: as xp_batch_commit(). */
+int xp__emit_commit(const struct xp__work *work, struct xp_diag *diag);
 
 /*
  * xp__emit_sites - adds to @commit what @request changes at the sites of @group, or NULL, one by one as their kind's site() and
@@ -43,8 +43,8 @@ struct xp__request xp__request_state(const struct xp__group *group, enum xp__whi
 int xp__form_find(const struct xp__request *request, const struct xp__site *site, const uint8_t *text,
 		  enum xp__which which, struct xp__form *form, struct xp_diag *diag);
 
-/* xp__site_change - what takes a site from @text to @form. Valid as long as both are. */
-struct xp__change xp__site_change(const struct xp__site *site, const uint8_t *text, const struct xp__form *form,
+/* xp__emit_change - what takes a site from @text to @form. Valid as long as both are. */
+struct xp__change xp__emit_change(const struct xp__site *site, const uint8_t *text, const struct xp__form *form,
 				  struct xp__insn *insn);
 
 #endif

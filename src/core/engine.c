@@ -47,6 +47,6 @@ size_t xp_memory_needed(void)
 void xp_stats_read(struct xp_stats *stats)
 {
 	memset(stats, 0, sizeof(*stats));
-	xp__commit_count(stats);
+	xp__poke_count(stats);
 	xp__trap_count(stats);
 }

@@ -15,7 +15,7 @@
  * I6  An asynchronous commit has no sync, and O1 holds when its ticket is done (ticket.c).
  * I5  The first byte goes from breakpoint to new only if a breakpoint is still there, and back only if it is as we
  *     stored it: what another program put there meanwhile is reported, not run over.
- * O1  On success, no processor executes old text when xp__commit_run() returns.
+ * O1  On success, no processor executes old text when xp__poke_run() returns.
  * O2  On failure without wedge, none executes new text.
  *
  * Why each step, for one site (P: this file, B: a bystander):
@@ -59,7 +59,7 @@ static struct {
 	struct xp__counter commits, rollbacks, writes, sites;
 } counters;
 
-void xp__commit_count(struct xp_stats *stats)
+void xp__poke_count(struct xp_stats *stats)
 {
 	stats->commits = xp__counted(&counters.commits);
 	stats->rollbacks = xp__counted(&counters.rollbacks);
@@ -95,7 +95,7 @@ static inline bool has_store(const struct xp__plan *plan, unsigned phase, bool b
 		return false;
 	if (plan->traps && store->off == 0)
 		return memcmp(text, store->bytes, store->len) == 0;
-	xp__plan_before(plan, phase, before);
+	xp__commit_plan_before(plan, phase, before);
 	return memcmp(text, before, store->len) != 0;
 }
 
@@ -157,7 +157,7 @@ static int fill_span(const struct xp__commit *c, unsigned phase, bool back, cons
 		if (!has_store(plan, phase, back, c->addr[i]))
 			continue;
 		if (back) {
-			xp__plan_before(plan, phase, before);
+			xp__commit_plan_before(plan, phase, before);
 			bytes = before;
 		} else if (wants_trap(plan, phase) && !xp__is_trap(at)) {
 			return fail_lost(diag, c->addr[i]);
@@ -492,7 +492,7 @@ static int poke_prepare(unsigned needs, struct xp_diag *diag)
 	return error ? xp__fail(diag, error, XP_PHASE_PREPARE, diag ? diag->site : NULL, NULL) : 0;
 }
 
-unsigned xp__commit_needs(const struct xp__commit *c)
+unsigned xp__poke_needs(const struct xp__commit *c)
 {
 	unsigned nr_phases;
 
@@ -550,7 +550,7 @@ static int check_syncs(const struct xp__commit *c, struct xp_diag *diag)
 	return c->nr_phases == 0 || (c->piles && !waits) ? 0 : xp__settle(diag);
 }
 
-int xp__commit_ready(struct xp__commit *c, struct xp_diag *diag)
+int xp__poke_ready(struct xp__commit *c, struct xp_diag *diag)
 {
 	int error;
 
@@ -569,9 +569,9 @@ int xp__commit_ready(struct xp__commit *c, struct xp_diag *diag)
 	return error;
 }
 
-int xp__commit_run(struct xp__commit *c, struct xp_diag *diag)
+int xp__poke_run(struct xp__commit *c, struct xp_diag *diag)
 {
-	int error = xp__commit_ready(c, diag);
+	int error = xp__poke_ready(c, diag);
 	const unsigned needs = c->needs, nr_phases = c->nr_phases;
 	bool parked, early;
 
@@ -598,7 +598,7 @@ int xp__commit_run(struct xp__commit *c, struct xp_diag *diag)
 	return error;
 }
 
-int xp__commit_single(struct xp__plan *plan, uintptr_t addr, struct xp_diag *diag)
+int xp__poke_single(struct xp__plan *plan, uintptr_t addr, struct xp_diag *diag)
 {
 	static uintptr_t site;
 	static struct xp__commit one = {.nr = 1, .nr_plans = 1, .addr = &site, .known = true};

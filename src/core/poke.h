@@ -8,24 +8,24 @@
 #include <crosspatch/error.h>
 
 /*
- * xp__commit_run - the protocol. Sorts, refuses overlaps, prepares the port, patches; takes the commit over and frees
+ * xp__poke_run - the protocol. Sorts, refuses overlaps, prepares the port, patches; takes the commit over and frees
  * it in its time, whatever it returns.
  */
-int xp__commit_run(struct xp__commit *commit, struct xp_diag *diag);
+int xp__poke_run(struct xp__commit *commit, struct xp_diag *diag);
 
-/* xp__commit_ready - all of it that comes before the first store. On an error the commit is still the caller's. */
-int xp__commit_ready(struct xp__commit *commit, struct xp_diag *diag);
+/* xp__poke_ready - all of it that comes before the first store. On an error the commit is still the caller's. */
+int xp__poke_ready(struct xp__commit *commit, struct xp_diag *diag);
 
 /*
- * xp__commit_single - the protocol for one site of a record, by a plan of one store that needs XP_NEED_SYNC alone, while no sync is
- * owed: does what xp__commit_run() would do with a commit of that one site.
+ * xp__poke_single - the protocol for one site of a record, by a plan of one store that needs XP_NEED_SYNC alone, while no sync is
+ * owed: does what xp__poke_run() would do with a commit of that one site.
  */
-int xp__commit_single(struct xp__plan *plan, uintptr_t addr, struct xp_diag *diag);
+int xp__poke_single(struct xp__plan *plan, uintptr_t addr, struct xp_diag *diag);
 
-/* xp__commit_needs - what it asks the port for, enum xp_need. */
-unsigned xp__commit_needs(const struct xp__commit *commit);
+/* xp__poke_needs - what it asks the port for, enum xp_need. */
+unsigned xp__poke_needs(const struct xp__commit *commit);
 
-/* xp__commit_count - what it did so far, into its part of @stats. Context: any. */
-void xp__commit_count(struct xp_stats *stats);
+/* xp__poke_count - what it did so far, into its part of @stats. Context: any. */
+void xp__poke_count(struct xp_stats *stats);
 
 #endif

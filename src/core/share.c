@@ -174,6 +174,11 @@ static enum outcome share_wait(const struct xp__request *request, struct xp_diag
 
 /* ---- the leader ---- */
 
+bool xp__share_waits(void)
+{
+	return __atomic_load_n(&waiting, __ATOMIC_RELAXED) != 0;
+}
+
 static unsigned long share_take(void)
 {
 	if (__atomic_load_n(&waiting, __ATOMIC_RELAXED) == 0)
@@ -237,7 +242,7 @@ static unsigned long share_gather(struct round *round, unsigned long taken, cons
 	return rest;
 }
 
-static int share_lead(struct xp__request *own, xp__share_apply *apply, struct xp_diag *diag)
+int xp__share_lead(struct xp__request *own, xp__share_apply *apply, struct xp_diag *diag)
 {
 	static struct xp__request requests[BITS + 1]; /* a signal's stack is small */
 	unsigned long rest = share_take();
@@ -293,7 +298,7 @@ int xp__share(struct xp__request *request, xp__share_apply *apply, struct xp_dia
 		}
 	if (error)
 		return error;
-	error = share_lead(request, apply, diag);
+	error = xp__share_lead(request, apply, diag);
 	xp__unlock();
 	return error;
 }

@@ -19,7 +19,7 @@
  *     - a site may be fetched in each version since the last sync. So a commit that would store to such a site again settles
  *       first (emit.c, may_pile()), unless all versions differ in one and the same byte: a key's. Then each is whole, however
  *       many there are;
- *     - nothing that takes several stores, or parks, begins (poke.c, xp__commit_ready());
+ *     - nothing that takes several stores, or parks, begins (poke.c, xp__poke_ready());
  *     - nothing that old text leads to is given back: kinds that keep such things are not changed asynchronously, and a module
  *       that goes settles first (site.c);
  *     - nothing says "done": a change that finds its object as it should be settles before it returns 0 (batch.c), and a key's

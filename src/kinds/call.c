@@ -264,7 +264,7 @@ static bool call_place(struct xp_static_call *call, uintptr_t code)
 	    !xp__discovered_add(&call->discovered, code))
 		return false;
 	request.call.func = call->func;
-	return xp__patch_locked(&request, 1, NULL) == 0 && memcmp((const void *)code, direct, XP__CALL_LEN) == 0;
+	return xp__batch_patch(&request, 1, NULL) == 0 && memcmp((const void *)code, direct, XP__CALL_LEN) == 0;
 }
 
 /* The thunk's question, for a call that returns to @return_address. */
@@ -315,7 +315,7 @@ static void call_going(const struct xp_site_table *table)
 
 			request.call.func = call->func;
 			request.call.back = true;
-			(void)xp__patch_locked(&request, 1, NULL);
+			(void)xp__batch_patch(&request, 1, NULL);
 		}
 		xp__discovered_drop(&call->discovered);
 		if (discovers(call))
@@ -365,7 +365,7 @@ static struct xp__request call_request_of(struct xp_static_call *call, xp__call_
 int xp__static_call_update(struct xp_static_call *call, xp__call_func *func)
 {
 	struct xp__request request = call_request_of(call, func);
-	int error = xp__apply(&request, NULL);
+	int error = xp__batch_apply(&request, NULL);
 
 	call_drop(&request);
 	return error;

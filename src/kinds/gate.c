@@ -370,7 +370,7 @@ static int patch_fault(struct xp_gate *handle, uintptr_t code)
 	if (xp__fault_stands(code)) {
 		request.gate.provider = ((struct gate *)request.object)->gate.text_target;
 		request.gate.bind = true;
-		error = xp__patch_locked(&request, 1, NULL);
+		error = xp__batch_patch(&request, 1, NULL);
 		if (!error)
 			handle->text_target = request.gate.provider;
 	}
@@ -459,7 +459,7 @@ static void forget_discovered(struct xp_gate *handle)
 		const struct xp__site site = site_at(handle, discovered->code, false);
 		struct xp__request request = {.kind = &xp__gate_kind, .object = handle->object.real, .only = &site};
 
-		(void)xp__patch_locked(&request, 1, NULL);
+		(void)xp__batch_patch(&request, 1, NULL);
 	}
 	xp__discovered_drop(&handle->discovered);
 }
@@ -572,7 +572,7 @@ static int gate_bind(struct xp_gate *handle, uintptr_t code, xp__gate_func *prov
 	request.only = &site;
 	request.gate.provider = provider;
 	request.gate.bind = true;
-	error = xp__patch_locked(&request, 1, NULL);
+	error = xp__batch_patch(&request, 1, NULL);
 	if (!error)
 		handle->text_target = provider;
 	return error;
@@ -626,7 +626,7 @@ static int gate_change(const char *name, enum xp__gate_op op, xp__gate_func *pro
 			request.gate.provider = provider;
 			request.gate.bind = provider && __atomic_load_n(&eager, __ATOMIC_RELAXED);
 			request.gate.direct = request.gate.bind;
-			error = xp__apply_locked(&request, 1, NULL);
+			error = xp__batch_apply_locked(&request, 1, NULL);
 		}
 		xp__unlock();
 	}
@@ -702,7 +702,7 @@ static size_t gate_list_gates(struct xp__request *requests)
 
 int xp_gate_bind_all(void)
 {
-	return xp__apply_listed(gate_list_gates);
+	return xp__batch_apply_listed(gate_list_gates);
 }
 
 #endif

@@ -190,7 +190,7 @@ static struct xp__plan *key_single(const struct xp__request *request, uintptr_t 
 	site = (const struct xp_branch_site *)group->records + group->numbers[0];
 	to_jmp = jumps(site, request->on);
 	*addr = xp__relative(&site->code);
-	plan = xp__way_plan(to_jmp ? XP__TO_JMP : XP__TO_TEST);
+	plan = xp__commit_way_plan(to_jmp ? XP__TO_JMP : XP__TO_TEST);
 	if (plan == NULL || plan->nr_stores != 1 || plan->needs != XP_NEED_SYNC ||
 	    !xp__text_is_known(*addr, XP__BRANCH_LEN) || !key_site_is(site, !to_jmp))
 		return NULL;
@@ -329,7 +329,7 @@ static int switch_key(struct xp_static_key *key, bool on)
 {
 	struct xp__request request = key_request_of(key, on);
 
-	return xp__apply(&request, NULL);
+	return xp__batch_apply(&request, NULL);
 }
 
 int xp_batch_add_key(struct xp_batch *batch, struct xp_static_key *key, bool on)
@@ -356,7 +356,7 @@ int xp_static_key_set_async(struct xp_static_key *key, bool on, struct xp_ticket
 {
 	struct xp__request request = key_request_of(key, on);
 
-	return xp__apply_async(&request, ticket);
+	return xp__batch_apply_async(&request, ticket);
 }
 
 /*
@@ -373,7 +373,7 @@ static bool add_unlocked(struct xp_static_key *key, int floor, int step)
 static int inc_locked(struct xp_static_key *key)
 {
 	struct xp__request request = key_request_of(key, true);
-	int count, error = xp__settle_modules(&request, 1, NULL);
+	int count, error = xp__batch_settle_modules(&request, 1, NULL);
 
 	error = error ? error : key_settle(key);
 	if (error)
@@ -384,7 +384,7 @@ static int inc_locked(struct xp_static_key *key)
 		return -XP_E_OVERFLOW;
 	/* ordering: (TS1) pairs with (TS2) */
 	xp__tell(&key->object.scratch, __ATOMIC_RELEASE);
-	error = xp__patch_locked(&request, 1, NULL);
+	error = xp__batch_patch(&request, 1, NULL);
 	if (error)
 		return error;
 	key->object.flags |= COUNTED;
@@ -395,7 +395,7 @@ static int inc_locked(struct xp_static_key *key)
 static int dec_locked(struct xp_static_key *key)
 {
 	struct xp__request request = key_request_of(key, false);
-	int count, error = xp__settle_modules(&request, 1, NULL);
+	int count, error = xp__batch_settle_modules(&request, 1, NULL);
 
 	error = error ? error : key_settle(key);
 	while (!error) {
@@ -411,7 +411,7 @@ static int dec_locked(struct xp_static_key *key)
 		return error;
 	/* ordering: (TS1) pairs with (TS2) */
 	xp__tell(&key->object.scratch, __ATOMIC_RELEASE);
-	error = xp__patch_locked(&request, 1, NULL);
+	error = xp__batch_patch(&request, 1, NULL);
 	if (error) {
 		store_count(key, 1);
 		return error;
@@ -480,7 +480,7 @@ static int carry_out(struct xp__deferred *deferred)
 static int dec_deferred_locked(struct xp_static_key *key, struct xp__deferred *deferred)
 {
 	struct xp__request request = key_request_of(key, false);
-	int count, error = xp__settle_modules(&request, 1, NULL);
+	int count, error = xp__batch_settle_modules(&request, 1, NULL);
 
 	error = error ? error : key_settle(key);
 	if (error)

@@ -17,8 +17,7 @@ static void raw_count(const struct xp__request *request, const struct xp__group 
 static inline bool same_change(const struct xp__poke *a, const struct xp__poke *b)
 {
 	return a->len == b->len && a->resume == b->resume && a->resume_at == b->resume_at &&
-	       a->resume != XP_RESUME_BYPASS &&
-	       __builtin_memcmp(a->expect, b->expect, XP_MAX_LEN) == 0 &&
+	       a->resume != XP_RESUME_BYPASS && __builtin_memcmp(a->expect, b->expect, XP_MAX_LEN) == 0 &&
 	       __builtin_memcmp(a->replace, b->replace, XP_MAX_LEN) == 0; /* no calls */
 }
 
@@ -146,7 +145,7 @@ int xp_text_poke(const struct xp_poke *poke, struct xp_diag *diag)
 	raw_fill(&one, poke);
 	request.pokes.at = &one;
 	request.pokes.nr = 1;
-	return xp__apply(&request, diag);
+	return xp__batch_apply(&request, diag);
 }
 
 int xp_batch_add_poke(struct xp_batch *batch, const struct xp_poke *poke)

@@ -188,7 +188,7 @@ int xp__static_switch_set(struct xp_static_switch *key, int choice)
 	struct xp__request request;
 	int error = switch_fill(&request, key, choice);
 
-	return error ? error : xp__apply(&request, NULL);
+	return error ? error : xp__batch_apply(&request, NULL);
 }
 
 int xp__batch_add_switch(struct xp_batch *batch, struct xp_static_switch *key, int choice)

@@ -221,7 +221,7 @@ int xp__imv_set(struct xp_imv *imv, const void *value, size_t size)
 	struct xp__request request;
 	int error = value_fill(&request, imv, value, size);
 
-	return error ? error : xp__apply(&request, NULL);
+	return error ? error : xp__batch_apply(&request, NULL);
 }
 
 int xp__batch_add_imv(struct xp_batch *batch, struct xp_imv *imv, const void *value, size_t size)

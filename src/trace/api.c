@@ -72,7 +72,7 @@ static int apply(struct xp__request *request, int error)
 		return error;
 	error = xp__lock(NULL);
 	if (!error) {
-		error = xp__apply_locked(request, 1, NULL);
+		error = xp__batch_apply_locked(request, 1, NULL);
 		xp__reclaim();
 		xp__unlock();
 	}
@@ -284,7 +284,7 @@ static int apply_matching_locked(const char *pattern, const struct xp__request *
 		return error;
 	xp__chosen_clear();
 	nr = choose_all(pattern, &request, diag);
-	error = nr > 0 ? xp__apply_locked(&request, 1, diag) : nr;
+	error = nr > 0 ? xp__batch_apply_locked(&request, 1, diag) : nr;
 	if (error) {
 		xp__chosen_end(&request, false);
 		if (error == -XP_E_MISMATCH)

@@ -33,7 +33,7 @@ static void roll_back(struct xp__schedule *schedule, const struct xp__plan *plan
 	for (unsigned i = fail + 1; i-- > 0;) {
 		uint8_t before[XP_MAX_LEN];
 
-		xp__plan_before(plan, i, before);
+		xp__commit_plan_before(plan, i, before);
 		add_store(schedule, &plan->store[i], before);
 		if (syncs)
 			xp__schedule_add(schedule, XP__EVENT_SYNC);

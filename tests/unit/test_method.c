@@ -49,7 +49,7 @@ static void check_stores(const struct xp__change *c, const struct xp__plan *plan
 		REQUIRE(store->len > 0 && store->off + store->len <= c->known);
 		if (store->flags & XP_WRITE_SINGLE)
 			CHECK(first / 8 == last / 8);
-		xp__plan_before(plan, phase, before);
+		xp__commit_plan_before(plan, phase, before);
 		CHECK_MEM(before, text + store->off, store->len);
 		apply(plan, phase, text);
 	}

@@ -352,7 +352,7 @@ static enum xp_trap_verdict far_bind(const struct xp_far_site *site, struct xp_r
 		far_get_state(&request);
 		request.far.site = site;
 		request.far.bind = true;
-		error = xp__patch_locked(&request, 1, NULL);
+		error = xp__batch_patch(&request, 1, NULL);
 		if (!error)
 			__atomic_store_n(&bound, bound + 1, __ATOMIC_RELAXED);
 	}
@@ -529,7 +529,7 @@ static int far_change(struct xp_gate_far *gate, enum xp__gate_op op, uint16_t se
 	request.far.op = (uint8_t)op;
 	request.far.selector = selector;
 	request.far.offset = offset;
-	return xp__apply(&request, NULL);
+	return xp__batch_apply(&request, NULL);
 }
 
 /*
@@ -585,5 +585,5 @@ static size_t far_list_gates(struct xp__request *requests)
 
 int xp_gate_far_bind_all(void)
 {
-	return xp__apply_listed(far_list_gates);
+	return xp__batch_apply_listed(far_list_gates);
 }
