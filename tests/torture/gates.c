@@ -14,7 +14,7 @@
 #define NR_STATES 3
 #define NR_SITES 64u
 #define NR_FAULTS XP_TORTURE_FAULTS /* of each case; each faults once */
-#define NR_CASES 5
+#define NR_CASES 6
 
 static double none(int x, double y)
 {
@@ -197,6 +197,7 @@ static void run(enum xp_policy policy, enum xp_writer writer, enum xp_sync sync)
 	if (!xp_torture_set(policy, writer, sync))
 		return;
 	REQUIRE(xp_module_error() == 0);
+	REQUIRE(first_fault < NR_CASES * NR_FAULTS); /* one that faulted does not fault again */
 	REQUIRE(sigaction(SIGUSR1, &act, NULL) == 0);
 	patcher = pthread_self();
 	interrupted = 0;
