@@ -47,15 +47,19 @@ static inline bool patch_single(const struct xp__request *request, struct xp_dia
 	return plan;
 }
 
-int xp__batch_patch(const struct xp__request *requests, size_t nr, struct xp_diag *diag)
+static int patch_commit(const struct xp__request *requests, size_t nr, struct xp_diag *diag)
 {
 	const struct xp__work work = {.requests = requests, .nr = nr, .async = nr > 0 && requests->async};
+	int error = xp__emit_commit(&work, diag);
+
+	return error == -XP_E_MISMATCH ? explain(requests, nr, diag) : error;
+}
+
+int xp__batch_patch(const struct xp__request *requests, size_t nr, struct xp_diag *diag)
+{
 	int error;
 
-	if (nr == 1 && patch_single(requests, diag, &error))
-		return error;
-	error = xp__emit_commit(&work, diag);
-	return error == -XP_E_MISMATCH ? explain(requests, nr, diag) : error;
+	return nr == 1 && patch_single(requests, diag, &error) ? error : patch_commit(requests, nr, diag);
 }
 
 /* Marks all but the last request for each object. */
@@ -224,7 +228,7 @@ static inline int apply_single(struct xp__request *request, struct xp_diag *diag
 	if (error)
 		return error;
 	if (!patch_single(request, diag, &error))
-		error = xp__batch_patch(request, 1, diag);
+		error = patch_commit(request, 1, diag);
 	batch_end(request, 1, error == 0);
 	return error;
 }

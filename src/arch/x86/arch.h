@@ -59,28 +59,28 @@ static inline bool xp__is_trap(const uint8_t *text)
 #define XP__BRANCH_TEST 0xa9
 #define XP__BRANCH_JMP 0xe9
 
-static inline bool xp__branch_is(uintptr_t code, uintptr_t target, bool jumps)
+/* Whether the instruction of @opcode and a displacement to @target stands at @code, XP__BRANCH_LEN bytes. */
+static inline bool xp__flip_is(uintptr_t code, uintptr_t target, uint8_t opcode)
 {
 	const uint8_t *text = (const uint8_t *)code;
 	int32_t disp;
 
 	/* One load. In freestanding code the plain name is a call, here for every site of a key. */
 	__builtin_memcpy(&disp, text + 1, sizeof(disp));
-	return text[0] == (jumps ? XP__BRANCH_JMP : XP__BRANCH_TEST) &&
-	       (int32_t)(target - (code + XP__BRANCH_LEN)) == disp;
+	return text[0] == opcode && (int32_t)(target - (code + XP__BRANCH_LEN)) == disp;
 }
 
-/* The flip pair of entries: test $disp32, %eax and call. */
+static inline bool xp__branch_is(uintptr_t code, uintptr_t target, bool jumps)
+{
+	return xp__flip_is(code, target, jumps ? XP__BRANCH_JMP : XP__BRANCH_TEST);
+}
+
+/* The flip pair of entries, as long: test $disp32, %eax and call. */
 #define XP__ENTRY_CALL 0xe8
 
 static inline bool xp__entry_is(uintptr_t code, uintptr_t stub, bool calls)
 {
-	const uint8_t *text = (const uint8_t *)code;
-	int32_t disp;
-
-	__builtin_memcpy(&disp, text + 1, sizeof(disp));
-	return text[0] == (calls ? XP__ENTRY_CALL : XP__BRANCH_TEST) &&
-	       (int32_t)(stub - (code + XP__ENTRY_LEN)) == disp;
+	return xp__flip_is(code, stub, calls ? XP__ENTRY_CALL : XP__BRANCH_TEST);
 }
 
 static inline void xp__entry_flip(uint8_t *text, bool calls)
